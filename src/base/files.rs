@@ -1,0 +1,189 @@
+//! Files that survive: written beside their place, flushed, renamed, and the directory flushed.
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use tempfile::NamedTempFile;
+
+/// A file operation that failed, with the path that it failed on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct FileError {
+    /// What was tried, fitting between "cannot" and the path.
+    pub action: &'static str,
+    /// What it was tried on.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+impl FileError {
+    /// Gives an [`io::Error`] its path: `.map_err(FileError::on("read", path))`.
+    pub fn on(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self {
+            action,
+            path,
+            source,
+        }
+    }
+
+    /// Whether the file system is full.
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
+}
+
+/// Only the owner reads and writes.
+pub const PRIVATE: u32 = 0o600;
+/// Only the owner reads, writes and runs: scripts and programs.
+pub const PROGRAM: u32 = 0o755;
+
+/// Puts `bytes` at `path` so that a crash leaves the old file or the new one, never a half.
+/// The file has `mode` from the moment it has a name.
+///
+/// # Errors
+///
+/// When the directory cannot be written or is full.
+pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let mut temporary = temporary_beside(path)?;
+    temporary
+        .write_all(bytes)
+        .map_err(FileError::on("write", path))?;
+    persist(temporary, path, mode)
+}
+
+/// A private temporary file in the directory of `path`, removed again unless it is [`persist`]ed.
+///
+/// # Errors
+///
+/// When the directory cannot be written.
+pub fn temporary_beside(path: &Path) -> Result<NamedTempFile, FileError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    tempfile::Builder::new()
+        .prefix(".tmp-")
+        .tempfile_in(directory)
+        .map_err(FileError::on("create a file in", directory))
+}
+
+/// Flushes a temporary file and gives it its name.
+///
+/// # Errors
+///
+/// When flushing or renaming fails; the temporary file is gone then.
+pub fn persist(temporary: NamedTempFile, path: &Path, mode: u32) -> Result<(), FileError> {
+    temporary
+        .as_file()
+        .set_permissions(Permissions::from_mode(mode))
+        .map_err(FileError::on("set the mode of", path))?;
+    temporary
+        .as_file()
+        .sync_all()
+        .map_err(FileError::on("flush", path))?;
+    temporary.persist(path).map_err(|error| FileError {
+        action: "rename a file to",
+        path: path.to_owned(),
+        source: error.error,
+    })?;
+    sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Makes renames and removals in `directory` last through a power cut.
+///
+/// # Errors
+///
+/// When the directory cannot be opened or flushed.
+pub fn sync_directory(directory: &Path) -> Result<(), FileError> {
+    File::open(directory)
+        .and_then(|file| file.sync_all())
+        .map_err(FileError::on("flush", directory))
+}
+
+/// Makes `path` and its missing parents with mode 0700; what exists keeps its mode.
+///
+/// # Errors
+///
+/// When a parent is no directory or may not be written.
+pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(FileError::on("create", path))
+}
+
+/// The whole file as text, `None` when there is none.
+///
+/// # Errors
+///
+/// When it exists and cannot be read as UTF-8.
+pub fn read_if_exists(path: &Path) -> Result<Option<String>, FileError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::on("read", path)(error)),
+    }
+}
+
+/// Removes a file; that it was not there is fine.
+///
+/// # Errors
+///
+/// When it exists and cannot be removed.
+pub fn remove_if_exists(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(FileError::on("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The last `lines` lines of a log, lossily as text; empty when there is no such file.
+pub fn tail(path: &Path, lines: usize) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_written_file_is_private_and_whole() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("record");
+        write(&path, b"one", PRIVATE).expect("written");
+        write(&path, b"two", PRIVATE).expect("written again");
+        assert_eq!(read_if_exists(&path).expect("read"), Some("two".to_owned()));
+        assert_eq!(
+            fs::metadata(&path).expect("metadata").permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            fs::read_dir(directory.path()).expect("listed").count(),
+            1,
+            "no temporary file stays"
+        );
+    }
+
+    #[test]
+    fn errors_name_the_path() {
+        let error =
+            write(Path::new("/nonexistent/x"), b"", PRIVATE).expect_err("no such directory");
+        assert!(error.to_string().contains("/nonexistent"), "{error}");
+        assert_eq!(
+            read_if_exists(Path::new("/nonexistent/x")).expect("absent is fine"),
+            None
+        );
+    }
+}

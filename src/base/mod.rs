@@ -1,0 +1,13 @@
+//! Small types and habits that every room shares: sizes, digests, names, durable files, progress.
+
+pub mod digest;
+pub mod files;
+pub mod name;
+pub mod progress;
+pub mod size;
+
+pub use digest::Digest;
+pub use files::FileError;
+pub use name::Name;
+pub use progress::Progress;
+pub use size::Size;

@@ -1,0 +1,141 @@
+//! Machine names: what a host name, a Kubernetes node name and a file name all allow.
+
+use std::{fmt, path::Path, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::Digest;
+
+/// The name of a machine, of its node, and of its cluster, user and context in the kubeconfig.
+///
+/// A DNS label (RFC 1123): 1 to 63 characters of `a-z`, `0-9` and `-`, neither first nor last a `-`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+/// Why a text is no machine name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no machine name: it takes 1 to 63 of a-z, 0-9 and -, and no - at either end")]
+pub struct ParseNameError(String);
+
+const LONGEST: usize = 63;
+
+impl Name {
+    /// `k3s-<directory>-<6 digits of the hash of the path>`: readable, and different for two
+    /// projects that happen to have the same directory name.
+    pub fn for_project(root: &Path) -> Self {
+        let directory = root
+            .file_name()
+            .map(|name| name.to_string_lossy().to_ascii_lowercase())
+            .unwrap_or_default();
+        let words: Vec<&str> = directory
+            .split(|c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit())
+            .filter(|word| !word.is_empty())
+            .collect();
+        let readable = if words.is_empty() {
+            "project".to_owned()
+        } else {
+            words.join("-")
+        };
+        let hash = Digest::of(root.as_os_str().as_encoded_bytes()).short(6);
+        let room = LONGEST - "k3s--".len() - hash.len();
+        let readable = readable
+            .get(..room.min(readable.len()))
+            .unwrap_or_default()
+            .trim_end_matches('-');
+        Self(format!("k3s-{readable}-{hash}"))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = ParseNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let sound = (1..=LONGEST).contains(&text.len())
+            && text.chars().all(allowed)
+            && !text.starts_with('-')
+            && !text.ends_with('-');
+        if sound {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseNameError(text.to_owned()))
+        }
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = ParseNameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_project_path_gives_a_name() {
+        for path in [
+            "/home/ada/My Shop",
+            "/",
+            "/srv/--",
+            "/x/ünïcode",
+            &format!("/{}", "a".repeat(200)),
+        ] {
+            let name = Name::for_project(Path::new(path));
+            assert_eq!(name.as_str().parse(), Ok(name.clone()), "{path}");
+        }
+        assert!(
+            Name::for_project(Path::new("/home/ada/My Shop"))
+                .as_str()
+                .starts_with("k3s-my-shop-")
+        );
+    }
+
+    #[test]
+    fn same_directory_elsewhere_is_another_machine() {
+        assert_ne!(
+            Name::for_project(Path::new("/a/shop")),
+            Name::for_project(Path::new("/b/shop"))
+        );
+    }
+
+    #[test]
+    fn refuses_names_that_a_node_cannot_have() {
+        for text in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a_b",
+            "a.b",
+            "a b",
+            "a\n",
+            &"a".repeat(64),
+            "é",
+        ] {
+            assert!(text.parse::<Name>().is_err(), "{text:?}");
+        }
+        assert!("a".repeat(63).parse::<Name>().is_ok());
+    }
+}

@@ -1,0 +1,358 @@
+//! `.k3s-vm/config`: the choices of one project, a small TOML that a person may edit. Flags are saved into it, with
+//! the comments and the order that are there left alone.
+
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::Deserialize;
+use toml_edit::{DocumentMut, Item, Value};
+
+use crate::base::{
+    Digest, FileError, Size,
+    files::{self, PRIVATE},
+};
+
+/// What a project chose; everything that it left open is `None`, and the program decides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Virtual CPUs.
+    #[serde(default, deserialize_with = "cpus")]
+    pub cpus: Option<u8>,
+    /// The guest's memory.
+    pub memory: Option<Size>,
+    /// The disk's size.
+    pub disk: Option<Size>,
+    /// The base image: a catalogue alias, a path or a URL.
+    pub image: Option<String>,
+    /// The SHA-256 that the base image must have.
+    pub image_sha256: Option<Digest>,
+    /// The k3s release, or `stable`.
+    pub k3s_version: Option<String>,
+    /// Where k3s releases are fetched from.
+    pub k3s_mirror: Option<String>,
+    /// The host port of the API; left open, a free one is taken, 6443 first.
+    pub api_port: Option<u16>,
+    /// How the guest's instructions are run.
+    pub accel: Option<AccelChoice>,
+    /// How the guest boots.
+    pub firmware: Option<FirmwareChoice>,
+    /// Where the kubeconfig is written; relative to the project.
+    pub kubeconfig: Option<PathBuf>,
+    /// How long setup and start may take, like `5m`.
+    pub timeout: Option<Timeout>,
+}
+
+/// How the guest's instructions are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccelChoice {
+    /// KVM where it works, emulation otherwise, with a warning.
+    #[default]
+    Auto,
+    /// KVM or an error.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// How the guest boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FirmwareChoice {
+    /// BIOS: every image of the catalogue boots by it, and it is faster.
+    #[default]
+    Auto,
+    /// SeaBIOS, which comes with QEMU.
+    Bios,
+    /// OVMF, from the host's firmware descriptors.
+    Uefi,
+}
+
+macro_rules! choice {
+    ($type:ident { $($name:literal => $variant:ident),+ $(,)? }) => {
+        impl $type {
+            /// The names that [`FromStr`] takes.
+            pub const NAMES: &'static [&'static str] = &[$($name),+];
+
+            /// The choice's name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                match text {
+                    $($name => Ok(Self::$variant),)+
+                    _ => Err(format!("{text:?} is none of {}", Self::NAMES.join(", "))),
+                }
+            }
+        }
+    };
+}
+
+choice!(AccelChoice { "auto" => Auto, "kvm" => Kvm, "tcg" => Tcg });
+choice!(FirmwareChoice { "auto" => Auto, "bios" => Bios, "uefi" => Uefi });
+
+/// A length of time as people write it: `90s`, `5m`, `1h 30m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Timeout(pub std::time::Duration);
+
+impl FromStr for Timeout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match humantime::parse_duration(text) {
+            Ok(duration) if !duration.is_zero() => Ok(Self(duration)),
+            _ => Err(format!(
+                "{text:?} is no length of time: write it like 90s or 5m"
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for Timeout {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// The largest machine that makes sense to ask of one host process.
+pub const MOST_CPUS: u8 = 64;
+
+fn cpus<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    let cpus = u64::deserialize(deserializer)?;
+    match u8::try_from(cpus) {
+        Ok(cpus @ 1..=MOST_CPUS) => Ok(Some(cpus)),
+        _ => Err(serde::de::Error::custom(format!(
+            "{cpus} CPUs are not possible: 1 to {MOST_CPUS}"
+        ))),
+    }
+}
+
+/// Why a config cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A line of it is wrong.
+    #[error("{}: {message}", path.display())]
+    Invalid {
+        /// The config.
+        path: PathBuf,
+        /// The line, the key and what is wrong.
+        message: String,
+    },
+    /// The file itself makes trouble.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+const HEADER: &str = "\
+# The machine of this project, for k3s-vm. Edit it, or let the flags of `k3s-vm setup` do so.
+# What is not set here is decided by k3s-vm: 2 CPUs, 4GiB of memory, a disk of 20GiB.
+#
+# cpus = 2                  # memory = \"4GiB\"          # disk = \"20GiB\"
+# image = \"ubuntu-26.04\"    # k3s_version = \"stable\"   # api_port = 6443
+# accel = \"auto\"            # firmware = \"auto\"        # kubeconfig = \".kube/config\"
+# timeout = \"5m\"            # k3s_mirror = \"https://...\" # image_sha256 = \"...\"
+
+";
+
+impl Config {
+    /// Reads the config; a project without one has chosen nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`] names the line and the key.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = files::read_if_exists(path)?.unwrap_or_default();
+        Self::parse(&text).map_err(|message| ConfigError::Invalid {
+            path: path.to_owned(),
+            message,
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        toml_edit::de::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+    }
+
+    /// Whatever `self` chose, and what `under` chose where `self` left it open.
+    #[must_use]
+    pub fn over(self, under: Self) -> Self {
+        Self {
+            cpus: self.cpus.or(under.cpus),
+            memory: self.memory.or(under.memory),
+            disk: self.disk.or(under.disk),
+            // A checksum belongs to the image that it was given with.
+            image_sha256: if self.image.is_some() {
+                self.image_sha256
+            } else {
+                self.image_sha256.or(under.image_sha256)
+            },
+            image: self.image.or(under.image),
+            k3s_version: self.k3s_version.or(under.k3s_version),
+            k3s_mirror: self.k3s_mirror.or(under.k3s_mirror),
+            api_port: self.api_port.or(under.api_port),
+            accel: self.accel.or(under.accel),
+            firmware: self.firmware.or(under.firmware),
+            kubeconfig: self.kubeconfig.or(under.kubeconfig),
+            timeout: self.timeout.or(under.timeout),
+        }
+    }
+
+    /// Saves what is chosen into the file, leaving everything else in it as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the file is no TOML or cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), ConfigError> {
+        let text = files::read_if_exists(path)?.unwrap_or_else(|| HEADER.to_owned());
+        let merged = self
+            .merged_into(&text)
+            .map_err(|message| ConfigError::Invalid {
+                path: path.to_owned(),
+                message,
+            })?;
+        if merged != text || !path.exists() {
+            files::write(path, merged.as_bytes(), PRIVATE)?;
+        }
+        Ok(())
+    }
+
+    fn merged_into(&self, text: &str) -> Result<String, String> {
+        let mut document: DocumentMut = text
+            .parse()
+            .map_err(|error: toml_edit::TomlError| error.to_string())?;
+        for (key, value) in self.values() {
+            match value {
+                Some(mut value) => {
+                    if let Some(old) = document.get(key).and_then(Item::as_value) {
+                        *value.decor_mut() = old.decor().clone();
+                    }
+                    document[key] = Item::Value(value);
+                }
+                None if key == "image_sha256" => {
+                    document.remove(key);
+                }
+                None => {}
+            }
+        }
+        Ok(document.to_string())
+    }
+
+    fn values(&self) -> [(&'static str, Option<Value>); 12] {
+        let text = |value: Option<String>| value.map(Value::from);
+        [
+            ("cpus", self.cpus.map(|cpus| Value::from(i64::from(cpus)))),
+            ("memory", text(self.memory.map(|size| size.to_string()))),
+            ("disk", text(self.disk.map(|size| size.to_string()))),
+            ("image", text(self.image.clone())),
+            (
+                "image_sha256",
+                text(self.image_sha256.map(|digest| digest.to_string())),
+            ),
+            ("k3s_version", text(self.k3s_version.clone())),
+            ("k3s_mirror", text(self.k3s_mirror.clone())),
+            (
+                "api_port",
+                self.api_port.map(|port| Value::from(i64::from(port))),
+            ),
+            (
+                "accel",
+                text(self.accel.map(|accel| accel.name().to_owned())),
+            ),
+            (
+                "firmware",
+                text(self.firmware.map(|firmware| firmware.name().to_owned())),
+            ),
+            (
+                "kubeconfig",
+                text(
+                    self.kubeconfig
+                        .as_ref()
+                        .map(|path| path.to_string_lossy().into_owned()),
+                ),
+            ),
+            (
+                "timeout",
+                text(
+                    self.timeout
+                        .map(|timeout| humantime::format_duration(timeout.0).to_string()),
+                ),
+            ),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_line_and_key() {
+        for (text, line, word) in [
+            ("cpus = 2\nmemry = \"4GiB\"\n", "line 2", "memry"),
+            ("cpus = 0\n", "line 1", "cpus"),
+            ("cpus = 2\n\nmemory = \"4 elephants\"\n", "line 3", "memory"),
+            ("accel = \"fast\"\n", "line 1", "fast"),
+            ("disk = \"20GiB\n", "line 1", "disk"),
+            ("timeout = \"soon\"", "line 1", "timeout"),
+            ("api_port = 70000", "line 1", "api_port"),
+        ] {
+            let message = Config::parse(text).expect_err(text);
+            assert!(
+                message.contains(line) && message.contains(word),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn saving_keeps_what_a_person_wrote() {
+        let before = "# mine\nmemory = \"4GiB\" # enough?\ncpus = 2\n";
+        let config = Config {
+            memory: Some(Size::gib(8)),
+            accel: Some(AccelChoice::Tcg),
+            ..Config::default()
+        };
+        let after = config.merged_into(before).expect("merged");
+        assert_eq!(
+            after,
+            "# mine\nmemory = \"8GiB\" # enough?\ncpus = 2\naccel = \"tcg\"\n"
+        );
+    }
+
+    #[test]
+    fn flags_go_over_the_file_and_read_back() {
+        let file = Config::parse("cpus = 4\nimage = \"debian-13\"\n").expect("sound");
+        let flags = Config {
+            cpus: Some(3),
+            timeout: Some("90s".parse().expect("sound")),
+            ..Config::default()
+        };
+        let both = flags.over(file);
+        let saved = both.merged_into(HEADER).expect("merged");
+        assert_eq!(Config::parse(&saved), Ok(both));
+    }
+
+    #[test]
+    fn another_image_does_not_inherit_a_checksum() {
+        let file = Config {
+            image: Some("a.img".into()),
+            image_sha256: Some(Digest::of(b"a")),
+            ..Config::default()
+        };
+        let flags = Config {
+            image: Some("b.img".into()),
+            ..Config::default()
+        };
+        assert_eq!(flags.over(file).image_sha256, None);
+    }
+}

@@ -1,0 +1,128 @@
+//! One command at a time changes a machine. Readers never take this lock.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read, Seek, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process,
+    time::{Duration, Instant},
+};
+
+use crate::base::{FileError, files::PRIVATE};
+
+/// Held until dropped; the kernel lets go of it when the process dies, however it dies.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Why the lock was not had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another command kept it for the whole wait.
+    #[error("{} is held by {holder}, still after {}", path.display(), humantime::format_duration(*waited))]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
+        /// The verb and process id of the command that has it.
+        holder: String,
+        /// How long this command waited.
+        waited: Duration,
+    },
+    /// The lock file itself makes trouble.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+const POLL: Duration = Duration::from_millis(50);
+
+impl Lock {
+    /// Takes the lock for the command `verb`, waiting at most `patience` for another command and saying so.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Busy`] names the holder when the wait is over.
+    pub async fn acquire(path: &Path, verb: &str, patience: Duration) -> Result<Self, LockError> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(PRIVATE)
+            .open(path)
+            .map_err(FileError::on("open", path))?;
+        let began = Instant::now();
+        let mut told = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => {
+                    return Err(FileError::on("lock", path)(error).into());
+                }
+                Err(TryLockError::WouldBlock) if began.elapsed() >= patience => {
+                    return Err(LockError::Busy {
+                        path: path.to_owned(),
+                        holder: holder(&mut file),
+                        waited: patience,
+                    });
+                }
+                Err(TryLockError::WouldBlock) => {
+                    if !told {
+                        tracing::info!(
+                            "waiting for {}, which is at work on this machine",
+                            holder(&mut file)
+                        );
+                        told = true;
+                    }
+                    tokio::time::sleep(POLL).await;
+                }
+            }
+        }
+        let note = format!("k3s-vm {verb} (process {})\n", process::id());
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(note.as_bytes()))
+            .map_err(FileError::on("write", path))?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// Who says in the lock file to have it; only for people, the kernel's lock is what counts.
+fn holder(file: &mut File) -> String {
+    let mut note = String::new();
+    let read = file
+        .rewind()
+        .and_then(|()| file.take(200).read_to_string(&mut note));
+    match note.trim() {
+        text if read.is_ok() && !text.is_empty() => text.to_owned(),
+        _ => "another command".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_second_is_told_who_has_it() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("lock");
+        let first = Lock::acquire(&path, "setup", Duration::ZERO)
+            .await
+            .expect("free");
+        let error = Lock::acquire(&path, "stop", Duration::ZERO)
+            .await
+            .expect_err("held");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("k3s-vm setup (process {})", process::id())),
+            "{error}"
+        );
+        drop(first);
+        Lock::acquire(&path, "stop", Duration::ZERO)
+            .await
+            .expect("free again");
+    }
+}

@@ -1,0 +1,12 @@
+//! What lies under `.k3s-vm/` of a project: paths, the config a person may edit, the record of what
+//! was made, and the lock that lets one command at a time change the machine.
+
+pub mod config;
+pub mod lock;
+pub mod paths;
+pub mod record;
+
+pub use config::{Config, ConfigError};
+pub use lock::{Lock, LockError};
+pub use paths::Project;
+pub use record::{Record, RecordError};

@@ -1,0 +1,188 @@
+//! Where everything of one project lies. Nothing here touches a file but to look for the root.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use crate::base::Digest;
+
+/// The directory of k3s-vm's own files in a project.
+pub const DIRECTORY: &str = ".k3s-vm";
+
+/// One project: a directory that has, or could have, a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    root: PathBuf,
+}
+
+impl Project {
+    /// The project that `start` (an absolute path) belongs to: the nearest ancestor that has `.k3s-vm/`, else the
+    /// root of the git work tree, else `start` itself.
+    pub fn discover(start: &Path) -> Self {
+        let nearest = |name: &str| {
+            start
+                .ancestors()
+                .find(|directory| directory.join(name).exists())
+        };
+        let root = nearest(DIRECTORY)
+            .or_else(|| nearest(".git"))
+            .unwrap_or(start);
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
+    /// The project directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `.k3s-vm/`, private to the user.
+    pub fn directory(&self) -> PathBuf {
+        self.root.join(DIRECTORY)
+    }
+
+    /// The TOML that a person may edit.
+    pub fn config(&self) -> PathBuf {
+        self.directory().join("config")
+    }
+
+    /// The record of what was made (JSON).
+    pub fn record(&self) -> PathBuf {
+        self.directory().join("record.json")
+    }
+
+    /// The lock of commands that change the machine.
+    pub fn lock(&self) -> PathBuf {
+        self.directory().join("lock")
+    }
+
+    /// The machine's disk: a qcow2 overlay.
+    pub fn disk(&self) -> PathBuf {
+        self.directory().join("disk.qcow2")
+    }
+
+    /// The cidata seed: a FAT image.
+    pub fn seed(&self) -> PathBuf {
+        self.directory().join("seed.img")
+    }
+
+    /// The private key that opens the guest, in OpenSSH's format.
+    pub fn client_key(&self) -> PathBuf {
+        self.directory().join("id_ed25519")
+    }
+
+    /// The guest's own private host key, made here so that it can be pinned.
+    pub fn host_key(&self) -> PathBuf {
+        self.directory().join("host_ed25519")
+    }
+
+    /// What the guest's serial console printed since its last start.
+    pub fn console_log(&self) -> PathBuf {
+        self.directory().join("console.log")
+    }
+
+    /// What QEMU itself printed since its last start.
+    pub fn qemu_log(&self) -> PathBuf {
+        self.directory().join("qemu.log")
+    }
+
+    /// The guest's stage reports since its last start.
+    pub fn stages_log(&self) -> PathBuf {
+        self.directory().join("stages.log")
+    }
+
+    /// QEMU's pidfile, locked by QEMU for as long as it lives.
+    pub fn pidfile(&self) -> PathBuf {
+        self.directory().join("qemu.pid")
+    }
+
+    /// The writable copy of the UEFI variables, when the machine boots by UEFI.
+    pub fn uefi_variables(&self) -> PathBuf {
+        self.directory().join("uefi-vars.fd")
+    }
+
+    /// Links named `kubectl` and `k9s` that lead to this program.
+    pub fn bin(&self) -> PathBuf {
+        self.directory().join("bin")
+    }
+
+    /// Where the kubeconfig goes unless the config says otherwise: `web/.kube/config` in a project with a `web/`
+    /// directory, `.kube/config` in others.
+    pub fn default_kubeconfig(&self) -> PathBuf {
+        let web = self.root.join("web");
+        let parent = if web.is_dir() { web } else { self.root.clone() };
+        parent.join(".kube").join("config")
+    }
+
+    /// The directory of the machine's sockets. A socket's path holds at most 107 bytes (`sockaddr_un`), so it lies in
+    /// the user's runtime directory and not in the project, which may be deep.
+    pub fn runtime(&self) -> PathBuf {
+        let id = Digest::of(self.directory().as_os_str().as_encoded_bytes()).short(16);
+        runtime_base().join(id)
+    }
+
+    /// The QMP socket.
+    pub fn monitor_socket(&self) -> PathBuf {
+        self.runtime().join("qmp.sock")
+    }
+}
+
+/// `$XDG_RUNTIME_DIR/k3s-vm`, or a directory of the user's own in `/tmp` where there is none.
+fn runtime_base() -> PathBuf {
+    match env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
+        Some(directory) if directory.is_absolute() && directory.is_dir() => {
+            directory.join("k3s-vm")
+        }
+        _ => PathBuf::from(format!("/tmp/k3s-vm-{}", nix::unistd::getuid())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_nearest_machine_wins_then_git_then_here() {
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        let deep = temporary.path().join("repo/web/src");
+        fs::create_dir_all(&deep).expect("created");
+        assert_eq!(Project::discover(&deep).root(), deep);
+        fs::create_dir(temporary.path().join("repo/.git")).expect("created");
+        assert_eq!(
+            Project::discover(&deep).root(),
+            temporary.path().join("repo")
+        );
+        fs::create_dir(temporary.path().join("repo/web/.k3s-vm")).expect("created");
+        assert_eq!(
+            Project::discover(&deep).root(),
+            temporary.path().join("repo/web")
+        );
+    }
+
+    #[test]
+    fn the_kubeconfig_follows_a_web_directory() {
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        let project = Project::discover(temporary.path());
+        assert_eq!(
+            project.default_kubeconfig(),
+            temporary.path().join(".kube/config")
+        );
+        fs::create_dir(temporary.path().join("web")).expect("created");
+        assert_eq!(
+            project.default_kubeconfig(),
+            temporary.path().join("web/.kube/config")
+        );
+    }
+
+    #[test]
+    fn socket_paths_stay_short_in_deep_projects() {
+        let project = Project {
+            root: PathBuf::from(format!("/{}", "deep/".repeat(60))),
+        };
+        assert!(project.monitor_socket().as_os_str().len() <= 107);
+    }
+}

@@ -1,0 +1,141 @@
+//! The record of what was made for a machine: enough to start the same machine again, and nothing that can be
+//! observed instead (whether it runs, whether it is healthy).
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{
+    Digest, FileError, Name, Size,
+    files::{self, PRIVATE},
+};
+
+/// The only layout of the record so far.
+const SCHEMA: u32 = 1;
+
+/// What `.k3s-vm/record.json` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The layout's number.
+    pub schema: u32,
+    /// The machine's name, also its node's and its context's.
+    pub name: Name,
+    /// The machine's SMBIOS UUID, also cloud-init's instance id.
+    pub uuid: String,
+    /// The network card's address; the guest's network configuration is bound to it.
+    pub mac: String,
+    /// The disk's size at its making.
+    pub disk: Size,
+    /// The base image under the overlay.
+    pub image: BaseImage,
+    /// The k3s release that the machine installs.
+    pub release: Release,
+    /// Whether the machine boots by BIOS or UEFI; an installed guest does not change its mind.
+    pub firmware: String,
+    /// The host port of the API, kept for the next start.
+    pub api_port: u16,
+    /// Where the kubeconfig was written.
+    pub kubeconfig: PathBuf,
+    /// Whether a setup has come to its end: the node was Ready once.
+    pub provisioned: bool,
+}
+
+/// The backing file of a machine's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseImage {
+    /// As the user named it.
+    pub source: String,
+    /// Where it lies in the cache.
+    pub path: PathBuf,
+    /// Its SHA-256.
+    pub digest: Digest,
+}
+
+/// The files of a k3s release, in the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// The release, like `v1.33.5+k3s1`.
+    pub version: String,
+    /// The k3s binary.
+    pub binary: PathBuf,
+    /// The air-gap images, when the mirror had them.
+    pub airgap: Option<PathBuf>,
+}
+
+/// Why a record cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// It is torn, empty or of another program version.
+    #[error("{} is no record of a machine: {reason}", path.display())]
+    Unreadable {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file itself makes trouble.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl Record {
+    /// Reads the record, `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Unreadable`] when it is not a whole record of the known layout.
+    pub fn load(path: &Path) -> Result<Option<Self>, RecordError> {
+        let Some(text) = files::read_if_exists(path)? else {
+            return Ok(None);
+        };
+        let unreadable = |reason: String| RecordError::Unreadable {
+            path: path.to_owned(),
+            reason,
+        };
+        let record: Self =
+            serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
+        if record.schema != SCHEMA {
+            return Err(unreadable(format!(
+                "its schema is {}, this program knows {SCHEMA}",
+                record.schema
+            )));
+        }
+        Ok(Some(record))
+    }
+
+    /// Writes the record so that it survives a crash.
+    ///
+    /// # Errors
+    ///
+    /// When the project's directory cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), FileError> {
+        let mut text = serde_json::to_string_pretty(self).expect("a record has only string keys");
+        text.push('\n');
+        files::write(path, text.as_bytes(), PRIVATE)
+    }
+
+    /// The layout that this program writes.
+    pub const fn schema() -> u32 {
+        SCHEMA
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_record_is_named_and_not_believed() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("record.json");
+        assert_eq!(Record::load(&path).expect("none yet"), None);
+        for torn in ["", "{", "{\"schema\":1}", "[]", "\u{0}"] {
+            std::fs::write(&path, torn).expect("written");
+            let error = Record::load(&path).expect_err(torn).to_string();
+            assert!(error.contains("record.json"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The QEMU command line: values in, an argument vector out, nothing touched.
+//!
+//! Whatever has a JSON form is given as JSON, so that no path has to be escaped; the rest doubles its commas. All paths
+//! are absolute.
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Value, json};
+
+use super::{Accelerator, firmware::Uefi};
+use crate::base::{Name, Size};
+
+/// The virtio-serial port on which the guest reports its stages; the guest finds it by this name.
+pub const STAGE_PORT: &str = "org.k3s-vm.stages";
+
+/// Everything that shapes a QEMU process.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Shown in `ps` and to the guest.
+    pub name: Name,
+    /// The SMBIOS UUID.
+    pub uuid: String,
+    /// How instructions are run.
+    pub accelerator: Accelerator,
+    /// Virtual CPUs.
+    pub cpus: u8,
+    /// The guest's memory.
+    pub memory: Size,
+    /// UEFI firmware, or SeaBIOS when there is none.
+    pub uefi: Option<Uefi>,
+    /// The overlay that the guest boots from.
+    pub disk: PathBuf,
+    /// Read-only raw disks; the guest finds each as `/dev/disk/by-id/virtio-<name>`.
+    pub attachments: Vec<Attachment>,
+    /// The network card's address.
+    pub mac: String,
+    /// The host port on 127.0.0.1 that leads to the guest's 6443.
+    pub api_port: u16,
+    /// Where the monitor listens.
+    pub monitor: PathBuf,
+    /// Where the serial console is kept.
+    pub console_log: PathBuf,
+    /// Where the guest's stage reports are kept.
+    pub stages_log: PathBuf,
+    /// The pidfile that QEMU locks.
+    pub pidfile: PathBuf,
+}
+
+/// A read-only file that the guest sees as a disk.
+#[derive(Debug, Clone)]
+pub struct Attachment {
+    /// The disk's serial: at most 20 characters of `a-z`, `0-9`, `-`.
+    pub name: &'static str,
+    /// The file, used as it is.
+    pub file: PathBuf,
+}
+
+impl Launch {
+    /// The arguments, without the program.
+    pub fn arguments(&self) -> Vec<OsString> {
+        [
+            self.machine_args(),
+            self.disk_args(),
+            self.network_args(),
+            self.port_args(),
+            self.process_args(),
+        ]
+        .concat()
+    }
+
+    fn machine_args(&self) -> Vec<OsString> {
+        let mut args = words(&["-nodefaults", "-no-user-config", "-machine", "q35"]);
+        args.extend(match self.accelerator {
+            Accelerator::Kvm => words(&["-enable-kvm", "-cpu", "host"]),
+            Accelerator::Tcg => words(&["-accel", "tcg,thread=multi", "-cpu", "max"]),
+        });
+        args.extend(words(&[
+            "-smp",
+            &self.cpus.to_string(),
+            "-m",
+            &format!("{}M", self.memory.as_mib()),
+        ]));
+        args.extend(words(&["-name", self.name.as_str(), "-uuid", &self.uuid]));
+        if let Some(uefi) = &self.uefi {
+            let pflash = |unit: u8, read_only: &str, file: &Path| {
+                let mut drive = OsString::from(format!(
+                    "if=pflash,unit={unit},format=raw,readonly={read_only},file="
+                ));
+                drive.push(doubled_commas(file));
+                [OsString::from("-drive"), drive]
+            };
+            args.extend(pflash(0, "on", &uefi.code));
+            args.extend(pflash(1, "off", &uefi.variables));
+        }
+        args
+    }
+
+    fn disk_args(&self) -> Vec<OsString> {
+        // Discarded blocks of the guest become holes of the overlay. aio=threads works where io_uring is forbidden.
+        let mut args = Vec::from(blockdev(&json!({
+            "node-name": "disk",
+            "driver": "qcow2",
+            "discard": "unmap",
+            "file": { "driver": "file", "filename": text(&self.disk), "aio": "threads", "discard": "unmap" },
+        })));
+        args.extend(device(&json!({ "driver": "virtio-blk-pci", "drive": "disk", "serial": "disk", "bootindex": 1 })));
+        for Attachment { name, file } in &self.attachments {
+            args.extend(blockdev(&json!({
+                "node-name": name,
+                "driver": "raw",
+                "read-only": true,
+                "file": { "driver": "file", "filename": text(file), "read-only": true, "aio": "threads" },
+            })));
+            args.extend(device(
+                &json!({ "driver": "virtio-blk-pci", "drive": name, "serial": name }),
+            ));
+        }
+        args
+    }
+
+    fn network_args(&self) -> Vec<OsString> {
+        // Port 0 lets the kernel choose the port for SSH; the monitor tells which. Only loopback listens.
+        let netdev = format!(
+            "user,id=net,hostfwd=tcp:127.0.0.1:{}-:6443,hostfwd=tcp:127.0.0.1:0-:22",
+            self.api_port
+        );
+        let mut args = words(&["-netdev", &netdev]);
+        args.extend(device(
+            &json!({ "driver": "virtio-net-pci", "netdev": "net", "mac": self.mac, "romfile": "" }),
+        ));
+        args
+    }
+
+    fn port_args(&self) -> Vec<OsString> {
+        let mut args = words(&["-display", "none"]);
+        args.extend(file_chardev("console", &self.console_log));
+        args.extend(words(&["-serial", "chardev:console"]));
+        args.extend(file_chardev("stages", &self.stages_log));
+        args.extend(device(&json!({ "driver": "virtio-serial-pci" })));
+        args.extend(device(
+            &json!({ "driver": "virtserialport", "chardev": "stages", "name": STAGE_PORT }),
+        ));
+        let mut monitor = OsString::from("socket,id=monitor,server=on,wait=off,path=");
+        monitor.push(doubled_commas(&self.monitor));
+        args.extend([OsString::from("-chardev"), monitor]);
+        args.extend(words(&["-mon", "chardev=monitor,mode=control"]));
+        args.extend(device(&json!({ "driver": "virtio-rng-pci" })));
+        args
+    }
+
+    fn process_args(&self) -> Vec<OsString> {
+        let mut args = words(&["-pidfile"]);
+        args.push(self.pidfile.clone().into());
+        args.extend(words(&[
+            "-action",
+            "panic=exit-failure",
+            "-msg",
+            "timestamp=on",
+        ]));
+        args.extend(words(&[
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        ]));
+        args
+    }
+}
+
+fn words(words: &[&str]) -> Vec<OsString> {
+    words.iter().map(OsString::from).collect()
+}
+
+fn blockdev(options: &Value) -> [OsString; 2] {
+    [
+        OsString::from("-blockdev"),
+        OsString::from(options.to_string()),
+    ]
+}
+
+fn device(options: &Value) -> [OsString; 2] {
+    [
+        OsString::from("-device"),
+        OsString::from(options.to_string()),
+    ]
+}
+
+fn file_chardev(id: &str, file: &Path) -> [OsString; 2] {
+    let mut options = OsString::from(format!("file,id={id},append=on,path="));
+    options.push(doubled_commas(file));
+    [OsString::from("-chardev"), options]
+}
+
+/// JSON has no other texts than Unicode; `machine` refuses project and cache paths that are not.
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn doubled_commas(path: &Path) -> OsString {
+    OsStr::new(&text(path).replace(',', ",,")).to_owned()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn example() -> Launch {
+        Launch {
+            name: "k3s-shop-1a2b3c".parse().expect("sound"),
+            uuid: "11111111-2222-4333-8444-555555555555".into(),
+            accelerator: Accelerator::Kvm,
+            cpus: 2,
+            memory: Size::gib(4),
+            uefi: None,
+            disk: "/p/.k3s-vm/disk.qcow2".into(),
+            attachments: vec![
+                Attachment {
+                    name: "seed",
+                    file: "/p/.k3s-vm/seed.img".into(),
+                },
+                Attachment {
+                    name: "k3s",
+                    file: "/c/k3s/v1/k3s".into(),
+                },
+            ],
+            mac: "52:54:00:12:34:56".into(),
+            api_port: 6443,
+            monitor: "/run/user/1000/k3s-vm/abc/qmp.sock".into(),
+            console_log: "/p/.k3s-vm/console.log".into(),
+            stages_log: "/p/.k3s-vm/stages.log".into(),
+            pidfile: "/p/.k3s-vm/qemu.pid".into(),
+        }
+    }
+
+    /// One option a line, its value beside it.
+    fn shown(launch: &Launch) -> String {
+        let mut text = String::new();
+        for argument in launch.arguments() {
+            let argument = argument.into_string().expect("unicode");
+            text += if argument.starts_with('-') { "\n" } else { " " };
+            text += &argument;
+        }
+        text.trim_start().to_owned()
+    }
+
+    #[test]
+    fn with_kvm_and_bios() {
+        insta::assert_snapshot!(shown(&example()));
+    }
+
+    #[test]
+    fn emulated_with_uefi_and_awkward_paths() {
+        let odd = Path::new("/p/a, \"b\" ü");
+        let launch = Launch {
+            accelerator: Accelerator::Tcg,
+            uefi: Some(Uefi {
+                code: "/usr/share/OVMF/CODE.fd".into(),
+                variables: odd.join("vars.fd"),
+            }),
+            disk: odd.join("disk.qcow2"),
+            console_log: odd.join("console.log"),
+            ..example()
+        };
+        insta::assert_snapshot!(shown(&launch));
+    }
+}

@@ -1,0 +1,15 @@
+//! The QEMU process: its command line, acceleration and firmware, how it is started, watched and ended.
+
+pub mod accel;
+pub mod command_line;
+pub mod firmware;
+pub mod kvm;
+pub mod monitor;
+pub mod process;
+pub mod version;
+
+pub use accel::Accelerator;
+pub use command_line::Launch;
+pub use monitor::{Monitor, MonitorError};
+pub use process::{Process, ProcessError};
+pub use version::{Version, VersionError};

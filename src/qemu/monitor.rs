@@ -1,0 +1,306 @@
+//! The monitor: QMP over its unix socket, one short connection for each conversation.
+//!
+//! QEMU serves one client of a monitor socket at a time and lets others wait, so nobody keeps a connection. The types
+//! of commands and replies are qapi's. The transport is our own: it skips events and replies that it does not know
+//! instead of failing on them, and a timeout leaves nothing half done, for the connection goes with it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use qapi::{Execute, qmp};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::UnixStream,
+    time::timeout,
+};
+
+/// How long QEMU may take for one answer; its main loop answers within milliseconds unless it hangs.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The longest line that is believed to be QMP.
+const LONGEST_LINE: u64 = 16 << 20;
+
+/// Why a conversation with QEMU failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MonitorError {
+    /// Nobody listens on the socket.
+    #[error("no QEMU answers on {}", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why there is no connection.
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("the monitor's connection broke during {command}")]
+    Broken {
+        /// The command under way.
+        command: String,
+        /// How it broke.
+        source: io::Error,
+    },
+    /// QEMU took longer than [`PATIENCE`].
+    #[error("QEMU did not answer {command} within {} s", PATIENCE.as_secs())]
+    Silent {
+        /// The command under way.
+        command: String,
+    },
+    /// QEMU refused the command.
+    #[error("QEMU refused {command}: {reason}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// QEMU's words.
+        reason: String,
+    },
+    /// The answer is none that this program understands.
+    #[error("QEMU's answer to {command} is not understood: {reason}")]
+    Malformed {
+        /// The command.
+        command: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+}
+
+/// One conversation.
+#[derive(Debug)]
+pub struct Monitor<S> {
+    stream: BufReader<S>,
+    last_id: u64,
+}
+
+impl Monitor<UnixStream> {
+    /// Connects to the socket and negotiates.
+    ///
+    /// # Errors
+    ///
+    /// [`MonitorError::Connect`] when nobody listens, the others when the listener is no QEMU.
+    pub async fn connect(path: &Path) -> Result<Self, MonitorError> {
+        let connect = |source| MonitorError::Connect {
+            path: path.to_owned(),
+            source,
+        };
+        let stream = UnixStream::connect(path).await.map_err(connect)?;
+        Self::greet(stream).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Monitor<S> {
+    /// Reads the greeting and leaves negotiation mode.
+    ///
+    /// # Errors
+    ///
+    /// When the other end is no QEMU or stays silent.
+    pub async fn greet(stream: S) -> Result<Self, MonitorError> {
+        let mut monitor = Self {
+            stream: BufReader::new(stream),
+            last_id: 0,
+        };
+        let greeting = async {
+            while monitor.message("greeting").await?.get("QMP").is_none() {}
+            Ok(())
+        };
+        timeout(PATIENCE, greeting)
+            .await
+            .map_err(|_| MonitorError::Silent {
+                command: "greeting".into(),
+            })??;
+        monitor
+            .execute(qmp::qmp_capabilities { enable: None })
+            .await?;
+        Ok(monitor)
+    }
+
+    /// Executes a command and waits for its reply.
+    ///
+    /// # Errors
+    ///
+    /// [`MonitorError::Refused`] with QEMU's words, or what the connection suffers.
+    pub async fn execute<C: qapi::Command>(&mut self, command: C) -> Result<C::Ok, MonitorError> {
+        let request = serde_json::to_value(Execute::<_, ()>::from(command));
+        let malformed = |reason: String| MonitorError::Malformed {
+            command: C::NAME.to_owned(),
+            reason,
+        };
+        let reply = self
+            .exchange(
+                C::NAME,
+                request.map_err(|error| malformed(error.to_string()))?,
+            )
+            .await?;
+        serde_json::from_value(reply).map_err(|error| malformed(error.to_string()))
+    }
+
+    /// Executes a human monitor command, for the few things that QMP does not offer.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Monitor::execute`]; what the command itself says against it is in the text.
+    pub async fn human(&mut self, line: &str) -> Result<String, MonitorError> {
+        self.execute(qmp::human_monitor_command {
+            command_line: line.to_owned(),
+            cpu_index: None,
+        })
+        .await
+    }
+
+    async fn exchange(&mut self, name: &str, mut request: Value) -> Result<Value, MonitorError> {
+        self.last_id += 1;
+        request["id"] = self.last_id.into();
+        let broken = |source| MonitorError::Broken {
+            command: name.to_owned(),
+            source,
+        };
+        let conversation = async {
+            self.stream
+                .get_mut()
+                .write_all(format!("{request}\n").as_bytes())
+                .await
+                .map_err(broken)?;
+            loop {
+                let mut message = self.message(name).await?;
+                if message.get("id") != Some(&request["id"]) {
+                    continue;
+                }
+                if let Some(error) = message.get("error") {
+                    let reason = error
+                        .get("desc")
+                        .and_then(Value::as_str)
+                        .unwrap_or("without a word")
+                        .to_owned();
+                    return Err(MonitorError::Refused {
+                        command: name.to_owned(),
+                        reason,
+                    });
+                }
+                return Ok(message
+                    .get_mut("return")
+                    .map(Value::take)
+                    .unwrap_or_default());
+            }
+        };
+        timeout(PATIENCE, conversation).await.unwrap_or_else(|_| {
+            Err(MonitorError::Silent {
+                command: name.to_owned(),
+            })
+        })
+    }
+
+    /// The next line that is JSON; a former client's broken-off reply may come before the greeting.
+    async fn message(&mut self, during: &str) -> Result<Value, MonitorError> {
+        let broken = |source| MonitorError::Broken {
+            command: during.to_owned(),
+            source,
+        };
+        loop {
+            let mut line = Vec::new();
+            let read = (&mut self.stream)
+                .take(LONGEST_LINE)
+                .read_until(b'\n', &mut line)
+                .await
+                .map_err(broken)?;
+            if read == 0 {
+                return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if let Ok(message) = serde_json::from_slice(&line) {
+                return Ok(message);
+            }
+        }
+    }
+}
+
+/// The host port that user networking forwards to the guest's `port`, read from `info usernet`:
+///
+/// ```text
+///   Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ
+///   TCP[HOST_FORWARD]  13       127.0.0.1 40123       10.0.2.15    22     0     0
+/// ```
+pub fn forwarded_port(usernet: &str, guest_port: u16) -> Option<u16> {
+    usernet.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        match columns[..] {
+            ["TCP[HOST_FORWARD]", _, _, host, _, guest, ..] if guest.parse() == Ok(guest_port) => {
+                host.parse().ok()
+            }
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GREETING: &str = "{\"QMP\":{\"version\":{},\"capabilities\":[]}}\n";
+
+    /// A QEMU that answers each request with the next of `answers`, `ID` replaced by the request's id.
+    async fn scripted(answers: &[&str]) -> Monitor<tokio::io::DuplexStream> {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let answers: Vec<String> = answers.iter().map(|&answer| answer.to_owned()).collect();
+        tokio::spawn(async move {
+            let mut theirs = BufReader::new(theirs);
+            theirs
+                .write_all(format!("\"rest of an old reply\"}}\n{GREETING}").as_bytes())
+                .await
+                .expect("greets");
+            for answer in std::iter::once("{\"return\":{},\"id\":ID}".to_owned()).chain(answers) {
+                let mut request = String::new();
+                theirs.read_line(&mut request).await.expect("asked");
+                let request: Value = serde_json::from_str(&request).expect("JSON");
+                let answer = answer.replace("ID", &request["id"].to_string());
+                theirs
+                    .write_all(format!("{answer}\n").as_bytes())
+                    .await
+                    .expect("answered");
+            }
+        });
+        Monitor::greet(ours).await.expect("greeted")
+    }
+
+    #[tokio::test]
+    async fn unknown_events_and_stale_replies_are_skipped() {
+        let mut monitor = scripted(&[
+            "{\"event\":\"INVENTED_IN_2031\",\"data\":{\"x\":1}}\n{\"return\":1,\"id\":77}\n{\"return\":\"yes\",\"id\":ID}",
+        ])
+        .await;
+        assert_eq!(
+            monitor.human("info usernet").await.expect("answered"),
+            "yes"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_refusal_carries_qemus_words() {
+        let mut monitor = scripted(&[
+            "{\"error\":{\"class\":\"GenericError\",\"desc\":\"no such thing\"},\"id\":ID}",
+        ])
+        .await;
+        let error = monitor.execute(qmp::quit {}).await.expect_err("refused");
+        assert_eq!(error.to_string(), "QEMU refused quit: no such thing");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_qemu_is_an_error() {
+        let mut monitor = scripted(&[]).await;
+        assert!(matches!(
+            monitor.execute(qmp::quit {}).await,
+            Err(MonitorError::Broken { .. })
+        ));
+    }
+
+    #[test]
+    fn reads_forwarded_ports() {
+        let text = "Hub -1 (net):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  \
+            TCP[ESTABLISHED]   15       127.0.0.1    22       10.0.2.15    22     0     0\r\n  \
+            TCP[HOST_FORWARD]  13       127.0.0.1 40123       10.0.2.15    22     0     0\r\n  \
+            TCP[HOST_FORWARD]  12       127.0.0.1  6443       10.0.2.15  6443     0     0\r\n";
+        assert_eq!(forwarded_port(text, 22), Some(40123));
+        assert_eq!(forwarded_port(text, 6443), Some(6443));
+        assert_eq!(forwarded_port(text, 80), None);
+    }
+}

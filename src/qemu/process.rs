@@ -1,0 +1,315 @@
+//! QEMU as a process: started into a session of its own, found again through the lock on its pidfile, ended through a
+//! pidfd. A process id alone is never believed and never signalled.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::OpenOptionsExt, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    libc,
+};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::{Launch, Monitor};
+use crate::base::{
+    FileError,
+    files::{self, PRIVATE},
+};
+
+/// How long QEMU may take from its start to an answering monitor; it takes a tenth of a second when nothing is wrong.
+const STARTUP: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(10);
+
+/// A living QEMU, held by a pidfd: a reused process id cannot stand in for it.
+#[derive(Debug)]
+pub struct Process {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+/// Why QEMU did not start, or could not be found or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The program did not even run.
+    #[error("cannot run {}", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// Why it did not run.
+        source: io::Error,
+    },
+    /// It ended before its monitor answered.
+    #[error("QEMU ended at once ({status}): {said}")]
+    Ended {
+        /// How it ended.
+        status: String,
+        /// The end of what it printed.
+        said: String,
+    },
+    /// It runs, and its monitor does not answer.
+    #[error("QEMU's monitor did not answer within {} s", STARTUP.as_secs())]
+    Unresponsive,
+    /// The kernel refused to look at or signal the process.
+    #[error("cannot {action} QEMU's process {pid}")]
+    Signal {
+        /// What was tried.
+        action: &'static str,
+        /// The process id.
+        pid: i32,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A file of the process makes trouble.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl Process {
+    /// The living QEMU that holds the lock on `pidfile`, if any.
+    ///
+    /// # Errors
+    ///
+    /// When the pidfile exists and cannot be looked at.
+    pub fn holder(pidfile: &Path) -> Result<Option<Self>, ProcessError> {
+        let file = match File::open(pidfile) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(FileError::on("open", pidfile)(error).into()),
+        };
+        let Some(pid) = lock_holder(&file, pidfile)? else {
+            return Ok(None);
+        };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(Self::failed("open", pid, error)),
+        };
+        // The pidfd is of the lock's holder only if that still holds the lock now.
+        Ok((lock_holder(&file, pidfile)? == Some(pid)).then_some(Self { pid, pidfd }))
+    }
+
+    /// Starts QEMU in a session of its own, with `log` for what it prints, and returns when its monitor answers.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessError::Ended`] carries what QEMU printed.
+    pub async fn spawn(program: &Path, launch: &Launch, log: &Path) -> Result<Self, ProcessError> {
+        files::remove_if_exists(&launch.monitor)?;
+        let output = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(PRIVATE)
+            .open(log)
+            .map_err(FileError::on("create", log))?;
+        let errors = output.try_clone().map_err(FileError::on("share", log))?;
+        let mut command = Command::new(program);
+        command
+            .args(launch.arguments())
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors);
+        detach(&mut command);
+        tracing::debug!(?command, "starting QEMU");
+        let mut child = command.spawn().map_err(|source| ProcessError::Spawn {
+            program: program.to_owned(),
+            source,
+        })?;
+        let process = Self::of_child(&child)?;
+        match process.answering(&mut child, launch, log).await {
+            Ok(()) => Ok(process),
+            Err(error) => {
+                process.kill().await?;
+                Err(error)
+            }
+        }
+    }
+
+    fn of_child(child: &Child) -> Result<Self, ProcessError> {
+        let pid = Pid::from_child(child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())
+            .map_err(|error| Self::failed("open", pid, error))?;
+        Ok(Self { pid, pidfd })
+    }
+
+    async fn answering(
+        &self,
+        child: &mut Child,
+        launch: &Launch,
+        log: &Path,
+    ) -> Result<(), ProcessError> {
+        let began = Instant::now();
+        while began.elapsed() < STARTUP {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(ProcessError::Ended {
+                    status: status.to_string(),
+                    said: said(log),
+                });
+            }
+            if launch.monitor.exists() && Monitor::connect(&launch.monitor).await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Err(ProcessError::Unresponsive)
+    }
+
+    /// The process id, for people.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// When the process began, in seconds of the host's uptime; from `/proc/<pid>/stat`.
+    pub fn started(&self) -> Option<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
+        // The 22nd field, counted behind the program's name, which may hold anything but ends in the last ')'.
+        let ticks: u64 = stat
+            .rsplit_once(')')?
+            .1
+            .split_whitespace()
+            .nth(19)?
+            .parse()
+            .ok()?;
+        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+        Some(Duration::from_millis(
+            ticks * 1000 / u64::try_from(per_second).ok()?,
+        ))
+    }
+
+    /// Whether it still lives.
+    pub fn is_alive(&self) -> bool {
+        let mut fds = [rustix::event::PollFd::new(
+            &self.pidfd,
+            rustix::event::PollFlags::IN,
+        )];
+        let now = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        !matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(1))
+    }
+
+    /// Waits for its end, at most for `patience`; whether it ended.
+    pub async fn ended_within(&self, patience: Duration) -> bool {
+        let began = Instant::now();
+        while self.is_alive() {
+            if began.elapsed() >= patience {
+                return false;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        true
+    }
+
+    /// Kills it and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or the process does not end for five seconds (stuck in the kernel).
+    pub async fn kill(&self) -> Result<(), ProcessError> {
+        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(Self::failed("kill", self.pid, error)),
+        }
+        if self.ended_within(Duration::from_secs(5)).await {
+            Ok(())
+        } else {
+            Err(Self::failed("end", self.pid, rustix::io::Errno::TIMEDOUT))
+        }
+    }
+
+    fn failed(action: &'static str, pid: Pid, error: rustix::io::Errno) -> ProcessError {
+        ProcessError::Signal {
+            action,
+            pid: pid.as_raw_nonzero().get(),
+            source: error.into(),
+        }
+    }
+}
+
+/// The process that has a write lock on the pidfile, as the kernel knows it.
+fn lock_holder(file: &File, path: &Path) -> Result<Option<Pid>, FileError> {
+    let mut lock = libc::flock {
+        l_type: i16::try_from(libc::F_WRLCK).unwrap_or_default(),
+        l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_GETLK(&mut lock))
+        .map_err(|error| FileError::on("query the lock of", path)(error.into()))?;
+    let free = i32::from(lock.l_type) == libc::F_UNLCK;
+    Ok(if free {
+        None
+    } else {
+        Pid::from_raw(lock.l_pid)
+    })
+}
+
+/// What QEMU printed, without its time stamps and in one line.
+fn said(log: &Path) -> String {
+    let tail = files::tail(log, 5);
+    let lines: Vec<&str> = tail
+        .lines()
+        .map(|line| {
+            line.split_once("qemu-system-x86_64: ")
+                .map_or(line, |it| it.1)
+        })
+        .collect();
+    if lines.is_empty() {
+        "it printed nothing".to_owned()
+    } else {
+        lines.join("; ")
+    }
+}
+
+/// A session of its own keeps the terminal's signals away from QEMU, so that it outlives this program.
+#[expect(
+    unsafe_code,
+    reason = "between fork and exec; setsid is async-signal-safe (POSIX) and allocates nothing"
+)]
+fn detach(command: &mut Command) {
+    unsafe {
+        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn a_stale_pidfile_that_names_a_living_process_names_nobody() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let pidfile = directory.path().join("qemu.pid");
+        assert!(Process::holder(&pidfile).expect("none").is_none());
+        std::fs::write(&pidfile, format!("{}\n", std::process::id())).expect("written");
+        assert!(Process::holder(&pidfile).expect("stale").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_killed_process_is_seen_to_end() {
+        let mut child = Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .expect("sleep runs");
+        let process = Process::of_child(&child).expect("held");
+        assert!(process.is_alive());
+        assert!(!process.ended_within(Duration::from_millis(10)).await);
+        process.kill().await.expect("killed");
+        assert!(!process.is_alive());
+        assert_eq!(child.wait().expect("reaped").signal(), Some(libc::SIGKILL));
+    }
+}

@@ -1,0 +1,138 @@
+//! Which QEMU this is, and whether it is new enough.
+
+use std::{
+    env, fmt, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A QEMU release, `major.minor`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// The major number, a year's worth of releases.
+    pub major: u16,
+    /// The minor number.
+    pub minor: u16,
+}
+
+/// What Ubuntu 22.04 ships; older ones lack `-action` and JSON `-device` arguments.
+pub const OLDEST: Version = Version { major: 6, minor: 2 };
+
+/// The program's name: k3s has amd64 assets, and so has every image of the catalogue.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+
+/// Why there is no usable QEMU.
+#[derive(Debug, thiserror::Error)]
+pub enum VersionError {
+    /// There is none on the `PATH`.
+    #[error("{PROGRAM} is not on the PATH")]
+    Missing,
+    /// It is there and does not run.
+    #[error("cannot run {} --version", path.display())]
+    NotRunning {
+        /// The program.
+        path: PathBuf,
+        /// Why it did not run.
+        source: io::Error,
+    },
+    /// It runs and says something else than its version.
+    #[error("{} --version says {said:?}, which names no version", path.display())]
+    Unknown {
+        /// The program.
+        path: PathBuf,
+        /// What it printed.
+        said: String,
+    },
+    /// It is older than [`OLDEST`].
+    #[error("{} is QEMU {found}; {OLDEST} or later is needed", path.display())]
+    TooOld {
+        /// The program.
+        path: PathBuf,
+        /// Its version.
+        found: Version,
+    },
+}
+
+/// The program as the `PATH` has it.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?)
+        .map(|directory| directory.join(name))
+        .find(|path| is_program(path))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
+}
+
+/// Finds QEMU and asks it for its version.
+///
+/// # Errors
+///
+/// See [`VersionError`].
+pub fn find() -> Result<(PathBuf, Version), VersionError> {
+    let path = find_program(PROGRAM).ok_or(VersionError::Missing)?;
+    let output = match Command::new(&path).arg("--version").output() {
+        Ok(output) => output,
+        Err(source) => return Err(VersionError::NotRunning { path, source }),
+    };
+    let said = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    match Version::parse(&said) {
+        None => Err(VersionError::Unknown { path, said }),
+        Some(found) if found < OLDEST => Err(VersionError::TooOld { path, found }),
+        Some(found) => Ok((path, found)),
+    }
+}
+
+impl Version {
+    /// Reads the first line of `--version`: `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)`.
+    fn parse(line: &str) -> Option<Self> {
+        let mut numbers = line
+            .strip_prefix("QEMU emulator version ")?
+            .split(|c: char| !c.is_ascii_digit());
+        Some(Self {
+            major: numbers.next()?.parse().ok()?,
+            minor: numbers.next()?.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_distributions_lines() {
+        for (line, major, minor) in [
+            (
+                "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)",
+                7,
+                2,
+            ),
+            (
+                "QEMU emulator version 6.2.0 (Debian 1:6.2+dfsg-2ubuntu6.26)",
+                6,
+                2,
+            ),
+            ("QEMU emulator version 10.0.2", 10, 0),
+        ] {
+            assert_eq!(Version::parse(line), Some(Version { major, minor }));
+        }
+        assert_eq!(Version::parse("qemu-system-x86_64: not found"), None);
+        assert!(
+            Version {
+                major: 10,
+                minor: 0
+            } > OLDEST
+        );
+    }
+}
