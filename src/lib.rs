@@ -20,5 +20,11 @@
 //! from doing: a planner turns values into values and is tested without a machine.
 
 pub mod base;
+pub mod cli;
+pub mod cluster;
+pub mod guest;
+pub mod image;
+pub mod machine;
 pub mod project;
 pub mod qemu;
+pub mod seed;

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, Permissions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -117,6 +117,27 @@ pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
         .mode(0o700)
         .create(path)
         .map_err(FileError::on("create", path))
+}
+
+/// Refuses a directory that another user could have prepared: a link, or one that is not ours alone. Matters below
+/// `/tmp`, where anybody makes directories.
+///
+/// # Errors
+///
+/// When it is a link, belongs to somebody else, or others may enter it.
+pub fn require_private_dir(path: &Path) -> Result<(), FileError> {
+    let metadata = fs::symlink_metadata(path).map_err(FileError::on("look at", path))?;
+    let ours = metadata.is_dir()
+        && metadata.uid() == nix::unistd::getuid().as_raw()
+        && metadata.permissions().mode() & 0o077 == 0;
+    if ours {
+        return Ok(());
+    }
+    let reason = "it is not a directory of yours that only you may enter (mode 0700)";
+    Err(FileError::on("trust", path)(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        reason,
+    )))
 }
 
 /// The whole file as text, `None` when there is none.

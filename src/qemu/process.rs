@@ -169,10 +169,11 @@ impl Process {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// When the process began, in seconds of the host's uptime; from `/proc/<pid>/stat`.
-    pub fn started(&self) -> Option<Duration> {
+    /// How long it has been running, from `/proc`.
+    pub fn uptime(&self) -> Option<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
-        // The 22nd field, counted behind the program's name, which may hold anything but ends in the last ')'.
+        // The 22nd field (proc_pid_stat(5)), counted behind the program's name, which may hold anything but ends in the
+        // last ')'.
         let ticks: u64 = stat
             .rsplit_once(')')?
             .1
@@ -181,9 +182,11 @@ impl Process {
             .parse()
             .ok()?;
         let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
-        Some(Duration::from_millis(
-            ticks * 1000 / u64::try_from(per_second).ok()?,
-        ))
+        let started = Duration::from_millis(ticks * 1000 / u64::try_from(per_second).ok()?);
+        let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+        let now =
+            Duration::try_from_secs_f64(uptime.split_whitespace().next()?.parse().ok()?).ok()?;
+        now.checked_sub(started)
     }
 
     /// Whether it still lives.

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Run by cloud-init's bootcmd, with the seed's mount point as its argument: lays the machine's files down and starts
+# the provisioning, which goes on by itself. Runs again, with the same outcome, until a setup has come to its end.
+set -eu
+seed=$1
+lib=/usr/local/lib/k3s-vm
+
+install -D -m 0755 "$seed/report.sh" "$lib/report"
+install -D -m 0755 "$seed/provision.sh" "$lib/provision"
+install -D -m 0755 "$seed/stop-pods.sh" "$lib/stop-pods"
+"$lib/report" booted
+
+install -D -m 0600 "$seed/release.env" "$lib/release.env"
+install -D -m 0600 "$seed/k3s.yaml" /etc/rancher/k3s/config.yaml
+for unit in k3s.service k3s-vm-booted.service k3s-vm-pods.service k3s-vm-provision.service; do
+    install -D -m 0644 "$seed/$unit" "/etc/systemd/system/$unit"
+done
+
+# What a node does not use and what would change it behind the developer's back.
+systemctl mask --quiet --now --no-block \
+    apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd-news.timer man-db.timer \
+    e2scrub_all.timer fwupd-refresh.timer snapd.service snapd.socket snapd.seeded.service multipathd.service \
+    multipathd.socket ua-timer.timer update-notifier-download.timer update-notifier-motd.timer || true
+systemctl daemon-reload
+systemctl start --no-block k3s-vm-provision.service

@@ -1,0 +1,15 @@
+#!/bin/sh
+# report STAGE [DETAIL...]: one line to the host, which keeps it: seconds of uptime, the stage, the detail.
+read -r uptime _ </proc/uptime
+line="$uptime $*"
+echo "k3s-vm: $line" >/dev/kmsg
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    for port in /sys/class/virtio-ports/*; do
+        if [ "$(cat "$port/name" 2>/dev/null)" = org.k3s-vm.stages ]; then
+            echo "$line" >"/dev/${port##*/}"
+            exit 0
+        fi
+    done
+    modprobe virtio_console 2>/dev/null || true
+    sleep 0.1
+done

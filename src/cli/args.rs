@@ -1,0 +1,91 @@
+//! The command line. Doc comments are the help text.
+
+use std::path::PathBuf;
+
+use clap::{ColorChoice, Parser, Subcommand};
+
+use super::commands::{completions, doctor, logs, reset, setup, ssh, start, status, stop, tool};
+
+/// A local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU
+///
+/// Everything of a project's machine lies in .k3s-vm/ of the project, its kubeconfig in .kube/config (or
+/// web/.kube/config); your own ~/.kube/config is never touched.
+#[derive(Debug, Parser)]
+#[command(
+    name = "k3s-vm",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm setup                    # from nothing to a node that is Ready\n  \
+    k3s-vm kubectl get nodes\n  \
+    k3s-vm stop; k3s-vm start\n  \
+    k3s-vm reset                    # and it is gone\n\n\
+    When something fails, `k3s-vm doctor` looks at the host and `k3s-vm logs` at the machine.")]
+pub struct Cli {
+    /// What holds for every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every verb.
+#[derive(Debug, clap::Args)]
+pub struct Global {
+    /// Work on the project of DIR instead of the current directory's
+    #[arg(short = 'C', value_name = "DIR", global = true)]
+    pub directory: Option<PathBuf>,
+    /// Show what is done in detail
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Show only warnings, errors and results
+    #[arg(short, long, global = true, conflicts_with_all = ["verbose", "debug"])]
+    pub quiet: bool,
+    /// Show everything, QEMU's command line included
+    #[arg(long, global = true, env = "DEBUG", value_parser = clap::builder::FalseyValueParser::new())]
+    pub debug: bool,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+    /// Keep a copy of the log in FILE
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "LOG_FILE",
+        hide = true
+    )]
+    pub log_file: Option<PathBuf>,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make the machine, boot it and install k3s, until the node is Ready
+    Setup(setup::Args),
+    /// Boot the stopped machine, until the node is Ready
+    Start(start::Args),
+    /// Stop k3s and power the machine off
+    Stop(stop::Args),
+    /// Show the machine, its ports and its cluster
+    Status(status::Args),
+    /// Remove the machine with all that is in it
+    Reset(reset::Args),
+    /// Run kubectl on the machine's cluster
+    #[command(disable_help_flag = true, disable_version_flag = true, after_help = tool::KUBECTL_HELP)]
+    Kubectl(tool::Args),
+    /// Run k9s on the machine's cluster
+    #[command(disable_help_flag = true, disable_version_flag = true, after_help = tool::K9S_HELP)]
+    K9s(tool::Args),
+    /// Look at what the host has and lacks
+    Doctor(doctor::Args),
+    /// Open a shell in the guest, or run a command there
+    Ssh(ssh::Args),
+    /// Show the logs that explain a failed start
+    Logs(logs::Args),
+    /// Print completions for a shell
+    Completions(completions::Args),
+}

@@ -1,0 +1,248 @@
+//! `doctor`: what the host has and lacks, with the command for each distribution.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::{
+    base::Size,
+    cli::{
+        context::Context,
+        error::{CommandError, code},
+        hints::{self, DISTRIBUTIONS, Fix},
+        output::Output,
+    },
+    cluster::tools::Tool,
+    machine::{
+        error::describe_kvm,
+        host::{self, Host},
+    },
+    qemu::{firmware, kvm::Kvm, version},
+};
+
+/// Exit code: 0 when a machine can be set up, 1 when something is missing for it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm doctor\n  \
+    k3s-vm doctor --json\n\n\
+    When it fails:\n  \
+    Each line that is not ok is followed by the command that mends it.")]
+pub struct Args {
+    /// Print one JSON document; its layout is numbered by "schema"
+    #[arg(long)]
+    json: bool,
+}
+
+/// The layout of the JSON document.
+const SCHEMA: u32 = 1;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    schema: u32,
+    ok: bool,
+    checks: Vec<Check>,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    result: Outcome,
+    found: String,
+    /// A command for each distribution, where one helps.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fixes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    Ok,
+    /// It goes on without, worse.
+    Optional,
+    /// Nothing goes without.
+    Missing,
+}
+
+pub(super) async fn run(
+    args: &Args,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let checks = checks(context).await;
+    let ok = checks.iter().all(|check| check.result != Outcome::Missing);
+    let report = Report {
+        schema: SCHEMA,
+        ok,
+        checks,
+    };
+    if args.json {
+        let json = serde_json::to_string_pretty(&report).map_err(|error| {
+            CommandError::new("cannot write the report as JSON").because(&error)
+        })?;
+        output.data(&format!("{json}\n"));
+    } else {
+        output.data(&screen(&report));
+    }
+    Ok(ExitCode::from(if ok { 0 } else { code::FAILURE }))
+}
+
+fn screen(report: &Report) -> String {
+    let mut text = String::new();
+    for check in &report.checks {
+        let mark = match check.result {
+            Outcome::Ok => "ok      ",
+            Outcome::Optional => "optional",
+            Outcome::Missing => "missing ",
+        };
+        text += &format!("{mark}  {:<12} {}\n", check.name, check.found);
+        for fix in &check.fixes {
+            text += &format!("          {:<12} {fix}\n", "");
+        }
+    }
+    text
+}
+
+async fn checks(context: &Context) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let host = Host::look(&context.cache);
+    checks.push(match &host {
+        Ok(host) => ok(
+            "QEMU",
+            format!("{} at {}", host.version, host.qemu.display()),
+        ),
+        Err(error) => lacking(
+            "QEMU",
+            Outcome::Missing,
+            error.to_string(),
+            fixes(&hints::INSTALL_QEMU),
+        ),
+    });
+    if let Ok(host) = &host {
+        let kvm = host.kvm().await;
+        checks.push(match kvm {
+            Kvm::Works => ok("KVM", "runs guests".to_owned()),
+            broken => {
+                let found = format!(
+                    "{}; guests are emulated, many times slower",
+                    describe_kvm(broken)
+                );
+                let fixes = match broken {
+                    Kvm::Missing => fixes(&hints::LOAD_KVM),
+                    Kvm::NoPermission => fixes(&hints::JOIN_KVM),
+                    other => hints::of_kvm(other),
+                };
+                lacking("KVM", Outcome::Optional, found, fixes)
+            }
+        });
+        checks.push(match firmware::find_uefi(&host.qemu) {
+            Some(uefi) => ok("UEFI", uefi.code.display().to_string()),
+            None => lacking(
+                "UEFI",
+                Outcome::Optional,
+                "no firmware; only --firmware uefi needs it".to_owned(),
+                fixes(&hints::INSTALL_UEFI),
+            ),
+        });
+    }
+    checks.push(memory());
+    checks.push(space("project", context.project.root()));
+    checks.push(space("cache", &context.cache));
+    checks.push(match host::check_port(6443) {
+        Ok(()) => ok("port 6443", "free".to_owned()),
+        Err(error) => lacking(
+            "port 6443",
+            Outcome::Optional,
+            format!("{error}; a new machine takes a free one"),
+            Vec::new(),
+        ),
+    });
+    for (tool, fix) in [
+        (Tool::Kubectl, &hints::INSTALL_KUBECTL),
+        (Tool::K9s, &hints::INSTALL_K9S),
+    ] {
+        checks.push(match version::find_program(tool.name()) {
+            Some(path) => ok(tool.name(), path.display().to_string()),
+            None if tool == Tool::Kubectl => ok(
+                tool.name(),
+                "not on the PATH; the cached k3s stands in for it".to_owned(),
+            ),
+            None => lacking(
+                tool.name(),
+                Outcome::Optional,
+                "not on the PATH".to_owned(),
+                fixes(fix),
+            ),
+        });
+    }
+    checks
+}
+
+/// A machine of the default size.
+const MEMORY: Size = Size::gib(4);
+/// Image, release and a first overlay.
+const SPACE: Size = Size::gib(4);
+
+fn memory() -> Check {
+    match host::available_memory() {
+        Some(available) if available < MEMORY => {
+            let found = format!(
+                "{} available, a machine takes {MEMORY} by default",
+                available.approximate()
+            );
+            lacking(
+                "memory",
+                Outcome::Optional,
+                found,
+                vec!["k3s-vm setup --memory 2GiB".to_owned()],
+            )
+        }
+        Some(available) => ok("memory", format!("{} available", available.approximate())),
+        None => ok("memory", "not known".to_owned()),
+    }
+}
+
+fn space(name: &'static str, path: &std::path::Path) -> Check {
+    match host::free_space(path) {
+        Ok(free) if free < SPACE => lacking(
+            name,
+            Outcome::Missing,
+            format!(
+                "{} free at {}, about {SPACE} is needed",
+                free.approximate(),
+                path.display()
+            ),
+            Vec::new(),
+        ),
+        Ok(free) => ok(
+            name,
+            format!("{} free at {}", free.approximate(), path.display()),
+        ),
+        Err(error) => lacking(name, Outcome::Missing, error.to_string(), Vec::new()),
+    }
+}
+
+fn ok(name: &'static str, found: String) -> Check {
+    Check {
+        name,
+        result: Outcome::Ok,
+        found,
+        fixes: Vec::new(),
+    }
+}
+
+fn lacking(name: &'static str, result: Outcome, found: String, fixes: Vec<String>) -> Check {
+    Check {
+        name,
+        result,
+        found,
+        fixes,
+    }
+}
+
+fn fixes(fix: &Fix) -> Vec<String> {
+    DISTRIBUTIONS
+        .iter()
+        .zip(fix)
+        .map(|(name, command)| format!("{name}: {command}"))
+        .collect()
+}

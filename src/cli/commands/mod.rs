@@ -1,0 +1,43 @@
+//! One file a verb: its arguments and a `run` that calls the machine and tells the terminal.
+
+pub mod completions;
+pub mod doctor;
+pub mod logs;
+pub mod reset;
+pub mod setup;
+pub mod ssh;
+pub mod start;
+pub mod status;
+pub mod stop;
+pub mod tool;
+
+use std::process::ExitCode;
+
+use super::{
+    args::{Cli, Command},
+    context::Context,
+    error::CommandError,
+    output::Output,
+};
+use crate::cluster::tools::Tool;
+
+/// Runs the verb.
+pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
+    if let Command::Completions(args) = &cli.command {
+        return Ok(completions::run(args, output));
+    }
+    let context = Context::new(&cli.global)?;
+    match cli.command {
+        Command::Setup(args) => setup::run(args, context, output).await,
+        Command::Start(args) => start::run(args, context, output).await,
+        Command::Stop(args) => stop::run(&args, context, output).await,
+        Command::Status(args) => status::run(&args, cli.global.verbose, &context, output).await,
+        Command::Reset(args) => reset::run(&args, context, output).await,
+        Command::Kubectl(args) => tool::run(Tool::Kubectl, &args, &context),
+        Command::K9s(args) => tool::run(Tool::K9s, &args, &context),
+        Command::Doctor(args) => doctor::run(&args, &context, output).await,
+        Command::Ssh(args) => ssh::run(&args, &context).await,
+        Command::Logs(args) => logs::run(&args, &context, output).await,
+        Command::Completions(_) => unreachable!("handled above"),
+    }
+}

@@ -1,0 +1,78 @@
+//! `reset`: everything of the machine goes, with consent.
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
+
+use crate::{
+    cli::{
+        context::Context,
+        error::{CommandError, code},
+        interrupt,
+        output::Output,
+    },
+    machine,
+};
+
+/// Stops the machine and deletes its disk, keys, seed and kubeconfig. The config and the shared cache stay.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm reset\n  \
+    k3s-vm reset --yes              # without asking, for scripts\n\n\
+    When it fails:\n  \
+    Run it again; what is deleted already does not matter. It works on a damaged machine, too.")]
+pub struct Args {
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+pub(super) async fn run(
+    args: &Args,
+    context: Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let directory = context.project.directory();
+    if !directory.exists() {
+        tracing::info!(
+            "there is no machine in {}; nothing to do",
+            context.project.root().display()
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !args.yes && !consent(&context)? {
+        output.line("nothing was changed");
+        return Ok(ExitCode::from(code::FAILURE));
+    }
+    let machine = context.open("reset").await?;
+    let work = async { Ok(machine::reset::reset(&machine).await?) };
+    interrupt::guarded(&machine, work).await?;
+    tracing::info!(
+        "the machine is gone; {} and the shared cache are kept",
+        machine.project.config().display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn consent(context: &Context) -> Result<bool, CommandError> {
+    if !std::io::stdin().is_terminal() {
+        return Err(CommandError::new(
+            "reset deletes the machine with all that is in it, and there is no terminal to ask on",
+        )
+        .hint("to go ahead without asking: k3s-vm reset --yes")
+        .with_code(code::USAGE));
+    }
+    let mut stderr = std::io::stderr();
+    let _ = write!(
+        stderr,
+        "Delete the machine of {} with all that is in it? [y/N] ",
+        context.project.root().display()
+    );
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| CommandError::new("cannot read the answer").because(&error))?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}

@@ -1,0 +1,182 @@
+//! `setup`: from nothing to a node that is Ready.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use crate::{
+    base::{Digest, Size},
+    cli::{context::Context, error::CommandError, hints, interrupt, output::Output},
+    image::ImageSource,
+    machine::{self, setup::Summary, timings::Whose},
+    project::{
+        Config,
+        config::{AccelChoice, FirmwareChoice, MOST_CPUS, Timeout},
+    },
+    qemu::version,
+};
+
+/// Flags are saved to .k3s-vm/config and hold for every later start.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm setup\n  \
+    k3s-vm setup --cpus 4 --memory 8GiB --disk 40GiB\n  \
+    k3s-vm setup --image debian-13 --k3s-version v1.33.5+k3s1\n  \
+    export KUBECONFIG=\"$(k3s-vm setup -q)\"\n\n\
+    When it fails:\n  \
+    Run it again; it goes on where it stopped. `k3s-vm doctor` looks at the host, `k3s-vm logs console`\n  \
+    and `k3s-vm logs k3s` at the guest. To begin anew: k3s-vm reset && k3s-vm setup")]
+pub struct Args {
+    /// Virtual CPUs [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST_CPUS)))]
+    cpus: Option<u8>,
+    /// The guest's memory, like 4GiB [default: 4GiB]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// The disk's size; it takes only what is written to it [default: 20GiB]
+    #[arg(long, value_name = "SIZE")]
+    disk: Option<Size>,
+    /// The base image: an alias (ubuntu-26.04, ubuntu-24.04, ubuntu-22.04, debian-13, debian-12), a path or a URL
+    /// [default: ubuntu-26.04]
+    #[arg(long, value_name = "ALIAS|PATH|URL")]
+    image: Option<ImageSource>,
+    /// The SHA-256 that the image must have
+    #[arg(long, value_name = "HEX", requires = "image")]
+    image_sha256: Option<Digest>,
+    /// The k3s release, like v1.33.5+k3s1 [default: what the stable channel names]
+    #[arg(long, value_name = "V")]
+    k3s_version: Option<String>,
+    /// Where k3s releases come from (http, https or file) [default: k3s's releases on GitHub]
+    #[arg(long, value_name = "URL", env = "K3S_VM_K3S_MIRROR")]
+    k3s_mirror: Option<String>,
+    /// The API's port on 127.0.0.1 [default: 6443 or a free one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    api_port: Option<u16>,
+    /// How the guest runs: auto, kvm or tcg (emulation) [default: auto]
+    #[arg(long, value_name = "HOW")]
+    accel: Option<AccelChoice>,
+    /// How the guest boots: auto, bios or uefi [default: auto]
+    #[arg(long, value_name = "HOW")]
+    firmware: Option<FirmwareChoice>,
+    /// Where to write the kubeconfig [default: web/.kube/config or .kube/config of the project]
+    #[arg(long, value_name = "PATH")]
+    kubeconfig: Option<PathBuf>,
+    /// How long the start may take, like 5m [default: 5m with KVM, 30m without]
+    #[arg(long, value_name = "DUR")]
+    timeout: Option<Timeout>,
+    /// Install a missing QEMU with the system's package manager
+    #[arg(long)]
+    install_missing: bool,
+    /// Show where the time went
+    #[arg(long)]
+    timings: bool,
+}
+
+impl Args {
+    fn into_config(self) -> Result<Config, CommandError> {
+        let absolute = |path: PathBuf| {
+            std::path::absolute(&path).map_err(|error| {
+                CommandError::new(format!("{} is no place for a kubeconfig", path.display()))
+                    .because(&error)
+            })
+        };
+        Ok(Config {
+            cpus: self.cpus,
+            memory: self.memory,
+            disk: self.disk,
+            image: self.image.map(|image| image.to_string()),
+            image_sha256: self.image_sha256,
+            k3s_version: self.k3s_version,
+            k3s_mirror: self.k3s_mirror,
+            api_port: self.api_port,
+            accel: self.accel,
+            firmware: self.firmware,
+            kubeconfig: self.kubeconfig.map(absolute).transpose()?,
+            timeout: self.timeout,
+        })
+    }
+}
+
+pub(super) async fn run(
+    args: Args,
+    context: Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    if args.install_missing && version::find_program(version::PROGRAM).is_none() {
+        install_qemu(output)?;
+    }
+    let show_timings = args.timings;
+    let config = args.into_config()?;
+    let machine = context.open("setup").await?;
+    let progress = output.progress();
+    let work = async { Ok(machine::setup::setup(&machine, config, &progress).await?) };
+    let summary = interrupt::guarded(&machine, work).await?;
+    tell(&summary, show_timings, output);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The end of setup and start: what to do next on stderr, the kubeconfig's path on stdout.
+pub(super) fn tell(summary: &Summary, show_timings: bool, output: &Output) {
+    let record = &summary.record;
+    if summary.nothing_to_do {
+        tracing::info!("{} is running and healthy; nothing to do", record.name);
+    } else {
+        let seconds = summary.timings.total().as_secs_f64();
+        tracing::info!(
+            "{} is ready on https://127.0.0.1:{} after {seconds:.1} s",
+            record.name,
+            record.api_port
+        );
+        tracing::info!("try: k3s-vm kubectl get nodes");
+    }
+    if show_timings {
+        for phase in summary.timings.phases() {
+            let whose = match phase.whose {
+                Whose::Own => "",
+                Whose::Network => "  (network)",
+                Whose::Guest => "  (guest)",
+            };
+            output.line(&format!(
+                "{:>9.3} s  {}{whose}",
+                phase.took.as_secs_f64(),
+                phase.name
+            ));
+        }
+        output.line(&format!(
+            "{:>9.3} s  in all",
+            summary.timings.total().as_secs_f64()
+        ));
+        output.line(&format!(
+            "{:>9.3} s  of it k3s-vm's own",
+            summary.timings.own().as_secs_f64()
+        ));
+    }
+    output.data(&format!("{}\n", record.kubeconfig.display()));
+}
+
+fn install_qemu(output: &Output) -> Result<(), CommandError> {
+    let Some(distribution) =
+        hints::this_distribution().filter(|&index| hints::DISTRIBUTIONS[index] != "NixOS")
+    else {
+        let error = CommandError::new(
+            "QEMU is missing, and this system's package manager is not one that k3s-vm can drive",
+        );
+        return Err(hints::for_this_host(&hints::INSTALL_QEMU)
+            .into_iter()
+            .fold(error, CommandError::hint));
+    };
+    let command = hints::INSTALL_QEMU[distribution];
+    let words = command
+        .split_whitespace()
+        .skip(usize::from(nix::unistd::getuid().is_root()));
+    let words: Vec<&str> = words.collect();
+    output.step(&words.join(" "));
+    let status = std::process::Command::new(words[0])
+        .args(&words[1..])
+        .stdout(std::io::stderr())
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(CommandError::new(format!("{command:?} ended with {status}"))
+            .hint("run it by hand; a stale package list is refreshed by `sudo apt-get update` on Debian and Ubuntu")),
+        Err(error) => Err(CommandError::new(format!("cannot run {:?}", words[0])).because(&error)),
+    }
+}

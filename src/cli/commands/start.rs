@@ -1,0 +1,54 @@
+//! `start`: boot the machine that is there.
+
+use std::process::ExitCode;
+
+use super::setup;
+use crate::{
+    cli::{context::Context, error::CommandError, interrupt, output::Output},
+    machine,
+    project::{Config, config::Timeout},
+};
+
+/// Returns when the node is Ready. A changed .k3s-vm/config takes effect.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm start\n  \
+    k3s-vm start --timings\n\n\
+    When it fails:\n  \
+    Nothing is lost: run it again. `k3s-vm logs console` shows the guest's boot, `k3s-vm logs qemu` what\n  \
+    QEMU itself said. When a port is taken, k3s-vm takes another one unless api_port is set.")]
+pub struct Args {
+    /// How long the start may take, like 5m [default: 5m with KVM, 30m without]
+    #[arg(long, value_name = "DUR")]
+    timeout: Option<Timeout>,
+    /// Show where the time went
+    #[arg(long)]
+    timings: bool,
+}
+
+pub(super) async fn run(
+    args: Args,
+    context: Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let config = Config {
+        timeout: args.timeout,
+        ..Config::default()
+    };
+    require_machine(&context)?;
+    let machine = context.open("start").await?;
+    let work = async { Ok(machine::setup::start(&machine, config).await?) };
+    let summary = interrupt::guarded(&machine, work).await?;
+    setup::tell(&summary, args.timings, output);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A verb that needs a machine leaves nothing behind in a project without one.
+pub(super) fn require_machine(context: &Context) -> Result<(), CommandError> {
+    match machine::State::observe(&context.project)? {
+        machine::State::Absent => {
+            Err(machine::MachineError::Absent(context.project.root().to_owned()).into())
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,167 @@
+//! `status`: one screen, or one JSON document; the exit code is the short form.
+
+use std::{fmt::Write, process::ExitCode, time::Duration};
+
+use crate::{
+    base::Size,
+    cli::{
+        context::Context,
+        error::{CommandError, code},
+        output::Output,
+    },
+    machine::status::{self, Condition, Described, Status},
+};
+
+/// Exit code: 0 running and healthy, 3 stopped, 4 absent, 5 running and not healthy.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm status\n  \
+    k3s-vm status --verbose\n  \
+    k3s-vm status --json | jq .cluster.nodes\n  \
+    k3s-vm status -q || k3s-vm start\n\n\
+    When it fails:\n  \
+    Exit code 1 means that the machine's record or config is damaged; the message names the file.\n  \
+    A machine that runs and is not healthy (5) tells why in `k3s-vm logs k3s` and `k3s-vm logs console`.")]
+pub struct Args {
+    /// Print one JSON document; its layout is numbered by "schema"
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(
+    args: &Args,
+    verbose: bool,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let status = status::status(&context.project).await?;
+    if args.json {
+        let json = serde_json::to_string_pretty(&status).map_err(|error| {
+            CommandError::new("cannot write the status as JSON").because(&error)
+        })?;
+        output.data(&format!("{json}\n"));
+    } else {
+        output.data(&screen(&status, verbose));
+    }
+    Ok(ExitCode::from(match status.state {
+        Condition::Running if status.healthy => 0,
+        Condition::Running => code::UNHEALTHY,
+        Condition::Stopped => code::STOPPED,
+        Condition::Absent => code::ABSENT,
+    }))
+}
+
+/// Two columns, the keys padded.
+#[derive(Default)]
+struct Screen(String);
+
+impl Screen {
+    fn row(&mut self, key: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "{key:<12} {value}");
+    }
+}
+
+fn screen(status: &Status, verbose: bool) -> String {
+    let mut screen = Screen::default();
+    let Some(machine) = &status.machine else {
+        screen.row(
+            "machine",
+            format_args!("none in {}", status.project.display()),
+        );
+        return screen.0;
+    };
+    screen.row("machine", &machine.name);
+    screen.row("state", state(status));
+    screen.row("resources", resources(machine));
+    screen.row("image", &machine.image);
+    screen.row("k3s", &machine.k3s);
+    if let Some(process) = &status.process {
+        let port = |port: Option<u16>| {
+            port.map_or_else(|| "none".to_owned(), |port| format!("127.0.0.1:{port}"))
+        };
+        screen.row(
+            "ports",
+            format_args!(
+                "API {}, SSH {}",
+                port(process.api_port),
+                port(process.ssh_port)
+            ),
+        );
+    }
+    if let Some(cluster) = &status.cluster {
+        match &cluster.reason {
+            None => screen.row("API", format_args!("ready on {}", cluster.server)),
+            Some(reason) => screen.row("API", format_args!("not ready: {reason}")),
+        }
+        for node in &cluster.nodes {
+            let ready = if node.ready { "Ready" } else { "NotReady" };
+            screen.row(
+                "node",
+                format_args!("{} {ready} {}", node.name, node.version),
+            );
+        }
+    }
+    screen.row("kubeconfig", machine.kubeconfig.display());
+    if verbose {
+        details(&mut screen, status, machine);
+    }
+    screen.0
+}
+
+fn state(status: &Status) -> String {
+    match (&status.state, &status.process) {
+        (Condition::Running, Some(process)) if process.run_state != "running" => {
+            format!("running ({})", process.run_state)
+        }
+        (Condition::Running, _) if status.healthy => "running, healthy".to_owned(),
+        (Condition::Running, _) => "running, not healthy".to_owned(),
+        (Condition::Stopped, _) if status.machine.as_ref().is_some_and(|it| !it.provisioned) => {
+            "stopped, setup not finished".to_owned()
+        }
+        (Condition::Stopped, _) => "stopped".to_owned(),
+        (Condition::Absent, _) => "absent".to_owned(),
+    }
+}
+
+fn resources(machine: &Described) -> String {
+    let size = |bytes| Size::bytes(bytes).approximate();
+    let cpus = if machine.cpus == 1 {
+        "1 CPU".to_owned()
+    } else {
+        format!("{} CPUs", machine.cpus)
+    };
+    format!(
+        "{cpus}, {} memory, {} disk ({} used)",
+        size(machine.memory),
+        size(machine.disk),
+        size(machine.disk_used)
+    )
+}
+
+fn details(screen: &mut Screen, status: &Status, machine: &Described) {
+    screen.row("uuid", &machine.uuid);
+    screen.row("firmware", &machine.firmware);
+    if let Some(process) = &status.process {
+        screen.row("process", process.pid);
+        screen.row("accel", process.accelerator.unwrap_or("unknown"));
+        if let Some(uptime) = process.uptime {
+            screen.row(
+                "uptime",
+                humantime::format_duration(Duration::from_secs(uptime)),
+            );
+        }
+        screen.row("monitor", process.monitor.display());
+    }
+    for node in status.cluster.iter().flat_map(|cluster| &cluster.nodes) {
+        if let Some(address) = &node.address {
+            screen.row(
+                "address",
+                format_args!("{address} (in the guest's network)"),
+            );
+        }
+    }
+    screen.row("project", status.project.display());
+    screen.row("disk", machine.disk_path.display());
+    screen.row("base image", machine.image_path.display());
+    screen.row("console", machine.console_log.display());
+}

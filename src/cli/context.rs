@@ -1,0 +1,66 @@
+//! Where a command works: the project, the machine's given name, the shared cache.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use etcetera::BaseStrategy;
+
+use super::{args::Global, error::CommandError};
+use crate::{base::Name, machine::Machine, project::Project};
+
+/// What the surroundings say.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) project: Project,
+    pub(super) name: Option<Name>,
+    pub(super) cache: PathBuf,
+}
+
+impl Context {
+    pub(super) fn new(global: &Global) -> Result<Self, CommandError> {
+        let directory = global.directory.as_deref().unwrap_or(Path::new("."));
+        let start = std::fs::canonicalize(directory).map_err(|error| {
+            CommandError::new(format!("there is no directory {}", directory.display()))
+                .because(&error)
+        })?;
+        let name = match env::var("VM_NAME") {
+            Ok(name) if !name.is_empty() => Some(name.parse::<Name>().map_err(|error| {
+                CommandError::new(format!("VM_NAME: {error}"))
+                    .hint("unset VM_NAME, or give it another value")
+            })?),
+            _ => None,
+        };
+        Ok(Self {
+            project: Project::discover(&start),
+            name,
+            cache: cache_root()?,
+        })
+    }
+
+    /// The machine, locked for `verb`.
+    pub(super) async fn open(self, verb: &str) -> Result<Machine, CommandError> {
+        Ok(Machine::open(self.project, self.name, self.cache, verb).await?)
+    }
+}
+
+/// `K3S_VM_CACHE_DIR`, else `k3s-vm` in the XDG cache directory.
+fn cache_root() -> Result<PathBuf, CommandError> {
+    let absolute = |path: PathBuf| {
+        std::path::absolute(&path).map_err(|error| {
+            CommandError::new(format!("{} is no path for a cache", path.display())).because(&error)
+        })
+    };
+    match env::var_os("K3S_VM_CACHE_DIR") {
+        Some(path) if !path.is_empty() => absolute(path.into()),
+        _ => match etcetera::choose_base_strategy() {
+            Ok(strategy) => absolute(strategy.cache_dir().join("k3s-vm")),
+            Err(error) => Err(
+                CommandError::new("there is no home directory for the cache")
+                    .because(&error)
+                    .hint("set HOME, or K3S_VM_CACHE_DIR to a directory of yours"),
+            ),
+        },
+    }
+}

@@ -1,0 +1,127 @@
+//! The one error that reaches the terminal: a sentence with its causes, hints, an exit code.
+
+use std::{error::Error, fmt::Display};
+
+use super::hints;
+use crate::machine::MachineError;
+
+/// What a command failed with.
+#[derive(Debug)]
+pub(super) struct CommandError {
+    pub(super) message: String,
+    pub(super) excerpt: Option<String>,
+    pub(super) hints: Vec<String>,
+    pub(super) code: u8,
+}
+
+/// The exit codes beside 0 and clap's 2; `status` uses 3 to 5 for its answer.
+pub(super) mod code {
+    /// Something failed.
+    pub(crate) const FAILURE: u8 = 1;
+    /// The command line asks for what cannot be.
+    pub(crate) const USAGE: u8 = 2;
+    /// The machine is stopped.
+    pub(crate) const STOPPED: u8 = 3;
+    /// There is no machine.
+    pub(crate) const ABSENT: u8 = 4;
+    /// The machine runs and is not healthy.
+    pub(crate) const UNHEALTHY: u8 = 5;
+    /// The tool to run is not there, as shells put it.
+    pub(crate) const NOT_FOUND: u8 = 127;
+}
+
+impl CommandError {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            excerpt: None,
+            hints: Vec::new(),
+            code: code::FAILURE,
+        }
+    }
+
+    /// A signal ended the command.
+    pub(super) fn interrupted(code: u8) -> Self {
+        Self {
+            code,
+            ..Self::new("interrupted")
+        }
+        .hint("run the same command again; it goes on where it stopped")
+    }
+
+    pub(super) fn because(mut self, cause: &dyn Display) -> Self {
+        self.message = format!("{}: {cause}", self.message);
+        self
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    pub(super) fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+}
+
+impl From<MachineError> for CommandError {
+    fn from(error: MachineError) -> Self {
+        let excerpt = match &error {
+            MachineError::Boot { log, .. } if !log.is_empty() => Some(log.clone()),
+            _ => None,
+        };
+        let code = match &error {
+            MachineError::Absent(_) => code::ABSENT,
+            MachineError::Stopped(_) => code::STOPPED,
+            MachineError::Choice(_) | MachineError::Contradiction { .. } => code::USAGE,
+            _ => code::FAILURE,
+        };
+        Self {
+            message: with_causes(&error),
+            excerpt,
+            hints: hints::of(&error),
+            code,
+        }
+    }
+}
+
+/// The error and its causes in one sentence. A cause that its error repeats is left out.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{base::FileError, project::RecordError};
+
+    #[test]
+    fn causes_come_once_and_hints_with_them() {
+        let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = MachineError::from(FileError {
+            action: "read",
+            path: "/p/.k3s-vm/record.json".into(),
+            source,
+        });
+        assert_eq!(
+            CommandError::from(error).message,
+            "cannot read /p/.k3s-vm/record.json: permission denied"
+        );
+        let torn = RecordError::Unreadable {
+            path: "/p/.k3s-vm/record.json".into(),
+            reason: "EOF".into(),
+        };
+        let error = CommandError::from(MachineError::from(torn));
+        assert!(error.hints[0].contains("k3s-vm reset"), "{:?}", error.hints);
+        assert_eq!(error.code, code::FAILURE);
+    }
+}

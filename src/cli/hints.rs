@@ -1,0 +1,174 @@
+//! The way out of each error, and the command to copy for each distribution.
+
+use std::fs;
+
+use crate::{
+    image::ImageError,
+    machine::MachineError,
+    project::{ConfigError, LockError, RecordError},
+    qemu::{ProcessError, VersionError, kvm::Kvm},
+};
+
+/// The distributions that get a command of their own.
+pub(super) const DISTRIBUTIONS: [&str; 4] = ["NixOS", "Debian/Ubuntu", "Fedora", "Arch"];
+
+/// A command for each of [`DISTRIBUTIONS`], in their order.
+pub(super) type Fix = [&'static str; 4];
+
+pub(super) const INSTALL_QEMU: Fix = [
+    "nix-shell -p qemu_kvm",
+    "sudo apt-get install --yes --no-install-recommends qemu-system-x86",
+    "sudo dnf install --assumeyes qemu-system-x86-core",
+    "sudo pacman -S --noconfirm qemu-base",
+];
+
+pub(super) const INSTALL_UEFI: Fix = [
+    "nix-shell -p qemu_kvm",
+    "sudo apt-get install --yes ovmf",
+    "sudo dnf install --assumeyes edk2-ovmf",
+    "sudo pacman -S --noconfirm edk2-ovmf",
+];
+
+pub(super) const INSTALL_KUBECTL: Fix = [
+    "nix-shell -p kubectl",
+    "sudo apt-get install --yes kubernetes-client",
+    "sudo dnf install --assumeyes kubernetes-client",
+    "sudo pacman -S --noconfirm kubectl",
+];
+
+pub(super) const INSTALL_K9S: Fix = [
+    "nix-shell -p k9s",
+    "go install github.com/derailed/k9s@latest",
+    "go install github.com/derailed/k9s@latest",
+    "sudo pacman -S --noconfirm k9s",
+];
+
+pub(super) const LOAD_KVM: Fix = [
+    "boot.kernelModules = [ \"kvm-intel\" \"kvm-amd\" ];   # in configuration.nix; and switch virtualisation on in the firmware",
+    "sudo modprobe -a kvm_intel kvm_amd   # and switch virtualisation on in the firmware",
+    "sudo modprobe -a kvm_intel kvm_amd   # and switch virtualisation on in the firmware",
+    "sudo modprobe -a kvm_intel kvm_amd   # and switch virtualisation on in the firmware",
+];
+
+pub(super) const JOIN_KVM: Fix = [
+    "users.users.<you>.extraGroups = [ \"kvm\" ];   # in configuration.nix, then log in again",
+    "sudo usermod -aG kvm \"$USER\"   # then log in again",
+    "sudo usermod -aG kvm \"$USER\"   # then log in again",
+    "sudo usermod -aG kvm \"$USER\"   # then log in again",
+];
+
+/// What a CI runner without a login shell does instead of joining a group.
+const UDEV: &str = "on a CI runner: echo 'KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0666\", OPTIONS+=\"static_node=kvm\"' | \
+    sudo tee /etc/udev/rules.d/99-kvm4all.rules && sudo udevadm control --reload-rules && sudo udevadm trigger --name-match=kvm";
+
+/// The place of this host's distribution in [`DISTRIBUTIONS`], from os-release(5).
+pub(super) fn this_distribution() -> Option<usize> {
+    let text = fs::read_to_string("/etc/os-release").ok()?;
+    let value = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .unwrap_or_default()
+            .trim_matches('"')
+            .to_owned()
+    };
+    let ids = format!("{} {}", value("ID"), value("ID_LIKE"));
+    let known = [
+        &["nixos"][..],
+        &["debian", "ubuntu"],
+        &["fedora", "rhel"],
+        &["arch"],
+    ];
+    ids.split_whitespace()
+        .find_map(|id| known.iter().position(|names| names.contains(&id)))
+}
+
+/// This host's command, or every distribution's where this one is not known.
+pub(super) fn for_this_host(fix: &Fix) -> Vec<String> {
+    match this_distribution() {
+        Some(index) => vec![fix[index].to_owned()],
+        None => DISTRIBUTIONS
+            .iter()
+            .zip(fix)
+            .map(|(name, command)| format!("{name}: {command}"))
+            .collect(),
+    }
+}
+
+/// What to do about an error.
+pub(super) fn of(error: &MachineError) -> Vec<String> {
+    let one = |hint: &str| vec![hint.to_owned()];
+    match error {
+        MachineError::Qemu(VersionError::Missing) => {
+            [for_this_host(&INSTALL_QEMU), one("or let setup do it: k3s-vm setup --install-missing")].concat()
+        }
+        MachineError::Qemu(_) => for_this_host(&INSTALL_QEMU),
+        MachineError::Kvm(kvm) => [of_kvm(kvm), one("or go on without it: --accel tcg")].concat(),
+        MachineError::NoUefi => [for_this_host(&INSTALL_UEFI), one("or boot by BIOS: --firmware bios")].concat(),
+        MachineError::PortTaken { port } => vec![
+            format!("see who has it: ss -ltnp 'sport = :{port}'"),
+            "or take another one: --api-port N (without the flag a free one is taken)".to_owned(),
+        ],
+        MachineError::PortRefused { .. } => one("take one above 1023: --api-port 6443"),
+        MachineError::Memory { .. } => one("ask for less: --memory 2GiB"),
+        MachineError::Space { path, .. } => vec![format!("make room on the file system of {}, or use another project directory", path.display())],
+        MachineError::Contradiction { .. } => vec![
+            "a machine keeps what it was made with; leave the flag (or the line in .k3s-vm/config) away to go on with it".to_owned(),
+            "or make it anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup ...".to_owned(),
+        ],
+        MachineError::Absent(_) => one("make one: k3s-vm setup"),
+        MachineError::Stopped(_) => one("start it: k3s-vm start"),
+        MachineError::Gone { .. } => one("put it back, or make the machine anew: k3s-vm reset && k3s-vm setup"),
+        MachineError::ForeignKubeconfig { path, .. } => vec![
+            format!("move it away: mv {0} {0}.bak", path.display()),
+            "or write the kubeconfig elsewhere: --kubeconfig PATH".to_owned(),
+        ],
+        MachineError::OwnKubeconfig(_) => one("work in a project directory, or name another file: --kubeconfig PATH"),
+        MachineError::Boot { log_path, .. } => vec![
+            format!("the whole log: {}", log_path.display()),
+            "run the same command again to try once more; with --timeout 20m on a slow host".to_owned(),
+        ],
+        MachineError::Deadline { .. } => vec![
+            "more time: --timeout 20m".to_owned(),
+            "what k3s says: k3s-vm logs k3s (while the machine runs)".to_owned(),
+        ],
+        MachineError::Died { .. } => one("QEMU's own words: k3s-vm logs qemu; the guest's: k3s-vm logs console"),
+        MachineError::Process(ProcessError::Ended { .. }) => one("the whole message: k3s-vm logs qemu"),
+        MachineError::Lock(LockError::Busy { .. }) => one("wait for that command, or end it"),
+        MachineError::Record(RecordError::Unreadable { .. }) => one("the machine cannot be used without it; make it anew: k3s-vm reset && k3s-vm setup"),
+        MachineError::Config(ConfigError::Invalid { path, .. }) => vec![format!("mend the line, or move the file away: mv {0} {0}.bak", path.display())],
+        MachineError::Image(error) => of_image(error),
+        MachineError::Ssh(_) => one("see whether the guest is well: k3s-vm logs console"),
+        MachineError::Kubeconfig { .. } | MachineError::Api(_) => one("a fresh kubeconfig comes with every start: k3s-vm setup"),
+        MachineError::Key { .. } => one("the guest knows no other key; make the machine anew: k3s-vm reset && k3s-vm setup"),
+        _ => Vec::new(),
+    }
+}
+
+pub(super) fn of_kvm(kvm: &Kvm) -> Vec<String> {
+    match kvm {
+        Kvm::Works => Vec::new(),
+        Kvm::Missing => for_this_host(&LOAD_KVM),
+        Kvm::NoPermission => [for_this_host(&JOIN_KVM), vec![UDEV.to_owned()]].concat(),
+        Kvm::Broken(_) => vec!["this host is probably a virtual machine itself; have its owner switch on nested virtualisation".to_owned()],
+    }
+}
+
+fn of_image(error: &ImageError) -> Vec<String> {
+    if error.is_not_found() {
+        return vec!["check the address and the version; a fresh k3s release takes a while until its files are there".to_owned()];
+    }
+    let text = error.to_string();
+    if text.contains("disk image") {
+        return vec!["take a cloud image: --image ubuntu-26.04, or a qcow2 or raw file with cloud-init in it".to_owned()];
+    }
+    if text.contains("SHA-256") || text.contains("checksum") {
+        return vec!["run the same command again; if it stays so, the source or a proxy on the way changes the file".to_owned()];
+    }
+    if text.contains("http") {
+        return vec![
+            "check the network and the proxy variables (https_proxy, no_proxy); a broken-off download goes on where it stopped".to_owned(),
+            "or use a mirror: --k3s-mirror URL, --image PATH".to_owned(),
+        ];
+    }
+    Vec::new()
+}

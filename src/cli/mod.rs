@@ -1,0 +1,96 @@
+//! The terminal's side: arguments, output, errors and exit codes. Nothing below knows clap or a terminal.
+
+pub mod args;
+pub mod commands;
+mod context;
+mod error;
+mod hints;
+mod interrupt;
+mod log;
+mod output;
+
+use std::{env, ffi::OsString, path::Path, process::ExitCode};
+
+use clap::Parser;
+
+use self::{args::Cli, error::CommandError, output::Output};
+use crate::cluster::tools::Tool;
+
+/// Parses the command line, runs the command, and reports what went wrong.
+pub fn main() -> ExitCode {
+    let arguments: Vec<OsString> = env::args_os().collect();
+    let cli = match Cli::try_parse_from(as_wrapper(arguments)) {
+        Ok(cli) => cli,
+        // clap prints help to stdout and mistakes to stderr, with its own exit codes 0 and 2.
+        Err(error) => error.exit(),
+    };
+    let output = Output::new(&cli.global);
+    match run(cli, &output) {
+        Ok(code) => code,
+        Err(error) => output.fail(&error),
+    }
+}
+
+/// Called through a link named `kubectl` or `k9s`, the program is that wrapper.
+fn as_wrapper(arguments: Vec<OsString>) -> Vec<OsString> {
+    let called = arguments
+        .first()
+        .and_then(|path| Path::new(path).file_name())
+        .and_then(|name| name.to_str());
+    match called.and_then(Tool::by_name) {
+        None => arguments,
+        Some(tool) => [OsString::from("k3s-vm"), tool.name().into()]
+            .into_iter()
+            .chain(arguments.into_iter().skip(1))
+            .collect(),
+    }
+}
+
+fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
+    log::init(&cli.global, output)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            CommandError::new("cannot start the asynchronous runtime").because(&error)
+        })?;
+    let result = runtime.block_on(commands::run(cli, output));
+    // A thread that still reads the terminal must not hold the exit up.
+    runtime.shutdown_background();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_link_named_kubectl_is_the_wrapper() {
+        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(
+            as_wrapper(words(&["/p/bin/kubectl", "get", "-h"])),
+            words(&["k3s-vm", "kubectl", "get", "-h"])
+        );
+        assert_eq!(
+            as_wrapper(words(&["k3s-vm", "status"])),
+            words(&["k3s-vm", "status"])
+        );
+    }
+
+    #[test]
+    fn every_verb_has_examples_and_a_way_out() {
+        for verb in Cli::command().get_subcommands() {
+            let help = verb.clone().render_long_help().to_string();
+            for part in ["Examples:", "When it fails:"] {
+                assert!(help.contains(part), "{} lacks {part}", verb.get_name());
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The only mouth: stdout is data, stderr is for people. Colours and moving bars only on a terminal.
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use anstream::AutoStream;
+use anstyle::{AnsiColor, Style};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{args::Global, error::CommandError};
+use crate::base::{Progress, Size};
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+const DIM: Style = Style::new().dimmed();
+
+/// Where everything is printed.
+#[derive(Debug, Clone)]
+pub(super) struct Output {
+    choice: anstream::ColorChoice,
+    bars: MultiProgress,
+    moving: bool,
+    quiet: bool,
+    began: Instant,
+}
+
+impl Output {
+    pub(super) fn new(global: &Global) -> Self {
+        let choice = match global.color {
+            clap::ColorChoice::Auto => anstream::ColorChoice::Auto,
+            clap::ColorChoice::Always => anstream::ColorChoice::Always,
+            clap::ColorChoice::Never => anstream::ColorChoice::Never,
+        };
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let moving = std::io::stderr().is_terminal() && !dumb && !global.quiet;
+        let target = if moving {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bars = MultiProgress::with_draw_target(target);
+        Self {
+            choice,
+            bars,
+            moving,
+            quiet: global.quiet,
+            began: Instant::now(),
+        }
+    }
+
+    /// Data for a pipe; its absence of readers is not our failure.
+    pub(super) fn data(&self, text: &str) {
+        let mut stdout = AutoStream::new(std::io::stdout(), self.choice);
+        let _ = write!(stdout, "{text}");
+        let _ = stdout.flush();
+    }
+
+    /// A line for people.
+    pub(super) fn line(&self, text: &str) {
+        self.bars.suspend(|| self.print(text));
+    }
+
+    /// A step that is done, with the time since the command began.
+    pub(super) fn step(&self, text: &str) {
+        let seconds = self.began.elapsed().as_secs_f64();
+        self.line(&format!("{DIM}{seconds:6.1}s{DIM:#}  {text}"));
+    }
+
+    pub(super) fn warning(&self, text: &str) {
+        self.line(&format!("{WARNING}warning:{WARNING:#} {text}"));
+    }
+
+    pub(super) fn detail(&self, text: &str) {
+        self.line(&format!("{DIM}{text}{DIM:#}"));
+    }
+
+    /// The end of a command that failed.
+    pub(super) fn fail(&self, error: &CommandError) -> ExitCode {
+        if !error.message.is_empty() {
+            self.line(&format!("{ERROR}error:{ERROR:#} {}", error.message));
+        }
+        if let Some(excerpt) = &error.excerpt {
+            self.line("");
+            excerpt
+                .lines()
+                .for_each(|line| self.line(&format!("{DIM}  | {line}{DIM:#}")));
+        }
+        if !error.hints.is_empty() {
+            self.line("");
+        }
+        for hint in &error.hints {
+            self.line(&format!("{HINT}hint:{HINT:#} {hint}"));
+        }
+        ExitCode::from(error.code)
+    }
+
+    fn print(&self, text: &str) {
+        let mut stderr = AutoStream::new(std::io::stderr().lock(), self.choice);
+        let _ = writeln!(stderr, "{text}");
+    }
+
+    /// Transfers as bars on a terminal and as plain lines elsewhere.
+    pub(super) fn progress(&self) -> Transfers {
+        Transfers {
+            output: self.clone(),
+            transfers: Mutex::default(),
+        }
+    }
+}
+
+/// The transfers of one command.
+#[derive(Debug)]
+pub(super) struct Transfers {
+    output: Output,
+    transfers: Mutex<Vec<Transfer>>,
+}
+
+#[derive(Debug)]
+struct Transfer {
+    what: String,
+    bar: ProgressBar,
+    began: Instant,
+    told: Instant,
+}
+
+/// How often a transfer says a line where bars cannot move.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+impl Progress for Transfers {
+    fn begin(&self, what: &str, done: u64, total: Option<u64>) -> usize {
+        let bar = self.output.bars.add(ProgressBar::no_length());
+        bar.set_message(what.to_owned());
+        let style = match total {
+            Some(total) => {
+                bar.set_length(total);
+                "{spinner} {msg:32!} {bar:20} {decimal_bytes:>9}/{decimal_total_bytes:9} {eta:>4}"
+            }
+            None => "{spinner} {msg:32!} {decimal_bytes:>9} {decimal_bytes_per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        bar.set_position(done);
+        if !self.output.quiet && !self.output.moving {
+            let size = total.map_or_else(String::new, |total| {
+                format!(" ({})", Size::bytes(total).approximate())
+            });
+            let resumed = if done > 0 {
+                format!(", {} at hand", Size::bytes(done).approximate())
+            } else {
+                String::new()
+            };
+            self.output.step(&format!("fetching {what}{size}{resumed}"));
+        }
+        let now = Instant::now();
+        let mut transfers = self
+            .transfers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        transfers.push(Transfer {
+            what: what.to_owned(),
+            bar,
+            began: now,
+            told: now,
+        });
+        transfers.len() - 1
+    }
+
+    fn advance(&self, transfer: usize, bytes: u64) {
+        let mut transfers = self
+            .transfers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(transfer) = transfers.get_mut(transfer) else {
+            return;
+        };
+        transfer.bar.inc(bytes);
+        if !self.output.quiet && !self.output.moving && transfer.told.elapsed() >= PLAIN_EVERY {
+            transfer.told = Instant::now();
+            let done = Size::bytes(transfer.bar.position()).approximate();
+            self.output
+                .step(&format!("fetching {}: {done}", transfer.what));
+        }
+    }
+
+    fn end(&self, transfer: usize) {
+        let transfers = self
+            .transfers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(transfer) = transfers.get(transfer) else {
+            return;
+        };
+        transfer.bar.finish_and_clear();
+        if !self.output.quiet {
+            let size = Size::bytes(transfer.bar.position()).approximate();
+            let seconds = transfer.began.elapsed().as_secs_f64();
+            self.output.step(&format!(
+                "fetched {} ({size} in {seconds:.1} s)",
+                transfer.what
+            ));
+        }
+    }
+}

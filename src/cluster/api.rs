@@ -1,0 +1,230 @@
+//! The Kubernetes API, as far as readiness and the node list need it. The cluster's CA is verified; there is no switch.
+
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, Identity, StatusCode};
+use serde::Deserialize;
+
+use super::{KubeconfigError, kubeconfig::Credentials};
+
+/// How long one request may take; an emulated guest answers slowly while it starts.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// A client of one cluster's API.
+#[derive(Debug, Clone)]
+pub struct Api {
+    server: String,
+    client: Client,
+}
+
+/// Why the API is not usable, yet or any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The kubeconfig has no usable certificates.
+    #[error("the kubeconfig's certificates are not usable: {0}")]
+    Certificates(String),
+    /// Nobody answers, or not with the cluster's certificate.
+    #[error("{server} does not answer: {reason}")]
+    Unreachable {
+        /// The API's address.
+        server: String,
+        /// The innermost reason.
+        reason: String,
+    },
+    /// It answers with something else than success.
+    #[error("{path} answers {status}")]
+    Status {
+        /// What was asked.
+        path: String,
+        /// The HTTP status.
+        status: StatusCode,
+    },
+}
+
+/// A node as `status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Whether its `Ready` condition is true.
+    pub ready: bool,
+    /// When that last changed, in RFC 3339, by the guest's clock.
+    pub since: Option<String>,
+    /// The kubelet's version, which is k3s's.
+    pub version: String,
+    /// Its address in the guest's network.
+    pub address: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NodeList {
+    items: Vec<NodeObject>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NodeObject {
+    metadata: Metadata,
+    #[serde(default)]
+    status: NodeStatus,
+}
+
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    name: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeStatus {
+    conditions: Vec<Condition>,
+    addresses: Vec<Address>,
+    node_info: NodeInfo,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    last_transition_time: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Address {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeInfo {
+    kubelet_version: String,
+}
+
+impl Api {
+    /// A client with the kubeconfig's certificates, and no others: no proxy, no system roots.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError::Certificates`] when they are no certificates.
+    pub fn new(credentials: &Credentials) -> Result<Self, ApiError> {
+        let unusable = |error: reqwest::Error| ApiError::Certificates(innermost(&error));
+        let client = Client::builder()
+            .tls_certs_only([Certificate::from_pem(&credentials.authority).map_err(unusable)?])
+            .identity(Identity::from_pem(&credentials.identity).map_err(unusable)?)
+            .no_proxy()
+            .timeout(REQUEST)
+            .build()
+            .map_err(unusable)?;
+        Ok(Self {
+            server: credentials.server.clone(),
+            client,
+        })
+    }
+
+    /// Whether `/readyz` says ok.
+    ///
+    /// # Errors
+    ///
+    /// What it says otherwise.
+    pub async fn ready(&self) -> Result<(), ApiError> {
+        self.get("/readyz").await.map(drop)
+    }
+
+    /// All nodes.
+    ///
+    /// # Errors
+    ///
+    /// When the API does not answer with a node list.
+    pub async fn nodes(&self) -> Result<Vec<Node>, ApiError> {
+        let response = self.get("/api/v1/nodes").await?;
+        let list: NodeList = response
+            .json()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        Ok(list.items.into_iter().map(Node::from).collect())
+    }
+
+    /// Whether the default service account is there, without which pods are refused.
+    ///
+    /// # Errors
+    ///
+    /// When the API does not answer with success.
+    pub async fn default_service_account(&self) -> Result<(), ApiError> {
+        self.get("/api/v1/namespaces/default/serviceaccounts/default")
+            .await
+            .map(drop)
+    }
+
+    async fn get(&self, path: &str) -> Result<reqwest::Response, ApiError> {
+        let request = self
+            .client
+            .get(format!("{}{path}", self.server))
+            .header("accept", "application/json");
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        match response.status() {
+            status if status.is_success() => Ok(response),
+            status => Err(ApiError::Status {
+                path: path.to_owned(),
+                status,
+            }),
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ApiError {
+        let reason = if error.is_timeout() {
+            "no answer in time".to_owned()
+        } else {
+            innermost(error)
+        };
+        ApiError::Unreachable {
+            server: self.server.clone(),
+            reason,
+        }
+    }
+}
+
+impl From<KubeconfigError> for ApiError {
+    fn from(error: KubeconfigError) -> Self {
+        Self::Certificates(error.to_string())
+    }
+}
+
+impl From<NodeObject> for Node {
+    fn from(object: NodeObject) -> Self {
+        let NodeStatus {
+            conditions,
+            addresses,
+            node_info,
+        } = object.status;
+        let ready = conditions
+            .into_iter()
+            .find(|condition| condition.kind == "Ready");
+        Self {
+            name: object.metadata.name,
+            ready: ready
+                .as_ref()
+                .is_some_and(|condition| condition.status == "True"),
+            since: ready.and_then(|condition| condition.last_transition_time),
+            version: node_info.kubelet_version,
+            address: addresses
+                .into_iter()
+                .find(|it| it.kind == "InternalIP")
+                .map(|it| it.address),
+        }
+    }
+}
+
+/// reqwest's own words say what was tried; the last source says why it failed.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut reason: &dyn std::error::Error = error;
+    while let Some(source) = reason.source() {
+        reason = source;
+    }
+    reason.to_string()
+}

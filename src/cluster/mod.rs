@@ -1,0 +1,10 @@
+//! k3s: its release, its configuration, when it is ready, and the tools that talk to it.
+
+pub mod api;
+pub mod config;
+pub mod kubeconfig;
+pub mod release;
+pub mod tools;
+
+pub use api::{Api, ApiError, Node};
+pub use kubeconfig::{Kubeconfig, KubeconfigError};

@@ -1,0 +1,412 @@
+//! What a k3s release consists of, where it lies on GitHub or on a mirror, and what its small files say.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::base::Digest;
+
+/// The program itself, under the name that also makes it a kubectl.
+pub const BINARY: &str = "k3s";
+/// The container images that k3s starts, for a guest without internet.
+pub const AIRGAP: &str = "k3s-airgap-images-amd64.tar.zst";
+/// The checksums of both.
+pub const CHECKSUMS: &str = "sha256sum-amd64.txt";
+/// Where the current version of each channel is named.
+pub const CHANNELS: &str = "https://update.k3s.io/v1-release/channels";
+
+const GITHUB: &str = "https://github.com/k3s-io/k3s/releases/download";
+
+/// Why a release cannot be named or understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReleaseError {
+    /// Not the name of a k3s release.
+    #[error("{0:?} is no k3s version: it takes the form v1.33.5+k3s1")]
+    Version(String),
+    /// Not a place that releases can be fetched from.
+    #[error("{url:?} is no mirror: {reason}")]
+    Mirror {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A checksum file without the entry that matters most.
+    #[error("the checksums of the release have none for {BINARY}")]
+    NoChecksum,
+    /// The channel server's answer does not tell.
+    #[error("the channels of k3s name no stable version: {0}")]
+    NoStable(String),
+}
+
+/// The version of a k3s release: `v1.33.5+k3s1`, `v1.36.0-rc2+k3s1`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Version(String);
+
+impl Version {
+    /// The version as text, with its `v`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Version {
+    type Err = ReleaseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bare = text.strip_prefix('v').unwrap_or(text);
+        if is_version(bare) {
+            Ok(Self(format!("v{bare}")))
+        } else {
+            Err(ReleaseError::Version(text.to_owned()))
+        }
+    }
+}
+
+/// `1.33.5+k3s1` or `1.36.0-rc2+k3s1`. The version becomes a part of URLs and paths, so nothing else passes.
+fn is_version(text: &str) -> bool {
+    let Some((kubernetes, build)) = text.split_once("+k3s") else {
+        return false;
+    };
+    let (numbers, candidate) = match kubernetes.split_once('-') {
+        Some((numbers, candidate)) => (numbers, Some(candidate)),
+        None => (kubernetes, None),
+    };
+    let is_stage = |candidate: &str| {
+        let stages = ["alpha", "beta", "rc"];
+        stages
+            .iter()
+            .any(|stage| candidate.strip_prefix(stage).is_some_and(is_number))
+    };
+    let parts: Vec<&str> = numbers.split('.').collect();
+    parts.len() == 3
+        && parts.into_iter().all(is_number)
+        && is_number(build)
+        && candidate.is_none_or(is_stage)
+}
+
+/// A number as versions write it, of few enough digits for a file name.
+fn is_number(text: &str) -> bool {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits && (1..=6).contains(&text.len()) && (text == "0" || !text.starts_with('0'))
+}
+
+impl TryFrom<String> for Version {
+    type Error = ReleaseError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Version> for String {
+    fn from(version: Version) -> Self {
+        version.0
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A place that has releases, each in a directory named by its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror(Url);
+
+/// The releases of k3s on GitHub.
+impl Default for Mirror {
+    fn default() -> Self {
+        Self(Url::parse(GITHUB).expect("a constant, which a test parses"))
+    }
+}
+
+impl FromStr for Mirror {
+    type Err = ReleaseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = |reason: &str| ReleaseError::Mirror {
+            url: text.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
+        match url.scheme() {
+            "http" | "https" => {}
+            "file" if url.to_file_path().is_ok() => {}
+            "file" => return Err(bad("it names no directory of this host")),
+            _ => return Err(bad("it takes http, https or file")),
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(bad("it takes no ? and no #"));
+        }
+        Ok(Self(url))
+    }
+}
+
+impl fmt::Display for Mirror {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where the files of one release are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseUrls {
+    /// [`BINARY`].
+    pub binary: Url,
+    /// [`CHECKSUMS`].
+    pub checksums: Url,
+    /// [`AIRGAP`], which a mirror may lack.
+    pub airgap: Url,
+}
+
+/// Where `mirror` has the files of `version`. The `+` is escaped, as servers that read it as a space need it; in
+/// a file URL that still names a directory with a plain `+`.
+pub fn plan(mirror: &Mirror, version: &Version) -> ReleaseUrls {
+    let directory = format!(
+        "{}/{}",
+        mirror.0.path().trim_end_matches('/'),
+        version.as_str().replace('+', "%2B")
+    );
+    let file = |name: &str| {
+        let mut url = mirror.0.clone();
+        url.set_path(&format!("{directory}/{name}"));
+        url
+    };
+    ReleaseUrls {
+        binary: file(BINARY),
+        checksums: file(CHECKSUMS),
+        airgap: file(AIRGAP),
+    }
+}
+
+/// What the files of one release must come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checksums {
+    /// Of [`BINARY`].
+    pub binary: Digest,
+    /// Of [`AIRGAP`], where the release has it.
+    pub airgap: Option<Digest>,
+}
+
+/// Reads `sha256sum`'s output.
+///
+/// # Errors
+///
+/// When it has no line for [`BINARY`].
+pub fn parse_checksums(text: &str) -> Result<Checksums, ReleaseError> {
+    let find = |file: &str| {
+        text.lines().find_map(|line| {
+            let (digest, name) = line.trim_end().split_once(char::is_whitespace)?;
+            let name = name.trim_start();
+            let is_it = name.strip_prefix('*').unwrap_or(name) == file;
+            is_it.then(|| digest.parse().ok()).flatten()
+        })
+    };
+    Ok(Checksums {
+        binary: find(BINARY).ok_or(ReleaseError::NoChecksum)?,
+        airgap: find(AIRGAP),
+    })
+}
+
+/// The version that the `stable` channel names, from the JSON at [`CHANNELS`].
+///
+/// # Errors
+///
+/// When the text is something else, or has no such channel.
+pub fn stable_channel(json: &str) -> Result<Version, ReleaseError> {
+    #[derive(Deserialize)]
+    struct Channels {
+        data: Vec<Channel>,
+    }
+    #[derive(Deserialize)]
+    struct Channel {
+        name: String,
+        #[serde(default)]
+        latest: Option<String>,
+    }
+    let channels: Channels =
+        serde_json::from_str(json).map_err(|error| ReleaseError::NoStable(error.to_string()))?;
+    let stable = channels
+        .data
+        .into_iter()
+        .find(|channel| channel.name == "stable");
+    stable
+        .and_then(|channel| channel.latest)
+        .ok_or_else(|| ReleaseError::NoStable("it is not among them".to_owned()))?
+        .parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_come_with_and_without_their_v() {
+        for text in [
+            "v1.33.5+k3s1",
+            "1.33.5+k3s1",
+            "v1.36.0-rc2+k3s1",
+            "v1.0.10+k3s12",
+        ] {
+            let version: Version = text.parse().expect(text);
+            assert_eq!(
+                version.as_str(),
+                format!("v{}", text.trim_start_matches('v'))
+            );
+            assert_eq!(version.to_string().parse(), Ok(version));
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_a_version() {
+        for text in [
+            "",
+            "v",
+            "stable",
+            "latest",
+            "v1.33.5",
+            "v1.33+k3s1",
+            "v1.33.5+k3s",
+            "v1.33.5+k3s1x",
+            "vv1.33.5+k3s1",
+            "v1.33.5 +k3s1",
+            "v1.33.5+k3s1\n",
+            " v1.33.5+k3s1",
+            "v1.33.5+rke2r1",
+            "v01.33.5+k3s1",
+            "v1.33.5-+k3s1",
+            "v1.33.5-rc+k3s1",
+            "v1.33.5-x1+k3s1",
+            "../v1.33.5+k3s1",
+            "v1.33.5+k3s1/..",
+            "v1/../1+k3s1",
+            "v1.33.-5+k3s1",
+            "v1.33.5%2Bk3s1",
+            "v1.33.5-k3s1",
+            "v1.٣.5+k3s1",
+            "v1.2.3+k3s1+k3s1",
+            "v1.2.3.4+k3s1",
+            "v1.2.1234567+k3s1",
+        ] {
+            assert_eq!(
+                text.parse::<Version>(),
+                Err(ReleaseError::Version(text.to_owned()))
+            );
+        }
+    }
+
+    #[test]
+    fn a_mirror_has_a_directory_for_each_version() {
+        let version: Version = "v1.33.5+k3s1".parse().expect("a version");
+        for (mirror, binary) in [
+            (
+                GITHUB,
+                "https://github.com/k3s-io/k3s/releases/download/v1.33.5%2Bk3s1/k3s",
+            ),
+            ("http://[::1]:8080", "http://[::1]:8080/v1.33.5%2Bk3s1/k3s"),
+            (
+                "http://u:p@h/a%20b//",
+                "http://u:p@h/a%20b/v1.33.5%2Bk3s1/k3s",
+            ),
+            (
+                "file:///srv/k%203s/",
+                "file:///srv/k%203s/v1.33.5%2Bk3s1/k3s",
+            ),
+        ] {
+            let urls = plan(&mirror.parse().expect(mirror), &version);
+            assert_eq!(urls.binary.as_str(), binary);
+            assert_eq!(
+                urls.checksums,
+                urls.binary.join(CHECKSUMS).expect("beside it")
+            );
+            assert_eq!(urls.airgap, urls.binary.join(AIRGAP).expect("beside it"));
+        }
+        let local = plan(&"file:///srv/m".parse().expect("a mirror"), &version).airgap;
+        let path = local.to_file_path().expect("a path");
+        assert_eq!(
+            path,
+            std::path::Path::new("/srv/m/v1.33.5+k3s1").join(AIRGAP)
+        );
+        assert_eq!(Mirror::default().to_string(), GITHUB);
+    }
+
+    #[test]
+    fn other_places_are_no_mirrors() {
+        for text in [
+            "",
+            "/srv/mirror",
+            "ftp://h/k3s",
+            "file://host/k3s",
+            "http://",
+            "http://h/?a",
+            "http://h/#a",
+        ] {
+            let error = text.parse::<Mirror>().expect_err(text).to_string();
+            assert!(
+                error.starts_with(&format!("{text:?} is no mirror: ")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn checksums_are_found_by_name() {
+        let [binary, airgap, other] =
+            ["k3s", "airgap", "other"].map(|text| Digest::of(text.as_bytes()));
+        let text = format!(
+            "{other}  k3s-airgap-images-amd64.tar\n{airgap}  {AIRGAP}\n{binary} *k3s\r\n\nnonsense\n"
+        );
+        let checksums = Checksums {
+            binary,
+            airgap: Some(airgap),
+        };
+        assert_eq!(parse_checksums(&text), Ok(checksums));
+        let alone = parse_checksums(&format!("{binary}  k3s")).expect("enough");
+        assert_eq!(alone.airgap, None);
+        for text in [
+            "",
+            "<html>Not Found</html>",
+            &format!("{other}  k3s-arm64\n"),
+            "abc  k3s\n",
+        ] {
+            assert_eq!(
+                parse_checksums(text),
+                Err(ReleaseError::NoChecksum),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_stable_channel_is_read_from_the_servers_answer() {
+        let answer = r#"{"type":"collection","links":{"self":"https://update.k3s.io/v1-release/channels"},"data":[
+            {"id":"testing","type":"channel","name":"testing","latest":"v1.37.0-rc1+k3s1","latestRegexp":"x"},
+            {"id":"v1.99","type":"channel","name":"v1.99"},
+            {"id":"stable","type":"channel","links":{},"name":"stable","latest":"v1.36.5+k3s1"}]}"#;
+        assert_eq!(
+            stable_channel(answer).expect("named").as_str(),
+            "v1.36.5+k3s1"
+        );
+        for text in [
+            "",
+            "<html>",
+            "{}",
+            r#"{"data":[]}"#,
+            r#"{"data":[{"name":"stable"}]}"#,
+        ] {
+            assert!(
+                matches!(stable_channel(text), Err(ReleaseError::NoStable(_))),
+                "{text}"
+            );
+        }
+        let strange = r#"{"data":[{"name":"stable","latest":"v1/../x"}]}"#;
+        assert_eq!(
+            stable_channel(strange),
+            Err(ReleaseError::Version("v1/../x".to_owned()))
+        );
+    }
+}

@@ -1,0 +1,92 @@
+//! kubectl and k9s: which program to run for them, and how. They are the user's own; k3s itself can stand in for the
+//! first one.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A tool that talks to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// The command line of Kubernetes.
+    Kubectl,
+    /// A terminal interface of Kubernetes.
+    K9s,
+}
+
+impl Tool {
+    /// The program's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kubectl => "kubectl",
+            Self::K9s => "k9s",
+        }
+    }
+
+    /// The tool that a program called by `name` stands for.
+    pub fn by_name(name: &str) -> Option<Self> {
+        [Self::Kubectl, Self::K9s]
+            .into_iter()
+            .find(|tool| tool.name() == name)
+    }
+
+    /// The command of the first program of that name on the `PATH` that is not `this` program under another name; for
+    /// kubectl, without one, the `k3s` binary.
+    pub fn command(self, this: &Path, k3s: Option<&Path>) -> Option<Command> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        if let Some(program) = first_other(self.name(), env::split_paths(&path), this) {
+            return Some(Command::new(program));
+        }
+        let k3s = k3s.filter(|k3s| self == Self::Kubectl && k3s.is_file())?;
+        let mut command = Command::new(k3s);
+        command.arg("kubectl");
+        Some(command)
+    }
+}
+
+fn first_other(
+    name: &str,
+    directories: impl Iterator<Item = PathBuf>,
+    this: &Path,
+) -> Option<PathBuf> {
+    let this = fs::canonicalize(this).ok();
+    directories
+        .map(|directory| directory.join(name))
+        .find(|path| {
+            nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
+                && path.is_file()
+                && fs::canonicalize(path).ok() != this
+        })
+}
+
+/// Becomes the tool, with the kubeconfig; returns only when that fails.
+pub fn exec(mut command: Command, arguments: &[OsString], kubeconfig: &Path) -> std::io::Error {
+    command.args(arguments).env("KUBECONFIG", kubeconfig).exec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_to_ourselves_is_not_the_tool() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let [ours, theirs] = ["ours", "theirs"].map(|name| directory.path().join(name));
+        for path in [&ours, &theirs] {
+            fs::create_dir(path).expect("created");
+        }
+        let this = directory.path().join("k3s-vm");
+        fs::copy("/bin/true", &this).expect("copied");
+        fs::copy("/bin/true", theirs.join("kubectl")).expect("copied");
+        std::os::unix::fs::symlink(&this, ours.join("kubectl")).expect("linked");
+        let found = first_other("kubectl", [ours, theirs.clone()].into_iter(), &this);
+        assert_eq!(found, Some(theirs.join("kubectl")));
+        assert_eq!(Tool::by_name("kubectl"), Some(Tool::Kubectl));
+        assert_eq!(Tool::by_name("helm"), None);
+    }
+}

@@ -1,0 +1,9 @@
+//! What is said to the guest and heard from it: keys and SSH, and the stages that it reports.
+
+pub mod keys;
+pub mod ssh;
+pub mod stages;
+
+pub use keys::KeyPair;
+pub use ssh::{Ssh, SshError};
+pub use stages::{Report, Stage, StageLog};

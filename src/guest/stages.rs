@@ -1,0 +1,188 @@
+//! The guest's own account of how far it is: lines on a virtio-serial port that QEMU keeps in a file.
+//!
+//! A line is `<seconds of uptime> <stage> [detail]`. The guest is not trusted with the terminal: what it says is shown
+//! without control characters and at a bounded length.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// How far the guest is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// User space runs.
+    Booted,
+    /// The root file system has its size.
+    DiskGrown,
+    /// The k3s release is in its place.
+    K3sInstalled,
+    /// systemd starts k3s.
+    K3sStarting,
+    /// k3s told systemd that it is ready; the node need not be.
+    K3sStarted,
+    /// k3s ended; its unit starts it again unless it was told to stop.
+    K3sExited,
+    /// Provisioning failed; the detail says in what.
+    Failed,
+    /// A stage that this program does not know.
+    Other(String),
+}
+
+/// One line of the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The guest's uptime.
+    pub uptime: Duration,
+    /// The stage it reached.
+    pub stage: Stage,
+    /// What it adds to that.
+    pub detail: String,
+}
+
+const LONGEST_DETAIL: usize = 300;
+/// More than this at once is no report of ours.
+const MOST_AT_ONCE: u64 = 1 << 20;
+
+impl Report {
+    /// Reads a line; `None` for one that is no report.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut words = line.trim().splitn(3, ' ');
+        let uptime = words
+            .next()?
+            .parse::<f64>()
+            .ok()
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())?;
+        let stage = match words.next()? {
+            "booted" => Stage::Booted,
+            "disk-grown" => Stage::DiskGrown,
+            "k3s-installed" => Stage::K3sInstalled,
+            "k3s-starting" => Stage::K3sStarting,
+            "k3s-started" => Stage::K3sStarted,
+            "k3s-exited" => Stage::K3sExited,
+            "failed" => Stage::Failed,
+            other => Stage::Other(printable(other)),
+        };
+        Some(Self {
+            uptime,
+            stage,
+            detail: printable(words.next().unwrap_or_default()),
+        })
+    }
+
+    /// For people, as a line of progress.
+    pub fn describe(&self) -> String {
+        let detail = &self.detail;
+        match &self.stage {
+            Stage::Booted => "guest booted".to_owned(),
+            Stage::DiskGrown => format!("disk grown to {detail}"),
+            Stage::K3sInstalled => format!("k3s {detail} installed"),
+            Stage::K3sStarting => "k3s is starting".to_owned(),
+            Stage::K3sStarted => "k3s started".to_owned(),
+            Stage::K3sExited => format!("k3s ended ({detail})"),
+            Stage::Failed => format!("the guest failed in {detail}"),
+            Stage::Other(stage) => format!("{stage} {detail}").trim_end().to_owned(),
+        }
+    }
+}
+
+/// Without what would steer a terminal, and not endless.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(LONGEST_DETAIL)
+        .collect()
+}
+
+/// The file of reports, read as it grows.
+#[derive(Debug)]
+pub struct StageLog {
+    path: PathBuf,
+    offset: u64,
+    unfinished: Vec<u8>,
+}
+
+impl StageLog {
+    /// From the file's beginning.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            offset: 0,
+            unfinished: Vec::new(),
+        }
+    }
+
+    /// The reports that have come since the last call; a line counts when it is whole.
+    ///
+    /// # Errors
+    ///
+    /// When the file exists and cannot be read.
+    pub fn poll(&mut self) -> io::Result<Vec<Report>> {
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        file.seek(SeekFrom::Start(self.offset))?;
+        let read = file.take(MOST_AT_ONCE).read_to_end(&mut self.unfinished)?;
+        self.offset += u64::try_from(read).unwrap_or_default();
+        let mut reports = Vec::new();
+        while let Some(end) = self.unfinished.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.unfinished.drain(..=end).collect();
+            reports.extend(Report::parse(&String::from_utf8_lossy(&line)));
+        }
+        if self.unfinished.len() > LONGEST_DETAIL * 4 {
+            self.unfinished.clear();
+        }
+        Ok(reports)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn reads_reports_and_nothing_else() {
+        let report = Report::parse("12.34 disk-grown 20G").expect("a report");
+        assert_eq!(report.stage, Stage::DiskGrown);
+        assert_eq!(report.uptime, Duration::from_millis(12_340));
+        assert_eq!(report.describe(), "disk grown to 20G");
+        for line in [
+            "",
+            "booted",
+            "x booted",
+            "-1 booted",
+            "1e400 booted",
+            "NaN booted",
+            "5",
+        ] {
+            assert_eq!(Report::parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_guest_cannot_steer_the_terminal() {
+        let report = Report::parse("1 failed \u{1b}]0;owned\u{7}x").expect("a report");
+        assert_eq!(report.detail, "]0;ownedx");
+        assert_eq!(printable(&"x".repeat(10_000)).len(), LONGEST_DETAIL);
+    }
+
+    #[test]
+    fn half_a_line_waits_for_its_other_half() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("stages.log");
+        let mut log = StageLog::new(path.clone());
+        assert_eq!(log.poll().expect("no file yet"), []);
+        let mut file = File::create(&path).expect("created");
+        file.write_all(b"1.0 booted\n2.0 k3s-ins").expect("written");
+        assert_eq!(log.poll().expect("read").len(), 1);
+        file.write_all(b"talled v1\n").expect("written");
+        assert_eq!(log.poll().expect("read")[0].describe(), "k3s v1 installed");
+        assert_eq!(log.poll().expect("read"), []);
+    }
+}

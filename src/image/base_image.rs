@@ -1,0 +1,249 @@
+//! Base images in the cache: from an alias, a URL or a path to a read-only file that no overlay loses its ground on.
+
+use std::path::{Path, PathBuf};
+
+use tracing::debug;
+use url::Url;
+
+use super::{
+    Cache, Checksum, Format, ImageError, ImageSource,
+    cache::{key, publish},
+    copy::copy,
+    download::{Fetched, Job, download},
+    format::inspect,
+    http::fetch_text,
+    partial::discard,
+    source::{Source, stamp},
+};
+use crate::base::{Digest, FileError, Progress, Size};
+
+/// What a list of checksums may weigh; Ubuntu's and Debian's have a few kilobytes.
+const CHECKSUMS_LIMIT: usize = 1 << 20;
+/// For QEMU to read, and for nobody to write to.
+const READ_ONLY: u32 = 0o444;
+
+/// A verified disk image in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseImage {
+    /// Where it is: absolute if the cache's root is.
+    pub path: PathBuf,
+    /// What its bytes come to.
+    pub digest: Digest,
+    /// The size of the disk that a guest sees.
+    pub virtual_size: Size,
+    /// How QEMU has to read it.
+    pub format: Format,
+}
+
+impl Cache {
+    /// The base image from `source`, brought into the cache if it was not there. A source that was verified
+    /// once is not asked again, even if what it publishes has changed since; a changed file is.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be had, is not what `sha256` or its publisher says, or is no disk image that can be built on.
+    pub async fn ensure_image(
+        &self,
+        source: &ImageSource,
+        sha256: Option<Digest>,
+        progress: &dyn Progress,
+    ) -> Result<BaseImage, ImageError> {
+        match source {
+            ImageSource::Alias(entry) => {
+                let (url, checksums) = (parse(&entry.url)?, parse(&entry.checksums)?);
+                self.ensure_remote((&entry.name, &url), Some(&checksums), sha256, progress)
+                    .await
+            }
+            ImageSource::Url(url) => {
+                self.ensure_remote((file_name(url), url), None, sha256, progress)
+                    .await
+            }
+            ImageSource::Path(path) => self.ensure_local(path, sha256, progress).await,
+        }
+    }
+
+    /// The image with this digest, if the cache has it.
+    pub fn find_image(&self, digest: Digest) -> Option<BaseImage> {
+        let path = self.image_path(digest);
+        let disk = inspect(&path, &path.display().to_string());
+        disk.inspect_err(|error| debug!("no image {digest}: {error}"))
+            .ok()
+            .map(|disk| BaseImage {
+                path,
+                digest,
+                virtual_size: disk.virtual_size,
+                format: disk.format,
+            })
+    }
+
+    async fn ensure_remote(
+        &self,
+        (name, url): (&str, &Url),
+        checksums: Option<&Url>,
+        sha256: Option<Digest>,
+        progress: &dyn Progress,
+    ) -> Result<BaseImage, ImageError> {
+        let key = key(url);
+        if let Some(image) = self.known(&key, sha256, None) {
+            return Ok(image);
+        }
+        let _lock = self.lock(&key.to_string(), name).await?;
+        if let Some(image) = self.known(&key, sha256, None) {
+            return Ok(image);
+        }
+        let expected = match (sha256, checksums) {
+            (Some(digest), _) => Some(Checksum::Sha256(digest)),
+            (None, Some(checksums)) => {
+                Some(self.published_checksum(checksums, file_name(url)).await?)
+            }
+            (None, None) => None,
+        };
+        let cached = match expected {
+            Some(Checksum::Sha256(digest)) => self.find_image(digest),
+            _ => None,
+        };
+        if let Some(image) = cached {
+            self.remember(&key, url.to_string(), &image, None)?;
+            return Ok(image);
+        }
+        let partial = self.partial(&key)?;
+        let job = Job {
+            name,
+            url,
+            partial: &partial,
+            expected: expected.as_ref(),
+            patience: &self.patience,
+        };
+        let fetched = download(&job, progress).await?;
+        let image = self.admit(partial, &fetched, url.as_str()).await?;
+        self.remember(&key, url.to_string(), &image, None)?;
+        Ok(image)
+    }
+
+    async fn ensure_local(
+        &self,
+        path: &Path,
+        sha256: Option<Digest>,
+        progress: &dyn Progress,
+    ) -> Result<BaseImage, ImageError> {
+        let path = path.canonicalize().map_err(FileError::on("open", path))?;
+        let metadata = path.metadata().map_err(FileError::on("look at", &path))?;
+        let stamp = stamp(&metadata);
+        let key = Digest::of(path.as_os_str().as_encoded_bytes());
+        if let Some(image) = self.known(&key, sha256, Some(&stamp)) {
+            return Ok(image);
+        }
+        let name = path.display().to_string();
+        let short = path.file_name().unwrap_or_default().to_string_lossy();
+        let _lock = self.lock(&key.to_string(), &name).await?;
+        if let Some(image) = self.known(&key, sha256, Some(&stamp)) {
+            return Ok(image);
+        }
+        if metadata.is_file() {
+            // Before gigabytes are copied; the copy is looked at again.
+            inspect(&path, &name)?;
+        }
+        let url = Url::from_file_path(&path).map_err(|()| ImageError::BadUrl {
+            url: name.clone(),
+            reason: "it is no absolute path".to_owned(),
+        })?;
+        let partial = self.partial(&key)?;
+        let expected = sha256.map(Checksum::Sha256);
+        let job = Job {
+            name: &short,
+            url: &url,
+            partial: &partial,
+            expected: expected.as_ref(),
+            patience: &self.patience,
+        };
+        let fetched = copy(&path, &job, progress).await?;
+        let image = self.admit(partial, &fetched, &name).await?;
+        self.remember(&key, name, &image, Some(stamp))?;
+        Ok(image)
+    }
+
+    /// The image that this source was found to be, provided that nothing speaks against it.
+    fn known(
+        &self,
+        key: &Digest,
+        sha256: Option<Digest>,
+        stamp: Option<&str>,
+    ) -> Option<BaseImage> {
+        let source = self
+            .recall(key)
+            .filter(|source| source.stamp.as_deref() == stamp);
+        let same = |source: &Source| sha256.is_none_or(|digest| digest == source.digest);
+        if let Some(source) = source.filter(same) {
+            let image = self.find_image(source.digest)?;
+            let whole = image
+                .path
+                .metadata()
+                .is_ok_and(|metadata| metadata.len() == source.size);
+            return whole.then_some(image);
+        }
+        // Bytes with the right digest are right wherever a URL would bring them from now.
+        sha256
+            .filter(|_| stamp.is_none())
+            .and_then(|digest| self.find_image(digest))
+    }
+
+    async fn published_checksum(
+        &self,
+        checksums: &Url,
+        file: &str,
+    ) -> Result<Checksum, ImageError> {
+        let text = fetch_text(checksums, CHECKSUMS_LIMIT, &self.patience).await?;
+        Checksum::find_in(&text, file).ok_or_else(|| ImageError::NoChecksum {
+            url: checksums.to_string(),
+            file: file.to_owned(),
+        })
+    }
+
+    /// Gives a verified file its place among the images, if it is one.
+    async fn admit(
+        &self,
+        partial: PathBuf,
+        fetched: &Fetched,
+        origin: &str,
+    ) -> Result<BaseImage, ImageError> {
+        let disk = match inspect(&partial, origin) {
+            Ok(disk) => disk,
+            Err(error) => {
+                discard(&partial)?;
+                return Err(error);
+            }
+        };
+        self.directory("images")?;
+        let path = self.image_path(fetched.digest);
+        publish(partial, path.clone(), READ_ONLY).await?;
+        debug!(path = %path.display(), size = fetched.size, "new base image");
+        Ok(BaseImage {
+            path,
+            digest: fetched.digest,
+            virtual_size: disk.virtual_size,
+            format: disk.format,
+        })
+    }
+
+    fn image_path(&self, digest: Digest) -> PathBuf {
+        self.root().join("images").join(format!("{digest}.img"))
+    }
+}
+
+fn parse(url: &str) -> Result<Url, ImageError> {
+    Url::parse(url).map_err(|error| ImageError::BadUrl {
+        url: url.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// The last part of a URL's path, by which checksum files and people know it.
+fn file_name(url: &Url) -> &str {
+    let last = url
+        .path_segments()
+        .and_then(|mut segments| segments.next_back());
+    last.filter(|name| !name.is_empty()).unwrap_or(url.as_str())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! The shared cache: verified files under names that contain their digest, for all projects of a user, and safe
+//! for several processes at once. A file that has its name is complete; it is made under another one.
+//!
+//! ```text
+//! images/<digest>.img              base images, read-only
+//! <bucket>/<digest>/<file name>    other files, as they have to be called
+//! sources/<key>.json               which digest came from which URL or path
+//! texts/<key>                      small texts that went with verified files
+//! partial/<key>, locks/<key>       what is under way, and who is at it
+//! ```
+
+use std::{
+    fs::{File, Permissions, TryLockError},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tracing::info;
+use url::Url;
+
+use super::{
+    Checksum, ImageError, Patience,
+    download::{Job, download},
+    partial::validator_file,
+};
+use crate::base::{Digest, FileError, Progress, files};
+
+/// How often a waiting process looks whether the other one is done.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The cache below one directory.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+    pub(super) patience: Patience,
+}
+
+/// A file to have in the cache.
+#[derive(Debug, Clone)]
+pub struct Download {
+    /// Its name for people: `k3s v1.33.5+k3s1`.
+    pub name: String,
+    /// Where it comes from: http, https or file.
+    pub url: Url,
+    /// What it must come to.
+    pub expected: Digest,
+    /// What it has to be called.
+    pub file_name: String,
+    /// The permissions it gets.
+    pub mode: u32,
+}
+
+/// The right to make one item of the cache, given back when it is dropped.
+#[derive(Debug)]
+pub struct ItemLock {
+    _file: File,
+}
+
+impl Cache {
+    /// The cache at `root`, which is made when something is put into it.
+    pub fn new(root: PathBuf) -> Self {
+        Self::with_patience(root, Patience::default())
+    }
+
+    /// As [`Cache::new`], with its own idea of how long to wait for servers.
+    pub fn with_patience(root: PathBuf, patience: Patience) -> Self {
+        Self { root, patience }
+    }
+
+    /// The directory that everything lies under.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The path of a verified file in `bucket`, brought there if need be. The same file is asked for by one process
+    /// at a time, and not at all when it is there.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be had, is not what it should be, or does not fit.
+    pub async fn ensure_file(
+        &self,
+        bucket: &str,
+        wanted: &Download,
+        progress: &dyn Progress,
+    ) -> Result<PathBuf, ImageError> {
+        let directory = format!("{bucket}/{}", wanted.expected);
+        let path = self.root.join(&directory).join(&wanted.file_name);
+        if path.is_file() {
+            return Ok(path);
+        }
+        let _lock = self
+            .lock(&wanted.expected.to_string(), &wanted.name)
+            .await?;
+        if path.is_file() {
+            return Ok(path);
+        }
+        let partial = self.partial(&wanted.expected)?;
+        let job = Job {
+            name: &wanted.name,
+            url: &wanted.url,
+            partial: &partial,
+            expected: Some(&Checksum::Sha256(wanted.expected)),
+            patience: &self.patience,
+        };
+        download(&job, progress).await?;
+        self.directory(&directory)?;
+        publish(partial, path.clone(), wanted.mode).await?;
+        Ok(path)
+    }
+
+    /// A text that was [remembered](Self::remember_text) for this URL.
+    ///
+    /// # Errors
+    ///
+    /// When it is there and cannot be read.
+    pub fn recall_text(&self, url: &Url) -> Result<Option<String>, ImageError> {
+        Ok(files::read_if_exists(
+            &self.root.join("texts").join(key(url).to_string()),
+        )?)
+    }
+
+    /// Keeps a text that belongs to verified files, such as the list of their checksums, so that the files are found
+    /// again without a network. To be called when they are verified: a wrong text is better asked for again.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn remember_text(&self, url: &Url, text: &str) -> Result<(), ImageError> {
+        let path = self.directory("texts")?.join(key(url).to_string());
+        Ok(files::write(&path, text.as_bytes(), files::PRIVATE)?)
+    }
+
+    /// Waits until nobody else makes the item `key`, which people know as `name`. To be asked for only when the item is
+    /// not there, and to be followed by another look: the one that was waited for has most likely made it.
+    ///
+    /// # Errors
+    ///
+    /// When the lock file cannot be made.
+    pub async fn lock(&self, key: &str, name: &str) -> Result<ItemLock, ImageError> {
+        let path = self.directory("locks")?.join(key);
+        let file = File::create(&path).map_err(FileError::on("create", &path))?;
+        let mut said = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(ItemLock { _file: file }),
+                Err(TryLockError::Error(error)) => {
+                    return Err(FileError::on("lock", &path)(error).into());
+                }
+                Err(TryLockError::WouldBlock) => {
+                    if !said {
+                        info!("waiting for another k3s-vm that downloads {name}");
+                        said = true;
+                    }
+                    // Not a blocking lock: that could not be given up when the user does.
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// A directory of the cache, made if need be.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn directory(&self, relative: &str) -> Result<PathBuf, ImageError> {
+        let path = self.root.join(relative);
+        files::create_private_dir(&path)?;
+        Ok(path)
+    }
+
+    /// Where the item `key` is made, by whoever holds its lock.
+    pub(super) fn partial(&self, key: &Digest) -> Result<PathBuf, ImageError> {
+        Ok(self.directory("partial")?.join(key.to_string()))
+    }
+}
+
+/// What a URL is known as in the cache.
+pub(super) fn key(url: &Url) -> Digest {
+    Digest::of(url.as_str().as_bytes())
+}
+
+/// Gives a complete file its mode and its name, on disk.
+pub(super) async fn publish(partial: PathBuf, path: PathBuf, mode: u32) -> Result<(), ImageError> {
+    let published = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || {
+            let file = File::open(&partial).map_err(FileError::on("open", &partial))?;
+            let permissions = Permissions::from_mode(mode);
+            file.set_permissions(permissions)
+                .map_err(FileError::on("set the mode of", &partial))?;
+            file.sync_all().map_err(FileError::on("flush", &partial))?;
+            files::remove_if_exists(&validator_file(&partial))?;
+            std::fs::rename(&partial, &path).map_err(FileError::on("rename a file to", &path))?;
+            files::sync_directory(path.parent().unwrap_or(Path::new(".")))
+        }
+    });
+    let gone = |error: tokio::task::JoinError| FileError::on("publish", &path)(error.into());
+    Ok(published.await.map_err(gone)??)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::progress::Silent,
+        image::test_server::{Reply, Server},
+    };
+
+    fn wanted(url: Url, body: &[u8]) -> Download {
+        Download {
+            name: "k3s v1.33.5+k3s1".to_owned(),
+            url,
+            expected: Digest::of(body),
+            file_name: "k3s".to_owned(),
+            mode: 0o555,
+        }
+    }
+
+    #[tokio::test]
+    async fn two_at_once_ask_once() {
+        let server = Server::start(vec![Reply::ok(b"binary")]).await;
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let cache = Cache::new(directory.path().join("cache"));
+        let wanted = wanted(server.url("/k3s"), b"binary");
+        let (one, other) = tokio::join!(
+            cache.ensure_file("k3s", &wanted, &Silent),
+            cache.ensure_file("k3s", &wanted, &Silent)
+        );
+        let path = one.expect("downloaded");
+        assert_eq!(path, other.expect("waited"));
+        assert_eq!(server.requests().len(), 1);
+        assert!(path.ends_with(format!("k3s/{}/k3s", Digest::of(b"binary"))));
+        assert_eq!(std::fs::read(&path).expect("read"), b"binary");
+        let mode = path.metadata().expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o777, 0o555);
+
+        drop(server);
+        assert_eq!(
+            cache
+                .ensure_file("k3s", &wanted, &Silent)
+                .await
+                .expect("kept"),
+            path
+        );
+        let partial = cache.directory("partial").expect("is there");
+        assert_eq!(
+            partial.read_dir().expect("listed").count(),
+            0,
+            "nothing is left over"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_url_is_a_source_too_and_wrong_bytes_never_get_the_name() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let cache = Cache::new(directory.path().join("cache"));
+        let source = directory.path().join("k3s");
+        std::fs::write(&source, "binary").expect("written");
+        let url = Url::from_file_path(&source).expect("absolute");
+        let wrong = wanted(url.clone(), b"other");
+        let error = cache
+            .ensure_file("k3s", &wrong, &Silent)
+            .await
+            .expect_err("wrong");
+        assert!(matches!(error, ImageError::WrongChecksum { .. }), "{error}");
+        assert!(!cache.root().join("k3s").exists());
+        let path = cache
+            .ensure_file("k3s", &wanted(url, b"binary"), &Silent)
+            .await
+            .expect("right");
+        assert_eq!(std::fs::read(path).expect("read"), b"binary");
+
+        let absent = wanted(Url::parse("file:///nonexistent/k3s").expect("a URL"), b"x");
+        assert!(
+            cache
+                .ensure_file("k3s", &absent, &Silent)
+                .await
+                .expect_err("absent")
+                .is_not_found()
+        );
+    }
+
+    #[test]
+    fn texts_are_remembered_by_their_url() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let cache = Cache::new(directory.path().join("cache"));
+        let [here, there] = ["http://a/s", "http://b/s"].map(|url| Url::parse(url).expect("a URL"));
+        assert_eq!(cache.recall_text(&here).expect("no text"), None);
+        cache.remember_text(&here, "sums").expect("written");
+        assert_eq!(
+            cache.recall_text(&here).expect("read").as_deref(),
+            Some("sums")
+        );
+        assert_eq!(cache.recall_text(&there).expect("no text"), None);
+    }
+}

@@ -1,0 +1,175 @@
+//! Brings a file of any size here, whole: what came before a break is kept, hashed again and continued,
+//! provided that the server vouches for it being the same file (RFC 9110, If-Range).
+
+use std::path::Path;
+
+use reqwest::{
+    Client, StatusCode,
+    header::{self, HeaderMap, HeaderValue},
+};
+use tracing::debug;
+use url::Url;
+
+use super::{
+    Checksum, ImageError, Patience,
+    checksum::Sums,
+    copy::copy,
+    http,
+    partial::{Partial, discard, length},
+    patience::Tries,
+};
+use crate::base::{Digest, Progress};
+
+#[cfg(test)]
+mod tests;
+
+/// What to bring, and where to.
+#[derive(Debug)]
+pub(super) struct Job<'a> {
+    /// Its name for people.
+    pub(super) name: &'a str,
+    pub(super) url: &'a Url,
+    /// The file to fill; nobody else writes to it meanwhile.
+    pub(super) partial: &'a Path,
+    pub(super) expected: Option<&'a Checksum>,
+    pub(super) patience: &'a Patience,
+}
+
+/// What came. It is complete and verified, but neither flushed nor in its place.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fetched {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+}
+
+/// Fills `job.partial` from its URL.
+///
+/// # Errors
+///
+/// When patience is at an end, the bytes are wrong, or they cannot be written. What has come stays for the
+/// next time, unless it is wrong.
+pub(super) async fn download(
+    job: &Job<'_>,
+    progress: &dyn Progress,
+) -> Result<Fetched, ImageError> {
+    if let Some(source) = http::local_path(job.url)? {
+        return copy(&source, job, progress).await;
+    }
+    let client = http::http_client()?;
+    let mut tries = Tries::new(job.patience, length(job.partial));
+    loop {
+        match attempt(client, job, progress).await {
+            Ok(fetched) => return Ok(fetched),
+            Err(error) => tries.after(error, length(job.partial)).await?,
+        }
+    }
+}
+
+async fn attempt(
+    client: &Client,
+    job: &Job<'_>,
+    progress: &dyn Progress,
+) -> Result<Fetched, ImageError> {
+    let mut partial = Partial::open(job).await?;
+    let resumed = partial.length > 0;
+    let mut request = client.get(job.url.clone());
+    if let Some(validator) = partial.validator.take().filter(|_| resumed) {
+        debug!(url = %job.url, from = partial.length, "resuming");
+        request = request
+            .header(header::RANGE, format!("bytes={}-", partial.length))
+            .header(header::IF_RANGE, validator);
+    }
+    let mut response = http::ask(request, job.url, job.patience).await?;
+    let total = match response.status() {
+        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
+            let range = ContentRange::of(response.headers());
+            if !range.continues(response.status(), partial.length) {
+                discard(job.partial)?;
+                return Err(partial.cut(range.total));
+            }
+            range.total
+        }
+        status if status.is_success() => {
+            partial.start_over(validator(response.headers())).await?;
+            response.content_length()
+        }
+        _ => return Err(http::refused(job.url, &response)),
+    };
+    if response.status() != StatusCode::RANGE_NOT_SATISFIABLE {
+        let result = partial.receive(&mut response, total, progress).await;
+        // Also after a break: the next try counts on what is in the file.
+        partial.flush().await?;
+        result?;
+    }
+    verify(
+        partial.sums,
+        partial.length,
+        job,
+        resumed && response.status() != StatusCode::OK,
+    )
+}
+
+/// `Content-Range: bytes START-END/TOTAL`, of which `416` has only the total.
+#[derive(Debug, Default)]
+struct ContentRange {
+    start: Option<u64>,
+    total: Option<u64>,
+}
+
+impl ContentRange {
+    fn of(headers: &HeaderMap) -> Self {
+        let text = headers
+            .get(header::CONTENT_RANGE)
+            .and_then(|value| value.to_str().ok());
+        let Some((range, total)) =
+            text.and_then(|text| text.strip_prefix("bytes ")?.split_once('/'))
+        else {
+            return Self::default();
+        };
+        Self {
+            start: range
+                .split_once('-')
+                .and_then(|(start, _)| start.parse().ok()),
+            total: total.parse().ok(),
+        }
+    }
+
+    /// Whether an answer with this range goes on after `length` bytes, or says that they were all.
+    fn continues(&self, status: StatusCode, length: u64) -> bool {
+        match status {
+            StatusCode::RANGE_NOT_SATISFIABLE => length > 0 && self.total == Some(length),
+            _ => self.start == Some(length),
+        }
+    }
+}
+
+/// What `If-Range` takes: an ETag unless it is a weak one, else the time of the last change.
+fn validator(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let strong = |etag: &&HeaderValue| !etag.as_bytes().starts_with(b"W/");
+    headers
+        .get(header::ETAG)
+        .filter(strong)
+        .or_else(|| headers.get(header::LAST_MODIFIED))
+}
+
+/// Compares what came with what should have come; wrong bytes are not kept.
+pub(super) fn verify(
+    sums: Sums,
+    size: u64,
+    job: &Job<'_>,
+    resumed: bool,
+) -> Result<Fetched, ImageError> {
+    let (digest, actual) = sums.finish();
+    match job.expected {
+        Some(expected) if *expected != actual => {
+            discard(job.partial)?;
+            Err(ImageError::WrongChecksum {
+                origin: job.url.to_string(),
+                expected: expected.to_string(),
+                actual: actual.to_string(),
+                resumed,
+            })
+        }
+        _ => Ok(Fetched { digest, size }),
+    }
+}

@@ -1,0 +1,168 @@
+//! What can go wrong between a name and a verified file.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::base::{FileError, Size};
+
+/// Why an image, a release or an overlay cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// Neither an alias of the catalogue, nor a file, nor a URL.
+    #[error("no image is called {alias:?}: there are {known}, and paths and URLs")]
+    UnknownAlias {
+        /// What was asked for.
+        alias: String,
+        /// The aliases of the catalogue, as a list for people.
+        known: String,
+    },
+    /// A URL that this program cannot fetch from.
+    #[error("cannot use the URL {url}: {reason}")]
+    BadUrl {
+        /// The URL as given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The HTTP client could not be set up.
+    #[error("cannot set up the HTTP client")]
+    Client(#[source] reqwest::Error),
+    /// No answer came: no such host, connection refused, no trust in its certificate.
+    #[error("cannot reach {url}")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// Why there was no answer.
+        source: reqwest::Error,
+    },
+    /// The server answered that it will not serve this.
+    #[error("{url} answered {status}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The answer's code.
+        status: u16,
+    },
+    /// Nothing came for too long.
+    #[error("nothing came from {url} for {} s", after.as_secs_f32())]
+    Stalled {
+        /// What was being fetched.
+        url: String,
+        /// How long nothing came.
+        after: Duration,
+    },
+    /// The transfer ended early.
+    #[error("the transfer of {url} broke off after {got} of {} bytes", total.map_or("unknown".to_owned(), |total| total.to_string()))]
+    Cut {
+        /// What was being fetched.
+        url: String,
+        /// How many bytes are here.
+        got: u64,
+        /// How many there should be, when the server said.
+        total: Option<u64>,
+        /// What the connection died of, when it died of something.
+        source: Option<reqwest::Error>,
+    },
+    /// What came is not the text that was expected.
+    #[error("{url} is no text of at most {limit} bytes")]
+    NotText {
+        /// What was fetched.
+        url: String,
+        /// How much would have been taken.
+        limit: usize,
+    },
+    /// A checksum file without the entry that matters.
+    #[error("{url} has no checksum for {file}")]
+    NoChecksum {
+        /// The checksum file.
+        url: String,
+        /// The entry that was looked for.
+        file: String,
+    },
+    /// The bytes are not those that were promised.
+    #[error("{origin} has the wrong checksum: expected {expected}, got {actual}")]
+    WrongChecksum {
+        /// Where the bytes came from.
+        origin: String,
+        /// What they should have been.
+        expected: String,
+        /// What they are.
+        actual: String,
+        /// Whether a part of them was left from an earlier try, which is worth a fresh one.
+        resumed: bool,
+    },
+    /// The file system cannot hold what is coming.
+    #[error("not enough space in {}: {} needed, {} free", directory.display(), needed.approximate(), free.approximate())]
+    NoSpace {
+        /// Where it should have gone.
+        directory: PathBuf,
+        /// How much is still to be written.
+        needed: Size,
+        /// How much there is for this user.
+        free: Size,
+    },
+    /// The file is something else than a disk image.
+    #[error("{origin} is not a disk image: it is {looks_like}")]
+    NotADisk {
+        /// Where the file came from.
+        origin: String,
+        /// What it seems to be, with its article.
+        looks_like: &'static str,
+    },
+    /// A disk image that cannot serve as a base.
+    #[error("{origin} cannot be a base image: {reason}")]
+    UnusableDisk {
+        /// Where the file came from.
+        origin: String,
+        /// What about it.
+        reason: &'static str,
+    },
+    /// A disk that would cut off the end of its base image.
+    #[error("a disk of {wanted} is smaller than the base image, which has {minimum}")]
+    DiskTooSmall {
+        /// The size asked for.
+        wanted: Size,
+        /// The size of the base image.
+        minimum: Size,
+    },
+    /// An overlay that cannot be made.
+    #[error("cannot make a disk on {}: {reason}", backing.display())]
+    Overlay {
+        /// The base image.
+        backing: PathBuf,
+        /// What stands against it.
+        reason: String,
+    },
+    /// A file of the cache or of the user that cannot be worked with.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl ImageError {
+    /// Whether the thing is not there at all, as opposed to out of reach: HTTP 404 or 410, or no such file.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => matches!(status, 404 | 410),
+            Self::File(error) => error.source.kind() == std::io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
+    /// Whether trying again may help.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => !source.is_redirect() && !source.is_builder(),
+            Self::Status { status, .. } => *status >= 500 || matches!(status, 408 | 425 | 429),
+            Self::Stalled { .. } | Self::Cut { .. } => true,
+            Self::WrongChecksum { resumed, .. } => *resumed,
+            _ => false,
+        }
+    }
+
+    /// Whether a server was there to be disappointed by.
+    pub(super) fn server_answered(&self) -> bool {
+        matches!(
+            self,
+            Self::Status { .. } | Self::Cut { .. } | Self::WrongChecksum { .. }
+        )
+    }
+}

@@ -1,0 +1,271 @@
+//! One HTTP client for the whole program, and what is common to all that it fetches.
+
+use std::{path::PathBuf, sync::OnceLock, time::Duration};
+
+use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
+use tracing::warn;
+use url::Url;
+
+use super::{
+    ImageError, Patience,
+    patience::{Tries, reasons},
+};
+use crate::base::FileError;
+
+/// The client, built when it is first needed: it reads the host's certificate authorities.
+///
+/// # Errors
+///
+/// When TLS cannot be set up.
+pub fn http_client() -> Result<&'static Client, ImageError> {
+    static CLIENT: OnceLock<Client> = OnceLock::new();
+    if let Some(client) = CLIENT.get() {
+        return Ok(client);
+    }
+    let builder = || {
+        Client::builder()
+            .user_agent(concat!("k3s-vm/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(10))
+            .redirect(redirect::Policy::limited(10))
+    };
+    let client = builder()
+        .tls_certs_merge(nix_roots())
+        .build()
+        .or_else(|error| {
+            // A host without any certificate authority can still use a mirror by http.
+            warn!(
+                "no https, for there are no certificate authorities: {}",
+                reasons(&error)
+            );
+            builder()
+                .tls_certs_only([])
+                .build()
+                .map_err(ImageError::Client)
+        })?;
+    Ok(CLIENT.get_or_init(|| client))
+}
+
+/// Nix names its bundle in a variable of its own; the TLS library knows the platform's and `SSL_CERT_FILE`.
+fn nix_roots() -> Vec<Certificate> {
+    if std::env::var_os("SSL_CERT_FILE").is_some() {
+        return Vec::new();
+    }
+    let Some(path) = std::env::var_os("NIX_SSL_CERT_FILE").map(PathBuf::from) else {
+        return Vec::new();
+    };
+    let roots = std::fs::read(&path).map(|pem| Certificate::from_pem_bundle(&pem));
+    match roots {
+        Ok(Ok(roots)) => roots,
+        Ok(Err(error)) => {
+            warn!(
+                "no certificates in NIX_SSL_CERT_FILE={}: {error}",
+                path.display()
+            );
+            Vec::new()
+        }
+        Err(error) => {
+            warn!("cannot read NIX_SSL_CERT_FILE={}: {error}", path.display());
+            Vec::new()
+        }
+    }
+}
+
+/// The text at an http, https or file URL, of at most `limit` bytes.
+///
+/// # Errors
+///
+/// When it cannot be had within `patience`, or is longer, or is no UTF-8.
+pub async fn fetch_text(
+    url: &Url,
+    limit: usize,
+    patience: &Patience,
+) -> Result<String, ImageError> {
+    let not_text = || ImageError::NotText {
+        url: url.to_string(),
+        limit,
+    };
+    if let Some(path) = local_path(url)? {
+        let bytes = tokio::fs::read(&path)
+            .await
+            .map_err(FileError::on("read", &path))?;
+        let short = if bytes.len() <= limit {
+            bytes
+        } else {
+            return Err(not_text());
+        };
+        return String::from_utf8(short).map_err(|_| not_text());
+    }
+    let client = http_client()?;
+    let mut tries = Tries::new(patience, 0);
+    loop {
+        match text_once(client, url, limit, patience).await {
+            Ok(Some(bytes)) => return String::from_utf8(bytes).map_err(|_| not_text()),
+            Ok(None) => return Err(not_text()),
+            Err(error) => tries.after(error, 0).await?,
+        }
+    }
+}
+
+/// One try; `None` when there is more than `limit`.
+async fn text_once(
+    client: &Client,
+    url: &Url,
+    limit: usize,
+    patience: &Patience,
+) -> Result<Option<Vec<u8>>, ImageError> {
+    let mut response = ask(client.get(url.clone()), url, patience).await?;
+    if !response.status().is_success() {
+        return Err(refused(url, &response));
+    }
+    let total = response.content_length();
+    let mut bytes = Vec::new();
+    while let Some(chunk) =
+        next_chunk(&mut response, url, patience, (bytes.len() as u64, total)).await?
+    {
+        bytes.extend_from_slice(chunk.as_ref());
+        if bytes.len() > limit {
+            return Ok(None);
+        }
+    }
+    Ok(Some(bytes))
+}
+
+/// Sends a request and waits for the answer's head.
+pub(super) async fn ask(
+    request: RequestBuilder,
+    url: &Url,
+    patience: &Patience,
+) -> Result<Response, ImageError> {
+    // Compressed transfer would make lengths and ranges mean something else.
+    let request = request.header(reqwest::header::ACCEPT_ENCODING, "identity");
+    let answer = tokio::time::timeout(patience.idle, request.send()).await;
+    answer
+        .map_err(|_| stalled(url, patience))?
+        .map_err(|error| ImageError::Unreachable {
+            url: url.to_string(),
+            source: error.without_url(),
+        })
+}
+
+/// The next bytes of the answer's body, of which `(got, total)` are here; `None` at its end.
+pub(super) async fn next_chunk(
+    response: &mut Response,
+    url: &Url,
+    patience: &Patience,
+    (got, total): (u64, Option<u64>),
+) -> Result<Option<impl AsRef<[u8]> + use<>>, ImageError> {
+    let chunk = tokio::time::timeout(patience.idle, response.chunk()).await;
+    chunk
+        .map_err(|_| stalled(url, patience))?
+        .map_err(|error| ImageError::Cut {
+            url: url.to_string(),
+            got,
+            total,
+            source: Some(error.without_url()),
+        })
+}
+
+/// An answer that brings nothing.
+pub(super) fn refused(url: &Url, response: &Response) -> ImageError {
+    ImageError::Status {
+        url: url.to_string(),
+        status: response.status().as_u16(),
+    }
+}
+
+fn stalled(url: &Url, patience: &Patience) -> ImageError {
+    ImageError::Stalled {
+        url: url.to_string(),
+        after: patience.idle,
+    }
+}
+
+/// The file that a `file:` URL names, `None` for other URLs.
+pub(super) fn local_path(url: &Url) -> Result<Option<PathBuf>, ImageError> {
+    if url.scheme() != "file" {
+        return Ok(None);
+    }
+    url.to_file_path()
+        .map(Some)
+        .map_err(|()| ImageError::BadUrl {
+            url: url.to_string(),
+            reason: "it names no file of this host".to_owned(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::test_server::{Reply, Server};
+
+    const QUICK: Patience = Patience {
+        tries: 3,
+        pause: Duration::from_millis(1),
+        idle: Duration::from_secs(10),
+        first_contact: Duration::from_secs(5),
+    };
+
+    #[tokio::test]
+    async fn small_texts_come_after_a_passing_fault() {
+        let server = Server::start(vec![Reply::status(503), Reply::ok(b"sums")]).await;
+        let text = fetch_text(&server.url("/s"), 4, &QUICK)
+            .await
+            .expect("second try");
+        assert_eq!(text, "sums");
+        assert_eq!(server.requests().len(), 2);
+        assert!(
+            server.requests()[0]
+                .to_lowercase()
+                .contains("user-agent: k3s-vm/")
+        );
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_used_is_an_error_that_names_the_url() {
+        let server = Server::start(vec![
+            Reply::ok(b"12345"),
+            Reply::ok(b"\xff\xff"),
+            Reply::status(404),
+            Reply::status(500),
+        ])
+        .await;
+        for what in [
+            "no text of at most 4",
+            "no text of at most 4",
+            "answered 404",
+            "answered 500",
+        ] {
+            let error = fetch_text(&server.url("/s"), 4, &Patience::BRIEF)
+                .await
+                .expect_err(what);
+            let message = error.to_string();
+            assert!(
+                message.contains(what) && message.contains("/s"),
+                "{message}"
+            );
+            assert_eq!(error.is_not_found(), what.contains("404"));
+        }
+    }
+
+    #[tokio::test]
+    async fn texts_come_from_files_too() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("v1.36.5+k3s1");
+        std::fs::write(&path, "sums").expect("written");
+        // The form in which releases are asked for.
+        let url = Url::from_file_path(&path)
+            .expect("absolute")
+            .to_string()
+            .replace('+', "%2B");
+        let url = Url::parse(&url).expect("a URL");
+        assert_eq!(fetch_text(&url, 9, &QUICK).await.expect("read"), "sums");
+        assert!(fetch_text(&url, 3, &QUICK).await.is_err());
+        let absent = Url::parse("file:///nonexistent/x").expect("a URL");
+        assert!(
+            fetch_text(&absent, 9, &QUICK)
+                .await
+                .expect_err("absent")
+                .is_not_found()
+        );
+    }
+}

@@ -1,0 +1,28 @@
+//! Base images and releases: which there are, how they get here whole, where they are kept, and the
+//! overlay disks that grow on them. Everything here is shared between projects and never written to by a guest.
+
+mod base_image;
+mod cache;
+mod catalog;
+mod checksum;
+mod copy;
+mod download;
+mod error;
+mod format;
+mod http;
+mod overlay;
+mod partial;
+mod patience;
+mod source;
+#[cfg(test)]
+mod test_server;
+
+pub use base_image::BaseImage;
+pub use cache::{Cache, Download, ItemLock};
+pub use catalog::{Catalog, Entry, ImageSource};
+pub use checksum::Checksum;
+pub use error::ImageError;
+pub use format::Format;
+pub use http::{fetch_text, http_client};
+pub use overlay::{disk_use, plan};
+pub use patience::Patience;

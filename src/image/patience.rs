@@ -1,0 +1,104 @@
+//! How long and how often servers are asked before they are given up.
+
+use std::{
+    error::Error,
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
+
+use tracing::{debug, warn};
+
+use super::ImageError;
+
+/// How long and how often a server is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How many tries in a row may fail without bringing anything new.
+    pub tries: u32,
+    /// The pause after the first failure; each further one is twice as long.
+    pub pause: Duration,
+    /// How long a transfer may bring nothing. There is no deadline on the whole.
+    pub idle: Duration,
+    /// How long a server is looked for that has never answered.
+    pub first_contact: Duration,
+}
+
+impl Patience {
+    /// For questions that have a second-best answer at hand: one try, and no long wait.
+    pub const BRIEF: Self = Self {
+        tries: 1,
+        pause: Duration::ZERO,
+        idle: Duration::from_secs(5),
+        first_contact: Duration::ZERO,
+    };
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            tries: 5,
+            pause: Duration::from_millis(200),
+            idle: Duration::from_secs(30),
+            first_contact: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Decides after each failure whether to go on, and waits a while if so.
+#[derive(Debug)]
+pub(super) struct Tries<'a> {
+    patience: &'a Patience,
+    started: Instant,
+    failed: u32,
+    furthest: u64,
+    answered: bool,
+}
+
+impl<'a> Tries<'a> {
+    /// Nothing has failed yet, and `reached` bytes are here.
+    pub(super) fn new(patience: &'a Patience, reached: u64) -> Self {
+        Self {
+            patience,
+            started: Instant::now(),
+            failed: 0,
+            furthest: reached,
+            answered: false,
+        }
+    }
+
+    /// Returns when it is time to try again; gives the error back when it is not worth it. A try that got further
+    /// than all before it has not failed in vain: counting starts again.
+    pub(super) async fn after(
+        &mut self,
+        error: ImageError,
+        reached: u64,
+    ) -> Result<(), ImageError> {
+        if reached > self.furthest {
+            self.furthest = reached;
+            self.failed = 0;
+        }
+        self.failed += 1;
+        self.answered |= error.server_answered();
+        let nobody_there = !self.answered && self.started.elapsed() >= self.patience.first_contact;
+        if !error.may_pass() || self.failed >= self.patience.tries || nobody_there {
+            return Err(error);
+        }
+        let pause = self.patience.pause * 2u32.pow((self.failed - 1).min(6));
+        warn!("{}; trying again", reasons(&error));
+        debug!(failed = self.failed, ?pause, "pausing");
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// An error with all its causes, on one line.
+pub(super) fn reasons(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing into a String cannot fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,75 @@
+//! The cache's index: which image a URL or a path was found to be, so that neither a network nor a second hashing is
+//! needed to find it again.
+
+use std::{fs::Metadata, os::unix::fs::MetadataExt};
+
+use serde::{Deserialize, Serialize};
+use tracing::debug;
+
+use super::{BaseImage, Cache, ImageError};
+use crate::base::{Digest, FileError, files};
+
+/// Which image a URL or a path was found to be.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Source {
+    schema: u32,
+    /// The URL or path, for those who look.
+    from: String,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    /// What shows that a file is the same as then; URLs have none, for the cached copy wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stamp: Option<String>,
+}
+
+const SCHEMA: u32 = 1;
+
+impl Cache {
+    /// What cannot be read as a source is as good as absent: it is found out again.
+    pub(super) fn recall(&self, key: &Digest) -> Option<Source> {
+        let path = self.root().join("sources").join(format!("{key}.json"));
+        let text = files::read_if_exists(&path).ok().flatten()?;
+        let source: Source = serde_json::from_str(&text)
+            .inspect_err(|error| debug!(path = %path.display(), %error, "unreadable"))
+            .ok()?;
+        (source.schema == SCHEMA).then_some(source)
+    }
+
+    /// Keeps what a source was found to be.
+    pub(super) fn remember(
+        &self,
+        key: &Digest,
+        from: String,
+        image: &BaseImage,
+        stamp: Option<String>,
+    ) -> Result<(), ImageError> {
+        let path = self.directory("sources")?.join(format!("{key}.json"));
+        let metadata = image
+            .path
+            .metadata()
+            .map_err(FileError::on("look at", &image.path))?;
+        let source = Source {
+            schema: SCHEMA,
+            from,
+            digest: image.digest,
+            size: metadata.len(),
+            stamp,
+        };
+        let json = serde_json::to_vec_pretty(&source)
+            .map_err(|error| FileError::on("write", &path)(error.into()))?;
+        Ok(files::write(&path, &json, files::PRIVATE)?)
+    }
+}
+
+/// Different for a file that was changed or replaced, even by one that kept its time of modification.
+pub(super) fn stamp(metadata: &Metadata) -> String {
+    format!(
+        "{} {} {}.{:09} {}.{:09}",
+        metadata.ino(),
+        metadata.len(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.ctime(),
+        metadata.ctime_nsec()
+    )
+}

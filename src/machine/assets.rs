@@ -1,0 +1,170 @@
+//! What has to be in the shared cache before a machine can be made: base image, k3s, air-gap images. Each is verified;
+//! what is there already needs no network.
+
+use std::path::PathBuf;
+
+use futures_util::future::try_join;
+use url::Url;
+
+use super::{MachineError, Spec};
+use crate::{
+    base::{Progress, files::PROGRAM},
+    cluster::release::{self, AIRGAP, BINARY, Checksums, Mirror, ReleaseUrls, Version},
+    image::{self, BaseImage, Cache, Catalog, Download, Patience},
+    project::Record,
+};
+
+/// The files of a new machine, all in the cache.
+#[derive(Debug)]
+pub struct Assets {
+    /// The disk that the overlay stands on.
+    pub image: BaseImage,
+    /// The release.
+    pub version: Version,
+    /// The k3s binary.
+    pub binary: PathBuf,
+    /// The air-gap images, where the mirror has them.
+    pub airgap: Option<PathBuf>,
+}
+
+/// Checksum files and the channel list are a few KiB.
+const TEXT_LIMIT: usize = 1 << 20;
+/// Readable, like everything in the cache that is not run.
+const DATA: u32 = 0o444;
+/// The cache's folder for releases.
+const BUCKET: &str = "k3s";
+
+/// Fetches what is missing, image and release side by side. A machine that was begun keeps its release.
+///
+/// # Errors
+///
+/// When something cannot be fetched or does not verify.
+pub async fn ensure(
+    root: &std::path::Path,
+    spec: &Spec,
+    unfinished: Option<&Record>,
+    progress: &dyn Progress,
+) -> Result<Assets, MachineError> {
+    let cache = Cache::new(root.to_owned());
+    let image = async {
+        let image = cache
+            .ensure_image(&spec.image_source, spec.image_sha256, progress)
+            .await?;
+        Ok::<_, MachineError>(image)
+    };
+    let release = async {
+        let version = match unfinished {
+            Some(record) => parse(&record.release.version)?,
+            None => choose_version(spec).await?,
+        };
+        let (binary, airgap) = ensure_release(&cache, &spec.mirror, &version, progress).await?;
+        Ok((version, binary, airgap))
+    };
+    let (image, (version, binary, airgap)): (BaseImage, _) = try_join(image, release).await?;
+    Ok(Assets {
+        image,
+        version,
+        binary,
+        airgap,
+    })
+}
+
+fn parse(version: &str) -> Result<Version, MachineError> {
+    version
+        .parse()
+        .map_err(|error: release::ReleaseError| MachineError::Choice(error.to_string()))
+}
+
+/// The chosen release, else the stable channel's, else the catalogue's.
+async fn choose_version(spec: &Spec) -> Result<Version, MachineError> {
+    if let Some(version) = &spec.k3s_version {
+        return Ok(version.clone());
+    }
+    let channels = Url::parse(release::CHANNELS).expect("a constant");
+    let stable = match image::fetch_text(&channels, TEXT_LIMIT, &Patience::BRIEF).await {
+        Ok(json) => release::stable_channel(&json).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match stable {
+        Ok(version) => Ok(version),
+        Err(reason) => {
+            let pinned = Catalog::builtin().k3s_version();
+            tracing::info!("the stable channel of k3s does not tell its version; taking {pinned}");
+            tracing::debug!(reason, "the channel");
+            parse(pinned)
+        }
+    }
+}
+
+async fn ensure_release(
+    cache: &Cache,
+    mirror: &Mirror,
+    version: &Version,
+    progress: &dyn Progress,
+) -> Result<(PathBuf, Option<PathBuf>), MachineError> {
+    let urls = release::plan(mirror, version);
+    let known = cache.recall_text(&urls.checksums)?;
+    let text = match &known {
+        Some(text) => text.clone(),
+        None => image::fetch_text(&urls.checksums, TEXT_LIMIT, &Patience::default()).await?,
+    };
+    let sums = release::parse_checksums(&text)
+        .map_err(|error| MachineError::Choice(format!("{}: {error}", urls.checksums)))?;
+    let files = try_join(
+        fetch_binary(cache, version, &urls, &sums, progress),
+        fetch_airgap(cache, version, &urls, &sums, progress),
+    )
+    .await?;
+    if known.is_none() {
+        cache.remember_text(&urls.checksums, &text)?;
+    }
+    Ok(files)
+}
+
+async fn fetch_binary(
+    cache: &Cache,
+    version: &Version,
+    urls: &ReleaseUrls,
+    sums: &Checksums,
+    progress: &dyn Progress,
+) -> Result<PathBuf, MachineError> {
+    let wanted = Download {
+        name: format!("k3s {version}"),
+        url: urls.binary.clone(),
+        expected: sums.binary,
+        file_name: BINARY.to_owned(),
+        mode: PROGRAM,
+    };
+    Ok(cache.ensure_file(BUCKET, &wanted, progress).await?)
+}
+
+/// A mirror may do without them; then the guest pulls its images itself.
+async fn fetch_airgap(
+    cache: &Cache,
+    version: &Version,
+    urls: &ReleaseUrls,
+    sums: &Checksums,
+    progress: &dyn Progress,
+) -> Result<Option<PathBuf>, MachineError> {
+    let Some(expected) = sums.airgap else {
+        return Ok(None);
+    };
+    let wanted = Download {
+        name: format!("images of k3s {version}"),
+        url: urls.airgap.clone(),
+        expected,
+        file_name: AIRGAP.to_owned(),
+        mode: DATA,
+    };
+    match cache.ensure_file(BUCKET, &wanted, progress).await {
+        Ok(path) => Ok(Some(path)),
+        Err(error) if error.is_not_found() => {
+            tracing::info!(
+                "{} is not there; the guest will pull its images itself",
+                urls.airgap
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,181 @@
+//! Everything that can go wrong with a machine.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{
+    base::{FileError, Name, Size},
+    cluster::{ApiError, KubeconfigError},
+    guest::{SshError, keys::KeyError},
+    image::ImageError,
+    project::{ConfigError, LockError, RecordError},
+    qemu::{MonitorError, ProcessError, VersionError, kvm::Kvm},
+};
+
+/// Why a verb did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// There is no usable QEMU.
+    #[error(transparent)]
+    Qemu(#[from] VersionError),
+    /// `--accel kvm` on a host whose KVM does not work.
+    #[error("KVM was asked for and {}", describe_kvm(.0))]
+    Kvm(Kvm),
+    /// `--firmware uefi` on a host without UEFI firmware.
+    #[error("no UEFI firmware for q35 was found on this host")]
+    NoUefi,
+    /// The API's port is taken.
+    #[error("port {port} on 127.0.0.1 is taken by another program")]
+    PortTaken {
+        /// The port.
+        port: u16,
+    },
+    /// Ports below 1024 belong to root.
+    #[error("port {port} on 127.0.0.1 may not be opened: {reason}")]
+    PortRefused {
+        /// The port.
+        port: u16,
+        /// The kernel's words.
+        reason: String,
+    },
+    /// The host has less memory than the guest is to have.
+    #[error("the machine is to have {wanted} of memory, the host has {available} available")]
+    Memory {
+        /// The guest's memory.
+        wanted: Size,
+        /// The host's available memory.
+        available: Size,
+    },
+    /// The project's file system is nearly full.
+    #[error("{} has {free} free, and a new machine needs {needed} to begin with", path.display())]
+    Space {
+        /// The project's directory.
+        path: PathBuf,
+        /// What is free.
+        free: Size,
+        /// What is needed.
+        needed: Size,
+    },
+    /// A choice that cannot be.
+    #[error("{0}")]
+    Choice(String),
+    /// A choice that contradicts the machine that is there.
+    #[error("this project's machine was made with {what} {made}, and {asked} is asked for now")]
+    Contradiction {
+        /// What is contradicted.
+        what: &'static str,
+        /// How the machine is.
+        made: String,
+        /// How it is asked to be.
+        asked: String,
+    },
+    /// A verb that needs a machine, in a project that has none.
+    #[error("there is no machine in {}", .0.display())]
+    Absent(PathBuf),
+    /// A verb that needs a running machine.
+    #[error("the machine {0} is stopped")]
+    Stopped(Name),
+    /// A file of the machine is gone.
+    #[error("the machine's {what} {} is gone", path.display())]
+    Gone {
+        /// What it was.
+        what: &'static str,
+        /// Where it was.
+        path: PathBuf,
+    },
+    /// Another file is where the kubeconfig is to go.
+    #[error("{} is there already and is not of the machine {name}", path.display())]
+    ForeignKubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// The machine.
+        name: Name,
+    },
+    /// `~/.kube/config` is the user's own.
+    #[error("{} is your own kubeconfig, which k3s-vm does not touch", .0.display())]
+    OwnKubeconfig(PathBuf),
+    /// The guest did not come to where it should.
+    #[error("{reason} (last stage: {stage})")]
+    Boot {
+        /// What happened.
+        reason: String,
+        /// The last stage that the guest reported.
+        stage: String,
+        /// The end of what explains it: console, or QEMU's own log.
+        log: String,
+        /// Where that log lies.
+        log_path: PathBuf,
+    },
+    /// QEMU ended after k3s had started.
+    #[error("QEMU ended while {during} was waited for")]
+    Died {
+        /// What was being waited for.
+        during: String,
+    },
+    /// What is waited for has not come; never the last word.
+    #[error("{0}")]
+    NotYet(&'static str),
+    /// Time is over.
+    #[error("not done within {}: {waiting_for}", humantime::format_duration(*.within))]
+    Deadline {
+        /// What was being waited for.
+        waiting_for: String,
+        /// The time there was.
+        within: Duration,
+    },
+    /// Base images and their cache.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The process.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The monitor.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    /// SSH.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    /// The API.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The kubeconfig of the guest or of the project.
+    #[error("{} is not usable", path.display())]
+    Kubeconfig {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: KubeconfigError,
+    },
+    /// A key file.
+    #[error("the key {} is not usable", path.display())]
+    Key {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: KeyError,
+    },
+    /// The seed could not be built.
+    #[error("cannot build the seed")]
+    Seed(#[source] std::io::Error),
+    /// The config.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The record.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Fits behind "KVM" or "and".
+pub fn describe_kvm(kvm: &Kvm) -> String {
+    match kvm {
+        Kvm::Works => "works".to_owned(),
+        Kvm::Missing => "/dev/kvm is missing".to_owned(),
+        Kvm::NoPermission => "/dev/kvm may not be opened by you".to_owned(),
+        Kvm::Broken(reason) => format!("/dev/kvm is there and does not run guests: {reason}"),
+    }
+}

@@ -1,0 +1,179 @@
+//! What the host has: QEMU, KVM, memory, disk space, ports. `doctor` shows it, `setup` needs it.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+};
+
+use tokio::sync::OnceCell;
+
+use super::{MachineError, error::describe_kvm};
+use crate::{
+    base::{FileError, Size},
+    project::config::AccelChoice,
+    qemu::{Accelerator, Version, kvm::Kvm, version},
+};
+
+/// The host, as far as it has been looked at.
+#[derive(Debug)]
+pub struct Host {
+    /// QEMU's path.
+    pub qemu: PathBuf,
+    /// QEMU's version.
+    pub version: Version,
+    /// Where the verdict on KVM is kept until the host boots again.
+    pub kvm_memory: PathBuf,
+    kvm: OnceCell<Kvm>,
+}
+
+impl Host {
+    /// Finds QEMU.
+    ///
+    /// # Errors
+    ///
+    /// When there is none or it is too old.
+    pub fn look(cache: &Path) -> Result<Self, MachineError> {
+        let (qemu, version) = version::find()?;
+        Ok(Self {
+            qemu,
+            version,
+            kvm_memory: cache.join("kvm.json"),
+            kvm: OnceCell::new(),
+        })
+    }
+
+    /// What is to be said of KVM; tried once.
+    pub async fn kvm(&self) -> &Kvm {
+        self.kvm
+            .get_or_init(|| Kvm::probe(&self.qemu, &self.kvm_memory))
+            .await
+    }
+
+    /// The accelerator for a choice. Falling back to emulation is said aloud.
+    ///
+    /// # Errors
+    ///
+    /// When KVM is insisted on and does not work.
+    pub async fn accelerator(&self, choice: AccelChoice) -> Result<Accelerator, MachineError> {
+        match choice {
+            AccelChoice::Tcg => Ok(Accelerator::Tcg),
+            AccelChoice::Auto | AccelChoice::Kvm => match self.kvm().await {
+                Kvm::Works => Ok(Accelerator::Kvm),
+                broken if choice == AccelChoice::Kvm => Err(MachineError::Kvm(broken.clone())),
+                broken => {
+                    warn_of_emulation(broken);
+                    Ok(Accelerator::Tcg)
+                }
+            },
+        }
+    }
+}
+
+/// One warning that nobody overlooks.
+pub fn warn_of_emulation(kvm: &Kvm) {
+    tracing::warn!(
+        "{}; the guest is emulated, which is many times slower (see `k3s-vm doctor`)",
+        describe_kvm(kvm)
+    );
+}
+
+/// Memory that the kernel could give now, from `/proc/meminfo`.
+pub fn available_memory() -> Option<Size> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(Size::bytes(
+        line.split_whitespace().next()?.parse::<u64>().ok()? << 10,
+    ))
+}
+
+/// Space on the file system of `path` that the user may fill.
+///
+/// # Errors
+///
+/// When the file system cannot be asked.
+pub fn free_space(path: &Path) -> Result<Size, FileError> {
+    let existing = path
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
+    let stat = rustix::fs::statvfs(existing)
+        .map_err(|error| FileError::on("ask for the free space of", path)(error.into()))?;
+    Ok(Size::bytes(stat.f_bavail.saturating_mul(stat.f_frsize)))
+}
+
+/// Whether the guest's memory can be had.
+///
+/// # Errors
+///
+/// [`MachineError::Memory`] when it cannot.
+pub fn check_memory(wanted: Size) -> Result<(), MachineError> {
+    match available_memory() {
+        Some(available) if available < wanted => Err(MachineError::Memory { wanted, available }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a port of 127.0.0.1 can be had.
+///
+/// # Errors
+///
+/// [`MachineError::PortTaken`], or [`MachineError::PortRefused`] for ports that the user may not open.
+pub fn check_port(port: u16) -> Result<(), MachineError> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(MachineError::PortTaken { port }),
+        Err(error) => Err(MachineError::PortRefused {
+            port,
+            reason: error.to_string(),
+        }),
+    }
+}
+
+/// The API's usual port, which the first machine of a host gets.
+const USUAL_API_PORT: u16 = 6443;
+
+/// The API's port for a start: the chosen one or an error, else `last` time's, else the usual one, else a free one.
+///
+/// # Errors
+///
+/// When the chosen port cannot be had.
+pub fn api_port(chosen: Option<u16>, last: Option<u16>) -> Result<u16, MachineError> {
+    if let Some(port) = chosen {
+        return check_port(port).map(|()| port);
+    }
+    let usual = [last, Some(USUAL_API_PORT)]
+        .into_iter()
+        .flatten()
+        .find(|&port| check_port(port).is_ok());
+    if let Some(port) = usual {
+        return Ok(port);
+    }
+    let free =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    free.map(|address| address.port())
+        .map_err(|error| MachineError::PortRefused {
+            port: 0,
+            reason: error.to_string(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_refused_when_chosen_and_avoided_when_not() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = taken.local_addr().expect("its address").port();
+        assert!(
+            matches!(api_port(Some(port), None), Err(MachineError::PortTaken { port: it }) if it == port)
+        );
+        assert_ne!(api_port(None, Some(port)).expect("another one"), port);
+        drop(taken);
+        assert_eq!(api_port(None, Some(port)).expect("free again"), port);
+    }
+}

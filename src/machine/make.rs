@@ -1,0 +1,217 @@
+//! The files of a machine: keys, disk, seed. Each is made when it is missing, whole or not at all.
+
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use super::MachineError;
+use crate::{
+    base::{
+        FileError, Size,
+        files::{self, PRIVATE},
+    },
+    cluster::config::ServerConfig,
+    guest::KeyPair,
+    image::{self, BaseImage},
+    project::{Project, Record},
+    qemu::firmware::Uefi,
+    seed::{Identity, SeedFile, cloud_config, fat},
+};
+
+/// The files of `firmware/first-boot/`, as the guest finds them on the seed.
+const FIRST_BOOT: [(&str, &str); 8] = [
+    (
+        "first-boot.sh",
+        include_str!("../../firmware/first-boot/first-boot.sh"),
+    ),
+    (
+        "provision.sh",
+        include_str!("../../firmware/first-boot/provision.sh"),
+    ),
+    (
+        "report.sh",
+        include_str!("../../firmware/first-boot/report.sh"),
+    ),
+    (
+        "stop-pods.sh",
+        include_str!("../../firmware/first-boot/stop-pods.sh"),
+    ),
+    (
+        "k3s.service",
+        include_str!("../../firmware/first-boot/k3s.service"),
+    ),
+    (
+        "k3s-vm-booted.service",
+        include_str!("../../firmware/first-boot/k3s-vm-booted.service"),
+    ),
+    (
+        "k3s-vm-pods.service",
+        include_str!("../../firmware/first-boot/k3s-vm-pods.service"),
+    ),
+    (
+        "k3s-vm-provision.service",
+        include_str!("../../firmware/first-boot/k3s-vm-provision.service"),
+    ),
+];
+
+/// The key in `path`, made if there is none.
+///
+/// # Errors
+///
+/// When it is damaged or cannot be written.
+pub fn ensure_key(path: PathBuf, comment: &str) -> Result<KeyPair, MachineError> {
+    if path.exists() {
+        return super::state::load_key(path);
+    }
+    let unusable = |source| MachineError::Key {
+        path: path.clone(),
+        source,
+    };
+    let key = KeyPair::generate(comment).map_err(unusable)?;
+    files::write(&path, key.to_pem().map_err(unusable)?.as_bytes(), PRIVATE)?;
+    Ok(key)
+}
+
+/// The overlay on the base image, made if there is none.
+///
+/// # Errors
+///
+/// When the size is smaller than the image's, or the disk cannot be written.
+pub fn ensure_disk(project: &Project, base: &BaseImage, size: Size) -> Result<(), MachineError> {
+    let disk = project.disk();
+    if disk.exists() {
+        return Ok(());
+    }
+    Ok(files::write(&disk, &image::plan(base, size)?, PRIVATE)?)
+}
+
+/// The seed, made anew: the same record and keys give the same bytes.
+///
+/// # Errors
+///
+/// When a key or the release cannot be read, or the seed cannot be written.
+pub fn ensure_seed(project: &Project, record: &Record) -> Result<(), MachineError> {
+    let client = ensure_key(project.client_key(), "k3s-vm")?;
+    let host = ensure_key(project.host_key(), record.name.as_str())?;
+    let unusable = |path: PathBuf| move |source| MachineError::Key { path, source };
+    let identity = Identity {
+        name: record.name.clone(),
+        instance_id: record.uuid.clone(),
+        authorized_key: client
+            .public_line()
+            .map_err(unusable(project.client_key()))?,
+        host_key_private: host.to_pem().map_err(unusable(project.host_key()))?,
+        host_key_public: host.public_line().map_err(unusable(project.host_key()))?,
+    };
+    let mut files = vec![
+        SeedFile {
+            name: "meta-data",
+            content: cloud_config::meta_data(&identity).into_bytes(),
+        },
+        SeedFile {
+            name: "user-data",
+            content: cloud_config::user_data(&identity).into_bytes(),
+        },
+        SeedFile {
+            name: "k3s.yaml",
+            content: ServerConfig::new(record.name.clone())
+                .to_yaml()
+                .into_bytes(),
+        },
+        SeedFile {
+            name: "release.env",
+            content: release_env(record)?.into_bytes(),
+        },
+    ];
+    files.extend(FIRST_BOOT.map(|(name, text)| SeedFile {
+        name,
+        content: text.into(),
+    }));
+    let image = fat::image(&files).map_err(MachineError::Seed)?;
+    Ok(files::write(&project.seed(), &image, PRIVATE)?)
+}
+
+/// What `provision.sh` has to know: numbers and a checked version, so that nothing needs quoting.
+fn release_env(record: &Record) -> Result<String, MachineError> {
+    let size = |path: &Path| {
+        fs::metadata(path)
+            .map(|it| it.len().to_string())
+            .map_err(FileError::on("look at", path))
+    };
+    let airgap = record
+        .release
+        .airgap
+        .as_deref()
+        .map(size)
+        .transpose()?
+        .unwrap_or_default();
+    Ok(format!(
+        "K3S_VERSION={}\nK3S_SIZE={}\nAIRGAP_SIZE={airgap}\n",
+        record.release.version,
+        size(&record.release.binary)?
+    ))
+}
+
+/// The machine's own UEFI variables beside the host's firmware code.
+///
+/// # Errors
+///
+/// When the host has no UEFI firmware or the variables cannot be copied.
+pub fn ensure_uefi(project: &Project, qemu: &Path) -> Result<Uefi, MachineError> {
+    let found = crate::qemu::firmware::find_uefi(qemu).ok_or(MachineError::NoUefi)?;
+    let variables = project.uefi_variables();
+    if !variables.exists() {
+        let template =
+            fs::read(&found.variables).map_err(FileError::on("read", &found.variables))?;
+        files::write(&variables, &template, PRIVATE)?;
+    }
+    Ok(Uefi {
+        code: found.code,
+        variables,
+    })
+}
+
+/// The logs of a new start, empty and private before QEMU opens them; the socket's directory.
+///
+/// # Errors
+///
+/// When they cannot be made, or the runtime directory is not the user's own.
+pub fn prepare_start(project: &Project) -> Result<(), MachineError> {
+    let mut options = OpenOptions::new();
+    options
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(PRIVATE);
+    for log in [
+        project.console_log(),
+        project.stages_log(),
+        project.qemu_log(),
+    ] {
+        options.open(&log).map_err(FileError::on("create", &log))?;
+    }
+    let runtime = project.runtime();
+    files::create_private_dir(&runtime)?;
+    let base = runtime.parent().unwrap_or(&runtime);
+    Ok(files::require_private_dir(base)?)
+}
+
+/// The links in `.k3s-vm/bin/` that make this program kubectl and k9s.
+///
+/// # Errors
+///
+/// When they cannot be made.
+pub fn ensure_links(project: &Project, program: &Path) -> Result<(), MachineError> {
+    let bin = project.bin();
+    files::create_private_dir(&bin)?;
+    for name in ["kubectl", "k9s"] {
+        let link = bin.join(name);
+        if fs::read_link(&link).ok().as_deref() != Some(program) {
+            files::remove_if_exists(&link)?;
+            std::os::unix::fs::symlink(program, &link).map_err(FileError::on("link", &link))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! The story of one machine, top to bottom. Each verb is a straight function of idempotent steps, so that a second
+//! run goes on where the first one died; state is observed (who locks the pidfile, does the monitor answer, does the
+//! API answer) and never believed from a file.
+
+pub mod assets;
+pub mod boot;
+pub mod error;
+pub mod host;
+pub mod make;
+pub mod ready;
+pub mod reset;
+pub mod setup;
+pub mod shell;
+pub mod spec;
+pub mod state;
+pub mod status;
+pub mod stop;
+pub mod timings;
+
+pub use error::MachineError;
+pub use spec::Spec;
+pub use state::{Machine, State};
+pub use timings::Timings;

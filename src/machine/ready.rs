@@ -1,0 +1,197 @@
+//! From a started k3s to a ready node: the guest's kubeconfig, the API's own word, the node's condition.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{MachineError, Timings, boot::Limits, state, timings::Whose};
+use crate::{
+    base::{
+        Name,
+        files::{self, PRIVATE},
+    },
+    cluster::{Api, ApiError, Kubeconfig},
+    project::{Project, Record},
+    qemu::Process,
+};
+
+const POLL: Duration = Duration::from_millis(100);
+/// Where k3s writes the administrator's kubeconfig (its documentation, "Cluster Access").
+const IN_GUEST: &str = "/etc/rancher/k3s/k3s.yaml";
+
+/// Writes the project's kubeconfig and returns when the API is ready, the node is Ready and pods can be made.
+///
+/// # Errors
+///
+/// When QEMU ends meanwhile or time is over; the last reason is named.
+pub async fn ready(
+    project: &Project,
+    record: &Record,
+    process: &Process,
+    limits: Limits,
+    timings: &mut Timings,
+) -> Result<(), MachineError> {
+    let kubeconfig = until(process, limits, "the guest's kubeconfig", async || {
+        fetch(project, record).await
+    })
+    .await?;
+    write(&record.kubeconfig, &kubeconfig, &record.name)?;
+    timings.end_of("kubeconfig is fetched", Whose::Own);
+    let api = client(&record.kubeconfig, &kubeconfig)?;
+    until(process, limits, "the API", async || Ok(api.ready().await?)).await?;
+    tracing::info!("API is ready");
+    timings.end_of("API becomes ready", Whose::Guest);
+    until(process, limits, "the node", async || {
+        node_ready(&api, &record.name).await
+    })
+    .await?;
+    tracing::info!("node {} is Ready", record.name);
+    until(process, limits, "the default service account", async || {
+        Ok(api.default_service_account().await?)
+    })
+    .await?;
+    timings.end_of("node becomes Ready", Whose::Guest);
+    Ok(())
+}
+
+/// Tries again every [`POLL`] while QEMU lives and time is left.
+async fn until<T>(
+    process: &Process,
+    limits: Limits,
+    what: &str,
+    attempt: impl AsyncFn() -> Result<T, MachineError>,
+) -> Result<T, MachineError> {
+    loop {
+        let error = match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(error @ (MachineError::Key { .. } | MachineError::Gone { .. })) => {
+                return Err(error);
+            }
+            Err(error) => error,
+        };
+        tracing::debug!(%error, "{what} is not there yet");
+        if !process.is_alive() {
+            return Err(MachineError::Died {
+                during: what.to_owned(),
+            });
+        }
+        limits.check(&format_args!("{what} ({error})"))?;
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn fetch(project: &Project, record: &Record) -> Result<Kubeconfig, MachineError> {
+    let ssh = state::connect(project).await?;
+    let yaml = ssh.output(&format!("cat {IN_GUEST}")).await?;
+    ssh.close().await;
+    let unusable = |source| MachineError::Kubeconfig {
+        path: PathBuf::from(format!("the guest's {IN_GUEST}")),
+        source,
+    };
+    let guest = Kubeconfig::parse(&String::from_utf8_lossy(&yaml)).map_err(unusable)?;
+    guest
+        .for_host(&record.name, record.api_port)
+        .map_err(unusable)
+}
+
+async fn node_ready(api: &Api, name: &Name) -> Result<(), MachineError> {
+    let nodes = api.nodes().await?;
+    match nodes.iter().find(|node| node.name == name.as_str()) {
+        Some(node) if node.ready => Ok(()),
+        Some(_) => Err(MachineError::NotYet("it is NotReady")),
+        None => Err(MachineError::NotYet("it has not registered")),
+    }
+}
+
+fn client(path: &Path, kubeconfig: &Kubeconfig) -> Result<Api, MachineError> {
+    let unusable = |source| MachineError::Kubeconfig {
+        path: path.to_owned(),
+        source,
+    };
+    Ok(Api::new(&kubeconfig.credentials().map_err(unusable)?)?)
+}
+
+/// A client by the project's kubeconfig.
+///
+/// # Errors
+///
+/// When there is none or it is damaged.
+pub fn client_of(path: &Path) -> Result<Api, MachineError> {
+    let Some(yaml) = files::read_if_exists(path)? else {
+        return Err(ApiError::Certificates(format!("{} is missing", path.display())).into());
+    };
+    let unusable = |source| MachineError::Kubeconfig {
+        path: path.to_owned(),
+        source,
+    };
+    client(path, &Kubeconfig::parse(&yaml).map_err(unusable)?)
+}
+
+/// Whether the kubeconfig may be written to `path`: it is free or ours, and not the user's own.
+///
+/// # Errors
+///
+/// [`MachineError::OwnKubeconfig`] and [`MachineError::ForeignKubeconfig`].
+pub fn check_place(path: &Path, name: &Name) -> Result<(), MachineError> {
+    if env::home_dir().is_some_and(|home| home.join(".kube/config") == path) {
+        return Err(MachineError::OwnKubeconfig(path.to_owned()));
+    }
+    let foreign = || MachineError::ForeignKubeconfig {
+        path: path.to_owned(),
+        name: name.clone(),
+    };
+    match files::read_if_exists(path)? {
+        None => Ok(()),
+        Some(text) if text.trim().is_empty() => Ok(()),
+        Some(text) => match Kubeconfig::parse(&text) {
+            Ok(kubeconfig) if kubeconfig.belongs_to(name) => Ok(()),
+            _ => Err(foreign()),
+        },
+    }
+}
+
+fn write(path: &Path, kubeconfig: &Kubeconfig, name: &Name) -> Result<(), MachineError> {
+    check_place(path, name)?;
+    let unusable = |source| MachineError::Kubeconfig {
+        path: path.to_owned(),
+        source,
+    };
+    let yaml = kubeconfig.to_yaml().map_err(unusable)?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    files::create_private_dir(directory)?;
+    let ignore = directory.join(".gitignore");
+    if directory.file_name().is_some_and(|name| name == ".kube") && !ignore.exists() {
+        files::write(&ignore, b"*\n", PRIVATE)?;
+    }
+    Ok(files::write(path, yaml.as_bytes(), PRIVATE)?)
+}
+
+/// Removes the project's kubeconfig if it is the machine's; what else lies there stays.
+///
+/// # Errors
+///
+/// When it cannot be removed.
+pub fn remove(path: &Path, name: &Name) -> Result<(), MachineError> {
+    if check_place(path, name).is_err() {
+        return Ok(());
+    }
+    files::remove_if_exists(path)?;
+    if let Some(directory) = path
+        .parent()
+        .filter(|directory| directory.ends_with(".kube"))
+    {
+        let ignore = directory.join(".gitignore");
+        let only_ours = std::fs::read_dir(directory).is_ok_and(|entries| {
+            entries
+                .flatten()
+                .all(|entry| entry.path() == ignore || entry.file_name() == "cache")
+        });
+        if only_ours && std::fs::read(&ignore).is_ok_and(|text| text == b"*\n") {
+            files::remove_if_exists(&ignore)?;
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! `reset`: everything of the machine goes; the config and the shared cache stay.
+
+use std::fs;
+
+use super::{Machine, MachineError, State, ready, stop};
+use crate::{
+    base::{FileError, files},
+    project::Project,
+};
+
+/// Stops the machine and removes it. The record goes last, so that a reset that died can be run again.
+///
+/// # Errors
+///
+/// When QEMU cannot be ended or a file cannot be removed.
+pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
+    let project = &machine.project;
+    // A record that cannot be read must not keep anybody from getting rid of the machine.
+    match machine.state() {
+        Ok(State::Running(record, process)) => {
+            stop::end(project, &process).await?;
+            ready::remove(&record.kubeconfig, &record.name)?;
+        }
+        Ok(State::Stopped(record)) => ready::remove(&record.kubeconfig, &record.name)?,
+        Ok(State::Absent) | Err(MachineError::Record(_)) => {
+            if let Some(process) = crate::qemu::Process::holder(&project.pidfile())? {
+                stop::end(project, &process).await?;
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    remove_files(project)
+}
+
+fn remove_files(project: &Project) -> Result<(), MachineError> {
+    let keep = [
+        project.config(),
+        project.lock(),
+        project.record(),
+        project.directory().join(".gitignore"),
+    ];
+    let directory = project.directory();
+    let entries = fs::read_dir(&directory).map_err(FileError::on("list", &directory))?;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if keep.contains(&path) {
+            continue;
+        }
+        let removed = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
+            _ => fs::remove_file(&path),
+        };
+        removed.map_err(FileError::on("remove", &path))?;
+    }
+    files::remove_if_exists(&project.monitor_socket())?;
+    let _ = fs::remove_dir(project.runtime());
+    files::remove_if_exists(&project.record())?;
+    Ok(files::sync_directory(&directory)?)
+}

@@ -1,0 +1,275 @@
+//! `setup` and `start`: from whatever is there to a node that is Ready.
+
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use super::{
+    Machine, MachineError, Spec, State, Timings, assets,
+    boot::{self, Limits},
+    host::{self, Host},
+    make, ready,
+    timings::Whose,
+};
+use crate::{
+    base::{Progress, Size},
+    project::{
+        Config, Record,
+        config::FirmwareChoice,
+        record::{BaseImage, Release},
+    },
+    qemu::{Accelerator, Monitor, Process},
+};
+
+/// What a command that brings the machine up has to tell.
+#[derive(Debug)]
+pub struct Summary {
+    /// The machine.
+    pub record: Record,
+    /// Where the time went.
+    pub timings: Timings,
+    /// The machine was running and ready already.
+    pub nothing_to_do: bool,
+}
+
+/// A new overlay grows by about this much until the node is Ready.
+const FIRST_SPACE: Size = Size::gib(2);
+
+/// Makes, boots and provisions the machine, or goes on with it from wherever it is.
+///
+/// # Errors
+///
+/// The first step that fails; what is done stays done, and the next setup goes on from there.
+pub async fn setup(
+    machine: &Machine,
+    flags: Config,
+    progress: &dyn Progress,
+) -> Result<Summary, MachineError> {
+    let mut timings = Timings::start();
+    let config = flags.over(Config::load(&machine.project.config())?);
+    let spec = Spec::resolve(&config, &machine.project)?;
+    let host = Host::look(&machine.cache)?;
+    let state = machine.state()?;
+    if let State::Stopped(record) | State::Running(record, _) = &state {
+        spec.agrees_with(record)?;
+    }
+    if let State::Running(record, process) = state {
+        config.save(&machine.project.config())?;
+        return go_on(machine, &spec, record, process, timings).await;
+    }
+    host.accelerator(spec.accel).await?;
+    timings.end_of("look at the host", Whose::Own);
+    let record = match state {
+        State::Stopped(record) if record.provisioned => record,
+        State::Stopped(record) => {
+            make_new(machine, &host, &spec, Some(record), progress, &mut timings).await?
+        }
+        _ => make_new(machine, &host, &spec, None, progress, &mut timings).await?,
+    };
+    config.save(&machine.project.config())?;
+    bring_up(machine, &host, &spec, record, timings).await
+}
+
+/// Boots the machine that is there.
+///
+/// # Errors
+///
+/// [`MachineError::Absent`] when there is none; else those of [`setup`].
+pub async fn start(machine: &Machine, flags: Config) -> Result<Summary, MachineError> {
+    let timings = Timings::start();
+    let config = flags.over(Config::load(&machine.project.config())?);
+    let spec = Spec::resolve(&config, &machine.project)?;
+    match machine.state()? {
+        State::Absent => Err(MachineError::Absent(machine.project.root().to_owned())),
+        State::Running(record, process) => {
+            spec.agrees_with(&record)?;
+            go_on(machine, &spec, record, process, timings).await
+        }
+        State::Stopped(record) => {
+            spec.agrees_with(&record)?;
+            let host = Host::look(&machine.cache)?;
+            bring_up(machine, &host, &spec, record, timings).await
+        }
+    }
+}
+
+/// Everything before the first boot: assets, record, disk.
+async fn make_new(
+    machine: &Machine,
+    host: &Host,
+    spec: &Spec,
+    unfinished: Option<Record>,
+    progress: &dyn Progress,
+    timings: &mut Timings,
+) -> Result<Record, MachineError> {
+    let name = unfinished
+        .as_ref()
+        .map_or_else(|| machine.new_name(), |record| record.name.clone());
+    // What would fail in the end fails before anything is fetched.
+    ready::check_place(&spec.kubeconfig, &name)?;
+    host::check_memory(spec.memory)?;
+    host::api_port(spec.api_port, None)?;
+    check_space(machine)?;
+    let firmware = match spec.firmware {
+        FirmwareChoice::Auto | FirmwareChoice::Bios => "bios",
+        FirmwareChoice::Uefi => make::ensure_uefi(&machine.project, &host.qemu).map(|_| "uefi")?,
+    };
+    let assets = assets::ensure(&machine.cache, spec, unfinished.as_ref(), progress).await?;
+    timings.end_of("fetch image and k3s", Whose::Network);
+    let record = Record {
+        schema: Record::schema(),
+        uuid: unfinished
+            .as_ref()
+            .map_or_else(|| Uuid::new_v4().to_string(), |record| record.uuid.clone()),
+        mac: unfinished
+            .as_ref()
+            .map_or_else(new_mac, |record| record.mac.clone()),
+        name,
+        disk: spec.disk,
+        image: BaseImage {
+            source: spec.image.clone(),
+            path: assets.image.path.clone(),
+            digest: assets.image.digest,
+        },
+        release: Release {
+            version: assets.version.to_string(),
+            binary: assets.binary,
+            airgap: assets.airgap,
+        },
+        firmware: firmware.to_owned(),
+        api_port: unfinished.as_ref().map_or(0, |record| record.api_port),
+        kubeconfig: spec.kubeconfig.clone(),
+        provisioned: false,
+    };
+    record.save(&machine.project.record())?;
+    make::ensure_disk(&machine.project, &assets.image, spec.disk)?;
+    make::ensure_seed(&machine.project, &record)?;
+    timings.end_of("make disk and seed", Whose::Own);
+    Ok(record)
+}
+
+fn check_space(machine: &Machine) -> Result<(), MachineError> {
+    let path = machine.project.directory();
+    let free = host::free_space(&path)?;
+    if free < FIRST_SPACE {
+        return Err(MachineError::Space {
+            path,
+            free,
+            needed: FIRST_SPACE,
+        });
+    }
+    Ok(())
+}
+
+/// QEMU's own prefix for network cards, and three random bytes.
+fn new_mac() -> String {
+    let [a, b, c, ..] = Uuid::new_v4().into_bytes();
+    format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
+}
+
+/// From a stopped machine to a ready node.
+async fn bring_up(
+    machine: &Machine,
+    host: &Host,
+    spec: &Spec,
+    mut record: Record,
+    mut timings: Timings,
+) -> Result<Summary, MachineError> {
+    let project = &machine.project;
+    require(&project.disk(), "disk")?;
+    require(&record.image.path, "base image")?;
+    host::check_memory(spec.memory)?;
+    ready::check_place(&spec.kubeconfig, &record.name)?;
+    record.api_port = host::api_port(
+        spec.api_port,
+        (record.api_port != 0).then_some(record.api_port),
+    )?;
+    record.kubeconfig.clone_from(&spec.kubeconfig);
+    record.save(&project.record())?;
+    if record.provisioned && !project.seed().exists() {
+        make::ensure_seed(project, &record)?;
+    }
+    if let Ok(program) = std::env::current_exe() {
+        make::ensure_links(project, &program)?;
+    }
+    timings.end_of("look at files and ports", Whose::Own);
+    let (process, limits) = boot::boot(machine, host, spec, &record, &mut timings).await?;
+    arrive(machine, record, &process, limits, timings).await
+}
+
+fn require(path: &std::path::Path, what: &'static str) -> Result<(), MachineError> {
+    if path.exists() {
+        Ok(())
+    } else {
+        Err(MachineError::Gone {
+            what,
+            path: PathBuf::from(path),
+        })
+    }
+}
+
+/// A machine that runs already: an earlier command died on the way, or all is well.
+async fn go_on(
+    machine: &Machine,
+    spec: &Spec,
+    record: Record,
+    process: Process,
+    mut timings: Timings,
+) -> Result<Summary, MachineError> {
+    if record.provisioned
+        && let Ok(api) = ready::client_of(&record.kubeconfig)
+        && api.ready().await.is_ok()
+        && api
+            .nodes()
+            .await
+            .is_ok_and(|nodes| nodes.iter().any(|node| node.ready))
+    {
+        return Ok(Summary {
+            record,
+            timings,
+            nothing_to_do: true,
+        });
+    }
+    tracing::info!(
+        "{} runs already (process {}); waiting until it is ready",
+        record.name,
+        process.pid()
+    );
+    let limits = Limits::for_start(observed_accelerator(machine).await, spec.timeout);
+    boot::wait_for_k3s(&machine.project, &process, limits, &mut timings).await?;
+    arrive(machine, record, &process, limits, timings).await
+}
+
+async fn observed_accelerator(machine: &Machine) -> Accelerator {
+    let query = async {
+        Monitor::connect(&machine.project.monitor_socket())
+            .await?
+            .execute(qapi::qmp::query_kvm {})
+            .await
+    };
+    match query.await {
+        Ok(kvm) if kvm.enabled => Accelerator::Kvm,
+        _ => Accelerator::Tcg,
+    }
+}
+
+/// k3s has started: the rest is the cluster's.
+async fn arrive(
+    machine: &Machine,
+    mut record: Record,
+    process: &Process,
+    limits: Limits,
+    mut timings: Timings,
+) -> Result<Summary, MachineError> {
+    ready::ready(&machine.project, &record, process, limits, &mut timings).await?;
+    if !record.provisioned {
+        record.provisioned = true;
+        record.save(&machine.project.record())?;
+    }
+    machine.mark_arrived();
+    Ok(Summary {
+        record,
+        timings,
+        nothing_to_do: false,
+    })
+}

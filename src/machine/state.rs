@@ -1,0 +1,199 @@
+//! A machine as it can be observed, and as a command that changes it holds it.
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use super::MachineError;
+use crate::{
+    base::{
+        Name,
+        files::{self, PRIVATE},
+    },
+    guest::{KeyPair, Ssh},
+    project::{Lock, Project, Record},
+    qemu::{Monitor, Process, monitor::forwarded_port},
+};
+
+/// What a machine is doing, observed now.
+#[derive(Debug)]
+pub enum State {
+    /// The project has none.
+    Absent,
+    /// It is there and QEMU does not run.
+    Stopped(Record),
+    /// QEMU runs.
+    Running(Record, Process),
+}
+
+/// How long a command waits for another one at the same machine.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+impl State {
+    /// Looks at the project's record and at the lock of QEMU's pidfile.
+    ///
+    /// # Errors
+    ///
+    /// When the record is damaged or a file cannot be read.
+    pub fn observe(project: &Project) -> Result<Self, MachineError> {
+        let process = Process::holder(&project.pidfile())?;
+        Ok(match (Record::load(&project.record())?, process) {
+            (None, _) => Self::Absent,
+            (Some(record), None) => Self::Stopped(record),
+            (Some(record), Some(process)) => Self::Running(record, process),
+        })
+    }
+
+    /// The record and the process of a running machine.
+    ///
+    /// # Errors
+    ///
+    /// When it is absent or stopped.
+    pub fn running(self, project: &Project) -> Result<(Record, Process), MachineError> {
+        match self {
+            Self::Absent => Err(MachineError::Absent(project.root().to_owned())),
+            Self::Stopped(record) => Err(MachineError::Stopped(record.name)),
+            Self::Running(record, process) => Ok((record, process)),
+        }
+    }
+}
+
+/// A project's machine in the hands of one command; no other changes it meanwhile.
+#[derive(Debug)]
+pub struct Machine {
+    /// Where it lives.
+    pub project: Project,
+    /// The user's name for it, where one is given.
+    pub given_name: Option<Name>,
+    /// The root of the shared cache.
+    pub cache: PathBuf,
+    launched: AtomicBool,
+    _lock: Lock,
+}
+
+impl Machine {
+    /// Takes the machine's lock for the command `verb`; makes `.k3s-vm/` when it is missing.
+    ///
+    /// # Errors
+    ///
+    /// When the project cannot be written, or another command keeps the lock.
+    pub async fn open(
+        project: Project,
+        given_name: Option<Name>,
+        cache: PathBuf,
+        verb: &str,
+    ) -> Result<Self, MachineError> {
+        let directory = project.directory();
+        for path in [&directory, &cache] {
+            if path.to_str().is_none_or(|path| path.contains('\n')) {
+                return Err(MachineError::Choice(format!(
+                    "QEMU takes only UTF-8 paths without line breaks, and {path:?} is none"
+                )));
+            }
+        }
+        files::create_private_dir(&directory)?;
+        let ignore = directory.join(".gitignore");
+        if !ignore.exists() {
+            files::write(&ignore, b"*\n", PRIVATE)?;
+        }
+        let lock = Lock::acquire(&project.lock(), verb, PATIENCE).await?;
+        Ok(Self {
+            project,
+            given_name,
+            cache,
+            launched: AtomicBool::new(false),
+            _lock: lock,
+        })
+    }
+
+    /// What the machine is doing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`State::observe`], and when the given name is not the machine's.
+    pub fn state(&self) -> Result<State, MachineError> {
+        let state = State::observe(&self.project)?;
+        if let (State::Stopped(record) | State::Running(record, _), Some(asked)) =
+            (&state, &self.given_name)
+            && record.name != *asked
+        {
+            return Err(MachineError::Contradiction {
+                what: "the name",
+                made: record.name.to_string(),
+                asked: asked.to_string(),
+            });
+        }
+        Ok(state)
+    }
+
+    /// The name that a new machine gets.
+    pub fn new_name(&self) -> Name {
+        self.given_name
+            .clone()
+            .unwrap_or_else(|| Name::for_project(self.project.root()))
+    }
+
+    /// From now on, QEMU is this command's child to end when the command does not come to its end.
+    pub fn mark_launched(&self) {
+        self.launched.store(true, Ordering::Relaxed);
+    }
+
+    /// The machine is where the command wanted it; QEMU stays.
+    pub fn mark_arrived(&self) {
+        self.launched.store(false, Ordering::Relaxed);
+    }
+
+    /// Ends a QEMU that this command started and did not bring to where it should be. Never ends one that ran before.
+    pub async fn abandon(&self) {
+        if self.launched.swap(false, Ordering::Relaxed)
+            && let Ok(Some(process)) = Process::holder(&self.project.pidfile())
+            && let Err(error) = super::stop::end(&self.project, &process).await
+        {
+            tracing::warn!(%error, "QEMU is left running");
+        }
+    }
+}
+
+/// A key of the machine.
+///
+/// # Errors
+///
+/// When the file is missing or damaged.
+pub fn load_key(path: PathBuf) -> Result<KeyPair, MachineError> {
+    match files::read_if_exists(&path)? {
+        None => Err(MachineError::Gone { what: "key", path }),
+        Some(pem) => KeyPair::parse(&pem).map_err(|source| MachineError::Key { path, source }),
+    }
+}
+
+/// The host port that leads to the guest's `port`, as QEMU knows it.
+///
+/// # Errors
+///
+/// When QEMU does not answer or does not forward the port.
+pub async fn host_port(project: &Project, port: u16) -> Result<u16, MachineError> {
+    let usernet = Monitor::connect(&project.monitor_socket())
+        .await?
+        .human("info usernet")
+        .await?;
+    forwarded_port(&usernet, port).ok_or_else(|| {
+        MachineError::Choice(format!(
+            "QEMU forwards no host port to the guest's port {port}"
+        ))
+    })
+}
+
+/// A connection to the guest of a running machine.
+///
+/// # Errors
+///
+/// When the keys are not usable or the guest does not answer.
+pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
+    let (client, host) = (
+        load_key(project.client_key())?,
+        load_key(project.host_key())?,
+    );
+    Ok(Ssh::connect(host_port(project, 22).await?, &client, &host).await?)
+}

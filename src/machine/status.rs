@@ -1,0 +1,272 @@
+//! `status`: what can be observed of a machine now. Takes no lock and changes nothing.
+
+use std::{path::PathBuf, time::Duration};
+
+use qapi::qmp;
+use serde::Serialize;
+
+use super::{MachineError, Spec, State, ready};
+use crate::{
+    base::Name,
+    cluster::{Api, Node},
+    image,
+    project::{Config, Project, Record},
+    qemu::{Monitor, MonitorError, Process, monitor::forwarded_port},
+};
+
+/// The layout of the JSON document.
+const SCHEMA: u32 = 1;
+/// How long the API may take to answer a status.
+const API: Duration = Duration::from_secs(3);
+
+/// What `status` tells; also the JSON document.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The layout's number.
+    pub schema: u32,
+    /// Running, stopped or absent.
+    pub state: Condition,
+    /// Running, with an API that is ready and nodes that are.
+    pub healthy: bool,
+    /// The project's directory.
+    pub project: PathBuf,
+    /// The machine; absent ones have none.
+    pub machine: Option<Described>,
+    /// What a running QEMU says of itself.
+    pub process: Option<Running>,
+    /// What the cluster says of itself.
+    pub cluster: Option<Cluster>,
+}
+
+/// Whether there is a machine and whether it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// QEMU runs.
+    Running,
+    /// There is a machine, and QEMU does not run.
+    Stopped,
+    /// There is none.
+    Absent,
+}
+
+/// A machine as its record and config describe it.
+#[derive(Debug, Serialize)]
+pub struct Described {
+    /// Its name.
+    pub name: Name,
+    /// Its SMBIOS UUID.
+    pub uuid: String,
+    /// The base image as the user named it.
+    pub image: String,
+    /// The k3s release.
+    pub k3s: String,
+    /// BIOS or UEFI.
+    pub firmware: String,
+    /// Whether a setup came to its end.
+    pub provisioned: bool,
+    /// Virtual CPUs: of the running guest, else of the next start.
+    pub cpus: u64,
+    /// Memory in bytes: of the running guest, else of the next start.
+    pub memory: u64,
+    /// The disk's size in bytes.
+    pub disk: u64,
+    /// What the overlay takes on the host, in bytes.
+    pub disk_used: u64,
+    /// The kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// The overlay.
+    pub disk_path: PathBuf,
+    /// The base image's file.
+    pub image_path: PathBuf,
+    /// The console's log.
+    pub console_log: PathBuf,
+}
+
+/// A running QEMU.
+#[derive(Debug, Serialize)]
+pub struct Running {
+    /// The process id.
+    pub pid: i32,
+    /// How QEMU calls its state: `running`, `paused`, ...
+    pub run_state: String,
+    /// `kvm` or `tcg`.
+    pub accelerator: Option<&'static str>,
+    /// Seconds since it was started.
+    pub uptime: Option<u64>,
+    /// The host port of the API.
+    pub api_port: Option<u16>,
+    /// The host port of SSH.
+    pub ssh_port: Option<u16>,
+    /// The monitor's socket.
+    pub monitor: PathBuf,
+}
+
+/// A cluster as its API tells.
+#[derive(Debug, Serialize)]
+pub struct Cluster {
+    /// Where the API is.
+    pub server: String,
+    /// Whether `/readyz` says ok.
+    pub ready: bool,
+    /// Why not, if not.
+    pub reason: Option<String>,
+    /// Its nodes.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// A node.
+#[derive(Debug, Serialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// The k3s that runs on it.
+    pub version: String,
+    /// Its address in the guest's network.
+    pub address: Option<String>,
+}
+
+/// Observes the machine of a project.
+///
+/// # Errors
+///
+/// When its record or config is damaged. That QEMU or the API does not answer is a status, not an error.
+pub async fn status(project: &Project) -> Result<Status, MachineError> {
+    let (condition, record, process) = match State::observe(project)? {
+        State::Absent => (Condition::Absent, None, None),
+        State::Stopped(record) => (Condition::Stopped, Some(record), None),
+        State::Running(record, process) => (Condition::Running, Some(record), Some(process)),
+    };
+    let mut machine = record
+        .as_ref()
+        .map(|record| describe(project, record))
+        .transpose()?;
+    let mut running = None;
+    let mut cluster = None;
+    if let (Some(record), Some(process)) = (&record, process) {
+        let (observed, seen) = tokio::join!(observe(project, &process), ask_cluster(record));
+        if let (Some(machine), Some((cpus, memory))) = (&mut machine, observed.1) {
+            (machine.cpus, machine.memory) = (cpus, memory);
+        }
+        running = Some(observed.0);
+        cluster = Some(seen);
+    }
+    let runs = running.as_ref().is_some_and(|it| it.run_state == "running");
+    let ready = cluster
+        .as_ref()
+        .is_some_and(|it| it.ready && it.nodes.iter().any(|node| node.ready));
+    Ok(Status {
+        schema: SCHEMA,
+        state: condition,
+        healthy: runs && ready,
+        project: project.root().to_owned(),
+        machine,
+        process: running,
+        cluster,
+    })
+}
+
+fn describe(project: &Project, record: &Record) -> Result<Described, MachineError> {
+    let spec = Spec::resolve(&Config::load(&project.config())?, project)?;
+    Ok(Described {
+        name: record.name.clone(),
+        uuid: record.uuid.clone(),
+        image: record.image.source.clone(),
+        k3s: record.release.version.clone(),
+        firmware: record.firmware.clone(),
+        provisioned: record.provisioned,
+        cpus: spec.cpus.into(),
+        memory: spec.memory.as_bytes(),
+        disk: record.disk.as_bytes(),
+        disk_used: image::disk_use(&project.disk())
+            .map(crate::base::Size::as_bytes)
+            .unwrap_or_default(),
+        kubeconfig: record.kubeconfig.clone(),
+        disk_path: project.disk(),
+        image_path: record.image.path.clone(),
+        console_log: project.console_log(),
+    })
+}
+
+/// What QEMU says of itself, and the guest's CPUs and memory.
+async fn observe(project: &Project, process: &Process) -> (Running, Option<(u64, u64)>) {
+    let mut running = Running {
+        pid: process.pid(),
+        run_state: "unresponsive".to_owned(),
+        accelerator: None,
+        uptime: process.uptime().map(|uptime| uptime.as_secs()),
+        api_port: None,
+        ssh_port: None,
+        monitor: project.monitor_socket(),
+    };
+    match ask_qemu(project, &mut running).await {
+        Ok(resources) => (running, Some(resources)),
+        Err(error) => {
+            tracing::debug!(%error, "QEMU does not tell");
+            (running, None)
+        }
+    }
+}
+
+async fn ask_qemu(project: &Project, running: &mut Running) -> Result<(u64, u64), MonitorError> {
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let state = monitor.execute(qmp::query_status {}).await?.status;
+    running.run_state = serde_json::to_value(state)
+        .ok()
+        .and_then(|it| it.as_str().map(str::to_owned))
+        .unwrap_or_default();
+    running.accelerator = Some(if monitor.execute(qmp::query_kvm {}).await?.enabled {
+        "kvm"
+    } else {
+        "tcg"
+    });
+    let usernet = monitor.human("info usernet").await?;
+    running.api_port = forwarded_port(&usernet, 6443);
+    running.ssh_port = forwarded_port(&usernet, 22);
+    let cpus = monitor.execute(qmp::query_cpus_fast {}).await?.len();
+    let memory = monitor
+        .execute(qmp::query_memory_size_summary {})
+        .await?
+        .base_memory;
+    Ok((u64::try_from(cpus).unwrap_or_default(), memory))
+}
+
+async fn ask_cluster(record: &Record) -> Cluster {
+    let server = format!("https://127.0.0.1:{}", record.api_port);
+    let asked = async {
+        let api: Api = ready::client_of(&record.kubeconfig)?;
+        api.ready().await?;
+        Ok::<Vec<Node>, MachineError>(api.nodes().await?)
+    };
+    let answer = match tokio::time::timeout(API, asked).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", API.as_secs())),
+    };
+    match answer {
+        Ok(nodes) => Cluster {
+            server,
+            ready: true,
+            reason: None,
+            nodes: nodes.into_iter().map(NodeStatus::from).collect(),
+        },
+        Err(reason) => Cluster {
+            server,
+            ready: false,
+            reason: Some(reason),
+            nodes: Vec::new(),
+        },
+    }
+}
+
+impl From<Node> for NodeStatus {
+    fn from(node: Node) -> Self {
+        Self {
+            name: node.name,
+            ready: node.ready,
+            version: node.version,
+            address: node.address,
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `stop`: k3s down, power button, a deadline, then the plug.
+
+use std::time::Duration;
+
+use qapi::qmp;
+
+use super::{Machine, MachineError, State, state};
+use crate::{
+    base::files,
+    project::Project,
+    qemu::{Monitor, MonitorError, Process},
+};
+
+/// How long an orderly end may take unless the user says otherwise: systemd gives a unit 90 s.
+const ORDERLY: Duration = Duration::from_secs(120);
+/// How long QEMU may take to end after `quit`: it flushes its disks.
+const QUIT: Duration = Duration::from_secs(10);
+
+/// How a machine came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// There was nothing to end.
+    AlreadyStopped,
+    /// The guest powered itself off.
+    Orderly,
+    /// The plug was pulled, because it was asked for or the guest did not end in time.
+    Pulled,
+}
+
+/// Stops the machine, by force at once or after the deadline.
+///
+/// # Errors
+///
+/// [`MachineError::Absent`] when there is none; else when QEMU cannot be ended at all.
+pub async fn stop(
+    machine: &Machine,
+    force: bool,
+    within: Option<Duration>,
+) -> Result<Ending, MachineError> {
+    let process = match machine.state()? {
+        State::Absent => return Err(MachineError::Absent(machine.project.root().to_owned())),
+        State::Stopped(_) => {
+            clear(&machine.project)?;
+            return Ok(Ending::AlreadyStopped);
+        }
+        State::Running(_, process) => process,
+    };
+    let orderly = !force && shut_down(&machine.project, &process, within.unwrap_or(ORDERLY)).await;
+    end(&machine.project, &process).await?;
+    Ok(if orderly {
+        Ending::Orderly
+    } else {
+        Ending::Pulled
+    })
+}
+
+/// Whether the guest ended by itself within the time.
+async fn shut_down(project: &Project, process: &Process, within: Duration) -> bool {
+    let orderly = async {
+        if let Err(error) = k3s_down(project).await {
+            tracing::debug!(%error, "k3s could not be stopped beforehand; the guest's shutdown does it");
+        }
+        tracing::info!("powering the guest off");
+        if let Err(error) = press_power_button(project).await {
+            tracing::warn!(%error, "the power button does not work");
+            return false;
+        }
+        process.ended_within(within).await
+    };
+    let ended = tokio::time::timeout(within, orderly).await.unwrap_or(false);
+    if !ended {
+        tracing::warn!(
+            "the guest did not power itself off within {}",
+            humantime::format_duration(within)
+        );
+    }
+    ended
+}
+
+/// A cut in the middle of a write can hurt k3s's datastore, so k3s goes first.
+async fn k3s_down(project: &Project) -> Result<(), MachineError> {
+    let ssh = state::connect(project).await?;
+    tracing::info!("stopping k3s");
+    ssh.output("systemctl stop k3s.service").await?;
+    ssh.close().await;
+    Ok(())
+}
+
+async fn press_power_button(project: &Project) -> Result<(), MonitorError> {
+    Monitor::connect(&project.monitor_socket())
+        .await?
+        .execute(qmp::system_powerdown {})
+        .await
+        .map(drop)
+}
+
+/// Ends QEMU: `quit` over the monitor, and a kill through the pidfd where that does not help. Clears what it leaves.
+///
+/// # Errors
+///
+/// When the process cannot be ended.
+pub async fn end(project: &Project, process: &Process) -> Result<(), MachineError> {
+    if process.is_alive() {
+        let quit = async {
+            Monitor::connect(&project.monitor_socket())
+                .await?
+                .execute(qmp::quit {})
+                .await
+        };
+        // A broken connection after `quit` is QEMU's end, not a failure.
+        if let Err(error) = quit.await {
+            tracing::debug!(%error, "after quit");
+        }
+        if !process.ended_within(QUIT).await {
+            tracing::warn!("QEMU does not answer; killing process {}", process.pid());
+            process.kill().await?;
+        }
+    }
+    clear(project)
+}
+
+/// Removes what a QEMU that ended leaves: the socket always, the pidfile when it was killed.
+fn clear(project: &Project) -> Result<(), MachineError> {
+    files::remove_if_exists(&project.monitor_socket())?;
+    let _ = std::fs::remove_dir(project.runtime());
+    if Process::holder(&project.pidfile())?.is_none() {
+        files::remove_if_exists(&project.pidfile())?;
+    }
+    Ok(())
+}

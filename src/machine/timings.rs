@@ -1,0 +1,73 @@
+//! Where the time of a setup or start went, phase by phase.
+
+use std::time::{Duration, Instant};
+
+/// The phases so far. Those that wait for the guest or for k3s are told from the program's own.
+#[derive(Debug)]
+pub struct Timings {
+    began: Instant,
+    last: Instant,
+    phases: Vec<Phase>,
+}
+
+/// One phase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phase {
+    /// What was done.
+    pub name: &'static str,
+    /// How long it took.
+    pub took: Duration,
+    /// Whose time it was.
+    pub whose: Whose,
+}
+
+/// Whose time a phase is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The program's own work.
+    Own,
+    /// Waiting for the network.
+    Network,
+    /// Waiting for the guest to boot or k3s to become ready.
+    Guest,
+}
+
+impl Timings {
+    /// The clock runs.
+    pub fn start() -> Self {
+        let now = Instant::now();
+        Self {
+            began: now,
+            last: now,
+            phases: Vec::new(),
+        }
+    }
+
+    /// The phase `name` is over; what has passed since the one before was its time.
+    pub fn end_of(&mut self, name: &'static str, whose: Whose) {
+        let now = Instant::now();
+        let took = now - self.last;
+        tracing::debug!(phase = name, ?took, "done");
+        self.phases.push(Phase { name, took, whose });
+        self.last = now;
+    }
+
+    /// The phases in their order.
+    pub fn phases(&self) -> &[Phase] {
+        &self.phases
+    }
+
+    /// From the start to now.
+    pub fn total(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// What was not spent on the network or in the guest.
+    pub fn own(&self) -> Duration {
+        self.phases
+            .iter()
+            .filter(|phase| phase.whose == Whose::Own)
+            .map(|phase| phase.took)
+            .sum()
+    }
+}
