@@ -154,6 +154,9 @@ pub(super) fn of_kvm(kvm: &Kvm) -> Vec<String> {
 }
 
 fn of_image(error: &ImageError) -> Vec<String> {
+    if let ImageError::File(_) = error {
+        return Vec::new();
+    }
     if error.is_not_found() {
         return vec!["check the address and the version; a fresh k3s release takes a while until its files are there".to_owned()];
     }

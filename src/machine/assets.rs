@@ -34,7 +34,7 @@ const DATA: u32 = 0o444;
 /// The cache's folder for releases.
 const BUCKET: &str = "k3s";
 
-/// Fetches what is missing, image and release side by side. A machine that was begun keeps its release.
+/// Fetches what is missing, image and release side by side. A machine that was begun keeps what it was begun with.
 ///
 /// # Errors
 ///
@@ -47,10 +47,13 @@ pub async fn ensure(
 ) -> Result<Assets, MachineError> {
     let cache = Cache::new(root.to_owned());
     let image = async {
-        let image = cache
-            .ensure_image(&spec.image_source, spec.image_sha256, progress)
-            .await?;
-        Ok::<_, MachineError>(image)
+        match unfinished.and_then(|record| cache.find_image(record.image.digest)) {
+            Some(image) => Ok(image),
+            None => cache
+                .ensure_image(&spec.image_source, spec.image_sha256, progress)
+                .await
+                .map_err(MachineError::from),
+        }
     };
     let release = async {
         let version = match unfinished {

@@ -2,7 +2,6 @@
 //! the monitor's verdict and a deadline.
 
 use std::{
-    fs,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -12,7 +11,7 @@ use qapi::qmp;
 use super::{Machine, MachineError, Spec, Timings, host::Host, make, timings::Whose};
 use crate::{
     base::files,
-    guest::{Report, Stage, StageLog},
+    guest::{Console, Report, Stage, StageLog},
     project::{Project, Record, config::AccelChoice},
     qemu::{Accelerator, Launch, Monitor, Process, command_line::Attachment, kvm::Kvm},
 };
@@ -84,6 +83,9 @@ pub async fn boot(
     timings: &mut Timings,
 ) -> Result<(Process, Limits), MachineError> {
     let accelerator = host.accelerator(spec.accel).await?;
+    if let (Accelerator::Tcg, AccelChoice::Auto) = (accelerator, spec.accel) {
+        super::host::warn_of_emulation(host.kvm().await);
+    }
     match launch_and_watch(machine, host, spec, record, accelerator, timings).await {
         Err(Failure::NotRunning(reason)) => {
             let kvm = Kvm::Broken(reason);
@@ -186,6 +188,7 @@ fn plan(
         name: record.name.clone(),
         uuid: record.uuid.clone(),
         accelerator,
+        version: host.version,
         cpus: spec.cpus,
         memory: spec.memory,
         uefi: (record.firmware == "uefi")
@@ -256,7 +259,7 @@ struct Watch<'a> {
     stages: StageLog,
     last_stage: String,
     exits: usize,
-    console_size: u64,
+    console: Console,
     last_sign: Instant,
     any_sign: bool,
 }
@@ -269,7 +272,7 @@ impl<'a> Watch<'a> {
             stages: StageLog::new(project.stages_log()),
             last_stage: "none".to_owned(),
             exits: 0,
-            console_size: 0,
+            console: Console::new(project.console_log()),
             last_sign: Instant::now(),
             any_sign: false,
         }
@@ -315,12 +318,13 @@ impl<'a> Watch<'a> {
     }
 
     async fn look_at_qemu(&mut self, accelerator: Accelerator) -> Result<(), Failure> {
-        let size = fs::metadata(self.project.console_log())
-            .map(|it| it.len())
-            .unwrap_or_default();
-        if size > self.console_size {
-            self.console_size = size;
+        if self.console.poll()? {
             self.sign_of_life();
+        }
+        if self.console.panicked() {
+            return Err(self
+                .failed("the guest's kernel panicked", self.project.console_log())
+                .into());
         }
         // A monitor that does not answer once is no verdict; a dead process is seen elsewhere.
         let Ok(mut monitor) = Monitor::connect(&self.project.monitor_socket()).await else {

@@ -51,7 +51,7 @@ impl Host {
             .await
     }
 
-    /// The accelerator for a choice. Falling back to emulation is said aloud.
+    /// The accelerator for a choice.
     ///
     /// # Errors
     ///
@@ -62,10 +62,7 @@ impl Host {
             AccelChoice::Auto | AccelChoice::Kvm => match self.kvm().await {
                 Kvm::Works => Ok(Accelerator::Kvm),
                 broken if choice == AccelChoice::Kvm => Err(MachineError::Kvm(broken.clone())),
-                broken => {
-                    warn_of_emulation(broken);
-                    Ok(Accelerator::Tcg)
-                }
+                _ => Ok(Accelerator::Tcg),
             },
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Accelerator, firmware::Uefi};
+use super::{Accelerator, Version, firmware::Uefi};
 use crate::base::{Name, Size};
 
 /// The virtio-serial port on which the guest reports its stages; the guest finds it by this name.
@@ -25,6 +25,8 @@ pub struct Launch {
     pub uuid: String,
     /// How instructions are run.
     pub accelerator: Accelerator,
+    /// The QEMU that will run.
+    pub version: Version,
     /// Virtual CPUs.
     pub cpus: u8,
     /// The guest's memory.
@@ -74,9 +76,10 @@ impl Launch {
     fn machine_args(&self) -> Vec<OsString> {
         let mut args = words(&["-nodefaults", "-no-user-config", "-machine", "q35"]);
         args.extend(match self.accelerator {
-            Accelerator::Kvm => words(&["-enable-kvm", "-cpu", "host"]),
-            Accelerator::Tcg => words(&["-accel", "tcg,thread=multi", "-cpu", "max"]),
+            Accelerator::Kvm => words(&["-enable-kvm"]),
+            Accelerator::Tcg => words(&["-accel", "tcg,thread=multi"]),
         });
+        args.extend(words(&["-cpu", self.accelerator.cpu(self.version)]));
         args.extend(words(&[
             "-smp",
             &self.cpus.to_string(),
@@ -210,6 +213,7 @@ pub(crate) mod tests {
             name: "k3s-shop-1a2b3c".parse().expect("sound"),
             uuid: "11111111-2222-4333-8444-555555555555".into(),
             accelerator: Accelerator::Kvm,
+            version: Version { major: 7, minor: 2 },
             cpus: 2,
             memory: Size::gib(4),
             uefi: None,

@@ -52,7 +52,11 @@ pub fn user_data(identity: &Identity) -> String {
         "package_upgrade": false,
         "growpart": { "mode": "auto", "devices": ["/"] },
         "resize_rootfs": true,
-        // What a node does not need at all is not run: the later stages compete with k3s for the processor.
+        // What a node does not need is not run: it would only compete with k3s for the processor.
+        "cloud_init_modules": [
+            "seed_random", "bootcmd", "growpart", "resizefs", "set_hostname", "update_hostname", "update_etc_hosts",
+            "users-groups", "ssh",
+        ],
         "cloud_config_modules": [],
         "cloud_final_modules": [],
     });

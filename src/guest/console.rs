@@ -1,0 +1,94 @@
+//! The guest's serial console, which QEMU keeps in a file: a sign of life, and the last words of a kernel.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::PathBuf,
+};
+
+use crate::base::FileError;
+
+/// What Linux prints last (kernel/panic.c).
+const PANIC: &[u8] = b"Kernel panic - not syncing";
+/// More at once is skipped; a panic ends the output, so its words are near the end.
+const MOST_AT_ONCE: u64 = 1 << 20;
+
+/// The console's log, followed as it grows.
+#[derive(Debug)]
+pub struct Console {
+    path: PathBuf,
+    offset: u64,
+    /// The end of what was seen, in which a half of the words may stand.
+    seen: Vec<u8>,
+    panicked: bool,
+}
+
+impl Console {
+    /// From the file's beginning.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            offset: 0,
+            seen: Vec::new(),
+            panicked: false,
+        }
+    }
+
+    /// Whether the guest has printed anything since the last call.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub fn poll(&mut self) -> Result<bool, FileError> {
+        let read = |path: &PathBuf, offset: u64| {
+            let mut file = File::open(path)?;
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(
+                offset.max(length.saturating_sub(MOST_AT_ONCE)),
+            ))?;
+            let mut bytes = Vec::new();
+            file.take(MOST_AT_ONCE).read_to_end(&mut bytes)?;
+            Ok((bytes, length))
+        };
+        let (bytes, length) =
+            read(&self.path, self.offset).map_err(FileError::on("read", &self.path))?;
+        self.offset = length.max(self.offset);
+        self.seen.extend_from_slice(&bytes);
+        self.panicked |= self.seen.windows(PANIC.len()).any(|window| window == PANIC);
+        self.seen
+            .drain(..self.seen.len().saturating_sub(PANIC.len()));
+        Ok(!bytes.is_empty())
+    }
+
+    /// Whether the guest's kernel has printed its last.
+    pub fn panicked(&self) -> bool {
+        self.panicked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::OpenOptions, io::Write};
+
+    use super::*;
+
+    #[test]
+    fn a_panic_is_seen_even_in_two_halves() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("console.log");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .expect("created");
+        let mut console = Console::new(path);
+        assert!(!console.poll().expect("read"));
+        file.write_all(b"[ 1.0] all is well\n[ 2.0] Kernel panic - not")
+            .expect("written");
+        assert!(console.poll().expect("read") && !console.panicked());
+        file.write_all(b" syncing: Fatal exception\n")
+            .expect("written");
+        assert!(console.poll().expect("read") && console.panicked());
+        assert!(!console.poll().expect("read"));
+    }
+}

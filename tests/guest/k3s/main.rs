@@ -1,0 +1,88 @@
+//! A stand-in for the `k3s` binary, for guests that cannot download the real one.
+//!
+//! It has k3s's surroundings and none of its insides: the same command line, configuration file, unit behaviour
+//! (`Type=notify`, exit 0 on SIGTERM), files, certificates and the few API resources that `kubectl` needs to show a node
+//! and to keep a config map. What it serves can be told from the real thing only by `(stand-in)` in `k3s --version`.
+//!
+//! Whoever serves it as a release appends lines to the ELF file (see [`trailer`]); the last one is its version:
+//!
+//! ```text
+//! k3s-stand-in-crashes=2
+//! k3s-stand-in-version=v1.33.5+k3s1
+//! ```
+
+mod api;
+mod certs;
+mod config;
+mod kubeconfig;
+mod kubectl;
+mod objects;
+mod protobuf;
+mod server;
+mod state;
+mod tls;
+mod trailer;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// Lightweight Kubernetes (a stand-in for tests).
+#[derive(Parser)]
+#[command(name = "k3s", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the management server.
+    Server(config::ServerArgs),
+    /// Run kubectl.
+    Kubectl(kubectl::KubectlArgs),
+}
+
+/// Like a multi-call binary: a link named `kubectl` is the subcommand of that name.
+fn command_line() -> Vec<std::ffi::OsString> {
+    let mut args: Vec<_> = std::env::args_os().collect();
+    let called_kubectl = args
+        .first()
+        .map(std::path::Path::new)
+        .and_then(|path| path.file_name())
+        .is_some_and(|name| name == "kubectl");
+    if called_kubectl {
+        args.insert(1, "kubectl".into());
+    }
+    args
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let version = format!(
+        "version {} (stand-in)\ngo version go1.24.6",
+        trailer::version()
+    );
+    let matches = Cli::command()
+        .version(&*version.leak())
+        .get_matches_from(command_line());
+    match Cli::from_arg_matches(&matches)
+        .unwrap_or_else(|error| error.exit())
+        .command
+    {
+        Command::Server(args) => server::run(&args).await.unwrap_or_else(|error| {
+            log("fatal", &error.to_string());
+            ExitCode::FAILURE
+        }),
+        Command::Kubectl(args) => kubectl::run(args).await,
+    }
+}
+
+/// Any failure ends the program with its text, which is all that a log line needs.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// One line as k3s (logrus) writes it to the journal.
+#[expect(clippy::print_stderr, reason = "a test program: stderr is its log")]
+fn log(level: &str, message: &str) {
+    eprintln!("time=\"{}\" level={level} msg={message:?}", state::now());
+}
