@@ -65,7 +65,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make the machine, boot it and install k3s, until the node is Ready
-    Setup(setup::Args),
+    Setup(Box<setup::Args>),
     /// Boot the stopped machine, until the node is Ready
     Start(start::Args),
     /// Stop k3s and power the machine off

@@ -36,16 +36,18 @@ impl Tool {
     }
 
     /// The command of the first program of that name on the `PATH` that is not `this` program under another name; for
-    /// kubectl, without one, the `k3s` binary.
-    pub fn command(self, this: &Path, k3s: Option<&Path>) -> Option<Command> {
+    /// kubectl, without one, the `k3s` binary, which unpacks itself into `k3s_data` at its first run.
+    pub fn command(self, this: &Path, k3s: &Path, k3s_data: &Path) -> Option<Command> {
         let path = env::var_os("PATH").unwrap_or_default();
         if let Some(program) = first_other(self.name(), env::split_paths(&path), this) {
             return Some(Command::new(program));
         }
-        let k3s = k3s.filter(|k3s| self == Self::Kubectl && k3s.is_file())?;
-        let mut command = Command::new(k3s);
-        command.arg("kubectl");
-        Some(command)
+        let stands_in = self == Self::Kubectl && k3s.is_file();
+        stands_in.then(|| {
+            let mut command = Command::new(k3s);
+            command.arg("kubectl").env("K3S_DATA_DIR", k3s_data);
+            command
+        })
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
         files::{self, PRIVATE},
     },
     cluster::{Api, ApiError, Kubeconfig},
+    guest::Ssh,
     project::{Project, Record},
     qemu::Process,
 };
@@ -33,10 +34,12 @@ pub async fn ready(
     limits: Limits,
     timings: &mut Timings,
 ) -> Result<(), MachineError> {
-    let kubeconfig = until(process, limits, "the guest's kubeconfig", async || {
-        fetch(project, record).await
+    let ssh = until(process, limits, "the guest's sshd", async || {
+        state::connect(project).await
     })
     .await?;
+    timings.end_of("sshd answers", Whose::Guest);
+    let kubeconfig = fetch(ssh, record).await?;
     write(&record.kubeconfig, &kubeconfig, &record.name)?;
     timings.end_of("kubeconfig is fetched", Whose::Own);
     let api = client(&record.kubeconfig, &kubeconfig)?;
@@ -82,8 +85,8 @@ async fn until<T>(
     }
 }
 
-async fn fetch(project: &Project, record: &Record) -> Result<Kubeconfig, MachineError> {
-    let ssh = state::connect(project).await?;
+/// k3s has written the file before it says that it started.
+async fn fetch(ssh: Ssh, record: &Record) -> Result<Kubeconfig, MachineError> {
     let yaml = ssh.output(&format!("cat {IN_GUEST}")).await?;
     ssh.close().await;
     let unusable = |source| MachineError::Kubeconfig {

@@ -28,7 +28,7 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
     }
     let context = Context::new(&cli.global)?;
     match cli.command {
-        Command::Setup(args) => setup::run(args, context, output).await,
+        Command::Setup(args) => setup::run(*args, context, output).await,
         Command::Start(args) => start::run(args, context, output).await,
         Command::Stop(args) => stop::run(&args, context, output).await,
         Command::Status(args) => status::run(&args, cli.global.verbose, &context, output).await,

@@ -52,7 +52,11 @@ pub(super) fn run(tool: Tool, args: &Args, context: &Context) -> Result<ExitCode
         .hint("a setup that came to its end writes it: k3s-vm setup"));
     }
     let this = std::env::current_exe().unwrap_or_default();
-    match tool.command(&this, Some(&record.release.binary)) {
+    match tool.command(
+        &this,
+        &record.release.binary,
+        &context.cache.join("k3s-data"),
+    ) {
         Some(command) => {
             let error = exec(command, &args.arguments, &record.kubeconfig);
             Err(CommandError::new(format!("cannot run {}", tool.name())).because(&error))
