@@ -16,10 +16,13 @@ for unit in k3s.service k3s-vm-booted.service k3s-vm-pods.service k3s-vm-provisi
     install -D -m 0644 "$seed/$unit" "/etc/systemd/system/$unit"
 done
 
-# What a node does not use and what would change it behind the developer's back.
+# What a node does not use, what would change it behind the developer's back, and root's own systemd, which every first
+# login would wait for.
 systemctl mask --quiet --now --no-block \
     apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd-news.timer man-db.timer \
-    e2scrub_all.timer fwupd-refresh.timer snapd.service snapd.socket snapd.seeded.service multipathd.service \
-    multipathd.socket ua-timer.timer update-notifier-download.timer update-notifier-motd.timer || true
+    e2scrub_all.timer e2scrub_reap.service grub-common.service fwupd-refresh.timer \
+    snapd.service snapd.socket snapd.seeded.service multipathd.service multipathd.socket \
+    ua-timer.timer update-notifier-download.timer update-notifier-motd.timer \
+    user@0.service || true
 systemctl daemon-reload
 systemctl start --no-block k3s-vm-provision.service

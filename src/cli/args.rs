@@ -34,6 +34,7 @@ pub struct Cli {
 
 /// What holds for every verb.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of every verb")]
 pub struct Global {
     /// Work on the project of DIR instead of the current directory's
     #[arg(short = 'C', value_name = "DIR", global = true)]

@@ -1,6 +1,6 @@
 //! The Kubernetes API, as far as readiness and the node list need it. The cluster's CA is verified; there is no switch.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::{Certificate, Client, Identity, StatusCode};
 use serde::Deserialize;
@@ -48,8 +48,8 @@ pub struct Node {
     pub name: String,
     /// Whether its `Ready` condition is true.
     pub ready: bool,
-    /// When that last changed, in RFC 3339, by the guest's clock.
-    pub since: Option<String>,
+    /// When the kubelet last said so, by the guest's clock; the API keeps an old word through a reboot.
+    pub heard: Option<SystemTime>,
     /// The kubelet's version, which is k3s's.
     pub version: String,
     /// Its address in the guest's network.
@@ -87,7 +87,7 @@ struct Condition {
     #[serde(rename = "type")]
     kind: String,
     status: String,
-    last_transition_time: Option<String>,
+    last_heartbeat_time: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -210,7 +210,9 @@ impl From<NodeObject> for Node {
             ready: ready
                 .as_ref()
                 .is_some_and(|condition| condition.status == "True"),
-            since: ready.and_then(|condition| condition.last_transition_time),
+            heard: ready.and_then(|condition| {
+                humantime::parse_rfc3339(&condition.last_heartbeat_time?).ok()
+            }),
             version: node_info.kubelet_version,
             address: addresses
                 .into_iter()

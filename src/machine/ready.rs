@@ -3,7 +3,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use super::{MachineError, Timings, boot::Limits, state, timings::Whose};
@@ -19,6 +19,8 @@ use crate::{
 };
 
 const POLL: Duration = Duration::from_millis(100);
+/// The guest's clock starts from the host's, to the second.
+const CLOCK_SKEW: Duration = Duration::from_secs(2);
 /// Where k3s writes the administrator's kubeconfig (its documentation, "Cluster Access").
 const IN_GUEST: &str = "/etc/rancher/k3s/k3s.yaml";
 
@@ -46,8 +48,9 @@ pub async fn ready(
     until(process, limits, "the API", async || Ok(api.ready().await?)).await?;
     tracing::info!("API is ready");
     timings.end_of("API becomes ready", Whose::Guest);
+    let booted = SystemTime::now() - process.uptime().unwrap_or_default();
     until(process, limits, "the node", async || {
-        node_ready(&api, &record.name).await
+        node_ready(&api, &record.name, booted).await
     })
     .await?;
     tracing::info!("node {} is Ready", record.name);
@@ -99,12 +102,17 @@ async fn fetch(ssh: Ssh, record: &Record) -> Result<Kubeconfig, MachineError> {
         .map_err(unusable)
 }
 
-async fn node_ready(api: &Api, name: &Name) -> Result<(), MachineError> {
+/// What the node said before this boot does not count: the API remembers it as Ready until it misses its heartbeats.
+async fn node_ready(api: &Api, name: &Name, booted: SystemTime) -> Result<(), MachineError> {
     let nodes = api.nodes().await?;
-    match nodes.iter().find(|node| node.name == name.as_str()) {
-        Some(node) if node.ready => Ok(()),
-        Some(_) => Err(MachineError::NotYet("it is NotReady")),
+    let node = nodes.iter().find(|node| node.name == name.as_str());
+    match node {
         None => Err(MachineError::NotYet("it has not registered")),
+        Some(node) if !node.ready => Err(MachineError::NotYet("it is NotReady")),
+        Some(node) if node.heard.is_some_and(|heard| heard + CLOCK_SKEW < booted) => Err(
+            MachineError::NotYet("it has not been heard of since the boot"),
+        ),
+        Some(_) => Ok(()),
     }
 }
 

@@ -48,6 +48,7 @@ pub async fn setup(
     let mut timings = Timings::start();
     let config = flags.over(Config::load(&machine.project.config())?);
     let spec = Spec::resolve(&config, &machine.project)?;
+    let config = spec.completed(config);
     let host = Host::look(&machine.cache)?;
     let state = machine.state()?;
     if let State::Stopped(record) | State::Running(record, _) = &state {

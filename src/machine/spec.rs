@@ -101,6 +101,16 @@ impl Spec {
         Ok(spec)
     }
 
+    /// The config with the sizes that were decided, for a person to see and to change.
+    pub fn completed(&self, config: Config) -> Config {
+        Config {
+            cpus: Some(self.cpus),
+            memory: Some(self.memory),
+            disk: Some(self.disk),
+            ..config
+        }
+    }
+
     /// Whether the machine of `record` is what is wished for, as far as a machine cannot change.
     ///
     /// # Errors

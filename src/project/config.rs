@@ -156,12 +156,18 @@ pub enum ConfigError {
 
 const HEADER: &str = "\
 # The machine of this project, for k3s-vm. Edit it, or let the flags of `k3s-vm setup` do so.
-# What is not set here is decided by k3s-vm: 2 CPUs, 4GiB of memory, a disk of 20GiB.
+# cpus, memory, accel, api_port, kubeconfig and timeout hold from the next start on; the others
+# are for a machine that is made anew (k3s-vm reset && k3s-vm setup).
 #
-# cpus = 2                  # memory = \"4GiB\"          # disk = \"20GiB\"
-# image = \"ubuntu-26.04\"    # k3s_version = \"stable\"   # api_port = 6443
-# accel = \"auto\"            # firmware = \"auto\"        # kubeconfig = \".kube/config\"
-# timeout = \"5m\"            # k3s_mirror = \"https://...\" # image_sha256 = \"...\"
+# image = \"ubuntu-26.04\"   # or ubuntu-24.04, ubuntu-22.04, debian-13, debian-12, a path, a URL
+# image_sha256 = \"...\"     # what the image must come to
+# k3s_version = \"stable\"   # or like \"v1.33.5+k3s1\"
+# k3s_mirror = \"https://github.com/k3s-io/k3s/releases/download\"
+# api_port = 6443           # left out: 6443 or a free one
+# accel = \"auto\"           # or \"kvm\", \"tcg\"
+# firmware = \"auto\"        # or \"bios\", \"uefi\"
+# kubeconfig = \".kube/config\"
+# timeout = \"5m\"
 
 ";
 
@@ -230,6 +236,15 @@ impl Config {
         let mut document: DocumentMut = text
             .parse()
             .map_err(|error: toml_edit::TomlError| error.to_string())?;
+        // Of a file without a key, all comments would come behind the first one.
+        let header = if document.is_empty() {
+            document.trailing().as_str().map(str::to_owned)
+        } else {
+            None
+        };
+        if header.is_some() {
+            document.set_trailing("");
+        }
         for (key, value) in self.values() {
             match value {
                 Some(mut value) => {
@@ -244,7 +259,7 @@ impl Config {
                 None => {}
             }
         }
-        Ok(document.to_string())
+        Ok(header.unwrap_or_default() + &document.to_string())
     }
 
     fn values(&self) -> [(&'static str, Option<Value>); 12] {
@@ -326,6 +341,18 @@ mod tests {
         assert_eq!(
             after,
             "# mine\nmemory = \"8GiB\" # enough?\ncpus = 2\naccel = \"tcg\"\n"
+        );
+    }
+
+    #[test]
+    fn a_new_file_begins_with_its_comments() {
+        let config = Config {
+            cpus: Some(2),
+            ..Config::default()
+        };
+        assert_eq!(
+            config.merged_into(HEADER).expect("merged"),
+            format!("{HEADER}cpus = 2\n")
         );
     }
 

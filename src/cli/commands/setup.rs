@@ -22,8 +22,10 @@ use crate::{
     k3s-vm setup --image debian-13 --k3s-version v1.33.5+k3s1\n  \
     export KUBECONFIG=\"$(k3s-vm setup -q)\"\n\n\
     When it fails:\n  \
-    Run it again; it goes on where it stopped. `k3s-vm doctor` looks at the host, `k3s-vm logs console`\n  \
-    and `k3s-vm logs k3s` at the guest. To begin anew: k3s-vm reset && k3s-vm setup")]
+    Run it again; it goes on where it stopped. `k3s-vm doctor` looks at the host,\n  \
+    `k3s-vm logs console` and `k3s-vm logs k3s` at the guest.\n  \
+    To begin anew: k3s-vm reset && k3s-vm setup")]
+#[command(next_help_heading = "Options")]
 pub struct Args {
     /// Virtual CPUs [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST_CPUS)))]

@@ -15,7 +15,7 @@ use crate::{
     k3s-vm start\n  \
     k3s-vm start --timings\n\n\
     When it fails:\n  \
-    Nothing is lost: run it again. `k3s-vm logs console` shows the guest's boot, `k3s-vm logs qemu` what\n  \
+    Nothing is lost: run it again. `k3s-vm logs console` shows the boot, `k3s-vm logs qemu` what\n  \
     QEMU itself said. When a port is taken, k3s-vm takes another one unless api_port is set.")]
 pub struct Args {
     /// How long the start may take, like 5m [default: 5m with KVM, 30m without]
