@@ -12,6 +12,7 @@ install -D -m 0755 "$seed/stop-pods.sh" "$lib/stop-pods"
 
 install -D -m 0600 "$seed/release.env" "$lib/release.env"
 install -D -m 0600 "$seed/k3s.yaml" /etc/rancher/k3s/config.yaml
+install -D -m 0644 "$seed/sshd.conf" /etc/ssh/sshd_config.d/00-k3s-vm.conf
 for unit in k3s.service k3s-vm-booted.service k3s-vm-pods.service k3s-vm-provision.service; do
     install -D -m 0644 "$seed/$unit" "/etc/systemd/system/$unit"
 done

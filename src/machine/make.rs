@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The files of `firmware/first-boot/`, as the guest finds them on the seed.
-const FIRST_BOOT: [(&str, &str); 8] = [
+const FIRST_BOOT: [(&str, &str); 9] = [
     (
         "first-boot.sh",
         include_str!("../../firmware/first-boot/first-boot.sh"),
@@ -37,6 +37,10 @@ const FIRST_BOOT: [(&str, &str); 8] = [
     (
         "stop-pods.sh",
         include_str!("../../firmware/first-boot/stop-pods.sh"),
+    ),
+    (
+        "sshd.conf",
+        include_str!("../../firmware/first-boot/sshd.conf"),
     ),
     (
         "k3s.service",

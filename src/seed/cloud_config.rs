@@ -43,13 +43,10 @@ pub fn user_data(identity: &Identity) -> String {
     let config: Value = json!({
         "bootcmd": [["sh", "-c", first_boot]],
         "disable_root": false,
-        "ssh_pwauth": false,
         "users": [],
         "ssh_authorized_keys": [identity.authorized_key],
         "ssh_keys": { "ed25519_private": identity.host_key_private, "ed25519_public": identity.host_key_public },
         "manage_etc_hosts": "localhost",
-        "package_update": false,
-        "package_upgrade": false,
         "growpart": { "mode": "auto", "devices": ["/"] },
         "resize_rootfs": true,
         // What a node does not need is not run: it would only compete with k3s for the processor.

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# The test command: all that is needed from a fresh Debian machine with Rust to a verdict.
+#
+# Installs the Debian packages that the tests need, builds a real guest from packages (kept under target/guest), and runs
+# formatting, lints and all tests. The last line counts them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+log=$CARGO_TARGET_DIR/tests.log
+
+say() { printf '\n== %s\n' "$*"; }
+
+install_packages() {
+    local wanted=(qemu-system-x86 qemu-utils ovmf dosfstools util-linux git gcc iproute2 procps)
+    read -ra guest < <(tests/guest/build.sh --packages)
+    command -v kubectl >/dev/null || wanted+=(kubernetes-client)
+    local missing=()
+    for package in "${wanted[@]}" "${guest[@]}"; do
+        dpkg-query --show --showformat '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    local root=()
+    [ "$(id -u)" = 0 ] || root=(sudo)
+    "${root[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install --yes -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+say "packages"
+install_packages
+qemu-system-x86_64 --version | head -n 1
+kubectl version --client 2>/dev/null | head -n 1
+cargo --version
+
+say "formatting and lints"
+cargo fmt --check
+cargo clippy --locked --quiet --all-targets -- --deny warnings
+
+say "build"
+cargo build --locked --quiet --bins --examples
+
+say "the guest's image"
+tests/guest/build.sh "$CARGO_TARGET_DIR/guest"
+
+say "QEMU 10, beside the host's own"
+tests/qemu10.sh "$CARGO_TARGET_DIR/qemu10"
+
+say "tests"
+mkdir -p "$CARGO_TARGET_DIR"
+verdict=0
+cargo test --locked --no-fail-fast --lib --bins --examples 2>&1 | tee "$log" || verdict=$?
+# One at a time, for each tells what it does and guests share the processors.
+options=(--nocapture --test-threads=1)
+[ ! -x "$CARGO_TARGET_DIR/qemu10/bin/qemu-system-x86_64" ] || options+=(--include-ignored)
+cargo test --locked --test it -- "${options[@]}" 2>&1 | tee --append "$log" || verdict=$?
+
+say "in all"
+awk '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
+     END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$log"
+exit "$verdict"
