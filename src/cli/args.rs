@@ -43,7 +43,7 @@ pub struct Global {
     #[arg(short, long, global = true)]
     pub verbose: bool,
     /// Show only warnings, errors and results
-    #[arg(short, long, global = true, conflicts_with_all = ["verbose", "debug"])]
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Show everything, QEMU's command line included
     #[arg(long, global = true, env = "DEBUG", value_parser = clap::builder::FalseyValueParser::new())]

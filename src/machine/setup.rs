@@ -231,6 +231,10 @@ async fn go_on(
             nothing_to_do: true,
         });
     }
+    if !record.provisioned {
+        // Left behind by a setup that died: it is ours to finish or to end.
+        machine.mark_launched();
+    }
     tracing::info!(
         "{} runs already (process {}); waiting until it is ready",
         record.name,

@@ -145,13 +145,19 @@ impl Machine {
         self.launched.store(false, Ordering::Relaxed);
     }
 
-    /// Ends a QEMU that this command started and did not bring to where it should be. Never ends one that ran before.
+    /// Ends a QEMU that this command started and did not bring to where it should be, and clears what it leaves. Never
+    /// ends one that ran before.
     pub async fn abandon(&self) {
-        if self.launched.swap(false, Ordering::Relaxed)
-            && let Ok(Some(process)) = Process::holder(&self.project.pidfile())
-            && let Err(error) = super::stop::end(&self.project, &process).await
-        {
-            tracing::warn!(%error, "QEMU is left running");
+        if !self.launched.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let ended = match Process::holder(&self.project.pidfile()) {
+            Ok(Some(process)) => super::stop::end(&self.project, &process).await,
+            Ok(None) => super::stop::clear(&self.project),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = ended {
+            tracing::warn!(%error, "QEMU may be left running");
         }
     }
 }

@@ -120,7 +120,11 @@ pub async fn end(project: &Project, process: &Process) -> Result<(), MachineErro
 }
 
 /// Removes what a QEMU that ended leaves: the socket always, the pidfile when it was killed.
-fn clear(project: &Project) -> Result<(), MachineError> {
+///
+/// # Errors
+///
+/// When one of them cannot be removed.
+pub fn clear(project: &Project) -> Result<(), MachineError> {
     files::remove_if_exists(&project.monitor_socket())?;
     let _ = std::fs::remove_dir(project.runtime());
     if Process::holder(&project.pidfile())?.is_none() {

@@ -126,13 +126,11 @@ impl Process {
             source,
         })?;
         let process = Self::of_child(&child)?;
-        match process.answering(&mut child, launch, log).await {
-            Ok(()) => Ok(process),
-            Err(error) => {
-                process.kill().await?;
-                Err(error)
-            }
-        }
+        // Whoever is interrupted while it waits must not leave a QEMU that nobody knows of yet.
+        let unknown = KillOnDrop(&process);
+        process.answering(&mut child, launch, log).await?;
+        std::mem::forget(unknown);
+        Ok(process)
     }
 
     fn of_child(child: &Child) -> Result<Self, ProcessError> {
@@ -237,6 +235,25 @@ impl Process {
             pid: pid.as_raw_nonzero().get(),
             source: error.into(),
         }
+    }
+}
+
+/// Ends a process that did not come to be of use.
+struct KillOnDrop<'a>(&'a Process);
+
+impl Drop for KillOnDrop<'_> {
+    fn drop(&mut self) {
+        let _ = pidfd_send_signal(&self.0.pidfd, Signal::KILL);
+        // SIGKILL takes effect within milliseconds; what is checked next should see it.
+        let mut fds = [rustix::event::PollFd::new(
+            &self.0.pidfd,
+            rustix::event::PollFlags::IN,
+        )];
+        let soon = rustix::event::Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        let _ = rustix::event::poll(&mut fds, Some(&soon));
     }
 }
 

@@ -1,0 +1,445 @@
+//! What the program says and how it ends where no guest is needed: help, mistakes, an absent machine, the doctor.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use crate::support::{Ended, TestEnv, ended, mode, names, on_a_terminal};
+
+const VERBS: [&str; 11] = [
+    "setup",
+    "start",
+    "stop",
+    "status",
+    "reset",
+    "kubectl",
+    "k9s",
+    "doctor",
+    "ssh",
+    "logs",
+    "completions",
+];
+
+/// The sequence that begins every colour.
+const ESCAPE: &str = "\x1b[";
+
+#[test]
+fn every_verb_has_help_with_examples_and_a_way_out() {
+    let env = TestEnv::new();
+    let overview = env.ok(&["--help"]).stdout;
+    for verb in VERBS {
+        assert!(overview.contains(&format!("\n  {verb} ")), "{verb}");
+        let help = env.ok(&["help", verb]);
+        for part in [
+            &format!("Usage: k3s-vm {verb}"),
+            "Examples:",
+            "When it fails:",
+        ] {
+            assert!(help.stdout.contains(part), "{verb} lacks {part}");
+        }
+        assert_eq!(help.stderr, "");
+        // All words behind the wrappers are the tool's own, --help too.
+        if !["kubectl", "k9s"].contains(&verb) {
+            assert_eq!(env.ok(&[verb, "--help"]).stdout, help.stdout);
+        }
+    }
+    assert_eq!(env.run(&["kubectl", "--help"]).code, 4);
+    // Without a word, too, help is shown; but nothing was done.
+    let nothing = env.run::<&str>(&[]);
+    assert_eq!((nothing.code, nothing.stdout.as_str()), (2, ""));
+    assert!(nothing.stderr.contains("Usage: k3s-vm"));
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    let env = TestEnv::new();
+    let expected = format!("k3s-vm {}\n", env!("CARGO_PKG_VERSION"));
+    for flag in ["-V", "--version"] {
+        assert_eq!(env.ok(&[flag]).stdout, expected);
+    }
+}
+
+#[test]
+fn completions_know_every_verb_in_three_shells() {
+    let env = TestEnv::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = env.ok(&["completions", shell]).stdout;
+        for verb in VERBS {
+            assert!(script.contains(verb), "{shell} knows {verb}");
+        }
+    }
+    let unknown = env.run(&["completions", "tcsh"]);
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.stderr.contains("bash, zsh, fish"), "{unknown:?}");
+}
+
+#[test]
+fn bash_completes_a_word() {
+    let env = TestEnv::new();
+    let script = "\
+        set -eu
+        source \"$1\"
+        COMP_WORDS=(k3s-vm st) COMP_CWORD=1
+        complete -p k3s-vm >\"$2\"
+        read -ra words <\"$2\"
+        \"${words[-2]}\" k3s-vm st k3s-vm
+        echo \"${COMPREPLY[@]}\"";
+    let file = env.path("completions.bash");
+    fs::write(&file, env.ok(&["completions", "bash"]).stdout).expect("written");
+    let mut bash = env.tool("bash");
+    bash.args(["-c", script, "bash"])
+        .arg(&file)
+        .arg(env.path("completer"));
+    let completed = ended(bash.output().expect("bash runs"));
+    assert_eq!(completed.stdout, "start stop status\n", "{completed:?}");
+}
+
+#[test]
+fn mistakes_are_named_with_what_would_be_right() {
+    let env = TestEnv::new();
+    for (line, says) in [
+        ("setp", &["unrecognized subcommand 'setp'", "'setup'"][..]),
+        ("setup --cpu 2", &["'--cpu'", "'--cpus'"]),
+        ("setup --cpus 0", &["--cpus", "1..=64"]),
+        ("setup --memory lots", &["--memory", "lots"]),
+        ("setup --disk 20GX", &["--disk", "20GX"]),
+        ("setup --api-port 70000", &["--api-port"]),
+        (
+            "setup --accel fast",
+            &["\"fast\" is none of auto, kvm, tcg"],
+        ),
+        (
+            "setup --firmware none",
+            &["\"none\" is none of auto, bios, uefi"],
+        ),
+        ("setup --timeout soon", &["write it like 90s or 5m"]),
+        (
+            "setup --image-sha256 abc --image ubuntu-24.04",
+            &["--image-sha256"],
+        ),
+        (
+            "setup --image ubuntu-23.04",
+            &["ubuntu-26.04, ubuntu-24.04, ubuntu-22.04, debian-13, debian-12"],
+        ),
+        ("logs kernel", &["console, k3s, qemu"]),
+        ("stop --force --timeout 5s", &["cannot be used with"]),
+        ("-q -v status", &["cannot be used with"]),
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let mistake = env.run(&words);
+        assert_eq!((mistake.code, mistake.stdout.as_str()), (2, ""), "{line}");
+        for text in says {
+            assert!(mistake.stderr.contains(text), "{line}: {}", mistake.stderr);
+        }
+    }
+    assert!(names(&env.project).is_empty(), "a mistake changes nothing");
+}
+
+#[test]
+fn choices_that_cannot_be_are_refused_before_anything_is_made() {
+    let env = TestEnv::new();
+    for (line, says) in [
+        ("setup --memory 512MiB", "1GiB is the least"),
+        ("setup --disk 1GiB", "4GiB is the least"),
+        ("setup --k3s-version 1.33", "1.33"),
+        ("setup --k3s-mirror ftp://mirror", "ftp"),
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let refused = env.run(&words);
+        assert_eq!((refused.code, refused.stdout.as_str()), (2, ""), "{line}");
+        assert!(refused.stderr.contains(says), "{line}: {}", refused.stderr);
+    }
+    for name in ["Shop", "-shop", "a.b", &"a".repeat(64)] {
+        let refused = finish(env.command(&["status"]).env("VM_NAME", name));
+        assert_eq!(refused.code, 1);
+        assert!(refused.stderr.contains("VM_NAME: "), "{}", refused.stderr);
+        assert!(refused.stderr.contains("hint: unset VM_NAME"));
+    }
+    assert!(!env.project.join(".k3s-vm/record.json").exists());
+}
+
+#[test]
+fn a_wrong_config_is_named_with_file_line_and_key() {
+    let env = TestEnv::new();
+    let config = env.project.join(".k3s-vm/config");
+    fs::create_dir(env.project.join(".k3s-vm")).expect("created");
+    for (text, line, key) in [
+        ("cpus = 2\nmemry = \"4GiB\"\n", "line 2", "memry"),
+        ("cpus = 200\n", "line 1", "cpus"),
+        ("\n\nmemory = 4\n", "line 3", "memory"),
+        ("accel = \"fast\"\n", "line 1", "accel"),
+        ("cpus = = 2\n", "line 1", "cpus"),
+    ] {
+        fs::write(&config, text).expect("written");
+        let refused = env.run(&["setup"]);
+        assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{text}");
+        for part in [config.to_str().expect("Unicode"), line, key, "hint: mend"] {
+            assert!(refused.stderr.contains(part), "{text}: {}", refused.stderr);
+        }
+        assert_eq!(fs::read_to_string(&config).expect("still there"), text);
+    }
+}
+
+#[test]
+fn verbs_without_a_machine_say_so_and_leave_nothing_behind() {
+    let env = TestEnv::new();
+    for (line, code) in [
+        ("status", 4),
+        ("status --json", 4),
+        ("status --verbose", 4),
+        ("start", 4),
+        ("stop", 4),
+        ("stop --force", 4),
+        ("kubectl get nodes", 4),
+        ("k9s", 4),
+        ("ssh", 4),
+        ("ssh true", 4),
+        ("logs", 4),
+        ("logs k3s", 4),
+        ("logs qemu --follow", 4),
+        ("reset", 0),
+        ("reset --yes", 0),
+        ("doctor", 0),
+        ("completions bash", 0),
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let absent = env.run(&words);
+        assert_eq!(absent.code, code, "{line}: {}", absent.stderr);
+        if code == 4 && !line.starts_with("status") {
+            assert_eq!(absent.stdout, "", "{line}");
+            assert!(absent.stderr.contains("error: there is no machine in "));
+            assert!(absent.stderr.contains("\nhint: make one: k3s-vm setup"));
+        }
+    }
+    assert!(names(&env.project).is_empty());
+    assert!(names(&env.path("home")).is_empty());
+    assert!(names(&env.path("run")).is_empty());
+}
+
+#[test]
+fn status_needs_no_other_program() {
+    let env = TestEnv::new();
+    let json = finish(env.command(&["status", "--json"]).env("PATH", "/nowhere"));
+    assert_eq!((json.code, json.stderr.as_str()), (4, ""));
+    let status: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!(status["schema"], 1);
+    assert_eq!(status["state"], "absent");
+    assert_eq!(status["healthy"], false);
+    assert!(status["machine"].is_null());
+}
+
+#[test]
+fn a_project_is_found_from_below_and_from_elsewhere() {
+    let env = TestEnv::new();
+    let below = env.project.join("web/src");
+    fs::create_dir_all(&below).expect("created");
+    let project_of = |directory: &Path, words: &[&str]| {
+        let told = finish(env.command(words).current_dir(directory));
+        assert_eq!(told.code, 4, "{}", told.stderr);
+        let line = told.stdout.trim_end().to_owned();
+        PathBuf::from(line.split_once("none in ").expect("a project").1)
+    };
+    let real = |path: &Path| fs::canonicalize(path).expect("there");
+    let (project, below) = (real(&env.project), real(&below));
+    assert_eq!(project_of(&below, &["status"]), below, "without a mark");
+    fs::create_dir(project.join(".git")).expect("created");
+    assert_eq!(project_of(&below, &["status"]), project, "a git root");
+    fs::create_dir(project.join("web/.k3s-vm")).expect("created");
+    assert_eq!(project_of(&below, &["status"]), project.join("web"), "ours");
+    let home = env.path("home");
+    for words in [
+        ["-C", "../project", "status"],
+        ["status", "-C", "../project"],
+    ] {
+        assert_eq!(project_of(&home, &words), project);
+    }
+    let nowhere = env.run(&["-C", "nowhere", "status"]);
+    assert_eq!(nowhere.code, 1);
+    assert!(nowhere.stderr.contains("there is no directory nowhere"));
+}
+
+#[test]
+fn the_doctor_sees_what_there_is() {
+    let env = TestEnv::new();
+    let screen = env.ok(&["doctor"]);
+    assert_eq!(screen.stderr, "");
+    for name in [
+        "QEMU",
+        "KVM",
+        "UEFI",
+        "memory",
+        "project",
+        "cache",
+        "port 6443",
+        "kubectl",
+    ] {
+        assert!(screen.stdout.contains(name), "{}", screen.stdout);
+    }
+    let report = doctor_json(&env, "/usr/bin:/bin", 0);
+    let qemu = check(&report, "QEMU");
+    assert_eq!(qemu["result"], "ok");
+    let found = qemu["found"].as_str().expect("a text");
+    assert!(found.ends_with("/qemu-system-x86_64"), "{found}");
+    assert!(qemu.get("fixes").is_none(), "nothing to fix");
+}
+
+#[test]
+fn the_doctor_tells_four_distributions_how_to_get_qemu() {
+    let env = TestEnv::new();
+    let screen = finish(env.command(&["doctor"]).env("PATH", "/nowhere"));
+    assert_eq!((screen.code, screen.stderr.as_str()), (1, ""));
+    let report = doctor_json(&env, "/nowhere", 1);
+    assert_eq!(check(&report, "QEMU")["result"], "missing");
+    assert_eq!(check(&report, "kubectl")["result"], "ok", "k3s stands in");
+    let fixes = check(&report, "QEMU")["fixes"].as_array().expect("a list");
+    assert_eq!(fixes.len(), 4);
+    for (distribution, command, fix) in [
+        ("NixOS", "nix-shell", 0),
+        ("Debian/Ubuntu", "apt-get install", 1),
+        ("Fedora", "dnf install", 2),
+        ("Arch", "pacman -S", 3),
+    ] {
+        let fix = fixes[fix].as_str().expect("a text");
+        assert!(fix.starts_with(&format!("{distribution}: ")) && fix.contains(command));
+        assert!(screen.stdout.contains(fix), "{}", screen.stdout);
+    }
+    let setup = finish(env.command(&["setup"]).env("PATH", "/nowhere"));
+    assert_eq!(setup.code, 1);
+    assert!(
+        setup
+            .stderr
+            .contains("qemu-system-x86_64 is not on the PATH")
+    );
+    assert!(setup.stderr.contains("--install-missing"));
+}
+
+fn doctor_json(env: &TestEnv, path: &str, code: i32) -> serde_json::Value {
+    let json = finish(env.command(&["doctor", "--json"]).env("PATH", path));
+    assert_eq!((json.code, json.stderr.as_str()), (code, ""));
+    let report: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["ok"], code == 0);
+    report
+}
+
+fn check<'a>(report: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
+    let mut checks = report["checks"].as_array().expect("a list").iter();
+    checks
+        .find(|check| check["name"] == name)
+        .unwrap_or_else(|| panic!("{name} is checked"))
+}
+
+#[test]
+fn colours_are_for_terminals_and_for_who_asks() {
+    let env = TestEnv::new();
+    let coloured = |words: &[&str]| env.run(words).stderr.contains(ESCAPE);
+    assert!(!coloured(&["start"]), "a pipe gets none");
+    assert!(coloured(&["--color", "always", "start"]));
+    assert!(!coloured(&["--color", "never", "start"]));
+    assert_eq!(env.run(&["--color", "blue", "start"]).code, 2);
+
+    let shown = |words: &[&str], no_color: &str| {
+        let mut command = env.command(words);
+        command.env("TERM", "xterm").env("NO_COLOR", no_color);
+        let (code, screen) = on_a_terminal(command, "");
+        assert_eq!(code, 4, "{screen}");
+        screen.contains(ESCAPE)
+    };
+    assert!(shown(&["start"], ""), "a terminal gets some");
+    assert!(!shown(&["start"], "1"), "unless NO_COLOR says otherwise");
+    assert!(!shown(&["start", "--color", "never"], ""));
+}
+
+#[test]
+fn reset_asks_on_a_terminal_and_nowhere_else() {
+    let env = TestEnv::new();
+    let config = env.project.join(".k3s-vm/config");
+    fs::create_dir(env.project.join(".k3s-vm")).expect("created");
+    fs::write(&config, "cpus = 3\n").expect("written");
+    let leftover = env.project.join(".k3s-vm/seed.img");
+    fs::write(&leftover, "").expect("written");
+
+    let refused = env.run(&["reset"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (2, ""));
+    assert!(
+        refused
+            .stderr
+            .contains("hint: to go ahead without asking: k3s-vm reset --yes")
+    );
+
+    for answer in ["\n", "n\n", "yep\n"] {
+        let (code, screen) = on_a_terminal(env.command(&["reset"]), answer);
+        assert_eq!(code, 1, "{screen}");
+        assert!(screen.contains("[y/N]") && screen.contains("nothing was changed"));
+        assert!(leftover.exists());
+    }
+    let (code, screen) = on_a_terminal(env.command(&["reset"]), "y\n");
+    assert_eq!(code, 0, "{screen}");
+    assert!(!leftover.exists());
+    assert_eq!(fs::read_to_string(&config).expect("kept"), "cpus = 3\n");
+}
+
+#[test]
+fn quiet_is_quiet_and_debug_is_not() {
+    let env = TestEnv::new();
+    let said = |command: &[&str]| env.ok(command).stderr;
+    assert!(said(&["reset"]).contains("nothing to do"));
+    assert_eq!(said(&["-q", "reset"]), "");
+    assert_eq!(said(&["reset", "--quiet"]), "");
+    let failed = env.run(&["-q", "start"]);
+    assert!(failed.stderr.contains("error: "), "errors are never quiet");
+    for (variable, debug) in [("1", true), ("0", false), ("false", false), ("", false)] {
+        let told = finish(env.command(&["-q", "reset"]).env("DEBUG", variable));
+        assert_eq!(told.code, 0, "DEBUG={variable:?}: {}", told.stderr);
+        assert_eq!(told.stderr.is_empty(), !debug, "DEBUG={variable:?} and -q");
+    }
+}
+
+#[test]
+fn the_log_is_copied_to_a_file_with_times_and_without_colours() {
+    let env = TestEnv::new();
+    let log = env.path("k3s-vm.log");
+    for _ in 0..2 {
+        let told = finish(
+            env.command(&["-q", "--color", "always", "reset"])
+                .env("LOG_FILE", &log),
+        );
+        assert_eq!((told.code, told.stderr.as_str()), (0, ""));
+    }
+    let text = fs::read_to_string(&log).expect("a log");
+    assert_eq!(text.matches("there is no machine in").count(), 2, "{text}");
+    let stamped = text
+        .lines()
+        .all(|line| line.starts_with("20") && line.contains("INFO"));
+    assert!(stamped && !text.contains(ESCAPE), "{text}");
+    assert_eq!(mode(&log), 0o600);
+
+    let nowhere = finish(env.command(&["reset"]).env("LOG_FILE", "/nowhere/log"));
+    assert_eq!(nowhere.code, 1);
+    assert!(
+        nowhere
+            .stderr
+            .contains("cannot write the log file /nowhere/log")
+    );
+    assert!(nowhere.stderr.contains("hint: "));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let env = TestEnv::new();
+    let mut help = env.command(&["completions", "bash"]);
+    let mut child = help
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    drop(child.stdout.take());
+    let ended = ended(child.wait_with_output().expect("it ends"));
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+}
+
+fn finish(command: &mut std::process::Command) -> Ended {
+    ended(command.output().expect("the program runs"))
+}

@@ -1,0 +1,9 @@
+//! The program as its users meet it: real processes, real QEMU, a real guest, real kubectl.
+
+mod support;
+mod telling;
+
+mod command_line;
+mod faults;
+mod house;
+mod story;

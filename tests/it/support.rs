@@ -1,0 +1,236 @@
+//! Where each test lives: a project, a home and a runtime directory of its own, and nothing of the developer's
+//! surroundings. The shared parts that are slow to make (the guest's image) are kept under `target/`.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::OnceLock,
+};
+
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+/// The release that the stand-in pretends to be.
+pub(crate) const VERSION: &str = "v1.33.5+k3s1";
+
+/// A user with one project.
+pub(crate) struct TestEnv {
+    directory: TempDir,
+    pub(crate) project: PathBuf,
+    pub(crate) cache: PathBuf,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl TestEnv {
+    pub(crate) fn new() -> Self {
+        Self::named("project")
+    }
+
+    /// With a project directory of that name.
+    pub(crate) fn named(name: &str) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("k3s-vm-it-")
+            .tempdir()
+            .expect("temporary directory");
+        let (project, cache) = (directory.path().join(name), directory.path().join("cache"));
+        for path in [&project, &directory.path().join("home")] {
+            fs::create_dir_all(path).expect("created");
+        }
+        private_dir(&directory.path().join("run"));
+        Self {
+            directory,
+            project,
+            cache,
+        }
+    }
+
+    /// The program with `arguments`, in the project's directory.
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
+        let mut command = self.tool(program());
+        command.args(arguments);
+        command
+    }
+
+    /// Another program, in the same surroundings.
+    pub(crate) fn tool(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(&self.project)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.directory.path().join("home"))
+            .env("XDG_RUNTIME_DIR", self.directory.path().join("run"))
+            .env("K3S_VM_CACHE_DIR", &self.cache)
+            .env("TERM", "dumb")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs the program to its end.
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Ended {
+        ended(self.command(arguments).output().expect("the program runs"))
+    }
+
+    /// Runs the program and expects success.
+    #[track_caller]
+    pub(crate) fn ok<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Ended {
+        let ended = self.run(arguments);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        ended
+    }
+
+    /// A directory of the test's own.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A mirror with one release of the stand-in, as a URL.
+    pub(crate) fn mirror(&self) -> String {
+        let root = self.path("mirror");
+        if !root.exists() {
+            make_release(&root.join(VERSION), VERSION);
+        }
+        format!("file://{}", root.display())
+    }
+
+    /// The QEMU of the machine, if one runs, as its pidfile names it.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        fs::read_to_string(self.project.join(".k3s-vm/qemu.pid"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    }
+}
+
+/// Nothing outlives its test.
+impl Drop for TestEnv {
+    fn drop(&mut self) {
+        if self.project.join(".k3s-vm").exists() {
+            let _ = self.command(&["reset", "--yes"]).output();
+        }
+    }
+}
+
+/// What a program that has run to its end said.
+pub(crate) fn ended(output: Output) -> Ended {
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ended {
+        code: output.status.code().unwrap_or(-1),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+/// Runs a command on a terminal of its own, on which `typed` is typed; gives its exit code and all that was on the
+/// screen.
+pub(crate) fn on_a_terminal(mut command: Command, typed: &str) -> (i32, String) {
+    use std::io::{Read, Write};
+    let terminal = nix::pty::openpty(None, None).expect("a terminal");
+    let side = || Stdio::from(terminal.slave.try_clone().expect("cloned"));
+    command.stdin(side()).stdout(side()).stderr(side());
+    let mut child = command.spawn().expect("the program runs");
+    // Only when nobody has the terminal open any more does reading end.
+    drop((command, terminal.slave));
+    let mut master = fs::File::from(terminal.master);
+    master.write_all(typed.as_bytes()).expect("typed");
+    let mut screen = Vec::new();
+    let mut some = [0; 4096];
+    while let Ok(read @ 1..) = master.read(&mut some) {
+        screen.extend_from_slice(&some[..read]);
+    }
+    let code = child.wait().expect("it ends").code().unwrap_or(-1);
+    (code, String::from_utf8_lossy(&screen).into_owned())
+}
+
+/// The permission bits of a file or directory.
+pub(crate) fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = fs::symlink_metadata(path)
+        .unwrap_or_else(|error| panic!("{} is there: {error}", path.display()));
+    metadata.permissions().mode() & 0o7777
+}
+
+/// The names in a directory, sorted; none when it is not there.
+pub(crate) fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The built program.
+pub(crate) fn program() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_k3s-vm"))
+}
+
+/// A file of this repository.
+pub(crate) fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Puts a release of the stand-in into `directory`, as k3s publishes its own.
+pub(crate) fn make_release(directory: &Path, version: &str) {
+    fs::create_dir_all(directory).expect("created");
+    let stand_in = program().with_file_name("examples").join("k3s-stand-in");
+    let mut binary = fs::read(&stand_in).expect("built by `cargo build --examples`");
+    binary.extend_from_slice(format!("\nk3s-stand-in-version={version}\n").as_bytes());
+    let airgap = vec![b'a'; 1 << 20];
+    let mut sums = String::new();
+    for (name, bytes) in [("k3s", binary), ("k3s-airgap-images-amd64.tar.zst", airgap)] {
+        let digest = Sha256::digest(&bytes)
+            .iter()
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        sums += &format!("{digest}  {name}\n");
+        fs::write(directory.join(name), bytes).expect("written");
+    }
+    fs::write(directory.join("sha256sum-amd64.txt"), sums).expect("written");
+}
+
+/// The guest's image, built when it is not there yet.
+pub(crate) fn guest_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let target = program().ancestors().nth(2).expect("target/").join("guest");
+        let built = Command::new(repository("tests/guest/build.sh"))
+            .arg(target)
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("tests/guest/build.sh runs");
+        assert!(
+            built.status.success(),
+            "the guest's image could not be built"
+        );
+        PathBuf::from(String::from_utf8_lossy(&built.stdout).trim())
+    })
+}
+
+/// A directory that only its owner enters.
+pub(crate) fn private_dir(path: &Path) {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(path)
+        .expect("created");
+}
+
+/// A small raw disk image that passes for one and boots nothing.
+pub(crate) fn dead_image(path: &Path) -> PathBuf {
+    let mut bytes = vec![0; 2 << 20];
+    // An endless loop (jmp $) in a boot sector.
+    bytes[..2].copy_from_slice(&[0xeb, 0xfe]);
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+    fs::write(path, bytes).expect("written");
+    path.to_owned()
+}

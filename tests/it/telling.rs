@@ -1,0 +1,167 @@
+//! A test that is told while it runs: each command line as a person would type it, what it printed, how it ended.
+//! `cargo test -- --nocapture` shows it.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Instant,
+};
+
+use crate::support::{Ended, TestEnv, program};
+
+/// A user at a shell, whose `PATH` has the built program as `k3s-vm`.
+pub(crate) struct Story {
+    pub(crate) env: TestEnv,
+    path: String,
+}
+
+/// What came of a command line.
+#[derive(Debug)]
+pub(crate) struct Told {
+    line: String,
+    pub(crate) ended: Ended,
+}
+
+impl Story {
+    /// In a new project directory of that name.
+    pub(crate) fn begin(project: &str) -> Self {
+        let env = TestEnv::named(project);
+        let bin = env.path("bin");
+        std::fs::create_dir(&bin).expect("created");
+        std::os::unix::fs::symlink(program(), bin.join("k3s-vm")).expect("linked");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{path}", bin.display());
+        Self { env, path }
+    }
+
+    /// With the programs of `directory` before all others.
+    pub(crate) fn with_programs_of(self, directory: &Path) -> Self {
+        let path = format!("{}:{}", directory.display(), self.path);
+        Self { path, ..self }
+    }
+
+    /// Runs a line of shell in the project's directory and shows it with its output.
+    pub(crate) fn run(&self, line: &str) -> Told {
+        say(&format!("\n  $ {line}"));
+        let mut shell = self.env.tool("bash");
+        shell
+            .args(["-o", "pipefail", "-c", line])
+            .env("PATH", &self.path);
+        let began = Instant::now();
+        let ended = told(shell);
+        let seconds = began.elapsed().as_secs_f64();
+        say(&format!("  = {} in {seconds:.1} s", ended.code));
+        Told {
+            line: line.to_owned(),
+            ended,
+        }
+    }
+
+    /// A file of the machine.
+    pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
+        self.env.project.join(".k3s-vm").join(name)
+    }
+
+    /// The running machine's QEMU.
+    pub(crate) fn qemu(&self) -> i32 {
+        self.env.pid().expect("QEMU runs and has a pidfile")
+    }
+
+    /// The machine as `status --json` describes it.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let told = self.env.run(&["status", "--json"]);
+        serde_json::from_str(&told.stdout).expect("one JSON document")
+    }
+}
+
+impl Told {
+    #[track_caller]
+    pub(crate) fn exits(self, code: i32) -> Self {
+        assert_eq!(self.ended.code, code, "`{}`: {:#?}", self.line, self.ended);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn succeeds(self) -> Self {
+        self.exits(0)
+    }
+
+    /// To people or to a pipe.
+    #[track_caller]
+    pub(crate) fn says(self, text: &str) -> Self {
+        let said = self.ended.stdout.contains(text) || self.ended.stderr.contains(text);
+        assert!(said, "`{}` says {text:?}: {:#?}", self.line, self.ended);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn never_says(self, text: &str) -> Self {
+        let said = self.ended.stdout.contains(text) || self.ended.stderr.contains(text);
+        assert!(
+            !said,
+            "`{}` never says {text:?}: {:#?}",
+            self.line, self.ended
+        );
+        self
+    }
+
+    /// To a pipe, and nothing else.
+    #[track_caller]
+    pub(crate) fn prints(self, line: &str) -> Self {
+        assert_eq!(self.ended.stdout.trim_end(), line, "`{}`", self.line);
+        self
+    }
+}
+
+/// A part of the story.
+pub(crate) fn chapter(title: &str) {
+    say(&format!("\n━━ {title}"));
+}
+
+/// What was looked at and found to be so.
+pub(crate) fn found(fact: &str) {
+    say(&format!("  ✓ {fact}"));
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "told to whoever runs the tests; the harness captures it otherwise"
+)]
+fn say(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Runs a command to its end; its lines are shown as they come.
+fn told(mut command: Command) -> Ended {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the shell runs");
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    thread::scope(|scope| {
+        let stdout = scope.spawn(|| shown(stdout.expect("piped")));
+        let stderr = scope.spawn(|| shown(stderr.expect("piped")));
+        Ended {
+            stdout: stdout.join().expect("read"),
+            stderr: stderr.join().expect("read"),
+            code: child.wait().expect("it ends").code().unwrap_or(-1),
+        }
+    })
+}
+
+fn shown(stream: impl Read) -> String {
+    let mut all = String::new();
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        if stream.read_until(b'\n', &mut line).expect("readable") == 0 {
+            return all;
+        }
+        let line = String::from_utf8_lossy(&line);
+        say(&format!("    {}", line.trim_end()));
+        all += &line;
+    }
+}
