@@ -26,6 +26,9 @@ const SILENCE_TCG: Duration = Duration::from_secs(8 * 60);
 const FIRST_SIGN: Duration = Duration::from_secs(25);
 /// k3s may end a few times while it finds its feet (its unit starts it again); this is a crash loop.
 const MOST_EXITS: usize = 8;
+/// How QEMU ends when a forwarded port is taken (net/slirp.c).
+const PORT_TAKEN: &str = "Could not set up host forwarding rule";
+const PORT_TRIES: usize = 10;
 const TICK: Duration = Duration::from_millis(50);
 const LOOK_AT_QEMU: Duration = Duration::from_millis(500);
 
@@ -79,7 +82,7 @@ pub async fn boot(
     machine: &Machine,
     host: &Host,
     spec: &Spec,
-    record: &Record,
+    record: &mut Record,
     timings: &mut Timings,
 ) -> Result<(Process, Limits), MachineError> {
     let accelerator = host.accelerator(spec.accel).await?;
@@ -129,13 +132,12 @@ async fn launch_and_watch(
     machine: &Machine,
     host: &Host,
     spec: &Spec,
-    record: &Record,
+    record: &mut Record,
     accelerator: Accelerator,
     timings: &mut Timings,
 ) -> Result<(Process, Limits), Failure> {
     let limits = Limits::for_start(accelerator, spec.timeout);
     make::prepare_start(&machine.project)?;
-    let launch = plan(&machine.project, host, spec, record, accelerator)?;
     machine.mark_launched();
     tracing::info!(
         "starting {} ({} CPUs, {} of memory, {accelerator})",
@@ -143,11 +145,9 @@ async fn launch_and_watch(
         spec.cpus,
         spec.memory
     );
-    let process = match Process::spawn(&host.qemu, &launch, &machine.project.qemu_log()).await {
-        Err(error)
-            if accelerator == Accelerator::Kvm
-                && spec.accel == AccelChoice::Auto
-                && blames_kvm(&error) =>
+    let process = match launch(machine, host, spec, record, accelerator).await {
+        Err(MachineError::Process(error))
+            if accelerator == Accelerator::Kvm && blames_kvm(&error) =>
         {
             return Err(Failure::NotRunning(error.to_string()));
         }
@@ -156,6 +156,31 @@ async fn launch_and_watch(
     timings.end_of("start QEMU", Whose::Own);
     watch(&machine.project, &process, accelerator, limits, timings).await?;
     Ok((process, limits))
+}
+
+/// Launches QEMU; when another program was quicker to take the API's port, with another port, unless the user chose it.
+async fn launch(
+    machine: &Machine,
+    host: &Host,
+    spec: &Spec,
+    record: &mut Record,
+    accelerator: Accelerator,
+) -> Result<Process, MachineError> {
+    for _ in 0..PORT_TRIES {
+        let launch = plan(&machine.project, host, spec, record, accelerator)?;
+        match Process::spawn(&host.qemu, &launch, &machine.project.qemu_log()).await {
+            Err(error) if !error.to_string().contains(PORT_TAKEN) => return Err(error.into()),
+            Err(_) if spec.api_port.is_none() => {
+                record.api_port = super::host::api_port(None, None)?;
+                record.save(&machine.project.record())?;
+            }
+            Err(_) => break,
+            Ok(process) => return Ok(process),
+        }
+    }
+    Err(MachineError::PortTaken {
+        port: record.api_port,
+    })
 }
 
 fn blames_kvm(error: &crate::qemu::ProcessError) -> bool {

@@ -194,7 +194,7 @@ async fn bring_up(
         make::ensure_links(project, &program)?;
     }
     timings.end_of("look at files and ports", Whose::Own);
-    let (process, limits) = boot::boot(machine, host, spec, &record, &mut timings).await?;
+    let (process, limits) = boot::boot(machine, host, spec, &mut record, &mut timings).await?;
     arrive(machine, record, &process, limits, timings).await
 }
 

@@ -1,6 +1,8 @@
 //! A host that lacks what a machine needs.
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, process::Command};
+use std::{
+    collections::BTreeSet, fs, net::TcpListener, os::unix::fs::PermissionsExt, process::Command,
+};
 
 use super::{dead_setup, failed, nothing_is_left};
 use crate::support::{Ended, TestEnv, ended};
@@ -161,4 +163,34 @@ fn the_disk_is_full() {
         &["free", "2GiB", "hint: make room"],
     );
     nothing_is_left(&env);
+}
+
+#[test]
+fn machines_that_start_at_once_get_ports_of_their_own() {
+    let envs = [
+        TestEnv::new(),
+        TestEnv::new(),
+        TestEnv::new(),
+        TestEnv::new(),
+    ];
+    let setups: Vec<_> = envs
+        .iter()
+        .map(|env| super::spawn(env.command(&dead_setup(env, &[]))))
+        .collect();
+    let ports: BTreeSet<u64> = envs
+        .iter()
+        .map(|env| {
+            super::until("a forwarded port", || {
+                let status = env.run(&["status", "--json"]).stdout;
+                let status: serde_json::Value = serde_json::from_str(&status).ok()?;
+                status["process"]["api_port"].as_u64()
+            })
+        })
+        .collect();
+    assert_eq!(ports.len(), envs.len(), "{ports:?}");
+    for (env, setup) in envs.iter().zip(setups) {
+        super::booting::kill(i32::try_from(setup.id()).expect("a process id"), "INT");
+        assert_eq!(super::end(setup).code, 130);
+        nothing_is_left(env);
+    }
 }
