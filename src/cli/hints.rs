@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{
     image::ImageError,
-    machine::MachineError,
+    machine::{MachineError, boot::NO_STAGE},
     project::{ConfigError, LockError, RecordError},
     qemu::{ProcessError, VersionError, kvm::Kvm},
 };
@@ -123,6 +123,11 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
             "or write the kubeconfig elsewhere: --kubeconfig PATH".to_owned(),
         ],
         MachineError::OwnKubeconfig(_) => one("work in a project directory, or name another file: --kubeconfig PATH"),
+        MachineError::Boot { log_path, stage, .. } if stage == NO_STAGE => vec![
+            format!("the whole log: {}", log_path.display()),
+            "nothing was heard from inside the guest: is it an image for x86_64 with cloud-init in it?".to_owned(),
+            "run the same command again to try once more; with --timeout 20m on a slow host".to_owned(),
+        ],
         MachineError::Boot { log_path, .. } => vec![
             format!("the whole log: {}", log_path.display()),
             "run the same command again to try once more; with --timeout 20m on a slow host".to_owned(),
@@ -154,8 +159,22 @@ pub(super) fn of_kvm(kvm: &Kvm) -> Vec<String> {
 }
 
 fn of_image(error: &ImageError) -> Vec<String> {
-    if let ImageError::File(_) = error {
+    if matches!(error, ImageError::File(_)) && !error.is_not_found() {
         return Vec::new();
+    }
+    match error {
+        ImageError::DiskTooSmall { minimum, .. } => {
+            return vec![format!(
+                "ask for more: --disk {minimum}; it takes only what is written to it"
+            )];
+        }
+        ImageError::NoSpace { directory, .. } => {
+            return vec![format!(
+                "make room on the file system of {}, or set K3S_VM_CACHE_DIR to a directory on another one",
+                directory.display()
+            )];
+        }
+        _ => {}
     }
     if error.is_not_found() {
         return vec!["check the address and the version; a fresh k3s release takes a while until its files are there".to_owned()];

@@ -26,6 +26,8 @@ const SILENCE_TCG: Duration = Duration::from_secs(8 * 60);
 const FIRST_SIGN: Duration = Duration::from_secs(25);
 /// k3s may end a few times while it finds its feet (its unit starts it again); this is a crash loop.
 const MOST_EXITS: usize = 8;
+/// The last stage of a guest that has reported none.
+pub const NO_STAGE: &str = "none";
 /// How QEMU ends when a forwarded port is taken (net/slirp.c).
 const PORT_TAKEN: &str = "Could not set up host forwarding rule";
 const PORT_TRIES: usize = 10;
@@ -295,7 +297,7 @@ impl<'a> Watch<'a> {
             project,
             limits,
             stages: StageLog::new(project.stages_log()),
-            last_stage: "none".to_owned(),
+            last_stage: NO_STAGE.to_owned(),
             exits: 0,
             console: Console::new(project.console_log()),
             last_sign: Instant::now(),

@@ -9,12 +9,11 @@ use std::{
 use super::MachineError;
 use crate::{
     base::{
-        FileError, Size,
+        FileError,
         files::{self, PRIVATE},
     },
     cluster::config::ServerConfig,
     guest::KeyPair,
-    image::{self, BaseImage},
     project::{Project, Record},
     qemu::firmware::Uefi,
     seed::{Identity, SeedFile, cloud_config, fat},
@@ -78,17 +77,17 @@ pub fn ensure_key(path: PathBuf, comment: &str) -> Result<KeyPair, MachineError>
     Ok(key)
 }
 
-/// The overlay on the base image, made if there is none.
+/// The disk, made of these bytes if there is none.
 ///
 /// # Errors
 ///
-/// When the size is smaller than the image's, or the disk cannot be written.
-pub fn ensure_disk(project: &Project, base: &BaseImage, size: Size) -> Result<(), MachineError> {
+/// When it cannot be written.
+pub fn ensure_disk(project: &Project, overlay: &[u8]) -> Result<(), MachineError> {
     let disk = project.disk();
     if disk.exists() {
         return Ok(());
     }
-    Ok(files::write(&disk, &image::plan(base, size)?, PRIVATE)?)
+    Ok(files::write(&disk, overlay, PRIVATE)?)
 }
 
 /// The seed, made anew: the same record and keys give the same bytes.

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     base::{Progress, Size},
+    image,
     project::{
         Config, Record,
         config::FirmwareChoice,
@@ -117,6 +118,8 @@ async fn make_new(
     };
     let assets = assets::ensure(&machine.cache, spec, unfinished.as_ref(), progress).await?;
     timings.end_of("fetch image and k3s", Whose::Network);
+    // A disk that cannot be is refused before there is a machine that has it.
+    let disk = image::plan(&assets.image, spec.disk)?;
     let record = Record {
         schema: Record::schema(),
         uuid: unfinished
@@ -143,7 +146,7 @@ async fn make_new(
         provisioned: false,
     };
     record.save(&machine.project.record())?;
-    make::ensure_disk(&machine.project, &assets.image, spec.disk)?;
+    make::ensure_disk(&machine.project, &disk)?;
     make::ensure_seed(&machine.project, &record)?;
     timings.end_of("make disk and seed", Whose::Own);
     Ok(record)

@@ -166,3 +166,178 @@ fn at_least(what: &str, size: Size, least: Size) -> Result<Size, MachineError> {
     }
     Ok(size)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        base::Digest,
+        project::record::{BaseImage, Release},
+    };
+
+    fn resolve(config: &Config) -> Result<Spec, MachineError> {
+        Spec::resolve(config, &Project::discover(Path::new("/p/shop")))
+    }
+
+    fn record() -> Record {
+        Record {
+            schema: Record::schema(),
+            name: "k3s-shop-1a2b3c".parse().expect("sound"),
+            uuid: "u".into(),
+            mac: "m".into(),
+            disk: Size::gib(20),
+            image: BaseImage {
+                source: "ubuntu-26.04".into(),
+                path: "/c/images/a.img".into(),
+                digest: Digest::of(b"image"),
+            },
+            release: Release {
+                version: "v1.33.5+k3s1".into(),
+                binary: "/c/k3s".into(),
+                airgap: None,
+            },
+            firmware: "bios".into(),
+            api_port: 6443,
+            kubeconfig: "/p/shop/.kube/config".into(),
+            provisioned: true,
+        }
+    }
+
+    #[test]
+    fn what_is_left_open_is_decided() {
+        let spec = resolve(&Config::default()).expect("sound");
+        assert_eq!(
+            (spec.cpus, spec.memory, spec.disk),
+            (2, Size::gib(4), Size::gib(20))
+        );
+        assert_eq!(spec.image, "ubuntu-26.04");
+        assert_eq!(spec.k3s_version, None);
+        assert_eq!(spec.kubeconfig, Path::new("/p/shop/.kube/config"));
+        assert!(spec.agrees_with(&record()).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let config = Config::default;
+        for (wrong, word) in [
+            (
+                Config {
+                    memory: Some(Size::mib(512)),
+                    ..config()
+                },
+                "too small",
+            ),
+            (
+                Config {
+                    disk: Some(Size::gib(1)),
+                    ..config()
+                },
+                "too small",
+            ),
+            (
+                Config {
+                    memory: Some(Size::bytes((2 << 30) + 1)),
+                    ..config()
+                },
+                "whole number",
+            ),
+            (
+                Config {
+                    k3s_version: Some("newest".into()),
+                    ..config()
+                },
+                "newest",
+            ),
+            (
+                Config {
+                    k3s_mirror: Some("ftp://x".into()),
+                    ..config()
+                },
+                "ftp",
+            ),
+            (
+                Config {
+                    image: Some("windows".into()),
+                    ..config()
+                },
+                "windows",
+            ),
+        ] {
+            let message = resolve(&wrong).expect_err(word).to_string();
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_machine_keeps_what_it_was_made_with() {
+        let config = Config::default;
+        for (other, what) in [
+            (
+                Config {
+                    disk: Some(Size::gib(30)),
+                    ..config()
+                },
+                "a disk of 20GiB",
+            ),
+            (
+                Config {
+                    image: Some("debian-13".into()),
+                    ..config()
+                },
+                "the image ubuntu-26.04",
+            ),
+            (
+                Config {
+                    image_sha256: Some(Digest::of(b"other")),
+                    ..config()
+                },
+                "SHA-256",
+            ),
+            (
+                Config {
+                    k3s_version: Some("v1.30.0+k3s1".into()),
+                    ..config()
+                },
+                "k3s v1.33.5+k3s1",
+            ),
+            (
+                Config {
+                    firmware: Some(FirmwareChoice::Uefi),
+                    ..config()
+                },
+                "firmware bios",
+            ),
+        ] {
+            let error = resolve(&other).expect("sound").agrees_with(&record());
+            let message = error.expect_err(what).to_string();
+            assert!(message.contains(what), "{message}");
+        }
+        let changeable = Config {
+            cpus: Some(8),
+            memory: Some(Size::gib(8)),
+            api_port: Some(7443),
+            k3s_version: Some("1.33.5+k3s1".into()),
+            ..config()
+        };
+        assert!(
+            resolve(&changeable)
+                .expect("sound")
+                .agrees_with(&record())
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn paths_in_the_config_are_the_projects() {
+        let config = Config {
+            image: Some("./disk.img".into()),
+            kubeconfig: Some("kube.yaml".into()),
+            ..Config::default()
+        };
+        let spec = resolve(&config).expect("sound");
+        assert!(spec.image.ends_with("/p/shop/./disk.img") || spec.image == "/p/shop/disk.img");
+        assert_eq!(spec.kubeconfig, Path::new("/p/shop/kube.yaml"));
+    }
+}

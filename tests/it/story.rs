@@ -56,7 +56,7 @@ fn the_same_on_qemu_10() {
     story
         .run(&format!(
             "k3s-vm setup --image {image} --k3s-version {VERSION} --k3s-mirror {mirror} \
-             --memory 2GiB --accel tcg --firmware uefi"
+             --memory 2GiB --firmware uefi"
         ))
         .succeeds();
     story
@@ -287,6 +287,14 @@ fn ssh_is_a_pipe_into_the_guest(story: &Story) {
         .run("echo hello from the host | k3s-vm ssh tr a-z A-Z")
         .succeeds()
         .prints("HELLO FROM THE HOST");
+    story
+        .run("cp .k3s-vm/host_ed25519 pinned && cp .k3s-vm/id_ed25519 .k3s-vm/host_ed25519")
+        .succeeds();
+    story
+        .run("k3s-vm ssh true")
+        .exits(1)
+        .says("answers with another host key than this machine's");
+    story.run("mv pinned .k3s-vm/host_ed25519").succeeds();
     let told = story.run(
         "head -c 4M /dev/urandom >bytes && sha256sum <bytes && k3s-vm ssh sha256sum <bytes; rm bytes",
     );
