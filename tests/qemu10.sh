@@ -42,5 +42,5 @@ export QEMU_MODULE_DIR="$root/usr/lib/x86_64-linux-gnu/qemu"
 exec "$root/usr/bin/qemu-system-x86_64" -L "$root/usr/share/qemu" -L "$root/usr/share/seabios" "$@"
 WRAPPER
 chmod +x "$work/out/bin/qemu-system-x86_64"
-"$work/out/bin/qemu-system-x86_64" --version | head -n 1
+"$work/out/bin/qemu-system-x86_64" --version | sed -n 1p
 mv "$work/out" "$out"

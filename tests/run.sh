@@ -27,8 +27,8 @@ install_packages() {
 
 say "packages"
 install_packages
-qemu-system-x86_64 --version | head -n 1
-kubectl version --client 2>/dev/null | head -n 1
+qemu-system-x86_64 --version | sed -n 1p
+kubectl version --client 2>/dev/null | sed -n 1p
 cargo --version
 
 say "formatting and lints"
