@@ -17,7 +17,7 @@ parent=$(dirname "$out")
 mkdir -p "$parent"
 work=$(mktemp -d "$(cd "$parent" && pwd)/qemu10.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' | awk '$1 == "bookworm" { print $2; exit }')}
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' | awk '$1 == "bookworm" && !seen++ { print $2 }')}
 
 mkdir -p "$work/lists/partial" "$work/debs" "$work/out/bin"
 echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm-backports main" >"$work/sources.list"

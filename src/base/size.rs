@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A number of bytes.
 ///
 /// Parsed units are binary whether or not the `i` is written (`4G`, `4GB` and `4GiB` are the same),
-/// as QEMU and its users read them; a bare number is bytes.
+/// as QEMU and its users read them. A bare number is refused: some would mean bytes and others gigabytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Size(u64);
@@ -73,7 +73,7 @@ impl FromStr for Size {
             .unwrap_or(trimmed.len());
         let (number, unit) = trimmed.split_at(digits);
         let shift = match unit.trim().to_ascii_lowercase().as_str() {
-            "" | "b" => 0,
+            "b" => 0,
             "k" | "kb" | "kib" => 10,
             "m" | "mb" | "mib" => 20,
             "g" | "gb" | "gib" => 30,
@@ -138,7 +138,7 @@ mod tests {
             ("4 GB", 4 << 30),
             ("512M", 512 << 20),
             ("1.5GiB", 3 << 29),
-            ("1024", 1024),
+            ("1024B", 1024),
             ("2TiB", 2 << 40),
         ] {
             assert_eq!(

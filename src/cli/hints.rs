@@ -176,6 +176,12 @@ fn of_image(error: &ImageError) -> Vec<String> {
         }
         _ => {}
     }
+    if let ImageError::NoChecksum { .. } = error {
+        return vec![
+            "what cannot be verified is not used; take another mirror, or another version"
+                .to_owned(),
+        ];
+    }
     if error.is_not_found() {
         return vec!["check the address and the version; a fresh k3s release takes a while until its files are there".to_owned()];
     }

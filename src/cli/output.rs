@@ -197,7 +197,11 @@ impl Progress for Transfers {
             return;
         };
         transfer.bar.finish_and_clear();
-        if !self.output.quiet {
+        let whole = transfer
+            .bar
+            .length()
+            .is_none_or(|total| transfer.bar.position() >= total);
+        if whole && !self.output.quiet {
             let size = Size::bytes(transfer.bar.position()).approximate();
             let seconds = transfer.began.elapsed().as_secs_f64();
             self.output.step(&format!(

@@ -10,7 +10,7 @@ use super::{MachineError, Spec};
 use crate::{
     base::{Progress, files::PROGRAM},
     cluster::release::{self, AIRGAP, BINARY, Checksums, Mirror, ReleaseUrls, Version},
-    image::{self, BaseImage, Cache, Catalog, Download, Patience},
+    image::{self, BaseImage, Cache, Catalog, Download, ImageError, Patience},
     project::Record,
 };
 
@@ -111,8 +111,10 @@ async fn ensure_release(
         Some(text) => text.clone(),
         None => image::fetch_text(&urls.checksums, TEXT_LIMIT, &Patience::default()).await?,
     };
-    let sums = release::parse_checksums(&text)
-        .map_err(|error| MachineError::Choice(format!("{}: {error}", urls.checksums)))?;
+    let sums = release::parse_checksums(&text).map_err(|_| ImageError::NoChecksum {
+        url: urls.checksums.to_string(),
+        file: BINARY.to_owned(),
+    })?;
     let files = try_join(
         fetch_binary(cache, version, &urls, &sums, progress),
         fetch_airgap(cache, version, &urls, &sums, progress),

@@ -93,8 +93,8 @@ pub async fn boot(
     }
     match launch_and_watch(machine, host, spec, record, accelerator, timings).await {
         Err(Failure::NotRunning(reason)) => {
+            // Not remembered: a disk that boots nothing is as silent as a KVM that runs nothing.
             let kvm = Kvm::Broken(reason);
-            kvm.remember(&host.qemu, &host.kvm_memory);
             machine.abandon().await;
             if spec.accel == AccelChoice::Kvm {
                 return Err(MachineError::Kvm(kvm));

@@ -76,7 +76,7 @@ impl Kvm {
     }
 
     /// Keeps the verdict until the host boots again. That it cannot be kept costs only time.
-    pub fn remember(&self, qemu: &Path, memory: &Path) {
+    fn remember(&self, qemu: &Path, memory: &Path) {
         let remembered = Remembered {
             boot: boot_id(),
             qemu: qemu.to_owned(),

@@ -53,7 +53,7 @@ if ((EUID != 0)); then
   exec unshare --map-root-user --map-auto -- "$BASH" "$0" "$out" 9>&- # the new process takes the lock itself
 fi
 
-mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1)}
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | sed -n 1p)}
 [[ $mirror ]] || die "apt knows no Debian mirror here: set DEBIAN_MIRROR (or run apt-get update first)"
 
 rm -rf --one-file-system "$out"/.guest.?????? # of a run that was killed; the lock says that nobody is at work there

@@ -1,110 +1,205 @@
-//! Files that a person, a crash or another program has left in a bad state.
+//! What is asked for contradicts what is there, or what is there is damaged or somebody else's.
 
 use std::fs;
 
-use super::{dead_setup, failed, nothing_is_left};
-use crate::support::{TestEnv, ended};
-
-/// A machine that was made and never came up.
-fn stopped_machine() -> TestEnv {
-    let env = TestEnv::new();
-    let ended = env.run(&dead_setup(&env, &["--timeout", "1s"]));
-    assert_eq!(ended.code, 1, "{}", ended.stderr);
-    env
-}
+use super::scene::Scene;
+use crate::support::{dead_image, names};
 
 #[test]
-fn the_record_is_torn() {
-    let env = stopped_machine();
-    let record = env.project.join(".k3s-vm/record.json");
-    let whole = fs::read(&record).expect("a record");
-    for torn in [&whole[..whole.len() / 2], b"", b"{}", b"\0\0\0\0"] {
-        fs::write(&record, torn).expect("torn");
-        for verb in ["status", "start", "stop", "setup"] {
-            let ended = env.run(&[verb]);
-            failed(
-                "the record is torn",
-                &ended,
-                1,
-                &["record.json", "k3s-vm reset"],
-            );
-        }
-    }
-    env.ok(&["reset", "--yes"]);
-    assert_eq!(env.run(&["status"]).code, 4);
-    nothing_is_left(&env);
-}
-
-#[test]
-fn the_config_is_nonsense() {
-    let env = stopped_machine();
-    let config = env.project.join(".k3s-vm/config");
-    let before = fs::read_to_string(&config).expect("a config");
-    for (nonsense, words) in [
-        ("cpus = 0", ["cpus", "1 to 64"]),
-        ("memry = \"4GiB\"", ["memry", "unknown field"]),
-        ("disk = \"many\"", ["disk", "no size"]),
-        ("[[[", ["line 1", "mend the line"]),
-    ] {
-        fs::write(&config, nonsense).expect("edited");
-        for verb in ["start", "setup"] {
-            failed("the config is nonsense", &env.run(&[verb]), 1, &words);
-        }
-    }
-    fs::write(&config, before).expect("mended");
-    assert_eq!(env.run(&["status"]).code, 3);
-}
-
-#[test]
-fn choices_contradict_the_machine() {
-    let env = stopped_machine();
-    for (flags, words) in [
-        (["--disk", "30GiB"], ["20GiB", "30GiB"]),
-        (["--image", "debian-13"], ["dead.img", "debian-13"]),
-        (["--firmware", "uefi"], ["bios", "uefi"]),
+fn flags_that_contradict_the_machine() {
+    let scene = Scene::new();
+    scene.stopped();
+    let record = fs::read(scene.file("record.json")).expect("there");
+    let config = fs::read(scene.file("config")).expect("there");
+    let other = dead_image(&scene.env.path("other.img"))
+        .display()
+        .to_string();
+    let image = scene.image.display().to_string();
+    for (flags, made, asked) in [
         (
-            ["--k3s-version", "v1.30.0+k3s1"],
-            ["v1.33.5+k3s1", "v1.30.0+k3s1"],
+            ["--disk", "30GiB"],
+            "a disk of 20GiB",
+            "30GiB is asked for now",
+        ),
+        (
+            ["--image", &other],
+            &format!("the image {image}"),
+            &format!("{other} is asked for now"),
+        ),
+        (
+            ["--firmware", "uefi"],
+            "firmware bios",
+            "uefi is asked for now",
+        ),
+        (
+            ["--k3s-version", "v1.2.3+k3s1"],
+            "k3s v1.33.5+k3s1",
+            "v1.2.3+k3s1 is asked for now",
         ),
     ] {
-        let ended = env.run(&[&["setup"][..], &flags].concat());
-        failed("a choice contradicts the machine", &ended, 2, &words);
-        assert!(
-            ended.stderr.contains("k3s-vm reset && k3s-vm setup"),
-            "{}",
-            ended.stderr
-        );
+        let words = [
+            "this project's machine was made with",
+            made,
+            asked,
+            "k3s-vm reset && k3s-vm setup",
+        ];
+        scene.fails(&flags.join(" "), scene.setup(&flags), 2, &words);
     }
-    let other = env.command(&["setup"]).env("VM_NAME", "other").output();
-    let other = ended(other.expect("runs"));
-    failed(
-        "VM_NAME contradicts the machine",
-        &other,
-        2,
-        &["other", "k3s-project-"],
+    for verb in [&["stop"][..], &["start"], &["setup"], &["reset", "--yes"]] {
+        let mut named = if verb == ["setup"] {
+            scene.setup(&[])
+        } else {
+            scene.env.command(verb)
+        };
+        named.env("VM_NAME", "another");
+        let words = [
+            "made with the name k3s-project-",
+            "another is asked for now",
+            "hint: ",
+        ];
+        scene.fails(&format!("VM_NAME, {}", verb.join(" ")), named, 2, &words);
+    }
+    let mut named = scene.setup(&[]);
+    named.env("VM_NAME", "No Name");
+    scene.fails(
+        "VM_NAME that is none",
+        named,
+        1,
+        &["VM_NAME: \"No Name\" is no machine name", "unset VM_NAME"],
     );
+    assert_eq!(
+        fs::read(scene.file("record.json")).expect("there"),
+        record,
+        "nothing was changed"
+    );
+    assert_eq!(
+        fs::read(scene.file("config")).expect("there"),
+        config,
+        "nothing was changed"
+    );
+    scene.goes_on(scene.setup(&[]));
 }
 
 #[test]
-fn the_kubeconfig_is_somebody_elses() {
-    let env = TestEnv::new();
-    let path = env.project.join(".kube/config");
-    fs::create_dir(path.parent().expect("a directory")).expect("created");
-    let theirs = "apiVersion: v1\nkind: Config\nclusters: []\nusers: []\ncontexts: []\ncurrent-context: prod\n";
-    fs::write(&path, theirs).expect("written");
-    let ended = env.run(&dead_setup(&env, &["--timeout", "1s"]));
-    let words = [".kube/config", "mv ", "--kubeconfig PATH"];
-    failed("another kubeconfig is in the way", &ended, 1, &words);
-    assert_eq!(fs::read_to_string(&path).expect("still there"), theirs);
+fn a_torn_record() {
+    let scene = Scene::new();
+    for torn in ["", "{", "{\"schema\": 99}", "null"] {
+        scene.stopped();
+        fs::write(scene.file("record.json"), torn).expect("torn");
+        for verb in [
+            &["start"][..],
+            &["stop"],
+            &["status"],
+            &["kubectl", "get", "nodes"],
+        ] {
+            let words = [
+                "k3s-vm/record.json is no record of a machine: ",
+                "k3s-vm reset && k3s-vm setup",
+            ];
+            let fault = format!("a record of {torn:?}, {}", verb.join(" "));
+            scene.fails(&fault, scene.env.command(verb), 1, &words);
+        }
+        scene.env.ok(&["reset", "--yes"]);
+        assert_eq!(names(&scene.file("")), [".gitignore", "config", "lock"]);
+    }
+    scene.goes_on(scene.setup(&[]));
+}
 
-    let home = env.path("home/.kube/config").display().to_string();
-    let ended = env.run(&dead_setup(
-        &env,
-        &["--timeout", "1s", "--kubeconfig", &home],
-    ));
-    let words = ["your own kubeconfig", "--kubeconfig PATH"];
-    failed("the user's own kubeconfig is named", &ended, 1, &words);
-    env.ok(&["reset", "--yes"]);
-    assert_eq!(fs::read_to_string(&path).expect("still there"), theirs);
-    nothing_is_left(&env);
+/// Whatever is wrong with the record, the QEMU that runs is ended with the machine.
+#[test]
+fn a_torn_record_of_a_running_machine() {
+    let scene = Scene::new();
+    let setup = scene.booting();
+    setup.signal(rustix::process::Signal::KILL);
+    drop(setup);
+    fs::write(scene.file("record.json"), "{").expect("torn");
+    scene.env.ok(&["reset", "--yes"]);
+    scene.nothing_runs();
+}
+
+#[test]
+fn nonsense_in_the_config() {
+    let scene = Scene::new();
+    scene.stopped();
+    let config = scene.file("config");
+    let sound = fs::read(&config).expect("there");
+    for (text, words) in [
+        (
+            "# mine\ncpus = 2\nmemroy = \"4GiB\"\n",
+            ["line 3", "memroy"],
+        ),
+        ("cpus = 0\n", ["line 1", "0 CPUs are not possible: 1 to 64"]),
+        ("cpus = 2\nmemory = \"lots\"\n", ["line 2", "\"lots\""]),
+        ("cpus = \n", ["line 1", "cpus ="]),
+        (
+            "timeout = \"soon\"\n",
+            ["line 1", "\"soon\" is no length of time"],
+        ),
+    ] {
+        fs::write(&config, text).expect("written");
+        for verb in ["setup", "start", "status"] {
+            let command = if verb == "setup" {
+                scene.setup(&[])
+            } else {
+                scene.env.command(&[verb])
+            };
+            let words = [
+                "k3s-vm/config: ",
+                words[0],
+                words[1],
+                "mend the line, or move the file away: mv ",
+            ];
+            scene.fails(&format!("a config of {text:?}, {verb}"), command, 1, &words);
+        }
+        assert_eq!(
+            fs::read_to_string(&config).expect("there"),
+            text,
+            "it stays the user's"
+        );
+    }
+    fs::write(&config, sound).expect("mended");
+    scene.goes_on(scene.env.command(&["start"]));
+}
+
+#[test]
+fn a_kubeconfig_of_somebody_else() {
+    let scene = Scene::new();
+    let path = scene.env.project.join(".kube/config");
+    fs::create_dir(scene.env.project.join(".kube")).expect("created");
+    let theirs = "apiVersion: v1\nkind: Config\ncurrent-context: production\nclusters: []\ncontexts: []\nusers: []\n";
+    for text in [theirs, "not even YAML: ["] {
+        fs::write(&path, text).expect("written");
+        let mv = format!("mv {0} {0}.bak", path.display());
+        let words = [
+            ".kube/config is there already and is not of the machine k3s-project-",
+            &mv,
+            "--kubeconfig PATH",
+        ];
+        scene.fails("a foreign kubeconfig", scene.setup(&[]), 1, &words);
+        assert_eq!(
+            names(&scene.env.cache),
+            Vec::<String>::new(),
+            "before anything was fetched"
+        );
+        scene.env.ok(&["reset", "--yes"]);
+        assert_eq!(
+            fs::read_to_string(&path).expect("there"),
+            text,
+            "nobody touches it"
+        );
+    }
+    let own = scene.env.path("home/.kube/config").display().to_string();
+    let words = [
+        &own,
+        "is your own kubeconfig, which k3s-vm does not touch",
+        "--kubeconfig PATH",
+    ];
+    scene.fails(
+        "~/.kube/config",
+        scene.setup(&["--kubeconfig", &own]),
+        1,
+        &words,
+    );
+    fs::remove_file(&path).expect("moved away");
+    scene.goes_on(scene.setup(&[]));
 }

@@ -1,196 +1,263 @@
-//! A host that lacks what a machine needs.
+//! The host lacks something: QEMU, KVM, a port, memory, space.
 
 use std::{
-    collections::BTreeSet, fs, net::TcpListener, os::unix::fs::PermissionsExt, process::Command,
+    collections::BTreeSet,
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    time::{Duration, Instant},
 };
 
-use super::{dead_setup, failed, nothing_is_left};
-use crate::support::{Ended, TestEnv, ended};
+use super::scene::{Background, Scene, eventually, in_other_mounts, program, say};
+use rustix::process::Signal;
 
-/// A directory of programs with a `qemu-system-x86_64` that is this script.
-fn with_qemu(env: &TestEnv, script: &str) -> Ended {
-    let bin = env.path("bin");
-    fs::create_dir(&bin).expect("created");
-    let qemu = bin.join("qemu-system-x86_64");
-    fs::write(&qemu, format!("#!/bin/sh\n{script}\n")).expect("written");
-    fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).expect("executable");
-    ended(
-        env.command(&dead_setup(env, &[]))
-            .env("PATH", bin)
-            .output()
-            .expect("runs"),
-    )
+use crate::support::names;
+
+#[test]
+fn no_qemu() {
+    let scene = Scene::new();
+    let mut setup = scene.setup(&[]);
+    setup.env("PATH", scene.env.path("empty"));
+    let words = [
+        "qemu-system-x86_64 is not on the PATH",
+        "hint: ",
+        "setup --install-missing",
+    ];
+    scene.fails("no QEMU", setup, 1, &words);
+    scene.goes_on(scene.setup(&[]));
 }
 
 #[test]
-fn qemu_is_missing() {
-    let env = TestEnv::new();
-    let ended = ended(
-        env.command(&dead_setup(&env, &[]))
-            .env("PATH", "/nowhere")
-            .output()
-            .expect("runs"),
-    );
-    failed(
-        "QEMU is missing",
-        &ended,
-        1,
-        &[
-            "qemu-system-x86_64 is not on the PATH",
-            "hint: ",
-            "--install-missing",
-        ],
-    );
-    nothing_is_left(&env);
+fn a_qemu_that_is_too_old_or_no_qemu_at_all() {
+    let scene = Scene::new();
+    for (fault, script, words) in [
+        (
+            "QEMU 4.2",
+            "echo 'QEMU emulator version 4.2.1'",
+            ["is QEMU 4.2; 6.2 or later is needed", "hint: "],
+        ),
+        (
+            "another program of that name",
+            "echo 'hello'",
+            ["names no version", "hint: "],
+        ),
+    ] {
+        let mut setup = scene.setup(&[]);
+        setup.env("PATH", program(&scene, "qemu-system-x86_64", script));
+        let ended = scene.fails(fault, setup, 1, &words);
+        assert!(
+            ended.stderr.contains(
+                &scene
+                    .env
+                    .path("bin/qemu-system-x86_64")
+                    .display()
+                    .to_string()
+            )
+        );
+    }
+    scene.goes_on(scene.setup(&[]));
 }
 
 #[test]
-fn qemu_is_too_old() {
-    let env = TestEnv::new();
-    let ended = with_qemu(
-        &env,
-        "echo 'QEMU emulator version 4.2.1 (Debian 1:4.2-3ubuntu6)'",
-    );
-    failed(
-        "QEMU is too old",
-        &ended,
-        1,
-        &["is QEMU 4.2", "6.2 or later", "hint: "],
-    );
-    nothing_is_left(&env);
+fn a_qemu_that_ends_at_once() {
+    let scene = Scene::new();
+    let script = "[ \"$1\" != --version ] || { echo 'QEMU emulator version 9.9.9'; exit; }\n\
+        echo 'qemu-system-x86_64: -machine q35: unsupported machine type' >&2\nexit 1";
+    let mut setup = scene.setup(&[]);
+    setup.env("PATH", program(&scene, "qemu-system-x86_64", script));
+    let words = [
+        "QEMU ended at once (exit status: 1)",
+        "-machine q35: unsupported machine type",
+        "k3s-vm logs qemu",
+    ];
+    scene.fails("QEMU ends at once", setup, 1, &words);
+    scene.goes_on(scene.setup(&[]));
 }
 
+/// Where KVM works the guest is run, and boots nothing.
 #[test]
-fn qemu_ends_at_once() {
-    let env = TestEnv::new();
-    let script = "[ \"$1\" != --version ] || { echo 'QEMU emulator version 8.2.0'; exit; }\n\
-        echo 'qemu-system-x86_64: cannot do it today' >&2; exit 1";
-    let ended = with_qemu(&env, script);
-    failed(
-        "QEMU ends at once",
-        &ended,
-        1,
-        &[
-            "QEMU ended at once",
-            "cannot do it today",
-            "k3s-vm logs qemu",
-        ],
-    );
-    nothing_is_left(&env);
-}
-
-#[test]
-fn kvm_is_asked_for() {
-    let env = TestEnv::new();
-    let began = std::time::Instant::now();
-    let setup = dead_setup(&env, &["--timeout", "5s"]);
-    let setup: Vec<_> = setup
-        .iter()
-        .map(|it| if it == "tcg" { "kvm" } else { it })
-        .collect();
-    let ended = env.run(&setup);
-    // Where KVM works, the dead disk is what fails; elsewhere KVM is, with its reason and the way out.
-    let words = if ended.stderr.contains("KVM was asked for") {
-        ["/dev/kvm", "--accel tcg"]
+fn kvm_is_insisted_on() {
+    let scene = Scene::new();
+    let began = Instant::now();
+    let setup = scene.setup(&["--accel", "kvm", "--timeout", "6s"]);
+    let ended = scene.fails("--accel kvm", setup, 1, &["hint: "]);
+    assert!(began.elapsed() < Duration::from_secs(30));
+    if ended.stderr.contains("KVM was asked for and /dev/kvm") {
+        assert!(
+            ended.stderr.contains("or go on without it: --accel tcg"),
+            "{}",
+            ended.stderr
+        );
+        assert!(!ended.stderr.contains("starting "), "{}", ended.stderr);
     } else {
-        ["not ready within 5s", "hint: "]
-    };
-    failed("--accel kvm", &ended, 1, &words);
-    assert!(began.elapsed().as_secs() < 30, "a hang");
-    nothing_is_left(&env);
+        assert!(
+            ended.stderr.contains("not ready within 6s"),
+            "{}",
+            ended.stderr
+        );
+    }
+    scene.goes_on(scene.setup(&[]));
 }
 
 #[test]
-fn the_port_is_taken() {
-    let env = TestEnv::new();
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = taken.local_addr().expect("its address").port().to_string();
-    let setup = dead_setup(&env, &["--timeout", "2s", "--api-port", &port]);
-    let ended = env.run(&setup);
-    failed(
-        "the chosen port is taken",
-        &ended,
-        1,
-        &[&format!("port {port} on 127.0.0.1 is taken"), "hint: "],
+fn kvm_that_is_missing_or_forbidden() {
+    let scene = Scene::new();
+    let other_dev = "mkdir -p ../dev; touch ../dev/null; mount --bind /dev/null ../dev/null; ";
+    let into_place = "mount --rbind ../dev /dev; ";
+    let setup = in_other_mounts(
+        &scene,
+        &scene.setup(&["--accel", "kvm"]),
+        &format!("{other_dev} {into_place} exec \"$@\""),
     );
-    nothing_is_left(&env);
-    drop(taken);
-    failed(
-        "and goes on when it is free",
-        &env.run(&setup),
-        1,
-        &["not ready within 2s"],
+    let words = [
+        "KVM was asked for and /dev/kvm is missing",
+        "kvm_intel",
+        "or go on without it: --accel tcg",
+    ];
+    scene.fails("no /dev/kvm", setup, 1, &words);
+
+    let setup = in_other_mounts(
+        &scene,
+        &scene.setup(&["--accel", "kvm"]),
+        &format!(
+            "{other_dev} touch ../dev/kvm; chmod 0 ../dev/kvm; {into_place} \
+             exec setpriv --bounding-set -dac_override,-dac_read_search \"$@\""
+        ),
     );
-    nothing_is_left(&env);
+    let words = [
+        "KVM was asked for and /dev/kvm may not be opened by you",
+        "udev",
+        "--accel tcg",
+    ];
+    scene.fails("no permission on /dev/kvm", setup, 1, &words);
+    scene.goes_on(scene.setup(&[]));
 }
 
 #[test]
-fn memory_is_short() {
-    let env = TestEnv::new();
-    let setup = dead_setup(&env, &[])
-        .into_iter()
-        .map(|it| if it == "1GiB" { "100TiB".into() } else { it });
-    let ended = env.run(&setup.collect::<Vec<_>>());
-    failed(
-        "memory is short",
-        &ended,
-        1,
-        &["100TiB of memory", "available", "hint: ask for less"],
+fn a_taken_port() {
+    let scene = Scene::new();
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = other.local_addr().expect("bound").port().to_string();
+    let message = format!("port {port} on 127.0.0.1 is taken by another program");
+    let who = format!("ss -ltnp 'sport = :{port}'");
+    let words = [message.as_str(), &who, "--api-port N"];
+    scene.fails("port taken", scene.setup(&["--api-port", &port]), 1, &words);
+    assert_eq!(
+        names(&scene.env.cache),
+        Vec::<String>::new(),
+        "before anything was fetched"
     );
-    assert!(
-        !env.cache.join("images").exists(),
-        "nothing was fetched for it"
-    );
-    nothing_is_left(&env);
+    drop(other);
+    scene.goes_on(scene.setup(&["--api-port", &port]));
 }
 
 #[test]
-fn the_disk_is_full() {
-    let env = TestEnv::new();
-    let mut words = vec!["-rm".to_owned(), "sh".into(), "-c".into()];
-    words.push("mount -t tmpfs -o size=64m tmpfs . && cd \"$PWD\" && exec \"$@\"".into());
-    words.extend([
-        "sh".to_owned(),
-        crate::support::program().display().to_string(),
+fn the_usual_port_is_taken_and_another_one_does() {
+    let scene = Scene::new();
+    // Taken by this test, unless it is already.
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 6443));
+    let setup = Background::start(&scene, scene.setup(&[]));
+    eventually("QEMU tells its ports", || {
+        scene.status()["process"]["api_port"].is_u64()
+    });
+    assert_ne!(scene.status()["process"]["api_port"], 6443);
+    drop((setup, other));
+    scene.env.ok(&["stop", "--force"]);
+    scene.nothing_runs();
+}
+
+#[test]
+fn a_port_of_root() {
+    let scene = Scene::new();
+    let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").expect("Linux");
+    if first.trim() == "0" {
+        return say("  skipped: on this host every port is everybody's");
+    }
+    let asked = scene.setup(&["--api-port", "1"]);
+    let mut setup = scene.env.tool("setpriv");
+    setup.args([
+        "--bounding-set",
+        "-net_bind_service",
+        "--inh-caps",
+        "-net_bind_service",
     ]);
-    words.extend(dead_setup(&env, &[]));
-    let mut unshare: Command = env.tool("unshare");
-    let ended = ended(unshare.args(words).output().expect("unshare runs"));
-    failed(
-        "the project's disk is full",
-        &ended,
+    setup.arg(asked.get_program()).args(asked.get_args());
+    let words = [
+        "port 1 on 127.0.0.1 may not be opened",
+        "denied",
+        "--api-port 6443",
+    ];
+    scene.fails("port 1 without root", setup, 1, &words);
+}
+
+#[test]
+fn too_little_memory() {
+    let scene = Scene::new();
+    let words = [
+        "the machine is to have 500TiB of memory, the host has",
+        "--memory 2GiB",
+    ];
+    scene.fails(
+        "500 TiB of memory",
+        scene.setup(&["--memory", "500TiB"]),
         1,
-        &["free", "2GiB", "hint: make room"],
+        &words,
     );
-    nothing_is_left(&env);
+    assert_eq!(
+        names(&scene.env.cache),
+        Vec::<String>::new(),
+        "before anything was fetched"
+    );
+    scene.goes_on(scene.setup(&[]));
+}
+
+#[test]
+fn too_little_space() {
+    let scene = Scene::new();
+    // The command's own directory is covered by the mount, so it is entered anew.
+    let full = "mount -t tmpfs -o size=64m none \"$PWD\"; cd \"$PWD\"; exec \"$@\"";
+    let words = [
+        "free, and a new machine needs 2GiB",
+        "hint: make room on the file system of",
+    ];
+    scene.fails(
+        "a full project",
+        in_other_mounts(&scene, &scene.setup(&[]), full),
+        1,
+        &words,
+    );
+    assert_eq!(
+        names(&scene.env.cache.join("images")),
+        Vec::<String>::new(),
+        "before anything was fetched"
+    );
+
+    let full = "mkdir -p ../cache; mount -t tmpfs -o size=1m none ../cache; exec \"$@\"";
+    let words = ["not enough space in", "/cache", "MiB needed", "hint: "];
+    scene.fails(
+        "a full cache",
+        in_other_mounts(&scene, &scene.setup(&[]), full),
+        1,
+        &words,
+    );
+    scene.goes_on(scene.setup(&[]));
 }
 
 #[test]
 fn machines_that_start_at_once_get_ports_of_their_own() {
-    let envs = [
-        TestEnv::new(),
-        TestEnv::new(),
-        TestEnv::new(),
-        TestEnv::new(),
-    ];
-    let setups: Vec<_> = envs
+    let scenes = [Scene::new(), Scene::new(), Scene::new(), Scene::new()];
+    let setups: Vec<_> = scenes
         .iter()
-        .map(|env| super::spawn(env.command(&dead_setup(env, &[]))))
+        .map(|scene| Background::start(scene, scene.setup(&[])))
         .collect();
-    let ports: BTreeSet<u64> = envs
-        .iter()
-        .map(|env| {
-            super::until("a forwarded port", || {
-                let status = env.run(&["status", "--json"]).stdout;
-                let status: serde_json::Value = serde_json::from_str(&status).ok()?;
-                status["process"]["api_port"].as_u64()
-            })
-        })
-        .collect();
-    assert_eq!(ports.len(), envs.len(), "{ports:?}");
-    for (env, setup) in envs.iter().zip(setups) {
-        super::booting::kill(i32::try_from(setup.id()).expect("a process id"), "INT");
-        assert_eq!(super::end(setup).code, 130);
-        nothing_is_left(env);
+    let port = |scene: &Scene| scene.status()["process"]["api_port"].as_u64();
+    for scene in &scenes {
+        eventually("a forwarded port", || port(scene).is_some());
+    }
+    let ports: BTreeSet<_> = scenes.iter().map(port).collect();
+    assert_eq!(ports.len(), scenes.len(), "{ports:?}");
+    for (scene, setup) in scenes.iter().zip(setups) {
+        setup.signal(Signal::INT);
+        assert_eq!(setup.end().code, 130);
+        scene.nothing_runs();
     }
 }

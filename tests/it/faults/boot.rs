@@ -1,0 +1,206 @@
+//! The machine starts, and does not come to where it should.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use super::scene::{Background, Scene, eventually, send, tell};
+
+#[test]
+fn an_image_that_does_not_boot() {
+    let scene = Scene::new();
+    let began = Instant::now();
+    let words = [
+        "the machine was not ready within 4s (last stage: none)",
+        "k3s-vm/console.log",
+        "hint: run the same command again to try once more",
+    ];
+    let setup = || scene.setup(&["--timeout", "4s"]);
+    scene.fails("a guest that does nothing", setup(), 1, &words);
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
+    // Nothing is lost: the machine is as it was made, and is begun again.
+    let uuid = scene.status()["machine"]["uuid"].clone();
+    scene.goes_on(setup());
+    assert_eq!(scene.status()["machine"]["uuid"], uuid);
+}
+
+#[test]
+fn an_image_without_cloud_init() {
+    let scene = Scene::new();
+    let image = speaking_image(
+        &scene.env.path("plain.img"),
+        "Welcome to Plain Linux 1.0\r\nlocalhost login: ",
+    );
+    let words = [
+        "the machine was not ready within 4s (last stage: none)",
+        "  | Welcome to Plain Linux 1.0",
+        "  | localhost login:",
+        "cloud-init",
+        "k3s-vm/console.log",
+    ];
+    let image = image.display().to_string();
+    let setup = scene.setup(&["--image", &image, "--timeout", "4s"]);
+    scene.fails("a guest without cloud-init", setup, 1, &words);
+}
+
+#[test]
+fn a_kernel_that_panics() {
+    let scene = Scene::new();
+    let last_words = "[    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n";
+    let image = speaking_image(&scene.env.path("panic.img"), last_words)
+        .display()
+        .to_string();
+    let words = [
+        "the guest's kernel panicked (last stage: none)",
+        "  | [    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs",
+        "k3s-vm/console.log",
+    ];
+    let began = Instant::now();
+    scene.fails(
+        "a kernel panic",
+        scene.setup(&["--image", &image]),
+        1,
+        &words,
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "it does not wait for a deadline"
+    );
+}
+
+#[test]
+fn qemu_dies_while_it_boots() {
+    let scene = Scene::new();
+    let setup = scene.booting();
+    let qemu = scene.env.pid().expect("it runs").cast_unsigned();
+    send(Signal::KILL, qemu);
+    let killed = Instant::now();
+    let ended = setup.end();
+    tell("QEMU is killed", &ended);
+    assert!(
+        killed.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        killed.elapsed()
+    );
+    assert_eq!(ended.code, 1);
+    for word in [
+        "QEMU ended (last stage: none)",
+        "k3s-vm/qemu.log",
+        "hint: run the same command again",
+    ] {
+        assert!(ended.stderr.contains(word), "{}", ended.stderr);
+    }
+    scene.nothing_runs();
+    scene.goes_on(scene.setup(&[]));
+}
+
+#[test]
+fn ctrl_c_and_sigterm_and_a_closed_terminal() {
+    let scene = Scene::new();
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let setup = scene.booting();
+        setup.signal(signal);
+        let ended = setup.end();
+        tell(&format!("{signal:?} during the boot"), &ended);
+        assert_eq!(ended.code, code);
+        assert!(
+            ended.stderr.contains("error: interrupted"),
+            "{}",
+            ended.stderr
+        );
+        assert!(
+            ended.stderr.contains("hint: run the same command again"),
+            "{}",
+            ended.stderr
+        );
+        scene.nothing_runs();
+    }
+    scene.goes_on(scene.setup(&[]));
+}
+
+/// From before the program listens to signals until QEMU boots, in steps of 25 ms.
+#[test]
+fn ctrl_c_at_any_moment() {
+    let scene = Scene::new();
+    for moment in (0..24).map(|step| Duration::from_millis(step * 25)) {
+        let setup = Background::start(&scene, scene.setup(&[]));
+        std::thread::sleep(moment);
+        setup.signal(Signal::INT);
+        let ended = setup.end();
+        assert!(
+            [130, -1].contains(&ended.code),
+            "after {moment:?}: {ended:?}"
+        );
+        scene.nothing_runs();
+    }
+    scene.goes_on(scene.setup(&[]));
+}
+
+/// Each of them comes to a running QEMU, with all the files that it is given.
+#[test]
+fn project_paths_of_all_kinds() {
+    let long = "deep".repeat(50);
+    for name in [
+        "two words",
+        "a,b=c,,d",
+        "it's \"quoted\"",
+        "ünï-çødé-日本",
+        "$(HOME) `x`; #%",
+        "-n",
+        long.as_str(),
+    ] {
+        let scene = Scene::named(name);
+        scene.goes_on(scene.setup(&[]));
+        assert!(scene.file("disk.qcow2").exists());
+    }
+    let scene = Scene::named("two\nlines");
+    let words = [
+        "QEMU takes only UTF-8 paths without line breaks",
+        "two\\nlines",
+    ];
+    scene.fails("a line break in the path", scene.setup(&[]), 2, &words);
+}
+
+#[test]
+fn a_k3s_disk_that_is_gone() {
+    let scene = Scene::new();
+    scene.stopped();
+    for (file, what) in [("disk.qcow2", "disk"), ("seed.img", "seed")] {
+        let (path, away) = (scene.file(file), scene.env.path("away"));
+        fs::rename(&path, &away).expect("moved");
+        eventually(what, || !path.exists());
+        scene.goes_on(scene.setup(&[]));
+        assert!(path.exists(), "an unfinished machine gets its {what} anew");
+    }
+}
+
+/// A boot sector that writes `text` to the first serial port and then does nothing.
+fn speaking_image(path: &Path, text: &str) -> PathBuf {
+    let code = [
+        &[0x31, 0xc0][..],   // xor ax, ax
+        &[0x8e, 0xd8],       // mov ds, ax
+        &[0xbe, 0x14, 0x7c], // mov si, 0x7c14, where the text is
+        &[0xba, 0xf8, 0x03], // mov dx, 0x3f8
+        &[0xac],             // next: lodsb
+        &[0x84, 0xc0],       // test al, al
+        &[0x74, 0x03],       // jz wait
+        &[0xee],             // out dx, al
+        &[0xeb, 0xf8],       // jmp next
+        &[0xeb, 0xfe],       // wait: jmp wait
+        text.as_bytes(),
+    ]
+    .concat();
+    let mut bytes = vec![0; 2 << 20];
+    bytes[..code.len()].copy_from_slice(&code);
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+    fs::write(path, bytes).expect("written");
+    path.to_owned()
+}

@@ -1,0 +1,181 @@
+//! A command dies, a host is rebooted, process ids are reused, two commands come at once.
+
+use std::{
+    fs,
+    os::unix::net::UnixListener,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use super::scene::{Background, Scene, tell};
+use crate::support::{names, private_dir};
+
+#[test]
+fn a_setup_that_is_killed_leaves_a_qemu_that_the_next_one_goes_on_with() {
+    let scene = Scene::new();
+    let setup = scene.booting();
+    setup.signal(Signal::KILL);
+    assert_eq!(setup.end().code, -1);
+    let qemu = scene.env.pid().expect("it runs");
+    let status = scene.env.run(&["status"]);
+    assert_eq!(status.code, 5, "{status:?}");
+    assert!(
+        status.stdout.contains("running, not healthy"),
+        "{}",
+        status.stdout
+    );
+
+    let setup = Background::start(&scene, scene.setup(&[]));
+    setup.says(&format!(
+        "runs already (process {qemu}); waiting until it is ready"
+    ));
+    setup.signal(Signal::INT);
+    let ended = setup.end();
+    tell("a setup after a killed one, interrupted", &ended);
+    assert_eq!(ended.code, 130);
+    scene.nothing_runs();
+    let setup = scene.booting();
+    setup.signal(Signal::KILL);
+    drop(setup);
+
+    let began = Instant::now();
+    scene.env.ok(&["stop", "--force"]);
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+    scene.nothing_runs();
+    scene.env.ok(&["reset", "--yes"]);
+    assert_eq!(names(&scene.file("")), [".gitignore", "config", "lock"]);
+}
+
+/// Up to where QEMU boots, in steps of 25 ms. A QEMU that runs by then is there to be gone on with.
+#[test]
+fn sigkill_at_any_moment() {
+    let scene = Scene::new();
+    for moment in (0..24).map(|step| Duration::from_millis(step * 25)) {
+        let setup = Background::start(&scene, scene.setup(&[]));
+        std::thread::sleep(moment);
+        setup.signal(Signal::KILL);
+        drop(setup);
+        let status = scene.env.run(&["status"]);
+        assert!(
+            [3, 4, 5].contains(&status.code),
+            "after {moment:?}: {status:?}"
+        );
+    }
+    let setup = Background::start(&scene, scene.setup(&[]));
+    super::scene::eventually("the machine runs", || {
+        scene.status()["process"]["run_state"] == "running"
+    });
+    assert!(setup.is_running(), "{}", setup.said());
+    drop(setup);
+    scene.env.ok(&["reset", "--yes"]);
+    scene.nothing_runs();
+    scene.goes_on(scene.setup(&[]));
+}
+
+#[test]
+fn a_pidfile_whose_number_is_now_somebody_elses() {
+    let scene = Scene::new();
+    scene.stopped();
+    let mut victim = Command::new("sleep")
+        .arg("600")
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("sleep runs");
+    let pidfile = scene.file("qemu.pid");
+    for verb in [&["stop"][..], &["stop", "--force"], &["reset", "--yes"]] {
+        if !scene.file("record.json").exists() {
+            scene.stopped();
+        }
+        fs::write(&pidfile, format!("{}\n", victim.id())).expect("written");
+        assert_eq!(scene.env.run(&["status"]).code, 3);
+        let ended = scene.env.ok(verb);
+        tell(&format!("a forged pidfile, {}", verb.join(" ")), &ended);
+        assert!(
+            victim.try_wait().expect("ours").is_none(),
+            "the victim lives"
+        );
+        assert!(!pidfile.exists(), "{verb:?} clears the stale file away");
+    }
+    victim.kill().expect("ended");
+    victim.wait().expect("reaped");
+}
+
+/// All processes are gone, a pidfile and perhaps a socket are there, and the runtime directory was in memory.
+#[test]
+fn a_reboot_of_the_host() {
+    for socket_is_left in [false, true] {
+        let scene = Scene::new();
+        let setup = scene.booting();
+        setup.signal(Signal::KILL);
+        drop(setup);
+        let monitor = scene.status()["process"]["monitor"]
+            .as_str()
+            .expect("told")
+            .to_owned();
+        super::scene::send(
+            Signal::KILL,
+            scene.env.pid().expect("it runs").cast_unsigned(),
+        );
+        super::scene::eventually("QEMU is gone", || scene.processes().is_empty());
+        let runtime = scene.env.path("run");
+        fs::remove_dir_all(&runtime).expect("removed");
+        private_dir(&runtime);
+        if socket_is_left {
+            let directory = std::path::Path::new(&monitor)
+                .parent()
+                .expect("a directory");
+            private_dir(&runtime.join("k3s-vm"));
+            private_dir(directory);
+            drop(UnixListener::bind(&monitor).expect("bound"));
+        }
+        assert!(
+            scene.file("qemu.pid").exists(),
+            "as a host that lost its power leaves it"
+        );
+        assert_eq!(scene.env.run(&["status"]).code, 3);
+        scene.goes_on(scene.env.command(&["start"]));
+    }
+}
+
+#[test]
+fn a_second_command_waits_and_says_for_whom() {
+    let scene = Scene::new();
+    let setup = scene.booting();
+    let began = Instant::now();
+    let status = scene.env.run(&["status"]);
+    assert_eq!(status.code, 5, "{status:?}");
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "status waits for nobody"
+    );
+
+    let stop = Background::start(&scene, scene.env.command(&["stop"]));
+    stop.says(&format!(
+        "waiting for k3s-vm setup (process {})",
+        setup.pid()
+    ));
+    assert!(setup.is_running() && stop.is_running());
+    setup.signal(Signal::INT);
+    assert_eq!(setup.end().code, 130);
+    let ended = stop.end();
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stderr.contains("stopped already"), "{}", ended.stderr);
+
+    // Who waits may be interrupted, too, and disturbs nobody.
+    let setup = scene.booting();
+    let second = Background::start(&scene, scene.setup(&[]));
+    second.says(&format!(
+        "waiting for k3s-vm setup (process {})",
+        setup.pid()
+    ));
+    second.signal(Signal::INT);
+    second.end();
+    assert!(setup.is_running());
+    assert_eq!(scene.status()["state"], "running");
+}
