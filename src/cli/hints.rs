@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{
     image::ImageError,
-    machine::{MachineError, boot::NO_STAGE},
+    machine::{MachineError, watch::NO_STAGE},
     project::{ConfigError, LockError, RecordError},
     qemu::{ProcessError, VersionError, kvm::Kvm},
 };

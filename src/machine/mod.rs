@@ -16,6 +16,7 @@ pub mod state;
 pub mod status;
 pub mod stop;
 pub mod timings;
+pub mod watch;
 
 pub use error::MachineError;
 pub use spec::Spec;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{MachineError, Timings, boot::Limits, state, timings::Whose};
+use super::{MachineError, Timings, state, timings::Whose, watch::Limits};
 use crate::{
     base::{
         Name,

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::{
-    Machine, MachineError, Spec, State, Timings, assets,
-    boot::{self, Limits},
+    Machine, MachineError, Spec, State, Timings, assets, boot,
     host::{self, Host},
     make, ready,
     timings::Whose,
+    watch::{self, Limits},
 };
 use crate::{
     base::{Progress, Size},
@@ -244,7 +244,7 @@ async fn go_on(
         process.pid()
     );
     let limits = Limits::for_start(observed_accelerator(machine).await, spec.timeout);
-    boot::wait_for_k3s(&machine.project, &process, limits, &mut timings).await?;
+    watch::wait_for_k3s(&machine.project, &process, limits, &mut timings).await?;
     arrive(machine, record, &process, limits, timings).await
 }
 
