@@ -184,7 +184,8 @@ pub(crate) fn repository(path: &str) -> PathBuf {
 pub(crate) fn make_release(directory: &Path, version: &str) {
     fs::create_dir_all(directory).expect("created");
     let stand_in = program().with_file_name("examples").join("k3s-stand-in");
-    let mut binary = fs::read(&stand_in).expect("built by `cargo build --examples`");
+    let mut binary = fs::read(&stand_in)
+        .expect("built by `cargo build --examples`, with --release for the benchmark");
     binary.extend_from_slice(format!("\nk3s-stand-in-version={version}\n").as_bytes());
     let airgap = vec![b'a'; 1 << 20];
     let mut sums = String::new();
