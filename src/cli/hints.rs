@@ -17,7 +17,7 @@ pub(super) type Fix = [&'static str; 4];
 
 pub(super) const INSTALL_QEMU: Fix = [
     "nix-shell -p qemu_kvm",
-    "sudo apt-get install --yes --no-install-recommends qemu-system-x86",
+    "sudo apt-get update && sudo apt-get install --yes --no-install-recommends qemu-system-x86",
     "sudo dnf install --assumeyes qemu-system-x86-core",
     "sudo pacman -S --noconfirm qemu-base",
 ];

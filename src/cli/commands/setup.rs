@@ -165,20 +165,21 @@ fn install_qemu(output: &Output) -> Result<(), CommandError> {
             .into_iter()
             .fold(error, CommandError::hint));
     };
-    let command = hints::INSTALL_QEMU[distribution];
-    let words = command
-        .split_whitespace()
-        .skip(usize::from(nix::unistd::getuid().is_root()));
-    let words: Vec<&str> = words.collect();
-    output.step(&words.join(" "));
-    let status = std::process::Command::new(words[0])
-        .args(&words[1..])
+    let mut command = hints::INSTALL_QEMU[distribution].to_owned();
+    if nix::unistd::getuid().is_root() {
+        command = command.replace("sudo ", "");
+    }
+    output.step(&command);
+    let status = std::process::Command::new("sh")
+        .args(["-c", &command])
         .stdout(std::io::stderr())
         .status();
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(CommandError::new(format!("{command:?} ended with {status}"))
-            .hint("run it by hand; a stale package list is refreshed by `sudo apt-get update` on Debian and Ubuntu")),
-        Err(error) => Err(CommandError::new(format!("cannot run {:?}", words[0])).because(&error)),
+        Ok(status) => Err(
+            CommandError::new(format!("{command:?} ended with {status}"))
+                .hint("run it by hand and see what it says"),
+        ),
+        Err(error) => Err(CommandError::new("cannot run sh").because(&error)),
     }
 }
