@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use anstream::adapter::strip_str;
+
 /// How far the guest is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
@@ -90,6 +92,7 @@ impl Report {
 
 /// Without what would steer a terminal, and not endless.
 pub fn printable(text: &str) -> String {
+    let text = strip_str(text).to_string();
     text.chars()
         .filter(|c| !c.is_control())
         .take(LONGEST_DETAIL)
@@ -168,7 +171,8 @@ mod tests {
     #[test]
     fn a_guest_cannot_steer_the_terminal() {
         let report = Report::parse("1 failed \u{1b}]0;owned\u{7}x").expect("a report");
-        assert_eq!(report.detail, "]0;ownedx");
+        assert_eq!(report.detail, "x");
+        assert_eq!(printable("\u{1b}[H\u{1b}[1;31mred\u{8}\u{7f}"), "red");
         assert_eq!(printable(&"x".repeat(10_000)).len(), LONGEST_DETAIL);
     }
 

@@ -271,6 +271,7 @@ impl<'a> Watch<'a> {
         let log = tail
             .lines()
             .map(stages::printable)
+            .filter(|line| !line.trim().is_empty())
             .collect::<Vec<_>>()
             .join("\n");
         MachineError::Boot {
