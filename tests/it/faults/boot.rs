@@ -79,7 +79,13 @@ fn a_kernel_that_panics() {
 #[test]
 fn qemu_dies_while_it_boots() {
     let scene = Scene::new();
-    let setup = scene.booting();
+    let log = scene.env.path("log");
+    let mut setup = scene.setup(&[]);
+    setup.env("LOG_FILE", &log);
+    let setup = Background::start(&scene, setup);
+    eventually("the wait for the guest", || {
+        fs::read_to_string(&log).is_ok_and(|text| text.contains("phase=\"start QEMU\""))
+    });
     let qemu = scene.env.pid().expect("it runs").cast_unsigned();
     send(Signal::KILL, qemu);
     let killed = Instant::now();
