@@ -122,7 +122,7 @@ fn a_reboot_of_the_host() {
             Signal::KILL,
             scene.env.pid().expect("it runs").cast_unsigned(),
         );
-        super::scene::eventually("QEMU is gone", || scene.processes().is_empty());
+        super::scene::eventually("QEMU is gone", || scene.env.run(&["status"]).code == 3);
         let runtime = scene.env.path("run");
         fs::remove_dir_all(&runtime).expect("removed");
         private_dir(&runtime);
