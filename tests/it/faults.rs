@@ -12,3 +12,4 @@ mod image;
 mod mirror;
 mod scene;
 mod server;
+mod table;

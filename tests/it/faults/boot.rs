@@ -8,7 +8,10 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::scene::{Background, Scene, eventually, send, tell};
+use super::{
+    scene::{Background, Scene, eventually, send},
+    table::tell,
+};
 
 #[test]
 fn an_image_that_does_not_boot() {
@@ -90,7 +93,7 @@ fn qemu_dies_while_it_boots() {
     send(Signal::KILL, qemu);
     let killed = Instant::now();
     let ended = setup.end();
-    tell("QEMU is killed", &ended);
+    tell(&scene, "QEMU is killed", &ended);
     assert!(
         killed.elapsed() < Duration::from_secs(5),
         "{:?}",
@@ -115,7 +118,7 @@ fn ctrl_c_and_sigterm_and_a_closed_terminal() {
         let setup = scene.booting();
         setup.signal(signal);
         let ended = setup.end();
-        tell(&format!("{signal:?} during the boot"), &ended);
+        tell(&scene, &format!("{signal:?} during the boot"), &ended);
         assert_eq!(ended.code, code);
         assert!(
             ended.stderr.contains("error: interrupted"),

@@ -9,7 +9,10 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::scene::{Background, Scene, tell};
+use super::{
+    scene::{Background, Scene},
+    table::tell,
+};
 use crate::support::{names, private_dir};
 
 #[test]
@@ -33,7 +36,7 @@ fn a_setup_that_is_killed_leaves_a_qemu_that_the_next_one_goes_on_with() {
     ));
     setup.signal(Signal::INT);
     let ended = setup.end();
-    tell("a setup after a killed one, interrupted", &ended);
+    tell(&scene, "a setup after a killed one, interrupted", &ended);
     assert_eq!(ended.code, 130);
     scene.nothing_runs();
     let setup = scene.booting();
@@ -82,28 +85,29 @@ fn sigkill_at_any_moment() {
 fn a_pidfile_whose_number_is_now_somebody_elses() {
     let scene = Scene::new();
     scene.stopped();
-    let mut victim = Command::new("sleep")
-        .arg("600")
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("sleep runs");
+    let victim = Background::start(&scene, sleep());
     let pidfile = scene.file("qemu.pid");
     for verb in [&["stop"][..], &["stop", "--force"], &["reset", "--yes"]] {
         if !scene.file("record.json").exists() {
             scene.stopped();
         }
-        fs::write(&pidfile, format!("{}\n", victim.id())).expect("written");
+        fs::write(&pidfile, format!("{}\n", victim.pid())).expect("written");
         assert_eq!(scene.env.run(&["status"]).code, 3);
         let ended = scene.env.ok(verb);
-        tell(&format!("a forged pidfile, {}", verb.join(" ")), &ended);
-        assert!(
-            victim.try_wait().expect("ours").is_none(),
-            "the victim lives"
+        tell(
+            &scene,
+            &format!("a forged pidfile, {}", verb.join(" ")),
+            &ended,
         );
+        assert!(victim.is_running(), "the victim lives");
         assert!(!pidfile.exists(), "{verb:?} clears the stale file away");
     }
-    victim.kill().expect("ended");
-    victim.wait().expect("reaped");
+}
+
+fn sleep() -> Command {
+    let mut sleep = Command::new("sleep");
+    sleep.arg("600").stdin(Stdio::null());
+    sleep
 }
 
 /// All processes are gone, a pidfile and perhaps a socket are there, and the runtime directory was in memory.

@@ -8,8 +8,9 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    scene::{Background, Scene, eventually, tell},
+    scene::{Background, Scene, eventually},
     server::{Server, Trouble},
+    table::tell,
 };
 use crate::support::VERSION;
 
@@ -135,7 +136,7 @@ fn an_interrupted_download_goes_on_where_it_stopped() {
     eventually("half of the file is here", partial);
     setup.signal(Signal::INT);
     let ended = setup.end();
-    tell("Ctrl-C during a download", &ended);
+    tell(&scene, "Ctrl-C during a download", &ended);
     assert_eq!(ended.code, 130);
     assert!(
         ended.stderr.contains("it goes on where it stopped"),

@@ -12,7 +12,8 @@ use std::{
 use k3s_vm::base::Digest;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Ended, TestEnv, VERSION, dead_image, names};
+use super::table::{tell, temporary_files};
+use crate::support::{Ended, TestEnv, VERSION, dead_image, ended, names};
 
 /// What none of the tests should come near to.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -111,11 +112,23 @@ impl Scene {
             .to_owned()
     }
 
-    /// No process has to do with the project, and no socket is left.
+    /// Nothing is left behind: see [`Scene::left`].
     #[track_caller]
     pub(super) fn nothing_runs(&self) {
-        assert_eq!(self.processes(), Vec::<String>::new());
-        assert_eq!(names(&self.env.path("run/k3s-vm")), Vec::<String>::new());
+        assert_eq!(self.left(), Vec::<String>::new());
+    }
+
+    /// What a command that has ended should not have left: processes, sockets, temporary files, a held lock.
+    pub(super) fn left(&self) -> Vec<String> {
+        let mut left = self.processes();
+        left.extend(names(&self.env.path("run/k3s-vm")));
+        left.extend(temporary_files(&self.env.project));
+        left.extend(temporary_files(&self.env.cache));
+        let lock = File::open(self.file("lock"));
+        if lock.is_ok_and(|lock| lock.try_lock_shared().is_err()) {
+            left.push("a held lock".to_owned());
+        }
+        left
     }
 
     /// The command lines in which the project occurs, as the kernel has them.
@@ -137,13 +150,8 @@ impl Scene {
         code: i32,
         words: &[&str],
     ) -> Ended {
-        let output = command.output().expect("the program runs");
-        let ended = Ended {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        };
-        tell(fault, &ended);
+        let ended = ended(command.output().expect("the program runs"));
+        tell(self, fault, &ended);
         assert_eq!(ended.code, code, "{fault}: {}", ended.stderr);
         for word in words {
             assert!(
@@ -153,7 +161,6 @@ impl Scene {
             );
         }
         assert_eq!(ended.stdout, "", "{fault}: a pipe gets nothing");
-        self.nothing_runs();
         ended
     }
 }
@@ -165,16 +172,6 @@ impl Scene {
 )]
 pub(super) fn say(line: &str) {
     println!("{line}");
-}
-
-/// A row of the table of faults.
-pub(super) fn tell(fault: &str, ended: &Ended) {
-    let message = ended.stderr.lines().find(|line| line.starts_with("error:"));
-    say(&format!(
-        "  {fault} | {} | {}",
-        ended.code,
-        message.unwrap_or_default()
-    ));
 }
 
 /// A command that is at work while the test goes on; its end at the latest when it is dropped.

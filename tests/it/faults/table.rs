@@ -1,0 +1,93 @@
+//! The table of faults: what was done to the program, how it ended, what it said, and what it left behind. A row is
+//! written when it is known, before anything is asserted of it, so that a fault that was not survived is in it, too.
+//! `tests/faults-table.sh` makes the README's table of it.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    panic::Location,
+    path::{Path, PathBuf},
+};
+
+use regex::Regex;
+
+use super::scene::Scene;
+use crate::support::Ended;
+
+/// The rows of this run: area, fault, exit code, first line said, what is left.
+fn file() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.tsv")
+}
+
+/// Writes the row of a command that met a fault, and expects that nothing of it is left: no process, no socket, no
+/// temporary file, no held lock.
+#[track_caller]
+pub(super) fn tell(scene: &Scene, fault: &str, ended: &Ended) {
+    let left = scene.left();
+    row(fault, ended.code, &first_line(scene, &ended.stderr), &left);
+    assert_eq!(left, Vec::<String>::new(), "left behind by {fault}");
+}
+
+/// A row for those who watch, and for the README.
+#[track_caller]
+pub(super) fn row(fault: &str, code: i32, said: &str, left: &[String]) {
+    let file_of_test = Path::new(Location::caller().file());
+    let area = file_of_test
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let left = if left.is_empty() {
+        "nothing".to_owned()
+    } else {
+        left.join(", ")
+    };
+    super::scene::say(&format!("  {fault} | {code} | {said} | {left}"));
+    let line = [&area, fault, &code.to_string(), said, &left]
+        .map(|cell| cell.replace(['\t', '\n'], " "))
+        .join("\t");
+    // One write to the end of the file: tests may run side by side.
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(file())
+        .and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()))
+        .expect("the table can be written");
+}
+
+/// The message: an error, else a warning, else the last word; without what differs from run to run.
+fn first_line(scene: &Scene, stderr: &str) -> String {
+    let starting = |word: &str| stderr.lines().find(|line| line.starts_with(word));
+    let line = starting("error:")
+        .or_else(|| starting("warning:"))
+        .or_else(|| stderr.lines().last())
+        .unwrap_or_default();
+    let root = scene.env.path("");
+    let mut line = line.replace(root.to_string_lossy().as_ref(), "~/");
+    for (pattern, word) in [
+        (r"^ *[0-9]+\.[0-9]s  ", ""),
+        (r"process [0-9]+", "process N"),
+        (r"(127\.0\.0\.1|localhost):[0-9]+", "$1:PORT"),
+        (r"[0-9a-f]{64}", "DIGEST"),
+        (r"/tmp/k3s-vm-it-[A-Za-z0-9]+/", "~/"),
+    ] {
+        line = Regex::new(pattern)
+            .expect("sound")
+            .replace_all(&line, word)
+            .into_owned();
+    }
+    line
+}
+
+/// The files below `directory` that are somebody's unfinished work.
+pub(super) fn temporary_files(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(temporary_files(&path));
+        } else if entry.file_name().to_string_lossy().starts_with(".tmp-") {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
