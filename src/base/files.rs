@@ -46,6 +46,9 @@ pub const PRIVATE: u32 = 0o600;
 /// Only the owner reads, writes and runs: scripts and programs.
 pub const PROGRAM: u32 = 0o755;
 
+/// How a file is called that does not have its name yet.
+const TEMPORARY: &str = ".tmp-";
+
 /// Puts `bytes` at `path` so that a crash leaves the old file or the new one, never a half.
 /// The file has `mode` from the moment it has a name.
 ///
@@ -60,25 +63,38 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     persist(temporary, path, mode)
 }
 
-/// A private temporary file in the directory of `path`, removed again unless it is [`persist`]ed.
-///
-/// # Errors
-///
-/// When the directory cannot be written.
-pub fn temporary_beside(path: &Path) -> Result<NamedTempFile, FileError> {
+/// A private temporary file in the directory of `path`, removed again unless it is [`persist`]ed. It is locked for as
+/// long as its writer lives, so that the next writer can tell a dead one's file and take it away.
+fn temporary_beside(path: &Path) -> Result<NamedTempFile, FileError> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    tempfile::Builder::new()
-        .prefix(".tmp-")
-        .tempfile_in(directory)
-        .map_err(FileError::on("create a file in", directory))
+    let failed = || FileError::on("create a file in", directory);
+    remove_abandoned(directory);
+    loop {
+        let temporary = tempfile::Builder::new()
+            .prefix(TEMPORARY)
+            .tempfile_in(directory)
+            .map_err(failed())?;
+        temporary.as_file().lock().map_err(failed())?;
+        // Before it was locked, another writer could take it for abandoned.
+        let links = temporary.as_file().metadata().map_err(failed())?.nlink();
+        if links > 0 {
+            return Ok(temporary);
+        }
+    }
+}
+
+/// Takes away what writers that were killed have left. What cannot be taken away does not hinder anybody.
+fn remove_abandoned(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let temporary = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
+        if temporary && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Flushes a temporary file and gives it its name.
-///
-/// # Errors
-///
-/// When flushing or renaming fails; the temporary file is gone then.
-pub fn persist(temporary: NamedTempFile, path: &Path, mode: u32) -> Result<(), FileError> {
+fn persist(temporary: NamedTempFile, path: &Path, mode: u32) -> Result<(), FileError> {
     temporary
         .as_file()
         .set_permissions(Permissions::from_mode(mode))
@@ -195,6 +211,19 @@ mod tests {
             1,
             "no temporary file stays"
         );
+    }
+
+    #[test]
+    fn a_dead_writers_file_goes_and_a_living_ones_stays() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("record");
+        let living = temporary_beside(&path).expect("created");
+        let dead = directory.path().join(".tmp-dead");
+        fs::write(&dead, b"half").expect("written");
+        write(&path, b"one", PRIVATE).expect("written");
+        assert!(!dead.exists(), "nobody has it locked");
+        assert!(living.path().exists());
+        persist(living, &path, PRIVATE).expect("its writer goes on");
     }
 
     #[test]

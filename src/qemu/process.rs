@@ -14,7 +14,7 @@ use std::{
 };
 
 use nix::{
-    fcntl::{FcntlArg, fcntl},
+    fcntl::{FcntlArg, FdFlag, fcntl},
     libc,
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -112,6 +112,13 @@ impl Process {
             .open(log)
             .map_err(FileError::on("create", log))?;
         let errors = output.try_clone().map_err(FileError::on("share", log))?;
+        let pidfile = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .mode(PRIVATE)
+            .open(&launch.pidfile)
+            .map_err(FileError::on("create", &launch.pidfile))?;
         let mut command = Command::new(program);
         command
             .args(launch.arguments())
@@ -119,7 +126,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);
-        detach(&mut command);
+        detach(&mut command, pidfile);
         tracing::debug!(?command, "starting QEMU");
         let mut child = command.spawn().map_err(|source| ProcessError::Spawn {
             program: program.to_owned(),
@@ -259,13 +266,7 @@ impl Drop for KillOnDrop<'_> {
 
 /// The process that has a write lock on the pidfile, as the kernel knows it.
 fn lock_holder(file: &File, path: &Path) -> Result<Option<Pid>, FileError> {
-    let mut lock = libc::flock {
-        l_type: i16::try_from(libc::F_WRLCK).unwrap_or_default(),
-        l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
+    let mut lock = write_lock();
     fcntl(file, FcntlArg::F_GETLK(&mut lock))
         .map_err(|error| FileError::on("query the lock of", path)(error.into()))?;
     let free = i32::from(lock.l_type) == libc::F_UNLCK;
@@ -274,6 +275,17 @@ fn lock_holder(file: &File, path: &Path) -> Result<Option<Pid>, FileError> {
     } else {
         Pid::from_raw(lock.l_pid)
     })
+}
+
+/// The lock that QEMU puts on its pidfile: on all of it, exclusive.
+fn write_lock() -> libc::flock {
+    libc::flock {
+        l_type: i16::try_from(libc::F_WRLCK).unwrap_or_default(),
+        l_whence: i16::try_from(libc::SEEK_SET).unwrap_or_default(),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
 }
 
 /// What QEMU printed, without its time stamps and in one line.
@@ -294,13 +306,25 @@ fn said(log: &Path) -> String {
 }
 
 /// A session of its own keeps the terminal's signals away from QEMU, so that it outlives this program.
+///
+/// The pidfile is locked in QEMU's name before there is a QEMU: the lock lasts through exec, and QEMU takes it again as
+/// its own. Until exec the child also has the machine's lock by inheritance. So there is no moment in which this
+/// program could die and leave a QEMU that the next command does not see.
 #[expect(
     unsafe_code,
-    reason = "between fork and exec; setsid is async-signal-safe (POSIX) and allocates nothing"
+    reason = "between fork and exec; setsid and fcntl are async-signal-safe (POSIX) and allocate nothing"
 )]
-fn detach(command: &mut Command) {
+fn detach(command: &mut Command, pidfile: File) {
+    let lock_pidfile = move || {
+        fcntl(&pidfile, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        fcntl(&pidfile, FcntlArg::F_SETLK(&write_lock()))
+    };
     unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
+        command.pre_exec(move || {
+            nix::unistd::setsid()?;
+            lock_pidfile()?;
+            Ok(())
+        });
     }
 }
 
