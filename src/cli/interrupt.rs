@@ -1,9 +1,14 @@
 //! Ctrl-C and its kin: the command's work is dropped, and what it started is ended before the program is.
 
+use std::time::Duration;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::error::CommandError;
 use crate::machine::Machine;
+
+/// A signal that came before a child's death is known to the runtime by its next turn.
+const DELIVERED: Duration = Duration::from_millis(5);
 
 /// Runs `work` on the machine; when it fails or is interrupted, a QEMU that it started is ended.
 pub(super) async fn guarded<T>(
@@ -13,10 +18,16 @@ pub(super) async fn guarded<T>(
     // Before the work begins: a signal that nobody listens to ends the program at once and leaves QEMU behind.
     let mut signals = Signals::listen()
         .map_err(|error| CommandError::new("cannot listen for signals").because(&error))?;
-    let result = tokio::select! {
+    let mut result = tokio::select! {
         result = work => result,
         code = signals.next() => Err(CommandError::interrupted(code)),
     };
+    // The terminal interrupts children, too; that one of them died of it is not what went wrong.
+    if result.is_err()
+        && let Ok(code) = tokio::time::timeout(DELIVERED, signals.next()).await
+    {
+        result = Err(CommandError::interrupted(code));
+    }
     if result.is_err() {
         machine.abandon().await;
     }

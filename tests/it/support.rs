@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, ExitStatus, Output, Stdio},
     sync::OnceLock,
 };
 
@@ -125,10 +125,18 @@ impl Drop for TestEnv {
 pub(crate) fn ended(output: Output) -> Ended {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ended {
-        code: output.status.code().unwrap_or(-1),
+        code: code(output.status),
         stdout: text(output.stdout),
         stderr: text(output.stderr),
     }
+}
+
+/// The exit code as a shell tells it: 128 and the number of the signal that ended the program.
+pub(crate) fn code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
 /// Runs a command on a terminal of its own, on which `typed` is typed; gives its exit code and all that was on the
@@ -148,7 +156,7 @@ pub(crate) fn on_a_terminal(mut command: Command, typed: &str) -> (i32, String) 
     while let Ok(read @ 1..) = master.read(&mut some) {
         screen.extend_from_slice(&some[..read]);
     }
-    let code = child.wait().expect("it ends").code().unwrap_or(-1);
+    let code = code(child.wait().expect("it ends"));
     (code, String::from_utf8_lossy(&screen).into_owned())
 }
 

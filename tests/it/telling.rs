@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use crate::support::{Ended, TestEnv, program};
+use crate::support::{Ended, TestEnv, code, program};
 
 /// A user at a shell, whose `PATH` has the built program as `k3s-vm`.
 pub(crate) struct Story {
@@ -147,7 +147,7 @@ fn told(mut command: Command) -> Ended {
         Ended {
             stdout: stdout.join().expect("read"),
             stderr: stderr.join().expect("read"),
-            code: child.wait().expect("it ends").code().unwrap_or(-1),
+            code: code(child.wait().expect("it ends")),
         }
     })
 }

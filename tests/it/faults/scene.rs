@@ -13,7 +13,7 @@ use k3s_vm::base::Digest;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::table::{tell, temporary_files};
-use crate::support::{Ended, TestEnv, VERSION, dead_image, ended, names};
+use crate::support::{Ended, TestEnv, VERSION, code, dead_image, ended, names};
 
 /// What none of the tests should come near to.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -93,7 +93,7 @@ impl Scene {
         let command = Background::start(self, command);
         eventually("the machine runs", || {
             assert!(command.is_running(), "{}", command.said());
-            self.status()["process"]["run_state"] == "running"
+            self.status()["process"]["run_state"] == "running" && command.said() != ""
         });
         command.signal(Signal::INT);
         assert_eq!(command.end().code, 130);
@@ -225,7 +225,7 @@ impl Background {
         eventually("the command ends", || !self.is_running());
         let status = self.child.wait().expect("reaped");
         Ended {
-            code: status.code().unwrap_or(-1),
+            code: code(status),
             stdout: String::new(),
             stderr: self.said(),
         }

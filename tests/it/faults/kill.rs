@@ -1,0 +1,187 @@
+//! Every step of setup, start, stop and reset is the last one of a command once, by SIGKILL, SIGINT and SIGTERM, and every
+//! file operation fails once.
+//!
+//! The steps are not listed here. They are those that strace sees the command make (see `steps`), so a step that is new
+//! is a kill point from its first day.
+
+use std::{collections::BTreeSet, fs, process::Command, thread};
+
+use rustix::process::Signal;
+
+use super::{
+    scene::{Scene, eventually, say},
+    steps::{Disturbance, Step, Traced},
+    table::row,
+};
+use crate::support::names;
+
+/// How many scenes are played at the same time; they mostly wait for the disk and for QEMU.
+const AT_ONCE: usize = 3;
+
+/// A command that is to be killed: where it begins, and how it is called.
+struct Verb {
+    name: &'static str,
+    prepare: fn(&Scene),
+    command: fn(&Scene) -> Command,
+    /// The same command, to its end.
+    again: fn(&Scene),
+}
+
+#[test]
+fn setup_at_every_step() {
+    at_every_step(&Verb {
+        name: "setup",
+        prepare: |scene| {
+            for made in [
+                &scene.env.cache,
+                &scene.file(""),
+                &scene.env.path("run/k3s-vm"),
+            ] {
+                let _ = fs::remove_dir_all(made);
+            }
+        },
+        command: |scene| scene.setup(&["--timeout", "2s"]),
+        again: |scene| scene.goes_on(scene.setup(&[])),
+    });
+}
+
+#[test]
+fn start_at_every_step() {
+    at_every_step(&Verb {
+        name: "start",
+        prepare: Scene::stopped,
+        command: |scene| scene.env.command(&["start", "--timeout", "2s"]),
+        again: |scene| scene.goes_on(scene.env.command(&["start"])),
+    });
+}
+
+#[test]
+fn stop_at_every_step() {
+    at_every_step(&Verb {
+        name: "stop",
+        prepare: running,
+        command: |scene| scene.env.command(&["stop", "--timeout", "1s"]),
+        again: |scene| drop(scene.env.ok(&["stop", "--timeout", "1s"])),
+    });
+}
+
+#[test]
+fn reset_at_every_step() {
+    at_every_step(&Verb {
+        name: "reset",
+        prepare: running,
+        command: |scene| scene.env.command(&["reset", "--yes"]),
+        again: |_| {},
+    });
+}
+
+/// A machine that runs and that no command is at work on.
+fn running(scene: &Scene) {
+    let setup = scene.booting();
+    setup.signal(Signal::KILL);
+    setup.end();
+}
+
+/// What is done to every step, and the exit code that shows that it was reached.
+const DISTURBANCES: [(&str, Disturbance, i32); 4] = [
+    ("SIGKILL", Disturbance::Signal(Signal::KILL), 137),
+    ("SIGINT", Disturbance::Signal(Signal::INT), 130),
+    ("SIGTERM", Disturbance::Signal(Signal::TERM), 143),
+    ("EIO", Disturbance::Error("EIO"), 1),
+];
+
+/// Disturbs the command at each of its steps, in each way.
+fn at_every_step(verb: &Verb) {
+    let counts: Vec<[usize; 4]> = thread::scope(|scope| {
+        let players: Vec<_> = (0..AT_ONCE)
+            .map(|turn| scope.spawn(move || play(verb, turn)))
+            .collect();
+        let counts = players
+            .into_iter()
+            .map(|player| player.join().expect("survived"));
+        counts.collect()
+    });
+    for (nth, (name, _, code)) in DISTURBANCES.iter().enumerate() {
+        let count: usize = counts.iter().map(|count| count[nth]).sum();
+        let said = format!("{count} points, all survived");
+        row(
+            &format!("{name} at each step of {}", verb.name),
+            *code,
+            &said,
+            &[],
+        );
+    }
+}
+
+/// Every so many-th point, in a scene of its own; how many there were by disturbance.
+fn play(verb: &Verb, turn: usize) -> [usize; 4] {
+    let scene = Scene::new();
+    (verb.prepare)(&scene);
+    let undisturbed = Traced::start(&scene, &(verb.command)(&scene), None).finish();
+    let steps = distinct(undisturbed.2);
+    assert!(!steps.is_empty(), "strace sees no step of {}", verb.name);
+    DISTURBANCES.map(|(name, disturbance, code)| {
+        let points = steps.iter().filter(|step| match disturbance {
+            Disturbance::Signal(Signal::KILL) => true,
+            // What is flushed makes a difference after a power cut only.
+            Disturbance::Signal(_) => step.is_observable(),
+            Disturbance::Error(_) => step.is_of_files(),
+        });
+        let mine = points.skip(turn).step_by(AT_ONCE);
+        mine.inspect(|step| {
+            let what = format!("{}, {name} at {step}", verb.name);
+            let (ended, said) = ends_at(verb, &scene, step, disturbance, &what);
+            // What is tidied up at the end is not worth a failure, and a command that is there may come to its end.
+            let may = ended == code || (code != 137 && ended == undisturbed.0);
+            assert!(may, "{what}: {ended}: {said}");
+        })
+        .count()
+    })
+}
+
+/// Each step once: a monitor that is asked again and again is one step.
+fn distinct(steps: Vec<Step>) -> Vec<Step> {
+    let mut seen = BTreeSet::new();
+    steps
+        .into_iter()
+        .filter(|step| step.is_of_files() || seen.insert(step.to_string()))
+        .collect()
+}
+
+fn ends_at(
+    verb: &Verb,
+    scene: &Scene,
+    step: &Step,
+    disturbance: Disturbance,
+    what: &str,
+) -> (i32, String) {
+    let _ = scene.env.run(&["reset", "--yes"]);
+    (verb.prepare)(scene);
+    let command = (verb.command)(scene);
+    let (ended, said, _) = Traced::start(scene, &command, Some((step, disturbance))).finish();
+    let error = said.lines().find(|line| line.starts_with("error:"));
+    say(&format!(
+        "    {what}: {ended}: {}",
+        error.unwrap_or_default()
+    ));
+    tells_the_truth(scene, what);
+    (verb.again)(scene);
+    scene.env.ok(&["reset", "--yes"]);
+    scene.nothing_runs();
+    let keeps = [".gitignore", "config", "lock"];
+    let kept = names(&scene.file(""));
+    assert!(
+        kept.iter().all(|name| keeps.contains(&name.as_str())),
+        "{what}: {kept:?}"
+    );
+    (ended, said)
+}
+
+/// Running is what has a process, and nothing else is.
+fn tells_the_truth(scene: &Scene, what: &str) {
+    eventually(&format!("{what}: status tells the truth"), || {
+        let runs = !scene.processes().is_empty();
+        let status = scene.env.run(&["status"]);
+        runs == (status.code == 5) && [3, 4, 5].contains(&status.code)
+    });
+}
