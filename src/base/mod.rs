@@ -5,6 +5,7 @@ pub mod files;
 pub mod name;
 pub mod progress;
 pub mod size;
+pub mod tls;
 
 pub use digest::Digest;
 pub use files::FileError;

@@ -6,6 +6,7 @@ use reqwest::{Certificate, Client, Identity, StatusCode};
 use serde::Deserialize;
 
 use super::{KubeconfigError, kubeconfig::Credentials};
+use crate::base::tls;
 
 /// How long one request may take; an emulated guest answers slowly while it starts.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -110,6 +111,7 @@ impl Api {
     ///
     /// [`ApiError::Certificates`] when they are no certificates.
     pub fn new(credentials: &Credentials) -> Result<Self, ApiError> {
+        tls::provide();
         let unusable = |error: reqwest::Error| ApiError::Certificates(innermost(&error));
         let client = Client::builder()
             .tls_certs_only([Certificate::from_pem(&credentials.authority).map_err(unusable)?])

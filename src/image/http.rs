@@ -10,7 +10,7 @@ use super::{
     ImageError, Patience,
     patience::{Tries, reasons},
 };
-use crate::base::FileError;
+use crate::base::{FileError, tls};
 
 /// The client, built when it is first needed: it reads the host's certificate authorities.
 ///
@@ -22,6 +22,7 @@ pub fn http_client() -> Result<&'static Client, ImageError> {
     if let Some(client) = CLIENT.get() {
         return Ok(client);
     }
+    tls::provide();
     let builder = || {
         Client::builder()
             .user_agent(concat!("k3s-vm/", env!("CARGO_PKG_VERSION")))

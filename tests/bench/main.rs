@@ -19,6 +19,10 @@ use k3s_vm::{
     image::{BaseImage, Format},
     seed::{Identity, SeedFile, cloud_config, fat},
 };
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike,
+};
 use support::{TestEnv, VERSION, guest_image, program};
 
 fn main() {
@@ -102,16 +106,30 @@ fn machine(env: &TestEnv) {
     let (peak, phases) = watch(child);
     row("setup, to node Ready", &[began.elapsed()]);
     println!("{:<52} {peak:>10}", "peak memory of setup, VmHWM");
+    let mut own = Vec::new();
     let status = time(50, || {
+        let before = processor_time();
         run(&mut env.command(&["status"]));
+        own.push(processor_time().saturating_sub(before));
     });
+    own.sort();
     row("status of a running machine", &status);
+    row("  of which the program's processor time", &own);
     for verb in ["stop", "start"] {
         let began = Instant::now();
         run(&mut env.command(&[verb]));
         row(verb, &[began.elapsed()]);
     }
     println!("\nphases of setup:\n{phases}");
+}
+
+/// Of all children that have ended, in user and kernel.
+fn processor_time() -> Duration {
+    let used = getrusage(UsageWho::RUSAGE_CHILDREN).expect("Linux");
+    [used.user_time(), used.system_time()]
+        .iter()
+        .map(|time| Duration::from_micros(time.num_microseconds().unsigned_abs()))
+        .sum()
 }
 
 /// The most memory that the program had, and its own account of the time.
