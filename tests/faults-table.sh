@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rows=${2:-${CARGO_TARGET_DIR:-target}/tmp/faults.tsv}
-begin='<!-- faults: by `tests/faults-table.sh write` -->'
+begin='<!-- faults: written by faults-table.sh -->'
 end='<!-- end of faults -->'
 
 # Area, fault, exit code, message, what is left: each fault once, sorted.

@@ -2,16 +2,18 @@
 # The test command: all that is needed from a fresh Debian machine with Rust to a verdict.
 #
 # Installs the Debian packages that the tests need, builds a real guest from packages (kept under target/guest), and runs
-# formatting, lints and all tests. The last line counts them.
+# formatting, lints and all tests. The last line counts them. `tests/run.sh faults` makes only the faults happen; either
+# way the table of those that were tried is printed and compared with the README's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 log=$CARGO_TARGET_DIR/tests.log
+filter=${1:-}
 
 say() { printf '\n== %s\n' "$*"; }
 
 install_packages() {
-    local wanted=(qemu-system-x86 qemu-utils ovmf dosfstools util-linux git gcc iproute2 procps)
+    local wanted=(qemu-system-x86 qemu-utils ovmf dosfstools util-linux git gcc iproute2 procps strace)
     read -ra guest < <(tests/guest/build.sh --packages)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
     local missing=()
@@ -31,9 +33,11 @@ qemu-system-x86_64 --version | sed -n 1p
 kubectl version --client 2>/dev/null | sed -n 1p
 cargo --version
 
-say "formatting and lints"
-cargo fmt --check
-cargo clippy --locked --quiet --all-targets -- --deny warnings
+if [ -z "$filter" ]; then
+    say "formatting and lints"
+    cargo fmt --check
+    cargo clippy --locked --quiet --all-targets -- --deny warnings
+fi
 
 say "build"
 cargo build --locked --quiet --bins --examples
@@ -46,12 +50,21 @@ tests/qemu10.sh "$CARGO_TARGET_DIR/qemu10"
 
 say "tests"
 mkdir -p "$CARGO_TARGET_DIR"
+rm -f "$CARGO_TARGET_DIR/tmp/faults.tsv" "$log"
 verdict=0
-cargo test --locked --no-fail-fast --lib --bins --examples 2>&1 | tee "$log" || verdict=$?
+if [ -z "$filter" ]; then
+    cargo test --locked --no-fail-fast --lib --bins --examples 2>&1 | tee "$log" || verdict=$?
+fi
 # One at a time, for each tells what it does and guests share the processors.
 options=(--nocapture --test-threads=1)
 [ ! -x "$CARGO_TARGET_DIR/qemu10/bin/qemu-system-x86_64" ] || options+=(--include-ignored)
-cargo test --locked --test it -- "${options[@]}" 2>&1 | tee --append "$log" || verdict=$?
+cargo test --locked --test it -- "${options[@]}" ${filter:+"$filter"} 2>&1 | tee --append "$log" || verdict=$?
+
+if [ -z "$filter" ] || [ "$filter" = faults ]; then
+    say "the faults that were tried"
+    tests/faults-table.sh print
+    tests/faults-table.sh check || verdict=1
+fi
 
 say "in all"
 awk '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
