@@ -9,6 +9,8 @@ use std::{
 
 use tempfile::NamedTempFile;
 
+use super::Size;
+
 /// A file operation that failed, with the path that it failed on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]
@@ -39,6 +41,25 @@ impl FileError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         )
     }
+
+    /// The same; of a full file system with the bytes that were to be written, and what there is room for.
+    fn needing(mut self, needed: usize) -> Self {
+        if self.is_out_of_space() {
+            let mut text = format!(
+                "{}, {} needed",
+                self.source,
+                Size::bytes(needed as u64).approximate()
+            );
+            if let Ok(space) = free_space(self.path.parent().unwrap_or(&self.path)) {
+                text = format!("{text}, {} free", space.bytes.approximate());
+                if space.no_more_files {
+                    text += " but for no more files";
+                }
+            }
+            self.source = io::Error::new(self.source.kind(), text);
+        }
+        self
+    }
 }
 
 /// Only the owner reads and writes.
@@ -56,27 +77,55 @@ const TEMPORARY: &str = ".tmp-";
 ///
 /// When the directory cannot be written or is full.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
-    let mut temporary = temporary_beside(path)?;
-    temporary
-        .write_all(bytes)
-        .map_err(FileError::on("write", path))?;
-    persist(temporary, path, mode)
+    let write = || {
+        let mut temporary = temporary_beside(path)?;
+        temporary
+            .as_file_mut()
+            .write_all(bytes)
+            .map_err(FileError::on("write", path))?;
+        persist(temporary, path, mode)
+    };
+    // The temporary file is gone when the space is counted.
+    write().map_err(|error| error.needing(bytes.len()))
+}
+
+/// What a file system has left for this user.
+#[derive(Debug, Clone, Copy)]
+pub struct Space {
+    /// Bytes that can be written.
+    pub bytes: Size,
+    /// Whether it can hold no more files, however small; some count them apart.
+    pub no_more_files: bool,
+}
+
+/// Asks the file system of `path` for what it has left.
+///
+/// # Errors
+///
+/// When `path` is not there.
+pub fn free_space(path: &Path) -> Result<Space, FileError> {
+    let space = rustix::fs::statvfs(path)
+        .map_err(|error| FileError::on("ask for the free space of", path)(error.into()))?;
+    Ok(Space {
+        bytes: Size::bytes(space.f_bavail.saturating_mul(space.f_frsize)),
+        no_more_files: space.f_files > 0 && space.f_favail == 0,
+    })
 }
 
 /// A private temporary file in the directory of `path`, removed again unless it is [`persist`]ed. It is locked for as
 /// long as its writer lives, so that the next writer can tell a dead one's file and take it away.
 fn temporary_beside(path: &Path) -> Result<NamedTempFile, FileError> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    let failed = || FileError::on("create a file in", directory);
+    let failed = |error| FileError::on("create a file in", directory)(bare(error));
     remove_abandoned(directory);
     loop {
         let temporary = tempfile::Builder::new()
             .prefix(TEMPORARY)
             .tempfile_in(directory)
-            .map_err(failed())?;
-        temporary.as_file().lock().map_err(failed())?;
+            .map_err(failed)?;
+        temporary.as_file().lock().map_err(failed)?;
         // Before it was locked, another writer could take it for abandoned.
-        let links = temporary.as_file().metadata().map_err(failed())?.nlink();
+        let links = temporary.as_file().metadata().map_err(failed)?.nlink();
         if links > 0 {
             return Ok(temporary);
         }
@@ -90,6 +139,14 @@ fn remove_abandoned(directory: &Path) {
         if temporary && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
             let _ = fs::remove_file(entry.path());
         }
+    }
+}
+
+/// The kernel's words, without the random name that `tempfile` adds to them.
+fn bare(error: io::Error) -> io::Error {
+    match error.to_string().split_once(" at path ") {
+        Some((words, _)) => io::Error::new(error.kind(), words),
+        None => error,
     }
 }
 

@@ -1,5 +1,6 @@
-//! Small types and habits that every room shares: sizes, digests, names, durable files, progress.
+//! Small types and habits that every room shares: addresses, sizes, digests, names, durable files, progress.
 
+pub mod address;
 pub mod digest;
 pub mod files;
 pub mod name;

@@ -45,7 +45,13 @@ impl Context {
     }
 }
 
-/// `K3S_VM_CACHE_DIR`, else `k3s-vm` in the XDG cache directory.
+fn homeless() -> CommandError {
+    CommandError::new("there is no home directory for the cache")
+        .hint("set HOME, or K3S_VM_CACHE_DIR to a directory of yours")
+}
+
+/// `K3S_VM_CACHE_DIR`, else `k3s-vm` in the XDG cache directory. A relative `XDG_CACHE_HOME` counts as unset, as its
+/// specification wants; without `HOME`, the home of the user database holds.
 fn cache_root() -> Result<PathBuf, CommandError> {
     let absolute = |path: PathBuf| {
         std::path::absolute(&path).map_err(|error| {
@@ -55,12 +61,15 @@ fn cache_root() -> Result<PathBuf, CommandError> {
     match env::var_os("K3S_VM_CACHE_DIR") {
         Some(path) if !path.is_empty() => absolute(path.into()),
         _ => match etcetera::choose_base_strategy() {
-            Ok(strategy) => absolute(strategy.cache_dir().join("k3s-vm")),
-            Err(error) => Err(
-                CommandError::new("there is no home directory for the cache")
-                    .because(&error)
-                    .hint("set HOME, or K3S_VM_CACHE_DIR to a directory of yours"),
-            ),
+            Ok(strategy) if strategy.home_dir().is_absolute() => {
+                Ok(strategy.cache_dir().join("k3s-vm"))
+            }
+            // Below a relative one, each directory would have a cache of its own.
+            Ok(strategy) => Err(homeless().because(&format!(
+                "HOME is {:?}, which is no absolute path",
+                strategy.home_dir()
+            ))),
+            Err(error) => Err(homeless().because(&error)),
         },
     }
 }

@@ -3,7 +3,7 @@
 use std::{error::Error, fmt::Display};
 
 use super::hints;
-use crate::machine::MachineError;
+use crate::{image::ImageError, machine::MachineError};
 
 /// What a command failed with.
 #[derive(Debug)]
@@ -73,7 +73,11 @@ impl From<MachineError> for CommandError {
         let code = match &error {
             MachineError::Absent(_) => code::ABSENT,
             MachineError::Stopped(_) => code::STOPPED,
-            MachineError::Choice(_) | MachineError::Contradiction { .. } => code::USAGE,
+            MachineError::Choice(_)
+            | MachineError::Contradiction { .. }
+            | MachineError::Image(ImageError::UnknownAlias { .. } | ImageError::BadUrl { .. }) => {
+                code::USAGE
+            }
             _ => code::FAILURE,
         };
         Self {

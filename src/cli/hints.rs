@@ -1,8 +1,10 @@
 //! The way out of each error, and the command to copy for each distribution.
 
-use std::fs;
+use std::{fs, io::ErrorKind, path::Path};
 
 use crate::{
+    base::{FileError, files},
+    cluster::release::CHECKSUMS,
     image::ImageError,
     machine::{MachineError, watch::NO_STAGE},
     project::{ConfigError, LockError, RecordError},
@@ -97,6 +99,9 @@ pub(super) fn for_this_host(fix: &Fix) -> Vec<String> {
 /// What to do about an error.
 pub(super) fn of(error: &MachineError) -> Vec<String> {
     let one = |hint: &str| vec![hint.to_owned()];
+    if let Some(error) = file_of(error).filter(|error| error.is_out_of_space()) {
+        return vec![make_room(&error.path)];
+    }
     match error {
         MachineError::Qemu(VersionError::Missing) => {
             [for_this_host(&INSTALL_QEMU), one("or let setup do it: k3s-vm setup --install-missing")].concat()
@@ -137,6 +142,10 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
             "what k3s says: k3s-vm logs k3s (while the machine runs)".to_owned(),
         ],
         MachineError::Died { .. } => one("QEMU's own words: k3s-vm logs qemu; the guest's: k3s-vm logs console"),
+        MachineError::Process(ProcessError::Ended { said, .. }) if said.contains("No space left on device") => vec![
+            "make room on the file system of the project, and run the same command again".to_owned(),
+            "the whole message: k3s-vm logs qemu".to_owned(),
+        ],
         MachineError::Process(ProcessError::Ended { .. }) => one("the whole message: k3s-vm logs qemu"),
         MachineError::Lock(LockError::Busy { .. }) => one("wait for that command, or end it"),
         MachineError::Record(RecordError::Unreadable { .. }) => one("the machine cannot be used without it; make it anew: k3s-vm reset && k3s-vm setup"),
@@ -146,6 +155,34 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Kubeconfig { .. } | MachineError::Api(_) => one("a fresh kubeconfig comes with every start: k3s-vm setup"),
         MachineError::Key { .. } => one("the guest knows no other key; make the machine anew: k3s-vm reset && k3s-vm setup"),
         _ => Vec::new(),
+    }
+}
+
+/// Bytes are not all that a file system can run out of, and `df` alone would not show it.
+fn make_room(path: &Path) -> String {
+    let directory = path.ancestors().find(|path| path.is_dir()).unwrap_or(path);
+    let inodes = files::free_space(directory).is_ok_and(|space| space.no_more_files);
+    let see = if inodes {
+        format!(" (it takes no more files: df -i {})", directory.display())
+    } else {
+        String::new()
+    };
+    format!(
+        "make room on the file system of {}{see}, and run the same command again",
+        directory.display()
+    )
+}
+
+/// The file that an error is about, whatever room it comes from.
+fn file_of(error: &MachineError) -> Option<&FileError> {
+    match error {
+        MachineError::File(error)
+        | MachineError::Config(ConfigError::File(error))
+        | MachineError::Record(RecordError::File(error))
+        | MachineError::Lock(LockError::File(error))
+        | MachineError::Process(ProcessError::File(error))
+        | MachineError::Image(ImageError::File(error)) => Some(error),
+        _ => None,
     }
 }
 
@@ -159,8 +196,21 @@ pub(super) fn of_kvm(kvm: &Kvm) -> Vec<String> {
 }
 
 fn of_image(error: &ImageError) -> Vec<String> {
-    if matches!(error, ImageError::File(_)) && !error.is_not_found() {
-        return Vec::new();
+    if let ImageError::File(error) = error
+        && error.source.kind() != ErrorKind::NotFound
+    {
+        // What is only read may be the user's own; all else of it lies in the cache.
+        let writes = !["open", "read", "look at"].contains(&error.action);
+        let forbidden = matches!(
+            error.source.kind(),
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
+        );
+        let hint = "what is downloaded is kept there; set K3S_VM_CACHE_DIR to a directory that you may write to";
+        return if writes && forbidden {
+            vec![hint.to_owned()]
+        } else {
+            Vec::new()
+        };
     }
     match error {
         ImageError::DiskTooSmall { minimum, .. } => {
@@ -176,21 +226,38 @@ fn of_image(error: &ImageError) -> Vec<String> {
         }
         _ => {}
     }
+    const TRUST: &str = "or take what nobody vouches for: --insecure-no-checksum";
     if let ImageError::NoChecksum { .. } = error {
         return vec![
             "what cannot be verified is not used; take another mirror, or another version"
                 .to_owned(),
+            TRUST.to_owned(),
         ];
     }
-    if error.is_not_found() {
-        return vec!["check the address and the version; a fresh k3s release takes a while until its files are there".to_owned()];
+    if let ImageError::Unverifiable { .. } = error {
+        return vec![
+            "give the SHA-256 that its publisher names: --image-sha256 HEX".to_owned(),
+            TRUST.to_owned(),
+        ];
     }
     let text = error.to_string();
+    if error.is_not_found() {
+        let check = "check the address and the version; a fresh k3s release takes a while until its files are there";
+        let unsummed = "a mirror that has no checksums is used only with --insecure-no-checksum";
+        let hints = [Some(check), text.contains(CHECKSUMS).then_some(unsummed)];
+        return hints.into_iter().flatten().map(str::to_owned).collect();
+    }
     if text.contains("disk image") {
         return vec!["take a cloud image: --image ubuntu-26.04, or a qcow2 or raw file with cloud-init in it".to_owned()];
     }
     if text.contains("SHA-256") || text.contains("checksum") {
         return vec!["run the same command again; if it stays so, the source or a proxy on the way changes the file".to_owned()];
+    }
+    if error.is_distrust() {
+        return vec![
+            "a server or a proxy with a company's own authority is trusted so: export SSL_CERT_FILE=FILE, with that \
+             authority's certificate beside those of the system".to_owned(),
+        ];
     }
     if text.contains("http") {
         return vec![

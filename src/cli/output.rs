@@ -196,13 +196,12 @@ impl Progress for Transfers {
         let Some(transfer) = transfers.get(transfer) else {
             return;
         };
+        let done = transfer.bar.position();
+        let whole = transfer.bar.length().is_none_or(|total| done >= total);
+        // This moves the bar to its end, however far it came.
         transfer.bar.finish_and_clear();
-        let whole = transfer
-            .bar
-            .length()
-            .is_none_or(|total| transfer.bar.position() >= total);
         if whole && !self.output.quiet {
-            let size = Size::bytes(transfer.bar.position()).approximate();
+            let size = Size::bytes(done).approximate();
             let seconds = transfer.began.elapsed().as_secs_f64();
             self.output.step(&format!(
                 "fetched {} ({size} in {seconds:.1} s)",

@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::base::Digest;
+use crate::base::{
+    Digest,
+    address::{shown, shown_text},
+};
 
 /// The program itself, under the name that also makes it a kubectl.
 pub const BINARY: &str = "k3s";
@@ -129,7 +132,7 @@ impl FromStr for Mirror {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = |reason: &str| ReleaseError::Mirror {
-            url: text.to_owned(),
+            url: shown_text(text),
             reason: reason.to_owned(),
         };
         let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
@@ -148,7 +151,7 @@ impl FromStr for Mirror {
 
 impl fmt::Display for Mirror {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        f.write_str(&shown(&self.0))
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     partial::discard,
     source::{Source, stamp},
 };
-use crate::base::{Digest, FileError, Progress, Size};
+use crate::base::{Digest, FileError, Progress, Size, address::shown};
 
 /// What a list of checksums may weigh; Ubuntu's and Debian's have a few kilobytes.
 const CHECKSUMS_LIMIT: usize = 1 << 20;
@@ -37,7 +37,8 @@ pub struct BaseImage {
 
 impl Cache {
     /// The base image from `source`, brought into the cache if it was not there. A source that was verified
-    /// once is not asked again, even if what it publishes has changed since; a changed file is.
+    /// once is not asked again, even if what it publishes has changed since; a changed file is. One that came
+    /// without a checksum is there only for those who take that.
     ///
     /// # Errors
     ///
@@ -92,18 +93,17 @@ impl Cache {
             return Ok(image);
         }
         let expected = match (sha256, checksums) {
-            (Some(digest), _) => Some(Checksum::Sha256(digest)),
-            (None, Some(checksums)) => {
-                Some(self.published_checksum(checksums, file_name(url)).await?)
-            }
-            (None, None) => None,
+            (Some(digest), _) => Ok(Checksum::Sha256(digest)),
+            (None, Some(checksums)) => self.published_checksum(checksums, file_name(url)).await,
+            (None, None) => Err(ImageError::Unverifiable { url: shown(url) }),
         };
+        let expected = self.or_unverified(expected)?;
         let cached = match expected {
             Some(Checksum::Sha256(digest)) => self.find_image(digest),
             _ => None,
         };
         if let Some(image) = cached {
-            self.remember(&key, url.to_string(), &image, None)?;
+            self.remember(&key, shown(url), &image, None, expected.is_some())?;
             return Ok(image);
         }
         let partial = self.partial(&key)?;
@@ -115,8 +115,8 @@ impl Cache {
             patience: &self.patience,
         };
         let fetched = download(&job, progress).await?;
-        let image = self.admit(partial, &fetched, url.as_str()).await?;
-        self.remember(&key, url.to_string(), &image, None)?;
+        let image = self.admit(partial, &fetched, &shown(url)).await?;
+        self.remember(&key, shown(url), &image, None, expected.is_some())?;
         Ok(image)
     }
 
@@ -158,7 +158,7 @@ impl Cache {
         };
         let fetched = copy(&path, &job, progress).await?;
         let image = self.admit(partial, &fetched, &name).await?;
-        self.remember(&key, name, &image, Some(stamp))?;
+        self.remember(&key, name, &image, Some(stamp), true)?;
         Ok(image)
     }
 
@@ -172,7 +172,10 @@ impl Cache {
         let source = self
             .recall(key)
             .filter(|source| source.stamp.as_deref() == stamp);
-        let same = |source: &Source| sha256.is_none_or(|digest| digest == source.digest);
+        let same = |source: &Source| match sha256 {
+            Some(digest) => digest == source.digest,
+            None => source.verified || self.unverified,
+        };
         if let Some(source) = source.filter(same) {
             let image = self.find_image(source.digest)?;
             let whole = image
@@ -194,7 +197,7 @@ impl Cache {
     ) -> Result<Checksum, ImageError> {
         let text = fetch_text(checksums, CHECKSUMS_LIMIT, &self.patience).await?;
         Checksum::find_in(&text, file).ok_or_else(|| ImageError::NoChecksum {
-            url: checksums.to_string(),
+            url: shown(checksums),
             file: file.to_owned(),
         })
     }
@@ -242,7 +245,9 @@ fn file_name(url: &Url) -> &str {
     let last = url
         .path_segments()
         .and_then(|mut segments| segments.next_back());
-    last.filter(|name| !name.is_empty()).unwrap_or(url.as_str())
+    last.filter(|name| !name.is_empty())
+        .or(url.host_str())
+        .unwrap_or("image")
 }
 
 #[cfg(test)]

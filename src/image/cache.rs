@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use tracing::info;
+use tracing::{info, warn};
 use url::Url;
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     download::{Job, download},
     partial::validator_file,
 };
-use crate::base::{Digest, FileError, Progress, files};
+use crate::base::{Digest, FileError, Progress, address::shown, files};
 
 /// How often a waiting process looks whether the other one is done.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -34,6 +34,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub struct Cache {
     root: PathBuf,
     pub(super) patience: Patience,
+    /// Also what nobody vouches for is taken.
+    pub(super) unverified: bool,
 }
 
 /// A file to have in the cache.
@@ -43,8 +45,8 @@ pub struct Download {
     pub name: String,
     /// Where it comes from: http, https or file.
     pub url: Url,
-    /// What it must come to.
-    pub expected: Digest,
+    /// What it must come to; `None` only where the user takes what nobody vouches for.
+    pub expected: Option<Digest>,
     /// What it has to be called.
     pub file_name: String,
     /// The permissions it gets.
@@ -65,7 +67,35 @@ impl Cache {
 
     /// As [`Cache::new`], with its own idea of how long to wait for servers.
     pub fn with_patience(root: PathBuf, patience: Patience) -> Self {
-        Self { root, patience }
+        Self {
+            root,
+            patience,
+            unverified: false,
+        }
+    }
+
+    /// The same cache, which with `yes` also takes what has no checksum, if the user said so.
+    #[must_use]
+    pub fn unverified(self, yes: bool) -> Self {
+        Self {
+            unverified: yes,
+            ..self
+        }
+    }
+
+    /// The checksum that was found; none where there is none and the user takes that.
+    ///
+    /// # Errors
+    ///
+    /// When there is none or it could not be asked for.
+    pub fn or_unverified<T>(&self, found: Result<T, ImageError>) -> Result<Option<T>, ImageError> {
+        match found {
+            Err(error) if self.unverified && error.lacks_checksum() => {
+                warn!("{error}; taken unverified, as --insecure-no-checksum says");
+                Ok(None)
+            }
+            found => found.map(Some),
+        }
     }
 
     /// The directory that everything lies under.
@@ -85,29 +115,45 @@ impl Cache {
         wanted: &Download,
         progress: &dyn Progress,
     ) -> Result<PathBuf, ImageError> {
-        let directory = format!("{bucket}/{}", wanted.expected);
-        let path = self.root.join(&directory).join(&wanted.file_name);
-        if path.is_file() {
+        let place = |digest| {
+            let directory = format!("{bucket}/{digest}");
+            (
+                self.root.join(&directory).join(&wanted.file_name),
+                directory,
+            )
+        };
+        let there = || Some(place(self.digest_of(wanted)?).0).filter(|path| path.is_file());
+        if let Some(path) = there() {
             return Ok(path);
         }
-        let _lock = self
-            .lock(&wanted.expected.to_string(), &wanted.name)
-            .await?;
-        if path.is_file() {
+        let key = wanted.expected.unwrap_or_else(|| key(&wanted.url));
+        let _lock = self.lock(&key.to_string(), &wanted.name).await?;
+        if let Some(path) = there() {
             return Ok(path);
         }
-        let partial = self.partial(&wanted.expected)?;
+        let partial = self.partial(&key)?;
+        let expected = wanted.expected.map(Checksum::Sha256);
         let job = Job {
             name: &wanted.name,
             url: &wanted.url,
             partial: &partial,
-            expected: Some(&Checksum::Sha256(wanted.expected)),
+            expected: expected.as_ref(),
             patience: &self.patience,
         };
-        download(&job, progress).await?;
+        let fetched = download(&job, progress).await?;
+        let (path, directory) = place(fetched.digest);
         self.directory(&directory)?;
         publish(partial, path.clone(), wanted.mode).await?;
+        if wanted.expected.is_none() {
+            self.remember_text(&wanted.url, &fetched.digest.to_string())?;
+        }
         Ok(path)
+    }
+
+    /// What a file comes to: as it must, else as it did when it came unverified.
+    fn digest_of(&self, wanted: &Download) -> Option<Digest> {
+        let remembered = || self.recall_text(&wanted.url).ok().flatten()?.parse().ok();
+        wanted.expected.or_else(remembered)
     }
 
     /// A text that was [remembered](Self::remember_text) for this URL.
@@ -177,9 +223,9 @@ impl Cache {
     }
 }
 
-/// What a URL is known as in the cache.
+/// What a URL is known as in the cache, whoever asks for it.
 pub(super) fn key(url: &Url) -> Digest {
-    Digest::of(url.as_str().as_bytes())
+    Digest::of(shown(url).as_bytes())
 }
 
 /// Gives a complete file its mode and its name, on disk.
@@ -213,7 +259,7 @@ mod tests {
         Download {
             name: "k3s v1.33.5+k3s1".to_owned(),
             url,
-            expected: Digest::of(body),
+            expected: Some(Digest::of(body)),
             file_name: "k3s".to_owned(),
             mode: 0o555,
         }
@@ -251,6 +297,25 @@ mod tests {
             0,
             "nothing is left over"
         );
+    }
+
+    #[tokio::test]
+    async fn a_file_without_a_checksum_is_kept_for_those_who_take_it() {
+        let server = Server::start(vec![Reply::ok(b"binary")]).await;
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let cache = Cache::new(directory.path().join("cache"));
+        let verified = wanted(server.url("/k3s"), b"binary");
+        let unverified = Download {
+            expected: None,
+            ..verified.clone()
+        };
+        let once = cache.ensure_file("k3s", &unverified, &Silent).await;
+        let path = once.expect("downloaded");
+        let again = cache.ensure_file("k3s", &unverified, &Silent).await;
+        assert_eq!(again.expect("kept"), path);
+        let right = cache.ensure_file("k3s", &verified, &Silent).await;
+        assert_eq!(right.expect("right bytes are right"), path);
+        assert_eq!(server.requests().len(), 1);
     }
 
     #[tokio::test]

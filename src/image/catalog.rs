@@ -11,6 +11,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::ImageError;
+use crate::base::address::{shown, shown_text};
 
 /// The pinned images and the k3s version that goes with them: `firmware/catalog.json`.
 #[derive(Debug, Deserialize)]
@@ -100,6 +101,14 @@ impl ImageSource {
     pub fn builtin_default() -> Result<Self, ImageError> {
         Catalog::builtin().default_image().parse()
     }
+
+    /// The source for people: as it is, but for what a URL should not tell.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Url(url) => shown(url),
+            _ => self.to_string(),
+        }
+    }
 }
 
 /// A URL by its `://` (or `file:`), a path by a `/` or by being there, else an alias. Aliases come before files of
@@ -146,7 +155,7 @@ impl fmt::Display for ImageSource {
 
 fn parse_url(text: &str) -> Result<ImageSource, ImageError> {
     let bad = |reason: &str| ImageError::BadUrl {
-        url: text.to_owned(),
+        url: shown_text(text),
         reason: reason.to_owned(),
     };
     let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;

@@ -16,7 +16,7 @@ use super::{
     ImageError,
     checksum::Sums,
     download::{Fetched, Job, verify},
-    partial::{Transfer, check_space, discard, validator_file},
+    partial::{Transfer, check_space, discard, no_space, validator_file},
 };
 use crate::base::{FileError, Progress, files};
 
@@ -70,7 +70,11 @@ pub(super) async fn copy(
         Ok(size) => verify(sums, size, job, false),
         Err(error) => {
             discard(target)?;
-            Err(error.into())
+            Err(if error.is_out_of_space() {
+                no_space(target, allocated(&metadata))?
+            } else {
+                error.into()
+            })
         }
     }
 }

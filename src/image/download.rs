@@ -18,7 +18,7 @@ use super::{
     partial::{Partial, discard, length},
     patience::Tries,
 };
-use crate::base::{Digest, Progress};
+use crate::base::{Digest, Progress, address::shown};
 
 #[cfg(test)]
 mod tests;
@@ -74,7 +74,7 @@ async fn attempt(
     let resumed = partial.length > 0;
     let mut request = client.get(job.url.clone());
     if let Some(validator) = partial.validator.take().filter(|_| resumed) {
-        debug!(url = %job.url, from = partial.length, "resuming");
+        debug!(url = shown(job.url), from = partial.length, "resuming");
         request = request
             .header(header::RANGE, format!("bytes={}-", partial.length))
             .header(header::IF_RANGE, validator);
@@ -101,12 +101,20 @@ async fn attempt(
         partial.flush().await?;
         result?;
     }
-    verify(
+    let verified = verify(
         partial.sums,
         partial.length,
         job,
         resumed && response.status() != StatusCode::OK,
-    )
+    );
+    match http::packed(job.url, &response) {
+        // Bytes with the right checksum are right, whatever the server calls them.
+        Some(error) if verified.is_err() || job.expected.is_none() => {
+            discard(job.partial)?;
+            Err(error)
+        }
+        _ => verified,
+    }
 }
 
 /// `Content-Range: bytes START-END/TOTAL`, of which `416` has only the total.
@@ -164,7 +172,7 @@ pub(super) fn verify(
         Some(expected) if *expected != actual => {
             discard(job.partial)?;
             Err(ImageError::WrongChecksum {
-                origin: job.url.to_string(),
+                origin: shown(job.url),
                 expected: expected.to_string(),
                 actual: actual.to_string(),
                 resumed,

@@ -1,6 +1,11 @@
 //! What can go wrong between a name and a verified file.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    error::Error,
+    io::{self, ErrorKind},
+    path::PathBuf,
+    time::Duration,
+};
 
 use crate::base::{FileError, Size};
 
@@ -78,6 +83,20 @@ pub enum ImageError {
         /// The entry that was looked for.
         file: String,
     },
+    /// A download that nobody vouches for.
+    #[error("nothing says what {url} must come to")]
+    Unverifiable {
+        /// What would be fetched.
+        url: String,
+    },
+    /// The answer is packed, where the file itself was asked for.
+    #[error("{url} came packed ({encoding}), which was not asked for")]
+    Packed {
+        /// What was fetched.
+        url: String,
+        /// The answer's `Content-Encoding`.
+        encoding: String,
+    },
     /// The bytes are not those that were promised.
     #[error("{origin} has the wrong checksum: expected {expected}, got {actual}")]
     WrongChecksum {
@@ -142,20 +161,36 @@ impl ImageError {
     pub fn is_not_found(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 404 | 410),
-            Self::File(error) => error.source.kind() == std::io::ErrorKind::NotFound,
+            Self::File(error) => error.source.kind() == ErrorKind::NotFound,
             _ => false,
         }
+    }
+
+    /// Whether a question for a checksum ended with that there is none.
+    pub(super) fn lacks_checksum(&self) -> bool {
+        matches!(self, Self::NoChecksum { .. } | Self::Unverifiable { .. }) || self.is_not_found()
     }
 
     /// Whether trying again may help.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { source, .. } => !source.is_redirect() && !source.is_builder(),
+            Self::Unreachable { source, .. } => {
+                !source.is_redirect() && !source.is_builder() && !self.is_distrust()
+            }
             Self::Status { status, .. } => *status >= 500 || matches!(status, 408 | 425 | 429),
             Self::Stalled { .. } | Self::Cut { .. } => true,
             Self::WrongChecksum { resumed, .. } => *resumed,
             _ => false,
         }
+    }
+
+    /// Whether a server is there and shows a certificate that nobody vouches for, or speaks no TLS.
+    pub fn is_distrust(&self) -> bool {
+        let Self::Unreachable { source, .. } = self else {
+            return false;
+        };
+        std::iter::successors(Error::source(source), |cause| Error::source(*cause))
+            .any(is_invalid_data)
     }
 
     /// Whether a server was there to be disappointed by.
@@ -165,4 +200,12 @@ impl ImageError {
             Self::Status { .. } | Self::Cut { .. } | Self::WrongChecksum { .. }
         )
     }
+}
+
+/// rustls hands its verdicts on as invalid data, and hyper wraps those once more.
+fn is_invalid_data(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| {
+        let inner = || error.get_ref().is_some_and(|inner| is_invalid_data(inner));
+        error.kind() == ErrorKind::InvalidData || inner()
+    })
 }

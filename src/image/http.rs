@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::OnceLock, time::Duration};
 
-use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
+use reqwest::{Certificate, Client, RequestBuilder, Response, header, redirect};
 use tracing::warn;
 use url::Url;
 
@@ -10,7 +10,7 @@ use super::{
     ImageError, Patience,
     patience::{Tries, reasons},
 };
-use crate::base::{FileError, tls};
+use crate::base::{FileError, address::shown, tls};
 
 /// The client, built when it is first needed: it reads the host's certificate authorities.
 ///
@@ -27,7 +27,7 @@ pub fn http_client() -> Result<&'static Client, ImageError> {
         Client::builder()
             .user_agent(concat!("k3s-vm/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))
-            .redirect(redirect::Policy::limited(10))
+            .redirect(redirect::Policy::custom(follow))
     };
     let client = builder()
         .tls_certs_merge(nix_roots())
@@ -44,6 +44,15 @@ pub fn http_client() -> Result<&'static Client, ImageError> {
                 .map_err(ImageError::Client)
         })?;
     Ok(CLIENT.get_or_init(|| client))
+}
+
+/// Ten steps at most, and none from https to where anybody may listen and answer.
+fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let from = attempt.previous().last();
+    if from.is_some_and(|url| url.scheme() == "https") && attempt.url().scheme() != "https" {
+        return attempt.error("it leads from https to another protocol");
+    }
+    redirect::Policy::limited(10).redirect(attempt)
 }
 
 /// Nix names its bundle in a variable of its own; the TLS library knows the platform's and `SSL_CERT_FILE`.
@@ -82,7 +91,7 @@ pub async fn fetch_text(
     patience: &Patience,
 ) -> Result<String, ImageError> {
     let not_text = || ImageError::NotText {
-        url: url.to_string(),
+        url: shown(url),
         limit,
     };
     if let Some(path) = local_path(url)? {
@@ -100,20 +109,20 @@ pub async fn fetch_text(
     let mut tries = Tries::new(patience, 0);
     loop {
         match text_once(client, url, limit, patience).await {
-            Ok(Some(bytes)) => return String::from_utf8(bytes).map_err(|_| not_text()),
+            Ok(Some(text)) => return Ok(text),
             Ok(None) => return Err(not_text()),
             Err(error) => tries.after(error, 0).await?,
         }
     }
 }
 
-/// One try; `None` when there is more than `limit`.
+/// One try; `None` when there is more than `limit`, or no text.
 async fn text_once(
     client: &Client,
     url: &Url,
     limit: usize,
     patience: &Patience,
-) -> Result<Option<Vec<u8>>, ImageError> {
+) -> Result<Option<String>, ImageError> {
     let mut response = ask(client.get(url.clone()), url, patience).await?;
     if !response.status().is_success() {
         return Err(refused(url, &response));
@@ -128,7 +137,10 @@ async fn text_once(
             return Ok(None);
         }
     }
-    Ok(Some(bytes))
+    String::from_utf8(bytes).map_or_else(
+        |_| packed(url, &response).map_or(Ok(None), Err),
+        |text| Ok(Some(text)),
+    )
 }
 
 /// Sends a request and waits for the answer's head.
@@ -138,12 +150,12 @@ pub(super) async fn ask(
     patience: &Patience,
 ) -> Result<Response, ImageError> {
     // Compressed transfer would make lengths and ranges mean something else.
-    let request = request.header(reqwest::header::ACCEPT_ENCODING, "identity");
+    let request = request.header(header::ACCEPT_ENCODING, "identity");
     let answer = tokio::time::timeout(patience.idle, request.send()).await;
     answer
         .map_err(|_| stalled(url, patience))?
         .map_err(|error| ImageError::Unreachable {
-            url: url.to_string(),
+            url: shown(url),
             source: error.without_url(),
         })
 }
@@ -159,24 +171,34 @@ pub(super) async fn next_chunk(
     chunk
         .map_err(|_| stalled(url, patience))?
         .map_err(|error| ImageError::Cut {
-            url: url.to_string(),
+            url: shown(url),
             got,
             total,
             source: Some(error.without_url()),
         })
 }
 
+/// Why the bytes of this answer may not be the file's: a server packed them although it was asked not to.
+pub(super) fn packed(url: &Url, response: &Response) -> Option<ImageError> {
+    let encoding = response.headers().get(header::CONTENT_ENCODING)?;
+    let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
+    (!encoding.eq_ignore_ascii_case("identity")).then(|| ImageError::Packed {
+        url: shown(url),
+        encoding,
+    })
+}
+
 /// An answer that brings nothing.
 pub(super) fn refused(url: &Url, response: &Response) -> ImageError {
     ImageError::Status {
-        url: url.to_string(),
+        url: shown(url),
         status: response.status().as_u16(),
     }
 }
 
 fn stalled(url: &Url, patience: &Patience) -> ImageError {
     ImageError::Stalled {
-        url: url.to_string(),
+        url: shown(url),
         after: patience.idle,
     }
 }
@@ -189,7 +211,7 @@ pub(super) fn local_path(url: &Url) -> Result<Option<PathBuf>, ImageError> {
     url.to_file_path()
         .map(Some)
         .map_err(|()| ImageError::BadUrl {
-            url: url.to_string(),
+            url: shown(url),
             reason: "it names no file of this host".to_owned(),
         })
 }

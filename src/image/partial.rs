@@ -6,7 +6,6 @@ use std::{
 };
 
 use reqwest::{Response, header::HeaderValue};
-use rustix::fs::statvfs;
 use tokio::{
     fs::{File, OpenOptions},
     io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt},
@@ -14,7 +13,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{ImageError, checksum::Sums, download::Job, http};
-use crate::base::{FileError, Progress, Size, files};
+use crate::base::{FileError, Progress, Size, address::shown, files};
 
 /// The file on its way, and what its bytes come to so far.
 #[derive(Debug)]
@@ -23,6 +22,8 @@ pub(super) struct Partial<'a> {
     file: File,
     pub(super) sums: Sums,
     pub(super) length: u64,
+    /// How long it will be, when the server said.
+    total: Option<u64>,
     /// What the server called the file that these bytes are of.
     pub(super) validator: Option<HeaderValue>,
 }
@@ -44,6 +45,7 @@ impl<'a> Partial<'a> {
             file,
             sums: Sums::toward(job.expected),
             length: 0,
+            total: None,
             validator: validator.and_then(|text| HeaderValue::from_str(&text).ok()),
         };
         match partial.validator {
@@ -99,6 +101,7 @@ impl<'a> Partial<'a> {
         progress: &dyn Progress,
     ) -> Result<(), ImageError> {
         let Job { url, patience, .. } = self.job;
+        self.total = total;
         if let Some(total) = total {
             check_space(self.job.partial, total.saturating_sub(self.length))?;
         }
@@ -109,7 +112,7 @@ impl<'a> Partial<'a> {
             let chunk = chunk.as_ref();
             self.sums.update(chunk);
             let written = self.file.write_all(chunk).await;
-            written.map_err(FileError::on("write", self.job.partial))?;
+            written.map_err(|error| self.unwritten(error))?;
             self.length += chunk.len() as u64;
             transfer.advance(chunk.len());
         }
@@ -121,17 +124,29 @@ impl<'a> Partial<'a> {
 
     /// Puts all that came into the file.
     pub(super) async fn flush(&mut self) -> Result<(), ImageError> {
-        Ok(self
-            .file
-            .flush()
-            .await
-            .map_err(FileError::on("write", self.job.partial))?)
+        let flushed = self.file.flush().await;
+        flushed.map_err(|error| self.unwritten(error))
+    }
+
+    /// Why bytes that came could not be kept. Those that can be continued stay for when there is room again.
+    fn unwritten(&self, error: std::io::Error) -> ImageError {
+        let path = self.job.partial;
+        let error = FileError::on("write", path)(error);
+        if !error.is_out_of_space() {
+            return error.into();
+        }
+        let missing = self.total.unwrap_or_default().saturating_sub(length(path));
+        let resumable = validator_file(path).exists();
+        let removed = if resumable { Ok(()) } else { discard(path) };
+        removed
+            .and_then(|()| no_space(path, missing))
+            .unwrap_or_else(ImageError::from)
     }
 
     /// Why this try ends with less than all.
     pub(super) fn cut(&self, total: Option<u64>) -> ImageError {
         ImageError::Cut {
-            url: self.job.url.to_string(),
+            url: shown(self.job.url),
             got: self.length,
             total,
             source: None,
@@ -147,17 +162,19 @@ pub(super) fn discard(partial: &Path) -> Result<(), FileError> {
 
 /// Refuses what will not fit beside `path`.
 pub(super) fn check_space(path: &Path, needed: u64) -> Result<(), ImageError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let space =
-        statvfs(directory).map_err(|error| FileError::on("look at", directory)(error.into()))?;
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
-    if needed <= free {
-        return Ok(());
+    match no_space(path, needed)? {
+        ImageError::NoSpace { needed, free, .. } if needed <= free => Ok(()),
+        error => Err(error),
     }
-    Err(ImageError::NoSpace {
+}
+
+/// That `needed` bytes more do not fit beside `path`.
+pub(super) fn no_space(path: &Path, needed: u64) -> Result<ImageError, FileError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    Ok(ImageError::NoSpace {
         directory: directory.to_owned(),
         needed: Size::bytes(needed),
-        free: Size::bytes(free),
+        free: files::free_space(directory)?.bytes,
     })
 }
 

@@ -76,6 +76,7 @@ impl<'a> Tries<'a> {
         if reached > self.furthest {
             self.furthest = reached;
             self.failed = 0;
+            self.answered = true;
         }
         self.failed += 1;
         self.answered |= error.server_answered();

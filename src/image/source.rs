@@ -20,6 +20,9 @@ pub(super) struct Source {
     /// What shows that a file is the same as then; URLs have none, for the cached copy wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stamp: Option<String>,
+    /// Whether a checksum vouched for it, or it is the user's own file.
+    #[serde(default)]
+    pub(super) verified: bool,
 }
 
 const SCHEMA: u32 = 1;
@@ -42,6 +45,7 @@ impl Cache {
         from: String,
         image: &BaseImage,
         stamp: Option<String>,
+        verified: bool,
     ) -> Result<(), ImageError> {
         let path = self.directory("sources")?.join(format!("{key}.json"));
         let metadata = image
@@ -54,6 +58,7 @@ impl Cache {
             digest: image.digest,
             size: metadata.len(),
             stamp,
+            verified,
         };
         let json = serde_json::to_vec_pretty(&source)
             .map_err(|error| FileError::on("write", &path)(error.into()))?;

@@ -1,6 +1,9 @@
 //! A small HTTP server that misbehaves on demand, one scripted answer a request, for this room's tests.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -12,6 +15,7 @@ use url::Url;
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
     bytes: Vec<u8>,
+    pause: Option<Duration>,
     then_silence: bool,
 }
 
@@ -31,6 +35,7 @@ impl Reply {
         bytes.extend_from_slice(body);
         Self {
             bytes,
+            pause: None,
             then_silence: false,
         }
     }
@@ -60,14 +65,36 @@ impl Reply {
     pub(super) fn nothing() -> Self {
         Self {
             bytes: Vec::new(),
+            pause: None,
             then_silence: false,
         }
+    }
+
+    /// The last bytes come one by one.
+    pub(super) fn slowly(mut self, pause: Duration) -> Self {
+        self.pause = Some(pause);
+        self
     }
 
     /// The connection stays open and nothing more comes.
     pub(super) fn then_silence(mut self) -> Self {
         self.then_silence = true;
         self
+    }
+}
+
+impl Reply {
+    async fn send(&self, stream: &mut TcpStream) -> std::io::Result<()> {
+        let Some(pause) = self.pause else {
+            return stream.write_all(&self.bytes).await;
+        };
+        let (soon, late) = self.bytes.split_at(self.bytes.len() - 16);
+        stream.write_all(soon).await?;
+        for byte in late {
+            tokio::time::sleep(pause).await;
+            stream.write_all(&[*byte]).await?;
+        }
+        Ok(())
     }
 }
 
@@ -96,7 +123,7 @@ impl Server {
                 seen.lock().expect("not poisoned").push(request);
                 let reply = script.next().unwrap_or_else(|| Reply::status(410));
                 // The client may have hung up, which is its right.
-                let _ = stream.write_all(&reply.bytes).await;
+                let _ = reply.send(&mut stream).await;
                 if reply.then_silence {
                     silent.push(stream);
                 }

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{MachineError, Spec};
 use crate::{
-    base::{Progress, files::PROGRAM},
+    base::{Progress, address::shown, files::PROGRAM},
     cluster::release::{self, AIRGAP, BINARY, Checksums, Mirror, ReleaseUrls, Version},
     image::{self, BaseImage, Cache, Catalog, Download, ImageError, Patience},
     project::Record,
@@ -45,7 +45,7 @@ pub async fn ensure(
     unfinished: Option<&Record>,
     progress: &dyn Progress,
 ) -> Result<Assets, MachineError> {
-    let cache = Cache::new(root.to_owned());
+    let cache = Cache::new(root.to_owned()).unverified(spec.insecure_no_checksum);
     let image = async {
         match unfinished.and_then(|record| cache.find_image(record.image.digest)) {
             Some(image) => Ok(image),
@@ -108,20 +108,25 @@ async fn ensure_release(
     let urls = release::plan(mirror, version);
     let known = cache.recall_text(&urls.checksums)?;
     let text = match &known {
-        Some(text) => text.clone(),
-        None => image::fetch_text(&urls.checksums, TEXT_LIMIT, &Patience::default()).await?,
+        Some(text) => Ok(text.clone()),
+        None => image::fetch_text(&urls.checksums, TEXT_LIMIT, &Patience::default()).await,
     };
-    let sums = release::parse_checksums(&text).map_err(|_| ImageError::NoChecksum {
-        url: urls.checksums.to_string(),
-        file: BINARY.to_owned(),
-    })?;
+    let sums = text.and_then(|text| {
+        let sums = release::parse_checksums(&text).map_err(|_| ImageError::NoChecksum {
+            url: shown(&urls.checksums),
+            file: BINARY.to_owned(),
+        })?;
+        Ok((sums, text))
+    });
+    let verified = cache.or_unverified(sums)?;
+    let sums = verified.as_ref().map(|(sums, _)| sums);
     let files = try_join(
-        fetch_binary(cache, version, &urls, &sums, progress),
-        fetch_airgap(cache, version, &urls, &sums, progress),
+        fetch_binary(cache, version, &urls, sums, progress),
+        fetch_airgap(cache, version, &urls, sums, progress),
     )
     .await?;
-    if known.is_none() {
-        cache.remember_text(&urls.checksums, &text)?;
+    if let (None, Some((_, text))) = (&known, &verified) {
+        cache.remember_text(&urls.checksums, text)?;
     }
     Ok(files)
 }
@@ -130,13 +135,13 @@ async fn fetch_binary(
     cache: &Cache,
     version: &Version,
     urls: &ReleaseUrls,
-    sums: &Checksums,
+    sums: Option<&Checksums>,
     progress: &dyn Progress,
 ) -> Result<PathBuf, MachineError> {
     let wanted = Download {
         name: format!("k3s {version}"),
         url: urls.binary.clone(),
-        expected: sums.binary,
+        expected: sums.map(|sums| sums.binary),
         file_name: BINARY.to_owned(),
         mode: PROGRAM,
     };
@@ -148,12 +153,13 @@ async fn fetch_airgap(
     cache: &Cache,
     version: &Version,
     urls: &ReleaseUrls,
-    sums: &Checksums,
+    sums: Option<&Checksums>,
     progress: &dyn Progress,
 ) -> Result<Option<PathBuf>, MachineError> {
-    let Some(expected) = sums.airgap else {
+    let expected = sums.and_then(|sums| sums.airgap);
+    if sums.is_some() && expected.is_none() {
         return Ok(None);
-    };
+    }
     let wanted = Download {
         name: format!("images of k3s {version}"),
         url: urls.airgap.clone(),
@@ -166,7 +172,7 @@ async fn fetch_airgap(
         Err(error) if error.is_not_found() => {
             tracing::info!(
                 "{} is not there; the guest will pull its images itself",
-                urls.airgap
+                shown(&urls.airgap)
             );
             Ok(None)
         }

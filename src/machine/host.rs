@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::{MachineError, error::describe_kvm};
 use crate::{
-    base::{FileError, Size},
+    base::{FileError, Size, files},
     project::config::AccelChoice,
     qemu::{Accelerator, Version, kvm::Kvm, version},
 };
@@ -97,9 +97,7 @@ pub fn free_space(path: &Path) -> Result<Size, FileError> {
         .ancestors()
         .find(|path| path.exists())
         .unwrap_or(Path::new("/"));
-    let stat = rustix::fs::statvfs(existing)
-        .map_err(|error| FileError::on("ask for the free space of", path)(error.into()))?;
-    Ok(Size::bytes(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    Ok(files::free_space(existing)?.bytes)
 }
 
 /// Whether the guest's memory can be had.

@@ -22,12 +22,14 @@ pub struct Spec {
     pub memory: Size,
     /// The disk's size.
     pub disk: Size,
-    /// The base image, as the user named it.
+    /// The base image, as the user named it, for people to see.
     pub image: String,
     /// The base image.
     pub image_source: ImageSource,
     /// The SHA-256 that it must have, if the user gave one.
     pub image_sha256: Option<Digest>,
+    /// Also what nobody vouches for is fetched.
+    pub insecure_no_checksum: bool,
     /// The k3s release; `None` is the stable channel's.
     pub k3s_version: Option<Version>,
     /// Where releases come from.
@@ -84,9 +86,10 @@ impl Spec {
                 LEAST_MEMORY,
             )?,
             disk: at_least("a disk", config.disk.unwrap_or(DEFAULT_DISK), LEAST_DISK)?,
-            image: image_source.to_string(),
+            image: image_source.shown(),
             image_source,
             image_sha256: config.image_sha256,
+            insecure_no_checksum: config.insecure_no_checksum,
             k3s_version,
             mirror,
             api_port: config.api_port,

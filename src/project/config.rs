@@ -29,6 +29,9 @@ pub struct Config {
     pub image: Option<String>,
     /// The SHA-256 that the base image must have.
     pub image_sha256: Option<Digest>,
+    /// Also what nobody vouches for is fetched. Said anew each time, and never kept in the file.
+    #[serde(skip)]
+    pub insecure_no_checksum: bool,
     /// The k3s release, or `stable`.
     pub k3s_version: Option<String>,
     /// Where k3s releases are fetched from.
@@ -203,6 +206,7 @@ impl Config {
                 self.image_sha256.or(under.image_sha256)
             },
             image: self.image.or(under.image),
+            insecure_no_checksum: self.insecure_no_checksum,
             k3s_version: self.k3s_version.or(under.k3s_version),
             k3s_mirror: self.k3s_mirror.or(under.k3s_mirror),
             api_port: self.api_port.or(under.api_port),

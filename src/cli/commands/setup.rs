@@ -6,7 +6,7 @@ use crate::{
     base::{Digest, Size},
     cli::{context::Context, error::CommandError, hints, interrupt, output::Output},
     image::ImageSource,
-    machine::{self, setup::Summary, timings::Whose},
+    machine::{self, MachineError, setup::Summary, timings::Whose},
     project::{
         Config,
         config::{AccelChoice, FirmwareChoice, MOST_CPUS, Timeout},
@@ -39,15 +39,23 @@ pub struct Args {
     /// The base image: an alias (ubuntu-26.04, ubuntu-24.04, ubuntu-22.04, debian-13, debian-12), a path or a URL
     /// [default: ubuntu-26.04]
     #[arg(long, value_name = "ALIAS|PATH|URL")]
-    image: Option<ImageSource>,
+    image: Option<String>,
     /// The SHA-256 that the image must have
     #[arg(long, value_name = "HEX", requires = "image")]
     image_sha256: Option<Digest>,
+    /// Fetch also an image or a k3s release that has no checksum; holds for this run only
+    #[arg(long)]
+    insecure_no_checksum: bool,
     /// The k3s release, like v1.33.5+k3s1 [default: what the stable channel names]
     #[arg(long, value_name = "V")]
     k3s_version: Option<String>,
     /// Where k3s releases come from (http, https or file) [default: k3s's releases on GitHub]
-    #[arg(long, value_name = "URL", env = "K3S_VM_K3S_MIRROR")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "K3S_VM_K3S_MIRROR",
+        hide_env_values = true
+    )]
     k3s_mirror: Option<String>,
     /// The API's port on 127.0.0.1 [default: 6443 or a free one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -80,12 +88,19 @@ impl Args {
                     .because(&error)
             })
         };
+        // Not a matter for clap, which repeats a wrong value with the password that a URL may have.
+        let image: Option<ImageSource> = self
+            .image
+            .map(|image| image.parse())
+            .transpose()
+            .map_err(MachineError::from)?;
         Ok(Config {
             cpus: self.cpus,
             memory: self.memory,
             disk: self.disk,
-            image: self.image.map(|image| image.to_string()),
+            image: image.map(|image| image.to_string()),
             image_sha256: self.image_sha256,
+            insecure_no_checksum: self.insecure_no_checksum,
             k3s_version: self.k3s_version,
             k3s_mirror: self.k3s_mirror,
             api_port: self.api_port,

@@ -86,16 +86,15 @@ async fn an_alias_is_verified_once_and_then_needs_no_network() {
 async fn what_is_wrong_about_an_image_is_said_and_not_kept() {
     let sums = format!("{}  disk.img\n", Digest::of(b"other"));
     let server = Server::start(vec![
-        Reply::ok(b"nothing here\n"),
         Reply::ok(sums.as_bytes()),
         Reply::ok(&disk(1)),
         Reply::ok(b"<!DOCTYPE html>"),
     ])
     .await;
     let (_directory, cache) = cache();
+    let cache = cache.unverified(true);
     let url = ImageSource::Url(server.url("/login"));
     for (source, message) in [
-        (&alias(&server), "has no checksum for disk.img"),
         (&alias(&server), "/disk.img has the wrong checksum"),
         (&url, "/login is not a disk image: it is an HTML page"),
     ] {
@@ -118,6 +117,7 @@ async fn a_digest_decides_over_what_a_url_brings() {
     let (one, two) = (disk(1), disk(2));
     let server = Server::start(vec![Reply::ok(&one), Reply::ok(&two)]).await;
     let (_directory, cache) = cache();
+    let cache = cache.unverified(true);
     let source = ImageSource::Url(server.url("/disk.img"));
     let ensure = async |sha256| cache.ensure_image(&source, sha256, &Silent).await;
     assert_eq!(ensure(None).await.expect("first").digest, Digest::of(&one));
@@ -197,6 +197,7 @@ async fn a_damaged_index_or_image_is_made_good() {
     let body = disk(1);
     let server = Server::start(vec![Reply::ok(&body), Reply::ok(&body), Reply::ok(&body)]).await;
     let (_directory, cache) = cache();
+    let cache = cache.unverified(true);
     let source = ImageSource::Url(server.url("/disk.img"));
     let image = cache
         .ensure_image(&source, None, &Silent)
@@ -225,4 +226,27 @@ async fn a_damaged_index_or_image_is_made_good() {
     );
     assert_eq!(std::fs::read(&image.path).expect("whole"), body);
     assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn what_nobody_vouches_for_is_taken_only_by_those_who_say_so() {
+    let server = Server::start(vec![Reply::ok(b"nothing here\n"), Reply::ok(&disk(1))]).await;
+    let (_directory, strict) = cache();
+    let lax = strict.clone().unverified(true);
+    let url = ImageSource::Url(server.url("/other.img"));
+    let refused = async |source: &ImageSource, message: &str| {
+        let refused = strict.ensure_image(source, None, &Silent).await;
+        let error = refused.expect_err(message).to_string();
+        assert!(error.contains(message), "{error}");
+    };
+    refused(&alias(&server), "has no checksum for disk.img").await;
+    refused(&url, "nothing says what").await;
+    let taken = async || lax.ensure_image(&url, None, &Silent).await;
+    let image = taken().await.expect("taken");
+    assert_eq!(taken().await.expect("kept"), image);
+    // What one project takes upon itself holds for no other.
+    refused(&url, "nothing says what").await;
+    let right = strict.ensure_image(&url, Some(image.digest), &Silent).await;
+    assert_eq!(right.expect("right bytes are right"), image);
+    assert_eq!(server.requests().len(), 2);
 }

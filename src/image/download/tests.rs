@@ -242,6 +242,38 @@ async fn silence_ends_a_try() {
 }
 
 #[tokio::test]
+async fn what_comes_slowly_comes() {
+    // In all longer than the silence that would end it, with a wide margin for each byte.
+    let bench = Bench::new(vec![Reply::ok(BODY).slowly(Duration::from_millis(150))]).await;
+    let patience = Patience {
+        tries: 1,
+        idle: Duration::from_secs(2),
+        ..QUICK
+    };
+    let fetched = bench.run_with(&patience, &Silent).await;
+    assert_eq!(fetched.expect("in the end").size, 16);
+}
+
+#[tokio::test]
+async fn a_packed_answer_is_what_the_checksum_says() {
+    let labelled = Reply::with("200 OK", "Content-Encoding: gzip", BODY);
+    Bench::new(vec![labelled])
+        .await
+        .brings_the_body(&[None])
+        .await;
+
+    for expected in [Some(Checksum::Sha256(Digest::of(BODY))), None] {
+        let packed = Reply::with("200 OK", "Content-Encoding: gzip", b"\x1f\x8b rest");
+        let mut bench = Bench::new(vec![packed]).await;
+        bench.expected = expected;
+        let error = bench.run().await.expect_err("packed").to_string();
+        assert!(error.contains("/file came packed (gzip)"), "{error}");
+        assert_eq!(bench.server.requests().len(), 1);
+        assert!(!bench.partial().exists());
+    }
+}
+
+#[tokio::test]
 async fn what_stays_too_short_is_an_error_with_both_lengths() {
     let half = Reply::half(BODY, "W/\"weak\"");
     let bench = Bench::new(vec![half; 4]).await;

@@ -135,24 +135,6 @@ fn ctrl_c_and_sigterm_and_a_closed_terminal() {
     scene.goes_on(scene.setup(&[]));
 }
 
-/// From before the program listens to signals until QEMU boots, in steps of 25 ms.
-#[test]
-fn ctrl_c_at_any_moment() {
-    let scene = Scene::new();
-    for moment in (0..24).map(|step| Duration::from_millis(step * 25)) {
-        let setup = Background::start(&scene, scene.setup(&[]));
-        std::thread::sleep(moment);
-        setup.signal(Signal::INT);
-        let ended = setup.end();
-        assert!(
-            [130, -1].contains(&ended.code),
-            "after {moment:?}: {ended:?}"
-        );
-        scene.nothing_runs();
-    }
-    scene.goes_on(scene.setup(&[]));
-}
-
 /// Each of them comes to a running QEMU, with all the files that it is given.
 #[test]
 fn project_paths_of_all_kinds() {

@@ -55,32 +55,6 @@ fn a_setup_that_is_killed_leaves_a_qemu_that_the_next_one_goes_on_with() {
     assert_eq!(names(&scene.file("")), [".gitignore", "config", "lock"]);
 }
 
-/// Up to where QEMU boots, in steps of 25 ms. A QEMU that runs by then is there to be gone on with.
-#[test]
-fn sigkill_at_any_moment() {
-    let scene = Scene::new();
-    for moment in (0..24).map(|step| Duration::from_millis(step * 25)) {
-        let setup = Background::start(&scene, scene.setup(&[]));
-        std::thread::sleep(moment);
-        setup.signal(Signal::KILL);
-        drop(setup);
-        let status = scene.env.run(&["status"]);
-        assert!(
-            [3, 4, 5].contains(&status.code),
-            "after {moment:?}: {status:?}"
-        );
-    }
-    let setup = Background::start(&scene, scene.setup(&[]));
-    super::scene::eventually("the machine runs", || {
-        scene.status()["process"]["run_state"] == "running"
-    });
-    assert!(setup.is_running(), "{}", setup.said());
-    drop(setup);
-    scene.env.ok(&["reset", "--yes"]);
-    scene.nothing_runs();
-    scene.goes_on(scene.setup(&[]));
-}
-
 #[test]
 fn a_pidfile_whose_number_is_now_somebody_elses() {
     let scene = Scene::new();

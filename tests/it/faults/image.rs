@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use super::scene::Scene;
+use super::{
+    scene::Scene,
+    server::{Server, Trouble},
+};
 use crate::support::VERSION;
 
 #[test]
@@ -75,6 +78,44 @@ fn another_image_than_its_checksum_says() {
     ];
     let setup = scene.setup(&["--image", &image, "--image-sha256", &wrong]);
     scene.fails("wrong --image-sha256", setup, 1, &words);
+    scene.goes_on(scene.setup(&[]));
+}
+
+#[test]
+fn an_image_from_the_web_that_is_none() {
+    let scene = Scene::new();
+    fs::write(
+        scene.mirror.join("page"),
+        "<!DOCTYPE html><title>Log in</title>",
+    )
+    .expect("written");
+    let server = Server::of(&scene.mirror, Trouble::None);
+    let digest = "0".repeat(64);
+    for (fault, file, flags, word) in [
+        (
+            "404 for the image",
+            "/nowhere.img",
+            &["--image-sha256", &digest][..],
+            "answered 404",
+        ),
+        (
+            "a login page instead of the image",
+            "/page",
+            &["--insecure-no-checksum"],
+            "is not a disk image: it is an HTML page",
+        ),
+        (
+            "wrong --image-sha256, http",
+            "/page",
+            &["--image-sha256", &digest],
+            "has the wrong checksum: expected SHA-256 0000",
+        ),
+    ] {
+        let image = format!("{}{file}", server.url);
+        let flags = [&["--image", &image], flags].concat();
+        let words = [image.as_str(), word, "hint: "];
+        scene.fails(fault, scene.setup(&flags), 1, &words);
+    }
     scene.goes_on(scene.setup(&[]));
 }
 

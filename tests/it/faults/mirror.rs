@@ -159,7 +159,7 @@ fn an_interrupted_download_goes_on_where_it_stopped() {
 }
 
 /// The sizes of the files in a directory.
-fn sizes(directory: &std::path::Path) -> Vec<u64> {
+pub(super) fn sizes(directory: &std::path::Path) -> Vec<u64> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| Some(entry.metadata().ok()?.len()))

@@ -12,7 +12,10 @@ use std::{
 use k3s_vm::base::Digest;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::table::{tell, temporary_files};
+use super::{
+    small,
+    table::{tell, temporary_files},
+};
 use crate::support::{Ended, TestEnv, VERSION, code, dead_image, ended, names};
 
 /// What none of the tests should come near to.
@@ -23,6 +26,8 @@ pub(super) struct Scene {
     pub(super) env: TestEnv,
     pub(super) image: PathBuf,
     pub(super) mirror: PathBuf,
+    /// The process whose mount table its commands see, if it is not the usual one.
+    pub(super) mounts: Option<u32>,
 }
 
 impl Scene {
@@ -35,7 +40,12 @@ impl Scene {
         let image = dead_image(&env.path("dead.img"));
         let mirror = env.path("mirror");
         small_release(&mirror.join(VERSION));
-        Self { env, image, mirror }
+        Self {
+            env,
+            image,
+            mirror,
+            mounts: None,
+        }
     }
 
     /// `setup` of that project, with further flags.
@@ -62,12 +72,28 @@ impl Scene {
             }
         }
         command.args(flags);
-        command
+        self.inside(command)
     }
 
     /// A file of `.k3s-vm/`.
     pub(super) fn file(&self, name: &str) -> PathBuf {
-        self.env.project.join(".k3s-vm").join(name)
+        self.seen(&self.env.project).join(".k3s-vm").join(name)
+    }
+
+    /// Where a path of the scene's mount table is seen from here.
+    pub(super) fn seen(&self, path: &Path) -> PathBuf {
+        match self.mounts {
+            None => path.to_owned(),
+            Some(keeper) => small::seen(keeper, path),
+        }
+    }
+
+    /// The command, where the scene's file systems are.
+    pub(super) fn inside(&self, command: Command) -> Command {
+        match self.mounts {
+            None => command,
+            Some(keeper) => small::enter(&self.env, keeper, &command),
+        }
     }
 
     /// `setup` in the background, once its QEMU is at work.
@@ -90,18 +116,44 @@ impl Scene {
     /// Without the fault the same command comes to where QEMU runs, and is ended there.
     #[track_caller]
     pub(super) fn goes_on(&self, command: Command) {
+        self.comes_to_boot(command);
+        self.nothing_runs();
+    }
+
+    /// The same in spite of the fault.
+    #[track_caller]
+    pub(super) fn survives(&self, fault: &str, command: Command, words: &[&str]) -> Ended {
+        let mut ended = self.comes_to_boot(command);
+        // The rest is the test's own doing.
+        let own = ended.stderr.find("error: interrupted");
+        ended.stderr.truncate(own.expect("interrupted"));
+        tell(self, fault, &ended);
+        for word in words {
+            let stderr = &ended.stderr;
+            assert!(
+                stderr.contains(word),
+                "{fault}: {word:?} is not in\n{stderr}"
+            );
+        }
+        ended
+    }
+
+    #[track_caller]
+    fn comes_to_boot(&self, command: Command) -> Ended {
         let command = Background::start(self, command);
         eventually("the machine runs", || {
             assert!(command.is_running(), "{}", command.said());
             self.status()["process"]["run_state"] == "running" && command.said() != ""
         });
         command.signal(Signal::INT);
-        assert_eq!(command.end().code, 130);
-        self.nothing_runs();
+        let ended = command.end();
+        assert_eq!(ended.code, 130);
+        ended
     }
 
     pub(super) fn status(&self) -> serde_json::Value {
-        let ended = self.env.run(&["status", "--json"]);
+        let mut status = self.inside(self.env.command(&["status", "--json"]));
+        let ended = ended(status.output().expect("the program runs"));
         serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
     }
 
@@ -122,8 +174,8 @@ impl Scene {
     pub(super) fn left(&self) -> Vec<String> {
         let mut left = self.processes();
         left.extend(names(&self.env.path("run/k3s-vm")));
-        left.extend(temporary_files(&self.env.project));
-        left.extend(temporary_files(&self.env.cache));
+        left.extend(temporary_files(&self.seen(&self.env.project)));
+        left.extend(temporary_files(&self.seen(&self.env.cache)));
         let lock = File::open(self.file("lock"));
         if lock.is_ok_and(|lock| lock.try_lock_shared().is_err()) {
             left.push("a held lock".to_owned());
@@ -278,7 +330,10 @@ pub(super) fn program(scene: &Scene, name: &str, script: &str) -> OsString {
 /// namespace where there is no root.
 pub(super) fn in_other_mounts(scene: &Scene, command: &Command, script: &str) -> Command {
     let mut unshare = scene.env.tool("unshare");
+    let variables = command.get_envs();
     unshare
+        .env_clear()
+        .envs(variables.filter_map(|(name, value)| Some((name, value?))))
         .args(["--map-root-user", "--mount", "sh", "-ec", script, "sh"])
         .arg(command.get_program())
         .args(command.get_args().map(OsStr::to_owned));

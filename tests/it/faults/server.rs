@@ -3,20 +3,43 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
+    time::{Duration, Instant},
 };
 
-/// What the server does to the release's binary; all else it serves as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
+
+/// What the server does to one file, mostly the release's binary; all else it serves as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Trouble {
     None,
     /// Nothing comes but the first thousand bytes, whatever is promised.
     Cut,
     /// The first half comes, and then nothing for as long as the client waits.
     Stall,
+    /// The first half comes, and the second one when the server mends.
+    Hold,
+    /// The same, and nothing vouches for the halves being of one file.
+    HoldUnnamed,
+    /// Not a byte comes.
+    Mute,
+    /// This status, with headers if there are any, and no body.
+    Status(String),
+    /// More is promised than comes, or less.
+    Length(isize),
+    /// A header that nobody asked for.
+    Header(&'static str),
+    /// Other bytes than the file's.
+    Body(&'static [u8]),
+    /// The first request meets this trouble, and no other one.
+    Once(Box<Trouble>),
+    /// The first request is cut; all others get the whole, whatever part they ask for.
+    NoRanges,
+    /// The first request gets the beginning of what was another file then.
+    Changed,
 }
 
 #[derive(Debug)]
@@ -28,26 +51,66 @@ pub(super) struct Server {
 #[derive(Debug)]
 struct State {
     root: PathBuf,
+    /// The end of the path that the trouble is with.
+    target: &'static str,
     trouble: Trouble,
     requests: Vec<String>,
 }
 
 impl Server {
+    /// With trouble about the release's binary.
     pub(super) fn of(root: &Path, trouble: Trouble) -> Self {
+        Self::at(root, "/k3s", trouble)
+    }
+
+    /// With trouble about all files whose path ends so.
+    pub(super) fn at(root: &Path, target: &'static str, trouble: Trouble) -> Self {
+        Self::start(root, target, trouble, None)
+    }
+
+    /// By https, with a certificate that nobody vouches for, and that is put at `pem`.
+    pub(super) fn by_https(root: &Path, trouble: Trouble, pem: &Path) -> Self {
+        let names = vec![Ipv4Addr::LOCALHOST.to_string()];
+        let own = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        fs::write(pem, own.cert.pem()).expect("written");
+        let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+        let tls = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key);
+        let tls = Arc::new(tls.expect("a sound certificate"));
+        Self::start(root, "/k3s", trouble, Some(tls))
+    }
+
+    fn start(
+        root: &Path,
+        target: &'static str,
+        trouble: Trouble,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let requests = Vec::new();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().expect("bound"));
         let state = Arc::new(Mutex::new(State {
             root: root.to_owned(),
+            target,
             trouble,
-            requests,
+            requests: Vec::new(),
         }));
         let shared = Arc::clone(&state);
         thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let state = Arc::clone(&shared);
+            for mut client in listener.incoming().flatten() {
+                let (state, tls) = (Arc::clone(&shared), tls.clone());
                 // A client that leaves early is what some tests are about.
-                thread::spawn(move || serve(client, &state).ok());
+                thread::spawn(move || match tls {
+                    None => serve(&mut client, &state).ok(),
+                    Some(tls) => {
+                        let connection = ServerConnection::new(tls).ok()?;
+                        let mut client = StreamOwned::new(connection, client);
+                        serve(&mut client, &state).ok()?;
+                        client.conn.send_close_notify();
+                        client.flush().ok()
+                    }
+                });
             }
         });
         Self { url, state }
@@ -61,9 +124,39 @@ impl Server {
     pub(super) fn requests(&self) -> Vec<String> {
         self.state.lock().expect("sound").requests.clone()
     }
+
+    /// Those for the file that the trouble is with.
+    pub(super) fn troubled(&self) -> Vec<String> {
+        let target = self.state.lock().expect("sound").target;
+        let mut requests = self.requests();
+        requests.retain(|request| path(request).ends_with(target));
+        requests
+    }
 }
 
-fn serve(mut client: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+fn path(head: &str) -> String {
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    path.replace("%2b", "+")
+}
+
+impl State {
+    /// Counts a request in, and says what it meets.
+    fn meets(&mut self, head: &str) -> Trouble {
+        let is_target = |head: &String| path(head).ends_with(self.target);
+        let first = !self.requests.iter().any(is_target);
+        self.requests.push(head.to_owned());
+        match &self.trouble {
+            _ if !path(head).ends_with(self.target) => Trouble::None,
+            Trouble::Once(trouble) if first => (**trouble).clone(),
+            Trouble::Changed if !first => Trouble::None,
+            Trouble::Once(_) => Trouble::None,
+            Trouble::NoRanges if first => Trouble::Cut,
+            trouble => trouble.clone(),
+        }
+    }
+}
+
+fn serve(client: &mut (impl Read + Write), state: &Mutex<State>) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -71,46 +164,93 @@ fn serve(mut client: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         head.extend(byte);
     }
     let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
-    let path = head
-        .split(' ')
-        .nth(1)
-        .unwrap_or_default()
-        .replace("%2b", "+");
-    let (root, trouble) = {
+    let (trouble, root) = {
         let mut state = state.lock().expect("sound");
-        state.requests.push(head.clone());
-        (state.root.clone(), state.trouble)
+        (state.meets(&head), state.root.clone())
     };
-    let Ok(bytes) = fs::read(root.join(path.trim_start_matches('/'))) else {
-        return client.write_all(
-            b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-        );
+    let status = |status: &str| {
+        format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
     };
-    let from = head
+    match &trouble {
+        Trouble::Mute => return client.read_to_end(&mut Vec::new()).map(drop),
+        Trouble::Status(text) => return client.write_all(&status(text)),
+        _ => {}
+    }
+    let Ok(bytes) = fs::read(root.join(path(&head).trim_start_matches('/'))) else {
+        return client.write_all(&status("404 Not Found"));
+    };
+    match trouble {
+        Trouble::Body(body) => return answer(client, &head, body, &Trouble::None),
+        Trouble::Changed => {
+            let old = vec![b'?'; bytes.len()];
+            return answer(client, &head, &old, &Trouble::Changed);
+        }
+        _ => answer(client, &head, &bytes, &trouble)?,
+    }
+    if matches!(trouble, Trouble::Hold | Trouble::HoldUnnamed) {
+        let began = Instant::now();
+        let holds = || state.lock().expect("sound").trouble != Trouble::None;
+        // A test that has failed does not mend anything.
+        while holds() && began.elapsed() < Duration::from_secs(60) {
+            thread::sleep(Duration::from_millis(20));
+        }
+        client.write_all(&bytes[bytes.len() / 2..])?;
+    }
+    Ok(())
+}
+
+/// The file or the part of it that is asked for, as far as the trouble lets it through.
+fn answer(
+    client: &mut (impl Read + Write),
+    head: &str,
+    bytes: &[u8],
+    trouble: &Trouble,
+) -> std::io::Result<()> {
+    let range = head
         .split_once("\r\nrange: bytes=")
-        .and_then(|(_, rest)| rest.split_once('-')?.0.parse().ok());
-    let from: usize = from.unwrap_or(0);
+        .and_then(|(_, rest)| rest.split_once('-')?.0.parse().ok())
+        .filter(|_| *trouble != Trouble::NoRanges && head.contains("\r\nif-range: \"1\"\r\n"));
+    let from: usize = range.unwrap_or(0);
+    if from >= bytes.len() {
+        let all = bytes.len();
+        return write!(
+            client,
+            "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Range: bytes */{all}\r\nContent-Length: 0\r\n\
+             Connection: close\r\n\r\n"
+        );
+    }
     let status = if from > 0 {
-        format!(
-            "206 Partial Content\r\nContent-Range: bytes {from}-{}/{}",
-            bytes.len() - 1,
-            bytes.len()
-        )
+        let (last, all) = (bytes.len() - 1, bytes.len());
+        format!("206 Partial Content\r\nContent-Range: bytes {from}-{last}/{all}")
     } else {
         "200 OK".to_owned()
     };
     let body = &bytes[from..];
-    let length = body.len();
+    let half = &body[..body.len() / 2];
+    let (length, header, etag, body) = match trouble {
+        Trouble::Cut => (0, "", 1, &bytes[from.min(1000)..1000]),
+        Trouble::Changed => (0, "", 0, &bytes[..1000]),
+        Trouble::Stall | Trouble::Hold | Trouble::HoldUnnamed => (0, "", 1, half),
+        Trouble::Length(more) => (*more, "", 1, body),
+        Trouble::Header(header) => (0, *header, 1, body),
+        _ => (0, "", 1, body),
+    };
+    let etag = if *trouble == Trouble::HoldUnnamed {
+        String::new()
+    } else {
+        format!("ETag: \"{etag}\"\r\n")
+    };
+    let length = (bytes.len() - from)
+        .checked_add_signed(length)
+        .expect("a length");
     write!(
         client,
-        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nETag: \"1\"\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{etag}{header}Connection: close\r\n\r\n"
     )?;
-    match trouble {
-        Trouble::Cut if path.ends_with("/k3s") => client.write_all(&bytes[from.min(1000)..1000]),
-        Trouble::Stall if path.ends_with("/k3s") => {
-            client.write_all(&body[..length / 2])?;
-            client.read_to_end(&mut Vec::new()).map(drop)
-        }
-        _ => client.write_all(body),
+    client.write_all(body)?;
+    client.flush()?;
+    if *trouble == Trouble::Stall {
+        client.read_to_end(&mut Vec::new())?;
     }
+    Ok(())
 }

@@ -66,6 +66,7 @@ fn first_line(scene: &Scene, stderr: &str) -> String {
     for (pattern, word) in [
         (r"^ *[0-9]+\.[0-9]s  ", ""),
         (r"process [0-9]+", "process N"),
+        (r"k3s-project-[0-9a-f]{6}", "k3s-project-N"),
         (r"(127\.0\.0\.1|localhost):[0-9]+", "$1:PORT"),
         (r"[0-9a-f]{64}", "DIGEST"),
         (r"/tmp/k3s-vm-it-[A-Za-z0-9]+/", "~/"),

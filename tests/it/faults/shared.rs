@@ -1,0 +1,165 @@
+//! The cache, which projects share, and which lies wherever the user has it.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use super::{
+    mirror::sizes,
+    scene::{Background, Scene, eventually, in_other_mounts},
+    server::{Server, Trouble},
+    table::row,
+};
+use crate::support::{dead_image, names, private_dir};
+
+/// Two projects of one user, and the server that both fetch from: it holds on in the middle of one file.
+fn two_projects(target: &'static str) -> (Scene, Scene, Server) {
+    let one = Scene::new();
+    let mut other = Scene::new();
+    other.env.cache.clone_from(&one.env.cache);
+    dead_image(&one.mirror.join("disk.img"));
+    let server = Server::at(&one.mirror, target, Trouble::Hold);
+    (one, other, server)
+}
+
+/// The same setup for both.
+fn setup(scene: &Scene, server: &Server) -> Command {
+    let image = format!("{}/disk.img", server.url);
+    scene.setup_from(&server.url, &["--image", &image, "--insecure-no-checksum"])
+}
+
+const WAITS: &str = "waiting for another k3s-vm that downloads ";
+
+#[test]
+fn two_projects_that_need_the_same_download() {
+    for (target, name) in [("/k3s", "k3s v1.33.5+k3s1"), ("/disk.img", "disk.img")] {
+        let (one, other, server) = two_projects(target);
+        let first = Background::start(&one, setup(&one, &server));
+        eventually("the first is at it", || server.troubled().len() == 1);
+        let second = Background::start(&other, setup(&other, &server));
+        let waits = format!("{WAITS}{name}");
+        second.says(&waits);
+        server.mends();
+        for (scene, setup, fetches) in [(&one, first, true), (&other, second, false)] {
+            eventually("the machine runs", || {
+                assert!(setup.is_running(), "{}", setup.said());
+                scene.status()["process"]["run_state"] == "running"
+            });
+            setup.signal(Signal::INT);
+            let ended = setup.end();
+            assert_eq!(ended.code, 130);
+            let fetched = ended.stderr.contains(&format!("fetched {name}"));
+            assert_eq!(fetched, fetches, "{}", ended.stderr);
+            assert_eq!(ended.stderr.contains(&waits), !fetches);
+        }
+        let left = [one.left(), other.left()].concat();
+        row(
+            &format!("two setups that need {name} at once"),
+            130,
+            &waits,
+            &left,
+        );
+        assert_eq!(left, Vec::<String>::new());
+        assert_eq!(server.troubled().len(), 1, "{:?}", server.requests());
+    }
+}
+
+#[test]
+fn the_one_that_downloads_is_killed() {
+    let (one, other, server) = two_projects("/k3s");
+    let first = Background::start(&one, setup(&one, &server));
+    let half = 1 << 19;
+    let partial = one.env.cache.join("partial");
+    eventually("half of it is here", || sizes(&partial).contains(&half));
+    let second = Background::start(&other, setup(&other, &server));
+    let waits = format!("{WAITS}k3s v1.33.5+k3s1");
+    second.says(&waits);
+    first.signal(Signal::KILL);
+    drop(first);
+    server.mends();
+    eventually("the machine runs", || {
+        assert!(second.is_running(), "{}", second.said());
+        other.status()["process"]["run_state"] == "running"
+    });
+    second.signal(Signal::INT);
+    let ended = second.end();
+    let fault = "another setup, which it waits for, is killed";
+    row(fault, ended.code, &waits, &other.left());
+    assert_eq!(ended.code, 130);
+    let requests = server.troubled();
+    assert_eq!(requests.len(), 2, "{requests:?}");
+    assert!(requests[1].contains(&format!("\r\nrange: bytes={half}-\r\n")));
+    one.goes_on(setup(&one, &server));
+    assert_eq!(server.troubled().len(), 2, "it is there");
+}
+
+#[test]
+fn a_cache_that_may_only_be_read() {
+    let mut scene = Scene::new();
+    private_dir(&scene.env.cache);
+    let cache = scene.env.cache.display();
+    let script =
+        format!("mount --bind {cache} {cache}; mount -o remount,bind,ro {cache}; exec \"$@\"");
+    let words = [
+        "cannot create",
+        "/cache/",
+        "Read-only file system",
+        "set K3S_VM_CACHE_DIR",
+    ];
+    let empty = in_other_mounts(&scene, &scene.setup(&[]), &script);
+    scene.fails("an empty cache that is read-only", empty, 1, &words);
+    scene.goes_on(scene.setup(&[]));
+
+    // For another project, all that it needs is there.
+    let mut other = Scene::new();
+    other.env.cache.clone_from(&scene.env.cache);
+    std::mem::swap(&mut other.image, &mut scene.image);
+    std::mem::swap(&mut other.mirror, &mut scene.mirror);
+    let full = in_other_mounts(&other, &other.setup(&[]), &script);
+    other.survives("a full cache that is read-only", full, &[]);
+}
+
+#[test]
+fn a_cache_on_another_file_system() {
+    let scene = Scene::new();
+    let script = "mkdir ../cache; mount -t tmpfs -o size=64m none ../cache; exec \"$@\"";
+    let setup = in_other_mounts(&scene, &scene.setup(&[]), script);
+    scene.survives("a cache on another file system", setup, &[]);
+    assert_eq!(names(&scene.env.cache), Vec::<String>::new());
+}
+
+#[test]
+fn no_home() {
+    let scene = Scene::new();
+    let homeless = |variables: &[(&str, &str)]| {
+        let mut setup = scene.setup(&[]);
+        setup.env_remove("K3S_VM_CACHE_DIR").env_remove("HOME");
+        setup.envs(variables.iter().copied());
+        setup
+    };
+    let images = |cache: &str| names(&scene.env.path(cache).join("k3s-vm/images")).len();
+    let words = [
+        "there is no home directory for the cache: HOME is \"home\", which is no absolute path",
+        "set HOME, or K3S_VM_CACHE_DIR to a directory of yours",
+    ];
+    scene.fails("a relative HOME", homeless(&[("HOME", "home")]), 1, &words);
+
+    let xdg = scene.env.path("xdg").display().to_string();
+    let setup = homeless(&[("XDG_CACHE_HOME", &xdg)]);
+    scene.survives("no HOME, but XDG_CACHE_HOME", setup, &[]);
+    assert_eq!(images("xdg"), 1);
+
+    let home = scene.env.path("home").display().to_string();
+    let setup = homeless(&[("HOME", &home), ("XDG_CACHE_HOME", "xdg")]);
+    scene.survives("a relative XDG_CACHE_HOME", setup, &[]);
+    assert_eq!(images("home/.cache"), 1, "as if it were unset");
+
+    // The user's entry is made up, so that no real home is touched.
+    let script = "d=$(cd ..; pwd); echo \"root:x:0:0::$d/entry:/bin/sh\" > ../passwd; \
+        mount --bind ../passwd /etc/passwd; exec \"$@\"";
+    for (fault, variables) in [("no HOME", &[][..]), ("an empty HOME", &[("HOME", "")])] {
+        let setup = in_other_mounts(&scene, &homeless(variables), script);
+        scene.survives(fault, setup, &[]);
+        assert_eq!(images("entry/.cache"), 1, "the home of the user database");
+    }
+}

@@ -1,0 +1,201 @@
+//! Nobody vouches for what is fetched; and what opens the door to it is told to nobody.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use k3s_vm::base::Digest;
+
+use super::{
+    scene::Scene,
+    server::{Server, Trouble},
+};
+use crate::support::{VERSION, dead_image, mode};
+
+const ANYWAY: &str = "--insecure-no-checksum";
+
+/// A server that has an image, too.
+fn with_image(scene: &Scene) -> (Server, String, String) {
+    let image = dead_image(&scene.mirror.join("disk.img"));
+    let digest = Digest::of(&fs::read(image).expect("readable")).to_string();
+    let server = Server::at(&scene.mirror, "/disk.img", Trouble::None);
+    let url = format!("{}/disk.img", server.url);
+    (server, url, digest)
+}
+
+#[test]
+fn an_image_without_a_checksum() {
+    let scene = Scene::new();
+    let (server, url, digest) = with_image(&scene);
+    let words = [
+        "nothing says what",
+        &url,
+        "must come to",
+        "--image-sha256 HEX",
+        ANYWAY,
+    ];
+    let refused = |scene: &Scene, fault: &str| {
+        scene.fails(fault, scene.setup(&["--image", &url]), 1, &words);
+    };
+    refused(&scene, "an image without a checksum");
+    assert_eq!(
+        server.troubled(),
+        Vec::<String>::new(),
+        "not even asked for"
+    );
+
+    let anyway = scene.setup(&["--image", &url, ANYWAY]);
+    let fault = "an image without a checksum, --insecure-no-checksum";
+    scene.survives(fault, anyway, &["warning: nothing says what", ANYWAY]);
+    let config = fs::read_to_string(scene.file("config")).expect("written");
+    assert!(!config.contains("insecure"), "{config}");
+    // The machine is begun, and needs nothing more.
+    scene.goes_on(scene.setup(&["--image", &url]));
+
+    let mut other = Scene::new();
+    other.env.cache.clone_from(&scene.env.cache);
+    refused(
+        &other,
+        "an image that another project took without a checksum",
+    );
+    other.goes_on(other.setup(&["--image", &url, "--image-sha256", &digest]));
+    assert_eq!(server.troubled().len(), 1, "right bytes are right");
+}
+
+#[test]
+fn a_release_without_checksums() {
+    let scene = Scene::new();
+    let sums = scene.mirror.join(VERSION).join("sha256sum-amd64.txt");
+    for (fault, text) in [
+        ("a release without checksums", None),
+        ("a release without its checksum", Some("0000  k3s.exe\n")),
+    ] {
+        let scene = Scene {
+            mirror: scene.mirror.clone(),
+            ..Scene::new()
+        };
+        let written = match text {
+            None => fs::remove_file(&sums),
+            Some(text) => fs::write(&sums, text),
+        };
+        written.expect("changed");
+        let server = Server::of(&scene.mirror, Trouble::None);
+        let setup = |flags| scene.setup_from(&server.url, flags);
+        let words = [server.url.as_str(), "sha256sum-amd64.txt", ANYWAY];
+        scene.fails(fault, setup(&[]), 1, &words);
+        assert_eq!(
+            server.troubled(),
+            Vec::<String>::new(),
+            "not even asked for"
+        );
+        let anyway = format!("{fault}, {ANYWAY}");
+        scene.survives(
+            &anyway,
+            setup(&[ANYWAY]),
+            &["warning: ", "taken unverified"],
+        );
+        scene.goes_on(setup(&[ANYWAY]));
+        assert_eq!(server.troubled().len(), 1, "kept for those who take it");
+        scene.fails(&format!("{fault}, later"), setup(&[]), 1, &words);
+    }
+    let wrong = format!("{}  k3s\n", "0".repeat(64));
+    fs::write(&sums, wrong).expect("changed");
+    let fault = format!("wrong checksum, {ANYWAY}");
+    let words = ["k3s has the wrong checksum", "hint: "];
+    scene.fails(&fault, scene.setup(&[ANYWAY]), 1, &words);
+}
+
+#[test]
+fn a_password_in_a_url() {
+    let scene = Scene::new();
+    let (server, url, digest) = with_image(&scene);
+    let secretly = |url: &str| url.replace("http://", "http://ada:hunter2@");
+    let image = secretly(&url);
+    let log = scene.env.path("run/log");
+    let setup = |mirror: &str| {
+        let flags = ["--debug", "--image", &image, "--image-sha256", &digest];
+        let mut setup = scene.setup_from(&secretly(mirror), &flags);
+        setup.env("LOG_FILE", &log);
+        setup
+    };
+    let forbidden = Trouble::Status("403 Forbidden".to_owned());
+    for (fault, trouble, word) in [
+        ("403, a password in the URL", forbidden, "/k3s answered 403"),
+        (
+            "a cut, a password in the URL",
+            Trouble::Cut,
+            "/k3s broke off",
+        ),
+        (
+            "wrong checksum, a password in the URL",
+            Trouble::Body(b"else"),
+            "/k3s has the wrong checksum",
+        ),
+    ] {
+        let bad = Server::of(&scene.mirror, trouble);
+        let words = ["http://***@127.0.0.1", word];
+        let ended = scene.fails(fault, setup(&bad.url), 1, &words);
+        assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    }
+    let ended = scene.survives("a password in the URL", setup(&server.url), &[]);
+    assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
+    let authorized = |request: &String| request.contains("\r\nauthorization: basic ");
+    assert!(server.requests().iter().all(authorized));
+    let status = scene.status();
+    let shown = status["machine"]["image"].as_str().unwrap_or_default();
+    assert!(shown.starts_with("http://***@127.0.0.1"), "{status}");
+    // Without the wish as it was said, the next setup could not fetch anything.
+    let config = scene.file("config");
+    assert_eq!(mode(&config), 0o600);
+    assert_eq!(files_with("hunter2", &scene.env.path("")), [config]);
+    assert!(files_with("***@", &scene.env.path("")).contains(&log));
+}
+
+#[test]
+fn a_password_in_a_url_that_cannot_be() {
+    let scene = Scene::new();
+    for (flag, url, words) in [
+        (
+            "--image",
+            "ftp://ada:hunter2@h/x",
+            "cannot use the URL ftp://***@h/x",
+        ),
+        (
+            "--image",
+            "http://ada:hun/ter2@h/x",
+            "cannot use the URL http://***@h/x",
+        ),
+        (
+            "--k3s-mirror",
+            "ftp://ada:hunter2@h/x",
+            "\"ftp://***@h/x\" is no mirror",
+        ),
+    ] {
+        let fault = format!("{flag} URL that cannot be, a password in it");
+        let ended = scene.fails(&fault, scene.setup(&[flag, url]), 2, &[words]);
+        assert!(!ended.stderr.contains("ter2"), "{}", ended.stderr);
+    }
+    let mut help = scene.env.command(&["setup", "--help"]);
+    help.env("K3S_VM_K3S_MIRROR", "http://ada:hunter2@h/");
+    let help = String::from_utf8(help.output().expect("runs").stdout).expect("text");
+    assert!(
+        help.contains("K3S_VM_K3S_MIRROR") && !help.contains("hunter2"),
+        "{help}"
+    );
+}
+
+/// The files below `directory` that have `text` in them.
+fn files_with(text: &str, directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(files_with(text, &path));
+        } else if fs::read(&path).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(text))
+        {
+            found.push(path);
+        }
+    }
+    found
+}
