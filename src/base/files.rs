@@ -1,15 +1,15 @@
 //! Files that survive: written beside their place, flushed, renamed, and the directory flushed.
 
 use std::{
-    fs::{self, DirBuilder, File, Permissions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use tempfile::NamedTempFile;
 
-use super::Size;
+use super::{Size, trust};
 
 /// A file operation that failed, with the path that it failed on.
 #[derive(Debug, thiserror::Error)]
@@ -192,25 +192,24 @@ pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
         .map_err(FileError::on("create", path))
 }
 
-/// Refuses a directory that another user could have prepared: a link, or one that is not ours alone. Matters below
-/// `/tmp`, where anybody makes directories.
+/// A private file that is written in place, emptied before if `emptied`. A link in its place is not followed.
 ///
 /// # Errors
 ///
-/// When it is a link, belongs to somebody else, or others may enter it.
-pub fn require_private_dir(path: &Path) -> Result<(), FileError> {
-    let metadata = fs::symlink_metadata(path).map_err(FileError::on("look at", path))?;
-    let ours = metadata.is_dir()
-        && metadata.uid() == nix::unistd::getuid().as_raw()
-        && metadata.permissions().mode() & 0o077 == 0;
-    if ours {
-        return Ok(());
-    }
-    let reason = "it is not a directory of yours that only you may enter (mode 0700)";
-    Err(FileError::on("trust", path)(io::Error::new(
-        io::ErrorKind::PermissionDenied,
-        reason,
-    )))
+/// When it cannot be opened or is a link.
+pub fn open_in_place(path: &Path, emptied: bool) -> Result<File, FileError> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(emptied)
+        .mode(PRIVATE)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path);
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(nix::libc::ELOOP) => trust::refused(path, "it is a link, and leads elsewhere"),
+        _ => FileError::on("open", path)(error),
+    })
 }
 
 /// The whole file as text, `None` when there is none.
@@ -281,6 +280,18 @@ mod tests {
         assert!(!dead.exists(), "nobody has it locked");
         assert!(living.path().exists());
         persist(living, &path, PRIVATE).expect("its writer goes on");
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_not_written_through() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let [link, target] = ["link", "target"].map(|name| directory.path().join(name));
+        fs::write(&target, "theirs").expect("written");
+        std::os::unix::fs::symlink(&target, &link).expect("linked");
+        write(&link, b"ours", PRIVATE).expect("written");
+        assert!(!link.is_symlink());
+        assert_eq!(fs::read(&link).expect("read"), b"ours");
+        assert_eq!(fs::read(&target).expect("read"), b"theirs");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Small types and habits that every room shares: addresses, sizes, digests, names, durable files, progress.
+//! Small types and habits that every room shares: addresses, sizes, digests, names, durable files, trust in places,
+//! progress.
 
 pub mod address;
 pub mod digest;
@@ -7,6 +8,7 @@ pub mod name;
 pub mod progress;
 pub mod size;
 pub mod tls;
+pub mod trust;
 
 pub use digest::Digest;
 pub use files::FileError;

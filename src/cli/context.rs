@@ -25,13 +25,15 @@ impl Context {
             CommandError::new(format!("there is no directory {}", directory.display()))
                 .because(&error)
         })?;
-        let name = match env::var("VM_NAME") {
-            Ok(name) if !name.is_empty() => Some(name.parse::<Name>().map_err(|error| {
+        let given = env::var_os("VM_NAME").unwrap_or_default();
+        let given = given.to_string_lossy();
+        let name = (!given.is_empty())
+            .then(|| given.parse::<Name>())
+            .transpose()
+            .map_err(|error| {
                 CommandError::new(format!("VM_NAME: {error}"))
                     .hint("unset VM_NAME, or give it another value")
-            })?),
-            _ => None,
-        };
+            })?;
         Ok(Self {
             project: Project::discover(&start),
             name,

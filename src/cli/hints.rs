@@ -1,9 +1,9 @@
 //! The way out of each error, and the command to copy for each distribution.
 
-use std::{fs, io::ErrorKind, path::Path};
+use std::{fmt::Display, fs, io::ErrorKind, path::Path};
 
 use crate::{
-    base::{FileError, files},
+    base::{FileError, files, trust::TRUST},
     cluster::release::CHECKSUMS,
     image::ImageError,
     machine::{MachineError, watch::NO_STAGE},
@@ -124,7 +124,7 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Stopped(_) => one("start it: k3s-vm start"),
         MachineError::Gone { .. } => one("put it back, or make the machine anew: k3s-vm reset && k3s-vm setup"),
         MachineError::ForeignKubeconfig { path, .. } => vec![
-            format!("move it away: mv {0} {0}.bak", path.display()),
+            format!("move it away: {}", move_away(path)),
             "or write the kubeconfig elsewhere: --kubeconfig PATH".to_owned(),
         ],
         MachineError::OwnKubeconfig(_) => one("work in a project directory, or name another file: --kubeconfig PATH"),
@@ -149,10 +149,21 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Process(ProcessError::Ended { .. }) => one("the whole message: k3s-vm logs qemu"),
         MachineError::Lock(LockError::Busy { .. }) => one("wait for that command, or end it"),
         MachineError::Record(RecordError::Unreadable { .. }) => one("the machine cannot be used without it; make it anew: k3s-vm reset && k3s-vm setup"),
-        MachineError::Config(ConfigError::Invalid { path, .. }) => vec![format!("mend the line, or move the file away: mv {0} {0}.bak", path.display())],
+        MachineError::Config(ConfigError::Invalid { path, .. }) => vec![format!("mend the line, or move the file away: {}", move_away(path))],
         MachineError::Image(error) => of_image(error),
         MachineError::Ssh(_) => one("see whether the guest is well: k3s-vm logs console"),
         MachineError::Kubeconfig { .. } | MachineError::Api(_) => one("a fresh kubeconfig comes with every start: k3s-vm setup"),
+        MachineError::File(error)
+        | MachineError::Lock(LockError::File(error))
+        | MachineError::Process(ProcessError::File(error))
+            if error.action == TRUST =>
+        {
+            let path = word(&error.path.display());
+            vec![
+                format!("see what it is: ls -ld {path}"),
+                format!("then move it away; if it is a directory of yours, this does as well: chmod 700 {path}"),
+            ]
+        }
         MachineError::Key { .. } => one("the guest knows no other key; make the machine anew: k3s-vm reset && k3s-vm setup"),
         _ => Vec::new(),
     }
@@ -183,6 +194,22 @@ fn file_of(error: &MachineError) -> Option<&FileError> {
         | MachineError::Process(ProcessError::File(error))
         | MachineError::Image(ImageError::File(error)) => Some(error),
         _ => None,
+    }
+}
+
+fn move_away(path: &Path) -> String {
+    let path = path.display();
+    format!("mv {} {}", word(&path), word(&format_args!("{path}.bak")))
+}
+
+/// A path as one word of a shell: what is to be copied must not do something else than it seems to.
+fn word(path: &dyn Display) -> String {
+    let text = path.to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%=,".contains(c);
+    if text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }
 

@@ -19,7 +19,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::{args::Global, error::CommandError, output::Output};
+use super::{args::Global, error::CommandError, output::Output, plain::PlainFile};
 use crate::base::files::PRIVATE;
 
 /// Sends log events where they belong from now on.
@@ -58,7 +58,7 @@ pub(super) fn init(global: &Global, output: &Output) -> Result<(), CommandError>
             })?;
             let layer = tracing_subscriber::fmt::layer()
                 .with_ansi(false)
-                .with_writer(Arc::new(file));
+                .with_writer(Arc::new(PlainFile(file)));
             Some(layer.with_filter(ours(LevelFilter::DEBUG)))
         }
     };

@@ -8,12 +8,18 @@ mod hints;
 mod interrupt;
 mod log;
 mod output;
+mod plain;
 
 use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
 use clap::Parser;
+use nix::sys::stat::{Mode, umask};
 
-use self::{args::Cli, error::CommandError, output::Output};
+use self::{
+    args::{Cli, Command},
+    error::CommandError,
+    output::Output,
+};
 use crate::cluster::tools::Tool;
 
 /// Parses the command line, runs the command, and reports what went wrong.
@@ -47,6 +53,10 @@ fn as_wrapper(arguments: Vec<OsString>) -> Vec<OsString> {
 }
 
 fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
+    // All that this program and its QEMU make is the user's alone. What kubectl and k9s make is not ours.
+    if !matches!(cli.command, Command::Kubectl(_) | Command::K9s(_)) {
+        umask(Mode::from_bits_truncate(0o077));
+    }
     log::init(&cli.global, output)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

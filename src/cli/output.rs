@@ -11,7 +11,7 @@ use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{args::Global, error::CommandError};
+use super::{args::Global, error::CommandError, plain::plain};
 use crate::base::{Progress, Size};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -68,33 +68,33 @@ impl Output {
     /// A step that is done, with the time since the command began.
     pub(super) fn step(&self, text: &str) {
         let seconds = self.began.elapsed().as_secs_f64();
-        self.line(&format!("{DIM}{seconds:6.1}s{DIM:#}  {text}"));
+        self.line(&format!("{DIM}{seconds:6.1}s{DIM:#}  {}", plain(text)));
     }
 
     pub(super) fn warning(&self, text: &str) {
-        self.line(&format!("{WARNING}warning:{WARNING:#} {text}"));
+        self.line(&format!("{WARNING}warning:{WARNING:#} {}", plain(text)));
     }
 
     pub(super) fn detail(&self, text: &str) {
-        self.line(&format!("{DIM}{text}{DIM:#}"));
+        self.line(&format!("{DIM}{}{DIM:#}", plain(text)));
     }
 
     /// The end of a command that failed.
     pub(super) fn fail(&self, error: &CommandError) -> ExitCode {
         if !error.message.is_empty() {
-            self.line(&format!("{ERROR}error:{ERROR:#} {}", error.message));
+            self.line(&format!("{ERROR}error:{ERROR:#} {}", plain(&error.message)));
         }
         if let Some(excerpt) = &error.excerpt {
             self.line("");
             excerpt
                 .lines()
-                .for_each(|line| self.line(&format!("{DIM}  | {line}{DIM:#}")));
+                .for_each(|line| self.line(&format!("{DIM}  | {}{DIM:#}", plain(line))));
         }
         if !error.hints.is_empty() {
             self.line("");
         }
         for hint in &error.hints {
-            self.line(&format!("{HINT}hint:{HINT:#} {hint}"));
+            self.line(&format!("{HINT}hint:{HINT:#} {}", plain(hint)));
         }
         ExitCode::from(error.code)
     }

@@ -142,11 +142,14 @@ impl Api {
     /// When the API does not answer with a node list.
     pub async fn nodes(&self) -> Result<Vec<Node>, ApiError> {
         let response = self.get("/api/v1/nodes").await?;
-        let list: NodeList = response
-            .json()
+        let json = response
+            .bytes()
             .await
             .map_err(|error| self.unreachable(&error))?;
-        Ok(list.items.into_iter().map(Node::from).collect())
+        parse_nodes(&json).map_err(|error| ApiError::Unreachable {
+            server: self.server.clone(),
+            reason: error.to_string(),
+        })
     }
 
     /// Whether the default service account is there, without which pods are refused.
@@ -189,6 +192,16 @@ impl Api {
             reason,
         }
     }
+}
+
+/// Reads the API's list of nodes.
+///
+/// # Errors
+///
+/// When the text is something else.
+pub fn parse_nodes(json: &[u8]) -> Result<Vec<Node>, serde_json::Error> {
+    let list: NodeList = serde_json::from_slice(json)?;
+    Ok(list.items.into_iter().map(Node::from).collect())
 }
 
 impl From<KubeconfigError> for ApiError {

@@ -111,16 +111,18 @@ impl ImageSource {
     }
 }
 
-/// A URL by its `://` (or `file:`), a path by a `/` or by being there, else an alias. Aliases come before files of
-/// the current directory, so that a directory called `debian` changes nothing; `./debian` is always a path.
+/// A path by its `/` or `.` at the beginning, a URL by its `://` (or `file:`), a path by a `/` or by being there, else
+/// an alias. Aliases come before files of the current directory, so that a directory called `debian` changes nothing;
+/// `./debian` is always a path.
 impl FromStr for ImageSource {
     type Err = ImageError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.contains("://") || text.starts_with("file:") {
+        let is_path = text.starts_with(['/', '.']);
+        if !is_path && (text.contains("://") || text.starts_with("file:")) {
             return parse_url(text);
         }
-        if text.contains('/') {
+        if is_path || text.contains('/') {
             return Ok(Self::Path(absolute(text)));
         }
         let catalog = Catalog::builtin();
@@ -161,10 +163,12 @@ fn parse_url(text: &str) -> Result<ImageSource, ImageError> {
     let url = Url::parse(text).map_err(|error| bad(&error.to_string()))?;
     match url.scheme() {
         "http" | "https" => Ok(ImageSource::Url(url)),
-        "file" => url
-            .to_file_path()
-            .map(ImageSource::Path)
-            .map_err(|()| bad("it names no file of this host")),
+        "file" => match url.to_file_path() {
+            // What is kept of it is text.
+            Ok(path) if path.to_str().is_some() => Ok(ImageSource::Path(path)),
+            Ok(_) => Err(bad("the path in it is not UTF-8")),
+            Err(()) => Err(bad("it names no file of this host")),
+        },
         _ => Err(bad("it takes http, https or file")),
     }
 }

@@ -119,13 +119,14 @@ async fn attempt(
 
 /// `Content-Range: bytes START-END/TOTAL`, of which `416` has only the total.
 #[derive(Debug, Default)]
-struct ContentRange {
+pub struct ContentRange {
     start: Option<u64>,
     total: Option<u64>,
 }
 
 impl ContentRange {
-    fn of(headers: &HeaderMap) -> Self {
+    /// The range that an answer claims; nothing is known of one that claims it in another form.
+    pub fn of(headers: &HeaderMap) -> Self {
         let text = headers
             .get(header::CONTENT_RANGE)
             .and_then(|value| value.to_str().ok());
@@ -143,7 +144,7 @@ impl ContentRange {
     }
 
     /// Whether an answer with this range goes on after `length` bytes, or says that they were all.
-    fn continues(&self, status: StatusCode, length: u64) -> bool {
+    pub fn continues(&self, status: StatusCode, length: u64) -> bool {
         match status {
             StatusCode::RANGE_NOT_SATISFIABLE => length > 0 && self.total == Some(length),
             _ => self.start == Some(length),

@@ -35,15 +35,19 @@ impl fmt::Display for Format {
 
 /// What a disk image's first bytes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Disk {
-    pub(super) format: Format,
-    pub(super) virtual_size: Size,
+pub struct Disk {
+    /// The format that QEMU is told.
+    pub format: Format,
+    /// What the guest sees.
+    pub virtual_size: Size,
 }
 
 /// Why a file cannot be a base image.
 #[derive(Debug, PartialEq, Eq)]
-enum Refusal {
+pub enum Refusal {
+    /// It is something else, and this is what.
     NotADisk(&'static str),
+    /// It is a disk image, and this is wrong with it.
     Unusable(&'static str),
 }
 
@@ -75,8 +79,12 @@ pub(super) fn inspect(path: &Path, origin: &str) -> Result<Disk, ImageError> {
     })
 }
 
-/// Decides from the first [`HEAD`] bytes of a file of `length` bytes.
-fn judge(head: &[u8], length: u64) -> Result<Disk, Refusal> {
+/// Decides from the first 32 KiB of a file of `length` bytes.
+///
+/// # Errors
+///
+/// See [`Refusal`].
+pub fn judge(head: &[u8], length: u64) -> Result<Disk, Refusal> {
     if head.starts_with(b"QFI\xfb") {
         return judge_qcow2(head, length);
     }

@@ -1,8 +1,7 @@
 //! The files of a machine: keys, disk, seed. Each is made when it is missing, whole or not at all.
 
 use std::{
-    fs::{self, OpenOptions},
-    os::unix::fs::OpenOptionsExt,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -11,8 +10,12 @@ use crate::{
     base::{
         FileError,
         files::{self, PRIVATE},
+        trust,
     },
-    cluster::config::ServerConfig,
+    cluster::{
+        config::ServerConfig,
+        release::{ReleaseError, Version},
+    },
     guest::KeyPair,
     project::{Project, Record},
     qemu::firmware::Uefi,
@@ -150,9 +153,14 @@ fn release_env(record: &Record) -> Result<String, MachineError> {
         .map(size)
         .transpose()?
         .unwrap_or_default();
+    // The guest's shell reads it, and a record is only text.
+    let version: Version = record
+        .release
+        .version
+        .parse()
+        .map_err(|error: ReleaseError| MachineError::Choice(error.to_string()))?;
     Ok(format!(
-        "K3S_VERSION={}\nK3S_SIZE={}\nAIRGAP_SIZE={airgap}\n",
-        record.release.version,
+        "K3S_VERSION={version}\nK3S_SIZE={}\nAIRGAP_SIZE={airgap}\n",
         size(&record.release.binary)?
     ))
 }
@@ -182,23 +190,21 @@ pub fn ensure_uefi(project: &Project, qemu: &Path) -> Result<Uefi, MachineError>
 ///
 /// When they cannot be made, or the runtime directory is not the user's own.
 pub fn prepare_start(project: &Project) -> Result<(), MachineError> {
-    let mut options = OpenOptions::new();
-    options
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(PRIVATE);
     for log in [
         project.console_log(),
         project.stages_log(),
         project.qemu_log(),
     ] {
-        options.open(&log).map_err(FileError::on("create", &log))?;
+        files::open_in_place(&log, true)?;
     }
+    // QEMU would write its number through a link; no QEMU runs now.
+    files::remove_if_exists(&project.pidfile())?;
     let runtime = project.runtime();
-    files::create_private_dir(&runtime)?;
     let base = runtime.parent().unwrap_or(&runtime);
-    Ok(files::require_private_dir(base)?)
+    // Nothing is made in a directory before it is known to be ours.
+    files::create_private_dir(base)?;
+    trust::require_private_dir(base)?;
+    Ok(files::create_private_dir(&runtime)?)
 }
 
 /// The links in `.k3s-vm/bin/` that make this program kubectl and k9s.
@@ -208,7 +214,7 @@ pub fn prepare_start(project: &Project) -> Result<(), MachineError> {
 /// When they cannot be made.
 pub fn ensure_links(project: &Project, program: &Path) -> Result<(), MachineError> {
     let bin = project.bin();
-    files::create_private_dir(&bin)?;
+    trust::own_private_dir(&bin)?;
     for name in ["kubectl", "k9s"] {
         let link = bin.join(name);
         if fs::read_link(&link).ok().as_deref() != Some(program) {

@@ -146,7 +146,7 @@ pub fn client_of(path: &Path) -> Result<Api, MachineError> {
 ///
 /// [`MachineError::OwnKubeconfig`] and [`MachineError::ForeignKubeconfig`].
 pub fn check_place(path: &Path, name: &Name) -> Result<(), MachineError> {
-    if env::home_dir().is_some_and(|home| home.join(".kube/config") == path) {
+    if env::home_dir().is_some_and(|home| same_place(&home.join(".kube/config"), path)) {
         return Err(MachineError::OwnKubeconfig(path.to_owned()));
     }
     let foreign = || MachineError::ForeignKubeconfig {
@@ -161,6 +161,15 @@ pub fn check_place(path: &Path, name: &Name) -> Result<(), MachineError> {
             _ => Err(foreign()),
         },
     }
+}
+
+/// Whether both are the same name in the same directory, by whatever links it is come to.
+fn same_place(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| {
+        let directory = path.parent()?.canonicalize().ok()?;
+        Some(directory.join(path.file_name()?))
+    };
+    one == other || place(one).is_some_and(|one| place(other) == Some(one))
 }
 
 fn write(path: &Path, kubeconfig: &Kubeconfig, name: &Name) -> Result<(), MachineError> {

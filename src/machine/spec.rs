@@ -65,7 +65,9 @@ impl Spec {
         let image_source = match config.image.as_deref() {
             None => ImageSource::builtin_default()?,
             // A path in the config is relative to the project.
-            Some(path) if path.contains('/') && !path.contains(':') => {
+            Some(path)
+                if path.contains('/') && !path.contains("://") && !path.starts_with("file:") =>
+            {
                 project.root().join(path).to_string_lossy().parse()?
             }
             Some(image) => image.parse()?,

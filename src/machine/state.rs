@@ -11,6 +11,7 @@ use crate::{
     base::{
         Name,
         files::{self, PRIVATE},
+        trust,
     },
     guest::{KeyPair, Ssh},
     project::{Lock, Project, Record},
@@ -93,7 +94,8 @@ impl Machine {
                 )));
             }
         }
-        files::create_private_dir(&directory)?;
+        trust::require_own_content(&cache)?;
+        trust::own_private_dir(&directory)?;
         let ignore = directory.join(".gitignore");
         if !ignore.exists() {
             files::write(&ignore, b"*\n", PRIVATE)?;

@@ -188,7 +188,12 @@ impl Config {
         })
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads the config's text.
+    ///
+    /// # Errors
+    ///
+    /// Names the line, the key and what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
         toml_edit::de::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
     }
 
@@ -236,7 +241,12 @@ impl Config {
         Ok(())
     }
 
-    fn merged_into(&self, text: &str) -> Result<String, String> {
+    /// The config's text `text` with what is chosen in it, and everything else left as it is.
+    ///
+    /// # Errors
+    ///
+    /// When `text` is no TOML.
+    pub fn merged_into(&self, text: &str) -> Result<String, String> {
         let mut document: DocumentMut = text
             .parse()
             .map_err(|error: toml_edit::TomlError| error.to_string())?;

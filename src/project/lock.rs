@@ -1,15 +1,14 @@
 //! One command at a time changes a machine. Readers never take this lock.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io::{Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process,
     time::{Duration, Instant},
 };
 
-use crate::base::{FileError, files::PRIVATE};
+use crate::base::{FileError, files};
 
 /// Held until dropped; the kernel lets go of it when the process dies, however it dies.
 #[derive(Debug)]
@@ -44,14 +43,7 @@ impl Lock {
     ///
     /// [`LockError::Busy`] names the holder when the wait is over.
     pub async fn acquire(path: &Path, verb: &str, patience: Duration) -> Result<Self, LockError> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(PRIVATE)
-            .open(path)
-            .map_err(FileError::on("open", path))?;
+        let mut file = files::open_in_place(path, false)?;
         let began = Instant::now();
         let mut told = false;
         loop {

@@ -91,19 +91,27 @@ impl Record {
         let Some(text) = files::read_if_exists(path)? else {
             return Ok(None);
         };
-        let unreadable = |reason: String| RecordError::Unreadable {
+        let record = Self::parse(&text).map_err(|reason| RecordError::Unreadable {
             path: path.to_owned(),
             reason,
-        };
-        let record: Self =
-            serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
+        })?;
+        Ok(Some(record))
+    }
+
+    /// Reads the record's text.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let record: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if record.schema != SCHEMA {
-            return Err(unreadable(format!(
+            return Err(format!(
                 "its schema is {}, this program knows {SCHEMA}",
                 record.schema
-            )));
+            ));
         }
-        Ok(Some(record))
+        Ok(record)
     }
 
     /// Writes the record so that it survives a crash.
@@ -112,9 +120,13 @@ impl Record {
     ///
     /// When the project's directory cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), FileError> {
-        let mut text = serde_json::to_string_pretty(self).expect("a record has only string keys");
-        text.push('\n');
-        files::write(path, text.as_bytes(), PRIVATE)
+        files::write(path, self.to_json().as_bytes(), PRIVATE)
+    }
+
+    /// The record's text.
+    pub fn to_json(&self) -> String {
+        let text = serde_json::to_string_pretty(self).expect("a record has only string keys");
+        text + "\n"
     }
 
     /// The layout that this program writes.

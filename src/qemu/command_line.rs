@@ -74,7 +74,9 @@ impl Launch {
     }
 
     fn machine_args(&self) -> Vec<OsString> {
-        let mut args = words(&["-nodefaults", "-no-user-config", "-machine", "q35"]);
+        // Nothing is on the machine's own SATA and SMBus, and VMware's port is for guests of VMware.
+        let machine = "q35,sata=off,smbus=off,vmport=off";
+        let mut args = words(&["-nodefaults", "-no-user-config", "-machine", machine]);
         args.extend(match self.accelerator {
             Accelerator::Kvm => words(&["-enable-kvm"]),
             Accelerator::Tcg => words(&["-accel", "tcg,thread=multi"]),

@@ -106,7 +106,8 @@ fn descriptors(directories: &[PathBuf]) -> Vec<String> {
         .collect()
 }
 
-fn usable(descriptor: &str) -> Option<Uefi> {
+/// The firmware of a descriptor, unless it is none for this program's machines.
+pub fn usable(descriptor: &str) -> Option<Uefi> {
     let descriptor: Descriptor = serde_json::from_str(descriptor).ok()?;
     let fits = |target: &Target| {
         target.architecture == "x86_64"

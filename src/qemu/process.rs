@@ -2,12 +2,9 @@
 //! pidfd. A process id alone is never believed and never signalled.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::{
-        fd::OwnedFd,
-        unix::{fs::OpenOptionsExt, process::CommandExt},
-    },
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -20,10 +17,7 @@ use nix::{
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{Launch, Monitor};
-use crate::base::{
-    FileError,
-    files::{self, PRIVATE},
-};
+use crate::base::{FileError, files};
 
 /// How long QEMU may take from its start to an answering monitor; it takes a tenth of a second when nothing is wrong.
 const STARTUP: Duration = Duration::from_secs(20);
@@ -104,21 +98,9 @@ impl Process {
     /// [`ProcessError::Ended`] carries what QEMU printed.
     pub async fn spawn(program: &Path, launch: &Launch, log: &Path) -> Result<Self, ProcessError> {
         files::remove_if_exists(&launch.monitor)?;
-        let output = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(PRIVATE)
-            .open(log)
-            .map_err(FileError::on("create", log))?;
+        let output = files::open_in_place(log, true)?;
         let errors = output.try_clone().map_err(FileError::on("share", log))?;
-        let pidfile = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(PRIVATE)
-            .open(&launch.pidfile)
-            .map_err(FileError::on("create", &launch.pidfile))?;
+        let pidfile = files::open_in_place(&launch.pidfile, true)?;
         let mut command = Command::new(program);
         command
             .args(launch.arguments())

@@ -89,7 +89,7 @@ pub fn find() -> Result<(PathBuf, Version), VersionError> {
 
 impl Version {
     /// Reads the first line of `--version`: `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)`.
-    fn parse(line: &str) -> Option<Self> {
+    pub fn parse(line: &str) -> Option<Self> {
         let mut numbers = line
             .strip_prefix("QEMU emulator version ")?
             .split(|c: char| !c.is_ascii_digit());

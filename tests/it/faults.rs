@@ -5,6 +5,7 @@
 //! `cargo test --test it faults -- --nocapture` shows each fault with the message that it gives.
 
 mod boot;
+mod cage;
 mod crash;
 mod files;
 mod host;
@@ -12,7 +13,10 @@ mod image;
 mod kill;
 mod mirror;
 mod network;
+mod paths;
+mod private;
 mod scene;
+mod secrets;
 mod server;
 mod shared;
 mod small;

@@ -5,5 +5,7 @@ mod telling;
 
 mod command_line;
 mod faults;
+mod hostile;
 mod house;
+mod licences;
 mod story;

@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use k3s_vm::cluster::Kubeconfig;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{Pid, PidfdFlags, pidfd_open},
@@ -38,6 +40,7 @@ fn from_nothing_to_a_cluster_and_back() {
     stop_is_orderly(&story);
     start_finds_everything_as_it_was(&story);
     a_killed_qemu_is_seen_and_survived(&story);
+    secrets_are_told_to_nobody(&story);
     reset_takes_the_machine_and_leaves_the_choices(&story);
     setup_again_fetches_nothing(&story);
 }
@@ -436,11 +439,65 @@ fn a_killed_qemu_is_seen_and_survived(story: &Story) {
     poll(&mut [PollFd::new(&process, PollFlags::IN)], None).expect("it ends");
     assert!(story.file("qemu.pid").exists(), "the pidfile is stale");
     story.run("k3s-vm status").exits(3).says("stopped");
-    story.run("k3s-vm start").succeeds();
+    story
+        .run("LOG_FILE=../everything.log k3s-vm start --debug")
+        .succeeds();
     story
         .run("k3s-vm kubectl get configmap proof -o 'jsonpath={.data.a}'")
         .succeeds()
         .prints("b");
+}
+
+fn secrets_are_told_to_nobody(story: &Story) {
+    chapter("What is secret is in no log at any level, in no line of ps, and not in the status");
+    let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).expect("there")).into_owned();
+    let kubeconfig = read(&story.env.project.join(".kube/config"));
+    let keys = ["id_ed25519", "host_ed25519"].map(|name| read(&story.file(name)));
+    let token = ["ssh", "cat", "/var/lib/rancher/k3s/server/token"];
+    let admin = Kubeconfig::parse(&kubeconfig).and_then(|it| it.credentials());
+    let admin = String::from_utf8(admin.expect("sound").identity).expect("PEM");
+    // The key comes behind the certificate.
+    let key = &admin[admin.rfind("-----BEGIN ").expect("a key")..];
+    let mut secrets = vec![
+        story.env.ok(&token).stdout.trim().to_owned(),
+        BASE64.encode(key),
+    ];
+    secrets.extend(
+        key.lines()
+            .filter(|line| line.len() == 64)
+            .map(str::to_owned),
+    );
+    let squeezed: String = kubeconfig.split_whitespace().collect();
+    assert!(squeezed.contains(&secrets[1]), "as the kubeconfig has it");
+    // The first line is the same in all keys, the last one is short.
+    let lines = keys.iter().flat_map(|pem| pem.lines().skip(2));
+    secrets.extend(lines.filter(|line| line.len() == 70).map(str::to_owned));
+    assert!(secrets.len() >= 8 && secrets.iter().all(|secret| secret.len() > 16));
+
+    let mut told = vec![
+        story.env.path("everything.log"),
+        format!("/proc/{}/cmdline", story.qemu()).into(),
+        format!("/proc/{}/environ", story.qemu()).into(),
+    ];
+    let names = [
+        "config",
+        "record.json",
+        "console.log",
+        "stages.log",
+        "qemu.log",
+    ];
+    told.extend(names.map(|name| story.file(name)));
+    let mut texts: Vec<String> = told.iter().map(|path| read(path)).collect();
+    texts.push(story.status().to_string());
+    assert!(texts[0].contains("qemu-system-x86_64") && texts[0].contains("DEBUG"));
+    for secret in &secrets {
+        assert!(!texts.iter().any(|text| text.contains(secret)));
+    }
+    found(&format!(
+        "{} secrets, {} places, none in any",
+        secrets.len(),
+        texts.len()
+    ));
 }
 
 fn reset_takes_the_machine_and_leaves_the_choices(story: &Story) {

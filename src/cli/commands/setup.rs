@@ -4,7 +4,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use crate::{
     base::{Digest, Size},
-    cli::{context::Context, error::CommandError, hints, interrupt, output::Output},
+    cli::{
+        context::Context,
+        error::{CommandError, code},
+        hints, interrupt,
+        output::Output,
+    },
     image::ImageSource,
     machine::{self, MachineError, setup::Summary, timings::Whose},
     project::{
@@ -83,6 +88,10 @@ pub struct Args {
 impl Args {
     fn into_config(self) -> Result<Config, CommandError> {
         let absolute = |path: PathBuf| {
+            if path.to_str().is_none() {
+                let what = format!("{path:?} is no place for a kubeconfig: it is not UTF-8");
+                return Err(CommandError::new(what).with_code(code::USAGE));
+            }
             std::path::absolute(&path).map_err(|error| {
                 CommandError::new(format!("{} is no place for a kubeconfig", path.display()))
                     .because(&error)
@@ -186,7 +195,7 @@ fn install_qemu(output: &Output) -> Result<(), CommandError> {
     }
     output.step(&command);
     let status = std::process::Command::new("sh")
-        .args(["-c", &command])
+        .args(["-c", &format!("umask 022; {command}")])
         .stdout(std::io::stderr())
         .status();
     match status {

@@ -8,6 +8,7 @@ use crate::{
         context::Context,
         error::{CommandError, code},
         output::Output,
+        plain::{plain, without_logins},
     },
     machine::status::{self, Condition, Described, Status},
 };
@@ -39,9 +40,9 @@ pub(super) async fn run(
         let json = serde_json::to_string_pretty(&status).map_err(|error| {
             CommandError::new("cannot write the status as JSON").because(&error)
         })?;
-        output.data(&format!("{json}\n"));
+        output.data(&without_logins(&format!("{json}\n")));
     } else {
-        output.data(&screen(&status, verbose));
+        output.data(&plain(&screen(&status, verbose)));
     }
     Ok(ExitCode::from(match status.state {
         Condition::Running if status.healthy => 0,

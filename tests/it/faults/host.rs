@@ -231,7 +231,7 @@ fn too_little_space() {
         "before anything was fetched"
     );
 
-    let full = "mkdir -p ../cache; mount -t tmpfs -o size=512k none ../cache; exec \"$@\"";
+    let full = "mkdir -p ../cache; mount -t tmpfs -o size=512k,mode=700 none ../cache; exec \"$@\"";
     let words = ["not enough space in", "/cache", "MiB needed", "hint: "];
     scene.fails(
         "a full cache",

@@ -122,7 +122,7 @@ fn a_cache_that_may_only_be_read() {
 #[test]
 fn a_cache_on_another_file_system() {
     let scene = Scene::new();
-    let script = "mkdir ../cache; mount -t tmpfs -o size=64m none ../cache; exec \"$@\"";
+    let script = "mkdir ../cache; mount -t tmpfs -o size=64m,mode=700 none ../cache; exec \"$@\"";
     let setup = in_other_mounts(&scene, &scene.setup(&[]), script);
     scene.survives("a cache on another file system", setup, &[]);
     assert_eq!(names(&scene.env.cache), Vec::<String>::new());

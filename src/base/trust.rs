@@ -1,0 +1,78 @@
+//! Places that somebody else could have prepared: a shared directory, a project that came from a repository.
+
+use std::{
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+};
+
+use super::{FileError, files::create_private_dir};
+
+/// The action of a [`FileError`] about a place that others have or had a hand in.
+pub const TRUST: &str = "trust";
+
+/// Refuses a directory that another user could have prepared: a link, or one that is not ours alone. Matters below
+/// `/tmp`, where anybody makes directories.
+///
+/// # Errors
+///
+/// When it is a link, belongs to somebody else, or others may enter it.
+pub fn require_private_dir(path: &Path) -> Result<(), FileError> {
+    let metadata = fs::symlink_metadata(path).map_err(FileError::on("look at", path))?;
+    let ours =
+        metadata.is_dir() && is_mine(&metadata) && metadata.permissions().mode() & 0o077 == 0;
+    if ours {
+        return Ok(());
+    }
+    let reason = "it is not a directory of yours that only you may enter (mode 0700)";
+    Err(refused(path, reason))
+}
+
+/// Makes `path` a directory that only its owner enters: a new one, or an own one that was open to others. A link in its
+/// place is refused, for what is written and removed in it would be so elsewhere.
+///
+/// # Errors
+///
+/// When it cannot be made, is a link or no directory, or belongs to somebody else.
+pub fn own_private_dir(path: &Path) -> Result<(), FileError> {
+    create_private_dir(path)?;
+    let metadata = fs::symlink_metadata(path).map_err(FileError::on("look at", path))?;
+    let ours = metadata.is_dir() && is_mine(&metadata);
+    if ours && metadata.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(path, Permissions::from_mode(0o700))
+            .map_err(FileError::on("set the mode of", path))?;
+    }
+    if ours {
+        return Ok(());
+    }
+    let reason = "it is not a directory of your own, or it is a link to one";
+    Err(refused(path, reason))
+}
+
+/// Refuses a directory into which others can put their files in the place of ours. One that is not there is fine.
+///
+/// # Errors
+///
+/// When it belongs to another user than us and root, or others may write to it.
+pub fn require_own_content(path: &Path) -> Result<(), FileError> {
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(FileError::on("look at", path))?,
+    };
+    let ours = is_mine(&metadata) || metadata.uid() == 0;
+    if ours && metadata.permissions().mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let reason = "others may write to it, and what lies there is run and booted";
+    Err(refused(path, reason))
+}
+
+/// The error about such a place.
+pub(super) fn refused(path: &Path, reason: &'static str) -> FileError {
+    FileError::on(TRUST, path)(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+}
+
+fn is_mine(metadata: &fs::Metadata) -> bool {
+    metadata.uid() == nix::unistd::getuid().as_raw()
+}

@@ -1,0 +1,217 @@
+//! Names, paths and arguments full of what shells, YAML, TOML, FAT, terminals and QEMU's options read in ways of their own:
+//! each comes to where it should as it was typed, or is refused in words.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::symlink},
+};
+
+use super::scene::{Background, Scene, eventually, in_other_mounts};
+use crate::support::{VERSION, dead_image, on_a_terminal};
+
+/// Everything that means something to somebody.
+const AWKWARD: &str =
+    "-a,b=c,,d \"e\" 'f' $(g) `h` ;i &j |k <l> (m) {n} [o] *p ?q #r %s @t !u \\v :w ~x ^y é日";
+
+/// The project, the image, the mirror and the kubeconfig, all of them called like that, come to a running QEMU.
+#[test]
+fn awkward_names_everywhere() {
+    let scene = Scene::named(AWKWARD);
+    let image = dead_image(&scene.env.path(&format!("{AWKWARD}.img")));
+    let kubeconfig = scene.env.project.join(format!("{AWKWARD}.yaml"));
+    let mirror = scene.env.path(AWKWARD).join("mirror");
+    fs::rename(&scene.mirror, &mirror).expect("moved");
+    let [image, kubeconfig] = [&image, &kubeconfig].map(|path| path.to_str().expect("UTF-8"));
+    let url = url::Url::from_file_path(&mirror).expect("absolute");
+    let flags = ["--image", image, "--kubeconfig", kubeconfig];
+    scene.goes_on(scene.setup_from(url.as_str(), &flags));
+    let status = scene.status();
+    assert_eq!(
+        status["project"],
+        scene.env.project.to_str().expect("UTF-8")
+    );
+    assert_eq!(status["machine"]["image"], image);
+    assert_eq!(status["machine"]["kubeconfig"], kubeconfig);
+    // What the config says now is the same, and so nothing contradicts the machine.
+    scene.goes_on(scene.env.command(&["start"]));
+    // A hint is a line of shell: what is copied from it does what it says.
+    fs::write(scene.file("config"), "cpus = ").expect("broken");
+    let ended = scene.env.run(&["start"]);
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    let line = ended
+        .stderr
+        .lines()
+        .find_map(|line| line.split_once("file away: "));
+    let mut shell = scene.env.tool("sh");
+    shell.args(["-c", line.expect("a hint").1]);
+    assert!(shell.status().expect("a shell").success());
+    assert!(scene.file("config.bak").exists() && !scene.file("config").exists());
+}
+
+#[test]
+fn names_that_are_none() {
+    let scene = Scene::new();
+    let long = "a".repeat(64);
+    let bad = [
+        "a b", "a,b=c", "$(id)", "a\nb", "a: b", "../a", "-a", "Shop", "a_b", "é", &long,
+    ];
+    for name in bad
+        .map(OsStr::new)
+        .into_iter()
+        .chain([OsStr::from_bytes(b"\xff")])
+    {
+        let mut setup = scene.setup(&[]);
+        setup.env("VM_NAME", name);
+        let words = ["VM_NAME: ", " is no machine name: ", "hint: unset VM_NAME"];
+        scene.fails(&format!("VM_NAME={name:?}"), setup, 1, &words);
+        assert!(!scene.file("").exists(), "before anything was made");
+    }
+}
+
+#[test]
+fn values_that_are_none() {
+    let scene = Scene::new();
+    let evil = "v1.33.5+k3s1;$(id)";
+    for (flag, value, code, word) in [
+        ("--k3s-version", evil, 2, "is no k3s version"),
+        (
+            "--k3s-version",
+            "../../v1.33.5+k3s1",
+            2,
+            "is no k3s version",
+        ),
+        ("--k3s-version", "v1.33.5+k3s1\nA=b", 2, "is no k3s version"),
+        ("--image", "ubuntu-26.04,if=none", 2, "no image is called"),
+        (
+            "--image",
+            "json:{\"driver\":\"nbd\"}",
+            2,
+            "no image is called",
+        ),
+        ("--image", "nbd:127.0.0.1:1", 2, "no image is called"),
+        ("--image", "ssh://host/disk", 2, "http, https or file"),
+        ("--k3s-mirror", "file:///x?a=b", 2, "it takes no ?"),
+        ("--k3s-mirror", "ext::sh -c id", 2, "is no mirror"),
+        ("--memory", "4GiB,slots=2", 2, "is no size"),
+        ("--api-port", "6443-:22", 2, "invalid"),
+        ("--timeout", "5m;id", 2, "no length of time"),
+        (
+            "--accel",
+            "tcg,thread=single",
+            2,
+            "is none of auto, kvm, tcg",
+        ),
+        (
+            "--firmware",
+            "/etc/passwd",
+            2,
+            "is none of auto, bios, uefi",
+        ),
+        ("--image-sha256", "$(id)", 2, "is no SHA-256 digest"),
+    ] {
+        let setup = if flag == "--k3s-mirror" {
+            scene.setup_from(value, &[])
+        } else {
+            scene.setup(&[flag, value])
+        };
+        scene.fails(&format!("{flag} {value:?}"), setup, code, &[word]);
+    }
+    let mut setup = scene.setup(&[]);
+    setup
+        .arg("--kubeconfig")
+        .arg(OsStr::from_bytes(b"/\xff/config"));
+    scene.fails(
+        "--kubeconfig that is not UTF-8",
+        setup,
+        2,
+        &["is not UTF-8"],
+    );
+    assert!(!scene.file("disk.qcow2").exists());
+}
+
+/// A path may steer a terminal; what is said of it does not.
+#[test]
+fn a_path_that_would_steer_a_terminal() {
+    let scene = Scene::named("\u{1b}]0;owned\u{7}\u{9b}31m");
+    scene.goes_on(scene.setup(&[]));
+    let status = scene
+        .env
+        .command(&["status", "--verbose", "--color", "always"]);
+    let (code, screen) = on_a_terminal(status, "");
+    assert_eq!(code, 3);
+    assert!(screen.contains("\\u{1b}]0;owned\\u{7}"), "{screen:?}");
+    assert!(!screen.contains("\u{1b}]0"), "{screen:?}");
+    fs::write(scene.file("record.json"), "{").expect("torn");
+    let words = ["\\u{1b}]0;owned\\u{7}\\u{9b}31m/.k3s-vm/record.json"];
+    let ended = scene.fails(
+        "escape sequences in a path",
+        scene.env.command(&["start"]),
+        1,
+        &words,
+    );
+    assert!(
+        !ended.stderr.contains(['\u{1b}', '\u{7}', '\u{9b}']),
+        "{:?}",
+        ended.stderr
+    );
+}
+
+/// The machine is the same one by both names.
+#[test]
+fn a_project_behind_a_link() {
+    let scene = Scene::new();
+    let link = scene.env.path("link");
+    symlink(&scene.env.project, &link).expect("linked");
+    let mut setup = scene.setup(&[]);
+    setup.current_dir(&link).env("PWD", &link);
+    let setup = Background::start(&scene, setup);
+    eventually("the machine runs", || {
+        scene.status()["process"]["run_state"] == "running"
+    });
+    let mut status = scene.env.command(&["status", "--json"]);
+    let other = status
+        .current_dir(&link)
+        .env("PWD", &link)
+        .output()
+        .expect("it runs");
+    let other: serde_json::Value = serde_json::from_slice(&other.stdout).expect("JSON");
+    let one = scene.status();
+    for key in ["uuid", "name", "disk_path"] {
+        assert_eq!(one["machine"][key], other["machine"][key], "{key}");
+    }
+    assert_eq!(one["process"]["pid"], other["process"]["pid"]);
+    drop(setup);
+    scene.env.ok(&["stop", "--force"]);
+    scene.nothing_runs();
+}
+
+#[test]
+fn a_project_that_may_not_be_written() {
+    let scene = Scene::new();
+    let read_only = "mount --bind \"$PWD\" \"$PWD\"; mount -o remount,bind,ro \"$PWD\"; cd \"$PWD\"; exec \"$@\"";
+    let setup = in_other_mounts(&scene, &scene.setup(&[]), read_only);
+    let words = ["cannot create ", "/project/.k3s-vm: Read-only file system"];
+    scene.fails("a read-only project", setup, 1, &words);
+    scene.goes_on(scene.setup(&[]));
+}
+
+/// What a clone of somebody's repository says of its machine is text, until it is read as what it should be.
+#[test]
+fn a_record_that_says_more_than_a_version() {
+    let scene = Scene::new();
+    scene.stopped();
+    let record = fs::read_to_string(scene.file("record.json")).expect("there");
+    let evil = record.replace(VERSION, "v1.33.5+k3s1\\n$(touch /owned)");
+    let evil = evil.replace("\"provisioned\": false", "\"provisioned\": true");
+    fs::write(scene.file("record.json"), evil).expect("written");
+    for name in ["config", "seed.img"] {
+        fs::remove_file(scene.file(name)).expect("removed");
+    }
+    let image = scene.image.to_str().expect("UTF-8");
+    let setup = scene
+        .env
+        .command(&["setup", "--image", image, "--memory", "1GiB"]);
+    let words = ["$(touch /owned)\" is no k3s version"];
+    scene.fails("a version with a command in it", setup, 2, &words);
+}
