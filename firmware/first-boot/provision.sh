@@ -4,7 +4,11 @@
 set -eu
 lib=/usr/local/lib/k3s-vm
 step="reading the release's description"
-trap '[ $? -eq 0 ] || "$lib/report" failed "$step"' EXIT
+failed() {
+    [ "$(df --output=avail / | tail -n 1)" -gt 1024 ] || step="$step: the disk is full"
+    "$lib/report" failed "$step"
+}
+trap '[ $? -eq 0 ] || failed' EXIT
 
 . "$lib/release.env"
 "$lib/report" disk-grown "$(df --output=size -BM / | tail -n 1 | tr -d ' ')"
@@ -35,7 +39,7 @@ sync
 "$lib/report" k3s-installed "$K3S_VERSION"
 
 step="starting k3s.service"
-systemctl enable --quiet k3s.service k3s-vm-booted.service k3s-vm-pods.service
-systemctl start --no-block k3s-vm-pods.service k3s.service
+systemctl enable --quiet k3s.service k3s-vm-booted.service k3s-vm-clock.service k3s-vm-pods.service
+systemctl start --no-block k3s-vm-clock.service k3s-vm-pods.service k3s.service
 # Later boots have nothing left to do for cloud-init; the network configuration that it wrote stays.
 touch /etc/cloud/cloud-init.disabled

@@ -75,6 +75,7 @@ impl From<MachineError> for CommandError {
             MachineError::Stopped(_) => code::STOPPED,
             MachineError::Choice(_)
             | MachineError::Contradiction { .. }
+            | MachineError::Running
             | MachineError::Image(ImageError::UnknownAlias { .. } | ImageError::BadUrl { .. }) => {
                 code::USAGE
             }

@@ -5,6 +5,7 @@ use std::{fmt::Display, fs, io::ErrorKind, path::Path};
 use crate::{
     base::{FileError, files, trust::TRUST},
     cluster::release::CHECKSUMS,
+    guest::SshError,
     image::ImageError,
     machine::{MachineError, watch::NO_STAGE},
     project::{ConfigError, LockError, RecordError},
@@ -122,6 +123,8 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         ],
         MachineError::Absent(_) => one("make one: k3s-vm setup"),
         MachineError::Stopped(_) => one("start it: k3s-vm start"),
+        MachineError::Running => one("stop it first: k3s-vm stop && k3s-vm start --restore-datastore"),
+        MachineError::Monitor(_) => one("end it by force: k3s-vm stop --force && k3s-vm start"),
         MachineError::Gone { .. } => one("put it back, or make the machine anew: k3s-vm reset && k3s-vm setup"),
         MachineError::ForeignKubeconfig { path, .. } => vec![
             format!("move it away: {}", move_away(path)),
@@ -135,7 +138,15 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         ],
         MachineError::Boot { log_path, .. } => vec![
             format!("the whole log: {}", log_path.display()),
+            "to look inside while it tries, from another terminal: k3s-vm ssh".to_owned(),
             "run the same command again to try once more; with --timeout 20m on a slow host".to_owned(),
+        ],
+        MachineError::Datastore { said } if said.contains("no copy") => {
+            one("make the machine anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup")
+        }
+        MachineError::Datastore { .. } => vec![
+            "put the copy of the last orderly stop back (the damaged one is kept in the guest): k3s-vm stop && k3s-vm start --restore-datastore".to_owned(),
+            "or make the machine anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup".to_owned(),
         ],
         MachineError::Deadline { .. } => vec![
             "more time: --timeout 20m".to_owned(),
@@ -151,6 +162,10 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Record(RecordError::Unreadable { .. }) => one("the machine cannot be used without it; make it anew: k3s-vm reset && k3s-vm setup"),
         MachineError::Config(ConfigError::Invalid { path, .. }) => vec![format!("mend the line, or move the file away: {}", move_away(path))],
         MachineError::Image(error) => of_image(error),
+        MachineError::Ssh(SshError::WrongHostKey { .. }) => vec![
+            "the guest's key was made with the machine, as .k3s-vm/host_ed25519: put back the one of the two that was changed".to_owned(),
+            "or make the machine anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup".to_owned(),
+        ],
         MachineError::Ssh(_) => one("see whether the guest is well: k3s-vm logs console"),
         MachineError::Kubeconfig { .. } | MachineError::Api(_) => one("a fresh kubeconfig comes with every start: k3s-vm setup"),
         MachineError::File(error)

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::{Certificate, Client, Identity, StatusCode};
+use reqwest::{
+    Certificate, Client, Identity, StatusCode,
+    header::{DATE, HeaderMap},
+};
 use serde::Deserialize;
 
 use super::{KubeconfigError, kubeconfig::Credentials};
@@ -10,6 +13,8 @@ use crate::base::tls;
 
 /// How long one request may take; an emulated guest answers slowly while it starts.
 const REQUEST: Duration = Duration::from_secs(10);
+/// How far the guest's clock may be from the host's; an answer tells whole seconds and takes its time.
+const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// A client of one cluster's API.
 #[derive(Debug, Clone)]
@@ -39,6 +44,14 @@ pub enum ApiError {
         path: String,
         /// The HTTP status.
         status: StatusCode,
+    },
+    /// The guest was paused, or the host slept: what it says of its nodes' health is of another time.
+    #[error("the guest's clock is {} {direction} the host's", humantime::format_duration(*.by))]
+    Clock {
+        /// About the difference.
+        by: Duration,
+        /// "behind" or "ahead of".
+        direction: &'static str,
     },
 }
 
@@ -172,6 +185,7 @@ impl Api {
             .send()
             .await
             .map_err(|error| self.unreachable(&error))?;
+        right_clock(response.headers(), SystemTime::now())?;
         match response.status() {
             status if status.is_success() => Ok(response),
             status => Err(ApiError::Status {
@@ -237,6 +251,31 @@ impl From<NodeObject> for Node {
     }
 }
 
+/// Whether the guest's clock, which dates its answers (RFC 9110, 6.6.1), is right.
+fn right_clock(headers: &HeaderMap, now: SystemTime) -> Result<(), ApiError> {
+    let Some(date) = headers
+        .get(DATE)
+        .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
+    else {
+        return Ok(());
+    };
+    let (by, direction) = match now.duration_since(date) {
+        Ok(by) => (by, "behind"),
+        Err(ahead) => (ahead.duration(), "ahead of"),
+    };
+    if by <= CLOCK_SKEW {
+        return Ok(());
+    }
+    let by = match by.as_secs() {
+        seconds @ ..60 => seconds,
+        seconds => (seconds + 30) / 60 * 60,
+    };
+    Err(ApiError::Clock {
+        by: Duration::from_secs(by),
+        direction,
+    })
+}
+
 /// reqwest's own words say what was tried; the last source says why it failed.
 fn innermost(error: &reqwest::Error) -> String {
     let mut reason: &dyn std::error::Error = error;
@@ -244,4 +283,34 @@ fn innermost(error: &reqwest::Error) -> String {
         reason = source;
     }
     reason.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_another_time_is_none() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_900);
+        let dated = |by: i64| {
+            let epoch = Duration::from_secs(1_700_000_000u64.saturating_add_signed(by));
+            let date = SystemTime::UNIX_EPOCH + epoch;
+            HeaderMap::from_iter([(
+                DATE,
+                httpdate::fmt_http_date(date).parse().expect("a header"),
+            )])
+        };
+        for right in [-4, 0, 5] {
+            assert!(right_clock(&dated(right), now).is_ok(), "{right}");
+        }
+        for (by, words) in [
+            (-7200, "the guest's clock is 2h behind the host's"),
+            (7, "the guest's clock is 6s ahead of the host's"),
+            (86400, "the guest's clock is 1day ahead of the host's"),
+        ] {
+            let error = right_clock(&dated(by), now).expect_err(words);
+            assert_eq!(error.to_string(), words);
+        }
+        assert!(right_clock(&HeaderMap::new(), now).is_ok(), "nothing known");
+    }
 }

@@ -1,11 +1,13 @@
 //! What is said to the guest and heard from it: keys and SSH, and the stages that it reports.
 
 pub mod console;
+pub mod course;
 pub mod keys;
 pub mod ssh;
 pub mod stages;
 
 pub use console::Console;
+pub use course::{Course, Trouble};
 pub use keys::KeyPair;
 pub use ssh::{Ssh, SshError};
 pub use stages::{Report, Stage, StageLog};

@@ -27,6 +27,10 @@ pub enum Stage {
     K3sStarted,
     /// k3s ended; its unit starts it again unless it was told to stop.
     K3sExited,
+    /// k3s does not read its datastore; the detail says why, and whether there is a copy.
+    DatastoreDamaged,
+    /// The datastore's copy is in its place; the detail says of when it is.
+    DatastoreRestored,
     /// Provisioning failed; the detail says in what.
     Failed,
     /// A stage that this program does not know.
@@ -64,6 +68,8 @@ impl Report {
             "k3s-starting" => Stage::K3sStarting,
             "k3s-started" => Stage::K3sStarted,
             "k3s-exited" => Stage::K3sExited,
+            "datastore-damaged" => Stage::DatastoreDamaged,
+            "datastore-restored" => Stage::DatastoreRestored,
             "failed" => Stage::Failed,
             other => Stage::Other(printable(other)),
         };
@@ -84,6 +90,8 @@ impl Report {
             Stage::K3sStarting => "k3s is starting".to_owned(),
             Stage::K3sStarted => "k3s started".to_owned(),
             Stage::K3sExited => format!("k3s ended ({detail})"),
+            Stage::DatastoreDamaged => format!("k3s's datastore is damaged: {detail}"),
+            Stage::DatastoreRestored => format!("k3s's datastore of {detail} is put back"),
             Stage::Failed => format!("the guest failed in {detail}"),
             Stage::Other(stage) => format!("{stage} {detail}").trim_end().to_owned(),
         }

@@ -1,11 +1,11 @@
 //! From a stopped machine to a started k3s: the launch, by KVM or, where that does not run the guest, by emulation.
 
 use super::{
-    Machine, MachineError, Spec, Timings,
+    Limits, Machine, MachineError, Spec, Timings,
     host::Host,
     make,
     timings::Whose,
-    watch::{Failure, Limits, watch},
+    watch::{Failure, watch},
 };
 use crate::{
     project::{Project, Record, config::AccelChoice},
@@ -130,6 +130,13 @@ fn plan(
             file,
         }));
     }
+    if spec.restore_datastore {
+        // The guest looks for the disk's name (see restore-datastore.sh), not into it.
+        attachments.push(Attachment {
+            name: "restore-datastore",
+            file: project.seed(),
+        });
+    }
     Ok(Launch {
         name: record.name.clone(),
         uuid: record.uuid.clone(),
@@ -144,6 +151,7 @@ fn plan(
         attachments,
         mac: record.mac.clone(),
         api_port: record.api_port,
+        isolated: spec.isolated,
         monitor: project.monitor_socket(),
         console_log: project.console_log(),
         stages_log: project.stages_log(),

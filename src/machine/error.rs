@@ -74,6 +74,9 @@ pub enum MachineError {
     /// A verb that needs a running machine.
     #[error("the machine {0} is stopped")]
     Stopped(Name),
+    /// k3s reads its datastore when it starts.
+    #[error("the datastore is put back while the machine starts, and it is running")]
+    Running,
     /// A file of the machine is gone.
     #[error("the machine's {what} {} is gone", path.display())]
     Gone {
@@ -104,6 +107,12 @@ pub enum MachineError {
         log: String,
         /// Where that log lies.
         log_path: PathBuf,
+    },
+    /// k3s does not read its datastore.
+    #[error("k3s's datastore in the guest is damaged: {said}")]
+    Datastore {
+        /// sqlite's words, and whether there is a copy.
+        said: String,
     },
     /// QEMU ended after k3s had started.
     #[error("QEMU ended while {during} was waited for")]

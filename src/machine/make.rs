@@ -22,44 +22,27 @@ use crate::{
     seed::{Identity, SeedFile, cloud_config, fat},
 };
 
+macro_rules! first_boot {
+    ($($name:literal),+ $(,)?) => {
+        [$(($name, include_str!(concat!("../../firmware/first-boot/", $name)))),+]
+    };
+}
+
 /// The files of `firmware/first-boot/`, as the guest finds them on the seed.
-const FIRST_BOOT: [(&str, &str); 9] = [
-    (
-        "first-boot.sh",
-        include_str!("../../firmware/first-boot/first-boot.sh"),
-    ),
-    (
-        "provision.sh",
-        include_str!("../../firmware/first-boot/provision.sh"),
-    ),
-    (
-        "report.sh",
-        include_str!("../../firmware/first-boot/report.sh"),
-    ),
-    (
-        "stop-pods.sh",
-        include_str!("../../firmware/first-boot/stop-pods.sh"),
-    ),
-    (
-        "sshd.conf",
-        include_str!("../../firmware/first-boot/sshd.conf"),
-    ),
-    (
-        "k3s.service",
-        include_str!("../../firmware/first-boot/k3s.service"),
-    ),
-    (
-        "k3s-vm-booted.service",
-        include_str!("../../firmware/first-boot/k3s-vm-booted.service"),
-    ),
-    (
-        "k3s-vm-pods.service",
-        include_str!("../../firmware/first-boot/k3s-vm-pods.service"),
-    ),
-    (
-        "k3s-vm-provision.service",
-        include_str!("../../firmware/first-boot/k3s-vm-provision.service"),
-    ),
+const FIRST_BOOT: [(&str, &str); 13] = first_boot![
+    "first-boot.sh",
+    "provision.sh",
+    "report.sh",
+    "stop-pods.sh",
+    "k3s-ended.sh",
+    "restore-datastore.sh",
+    "follow-clock.sh",
+    "sshd.conf",
+    "k3s.service",
+    "k3s-vm-booted.service",
+    "k3s-vm-clock.service",
+    "k3s-vm-pods.service",
+    "k3s-vm-provision.service",
 ];
 
 /// The key in `path`, made if there is none.

@@ -6,14 +6,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{MachineError, Timings, state, timings::Whose, watch::Limits};
+use super::{Limits, MachineError, Timings, state, timings::Whose};
 use crate::{
     base::{
         Name,
         files::{self, PRIVATE},
     },
     cluster::{Api, ApiError, Kubeconfig},
-    guest::Ssh,
+    guest::{Ssh, SshError},
     project::{Project, Record},
     qemu::Process,
 };
@@ -72,7 +72,11 @@ async fn until<T>(
     loop {
         let error = match attempt().await {
             Ok(value) => return Ok(value),
-            Err(error @ (MachineError::Key { .. } | MachineError::Gone { .. })) => {
+            Err(
+                error @ (MachineError::Key { .. }
+                | MachineError::Gone { .. }
+                | MachineError::Ssh(SshError::WrongHostKey { .. })),
+            ) => {
                 return Err(error);
             }
             Err(error) => error,

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::{
-    Machine, MachineError, Spec, State, Timings, assets, boot,
+    Limits, Machine, MachineError, Spec, State, Timings, assets, boot,
     host::{self, Host},
-    make, ready,
+    make, ready, resume,
     timings::Whose,
-    watch::{self, Limits},
+    watch,
 };
 use crate::{
     base::{Progress, Size},
+    guest::console,
     image,
     project::{
         Config, Record,
@@ -77,12 +78,20 @@ pub async fn setup(
 /// # Errors
 ///
 /// [`MachineError::Absent`] when there is none; else those of [`setup`].
-pub async fn start(machine: &Machine, flags: Config) -> Result<Summary, MachineError> {
+pub async fn start(
+    machine: &Machine,
+    flags: Config,
+    restore_datastore: bool,
+) -> Result<Summary, MachineError> {
     let timings = Timings::start();
     let config = flags.over(Config::load(&machine.project.config())?);
-    let spec = Spec::resolve(&config, &machine.project)?;
+    let spec = Spec {
+        restore_datastore,
+        ..Spec::resolve(&config, &machine.project)?
+    };
     match machine.state()? {
         State::Absent => Err(MachineError::Absent(machine.project.root().to_owned())),
+        State::Running(..) if restore_datastore => Err(MachineError::Running),
         State::Running(record, process) => {
             spec.agrees_with(&record)?;
             go_on(machine, &spec, record, process, timings).await
@@ -197,8 +206,11 @@ async fn bring_up(
         make::ensure_links(project, &program)?;
     }
     timings.end_of("look at files and ports", Whose::Own);
-    let (process, limits) = boot::boot(machine, host, spec, &mut record, &mut timings).await?;
-    arrive(machine, record, &process, limits, timings).await
+    let work = async {
+        let (process, limits) = boot::boot(machine, host, spec, &mut record, &mut timings).await?;
+        arrive(machine, record, &process, limits, timings).await
+    };
+    console::capped(&project.console_log(), work).await
 }
 
 fn require(path: &std::path::Path, what: &'static str) -> Result<(), MachineError> {
@@ -220,6 +232,7 @@ async fn go_on(
     process: Process,
     mut timings: Timings,
 ) -> Result<Summary, MachineError> {
+    resume::unpause(&machine.project).await?;
     if record.provisioned
         && let Ok(api) = ready::client_of(&record.kubeconfig)
         && api.ready().await.is_ok()
@@ -244,8 +257,15 @@ async fn go_on(
         process.pid()
     );
     let limits = Limits::for_start(observed_accelerator(machine).await, spec.timeout);
-    watch::wait_for_k3s(&machine.project, &process, limits, &mut timings).await?;
-    arrive(machine, record, &process, limits, timings).await
+    if record.provisioned {
+        resume::start_k3s(&machine.project).await;
+    }
+    let work = async {
+        let anew = record.provisioned;
+        watch::wait_for_k3s(&machine.project, &process, limits, &mut timings, anew).await?;
+        arrive(machine, record, &process, limits, timings).await
+    };
+    console::capped(&machine.project.console_log(), work).await
 }
 
 async fn observed_accelerator(machine: &Machine) -> Accelerator {
@@ -269,7 +289,9 @@ async fn arrive(
     limits: Limits,
     mut timings: Timings,
 ) -> Result<Summary, MachineError> {
-    ready::ready(&machine.project, &record, process, limits, &mut timings).await?;
+    let project = &machine.project;
+    let ready = ready::ready(project, &record, process, limits, &mut timings);
+    watch::while_hopeful(project, process, limits, ready).await?;
     if !record.provisioned {
         record.provisioned = true;
         record.save(&machine.project.record())?;

@@ -44,6 +44,10 @@ pub struct Spec {
     pub kubeconfig: PathBuf,
     /// How long the whole may take, if the user said so.
     pub timeout: Option<Duration>,
+    /// Whether the guest is kept from the network and from the host.
+    pub isolated: bool,
+    /// Whether the guest puts the copy of its datastore back: a wish for one start, never of the config.
+    pub restore_datastore: bool,
 }
 
 const DEFAULT_CPUS: u8 = 2;
@@ -102,6 +106,8 @@ impl Spec {
                 None => project.default_kubeconfig(),
             },
             timeout: config.timeout.map(|timeout| timeout.0),
+            isolated: config.isolated.unwrap_or_default(),
+            restore_datastore: false,
         };
         Ok(spec)
     }

@@ -9,6 +9,7 @@ use super::{MachineError, Spec, State, ready};
 use crate::{
     base::Name,
     cluster::{Api, Node},
+    guest::{Course, StageLog},
     image,
     project::{Config, Project, Record},
     qemu::{Monitor, MonitorError, Process, monitor::forwarded_port},
@@ -146,7 +147,8 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
     let mut running = None;
     let mut cluster = None;
     if let (Some(record), Some(process)) = (&record, process) {
-        let (observed, seen) = tokio::join!(observe(project, &process), ask_cluster(record));
+        let (observed, seen) =
+            tokio::join!(observe(project, &process), ask_cluster(project, record));
         if let (Some(machine), Some((cpus, memory))) = (&mut machine, observed.1) {
             (machine.cpus, machine.memory) = (cpus, memory);
         }
@@ -233,7 +235,16 @@ async fn ask_qemu(project: &Project, running: &mut Running) -> Result<(u64, u64)
     Ok((u64::try_from(cpus).unwrap_or_default(), memory))
 }
 
-async fn ask_cluster(record: &Record) -> Cluster {
+/// What the guest itself says against its cluster.
+fn trouble(project: &Project) -> Option<String> {
+    let mut course = Course::default();
+    for report in StageLog::new(project.stages_log()).poll().ok()? {
+        course.take(report);
+    }
+    course.trouble().map(ToString::to_string)
+}
+
+async fn ask_cluster(project: &Project, record: &Record) -> Cluster {
     let server = format!("https://127.0.0.1:{}", record.api_port);
     let asked = async {
         let api: Api = ready::client_of(&record.kubeconfig)?;
@@ -254,7 +265,7 @@ async fn ask_cluster(record: &Record) -> Cluster {
         Err(reason) => Cluster {
             server,
             ready: false,
-            reason: Some(reason),
+            reason: Some(trouble(project).unwrap_or(reason)),
             nodes: Vec::new(),
         },
     }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use qapi::qmp;
 
-use super::{Machine, MachineError, State, state};
+use super::{Machine, MachineError, State, resume, state};
 use crate::{
     base::files,
+    guest::console,
     project::Project,
     qemu::{Monitor, MonitorError, Process},
 };
@@ -57,6 +58,10 @@ pub async fn stop(
 /// Whether the guest ended by itself within the time.
 async fn shut_down(project: &Project, process: &Process, within: Duration) -> bool {
     let orderly = async {
+        if let Err(error) = resume::unpause(project).await {
+            tracing::warn!("the guest cannot be told to end: {error}");
+            return false;
+        }
         if let Err(error) = k3s_down(project).await {
             tracing::debug!(%error, "k3s could not be stopped beforehand; the guest's shutdown does it");
         }
@@ -65,16 +70,19 @@ async fn shut_down(project: &Project, process: &Process, within: Duration) -> bo
             tracing::warn!(%error, "the power button does not work");
             return false;
         }
-        process.ended_within(within).await
+        // The time is bounded outside.
+        process.ended_within(Duration::MAX).await
     };
-    let ended = tokio::time::timeout(within, orderly).await.unwrap_or(false);
-    if !ended {
-        tracing::warn!(
-            "the guest did not power itself off within {}",
-            humantime::format_duration(within)
-        );
-    }
-    ended
+    let orderly = tokio::time::timeout(within, orderly);
+    console::capped(&project.console_log(), orderly)
+        .await
+        .unwrap_or_else(|_| {
+            tracing::warn!(
+                "the guest did not power itself off within {}",
+                humantime::format_duration(within)
+            );
+            false
+        })
 }
 
 /// A cut in the middle of a write can hurt k3s's datastore, so k3s goes first.

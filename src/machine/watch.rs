@@ -8,69 +8,20 @@ use std::{
 
 use qapi::qmp;
 
-use super::{MachineError, Timings, timings::Whose};
+use super::{Limits, MachineError, Timings, timings::Whose};
 use crate::{
     base::{FileError, files},
-    guest::{Console, Report, Stage, StageLog, stages},
+    guest::{Console, Course, Report, Stage, StageLog, Trouble, stages},
     project::Project,
     qemu::{Accelerator, Monitor, Process, kvm::Kvm},
 };
 
-/// How long a start may take altogether unless the user says otherwise.
-const WITHIN_KVM: Duration = Duration::from_secs(5 * 60);
-const WITHIN_TCG: Duration = Duration::from_secs(30 * 60);
-/// How long the guest may be silent: no report and nothing on its console. k3s itself is, while it starts.
-const SILENCE_KVM: Duration = Duration::from_secs(4 * 60);
-const SILENCE_TCG: Duration = Duration::from_secs(12 * 60);
 /// A guest that runs by KVM shows a sign of life within seconds; one that does not run at all never does.
 const FIRST_SIGN: Duration = Duration::from_secs(25);
-/// k3s may end a few times while it finds its feet (its unit starts it again); this is a crash loop.
-const MOST_EXITS: usize = 8;
 /// The last stage of a guest that has reported none.
 pub const NO_STAGE: &str = "none";
 const TICK: Duration = Duration::from_millis(50);
 const LOOK_AT_QEMU: Duration = Duration::from_millis(500);
-
-/// How a start is bounded.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// When it began.
-    pub began: Instant,
-    /// How long it may take altogether.
-    pub within: Duration,
-    /// How long the guest may be silent.
-    pub silence: Duration,
-}
-
-impl Limits {
-    /// Those for a guest that runs by `accelerator`, from now on.
-    pub fn for_start(accelerator: Accelerator, chosen: Option<Duration>) -> Self {
-        let (within, silence) = match accelerator {
-            Accelerator::Kvm => (WITHIN_KVM, SILENCE_KVM),
-            Accelerator::Tcg => (WITHIN_TCG, SILENCE_TCG),
-        };
-        Self {
-            began: Instant::now(),
-            within: chosen.unwrap_or(within),
-            silence,
-        }
-    }
-
-    /// Whether there is time left to wait for something.
-    ///
-    /// # Errors
-    ///
-    /// [`MachineError::Deadline`] when there is none.
-    pub fn check(&self, waiting_for: &dyn std::fmt::Display) -> Result<(), MachineError> {
-        if self.began.elapsed() < self.within {
-            return Ok(());
-        }
-        Err(MachineError::Deadline {
-            waiting_for: waiting_for.to_string(),
-            within: self.within,
-        })
-    }
-}
 
 /// Why a launch did not come to a started k3s.
 pub(super) enum Failure {
@@ -96,7 +47,8 @@ impl<E: Into<MachineError>> From<E> for Failure {
     }
 }
 
-/// Waits on a running QEMU until the guest reports that k3s has started.
+/// Waits on a running QEMU until the guest reports that k3s has started. With `anew`, what the guest has reported against
+/// itself so far does not count.
 ///
 /// # Errors
 ///
@@ -106,13 +58,23 @@ pub async fn wait_for_k3s(
     process: &Process,
     limits: Limits,
     timings: &mut Timings,
+    anew: bool,
 ) -> Result<(), MachineError> {
-    watch(project, process, Accelerator::Tcg, limits, timings)
+    let mut watch = Watch::new(project, limits);
+    if anew {
+        watch
+            .reports()?
+            .into_iter()
+            .for_each(|it| watch.course.take(it));
+        watch.course.forgive();
+    }
+    watch
+        .until_k3s(process, Accelerator::Tcg, timings)
         .await
         .map_err(Failure::into_error)
 }
 
-/// The same, and tells apart whether the accelerator runs the guest at all.
+/// The same for a guest that has just been launched; tells apart whether the accelerator runs it at all.
 pub(super) async fn watch(
     project: &Project,
     process: &Process,
@@ -120,28 +82,44 @@ pub(super) async fn watch(
     limits: Limits,
     timings: &mut Timings,
 ) -> Result<(), Failure> {
-    let mut watch = Watch::new(project, limits);
-    let mut looked = Instant::now();
-    loop {
-        for report in watch
-            .stages
-            .poll()
-            .map_err(FileError::on("read", &project.stages_log()))?
-        {
-            if watch.take(report, timings)? {
-                return Ok(());
-            }
-        }
-        if !process.is_alive() {
-            return Err(watch.failed("QEMU ended", watch.project.qemu_log()).into());
-        }
-        if looked.elapsed() >= LOOK_AT_QEMU {
-            looked = Instant::now();
-            watch.look_at_qemu(accelerator).await?;
-        }
-        watch.look_at_the_time(accelerator)?;
-        tokio::time::sleep(TICK).await;
+    Watch::new(project, limits)
+        .until_k3s(process, accelerator, timings)
+        .await
+}
+
+/// Does `work` with a guest whose k3s has started, and ends early when there is no hope for it any more.
+pub(super) async fn while_hopeful<T>(
+    project: &Project,
+    process: &Process,
+    limits: Limits,
+    work: impl Future<Output = Result<T, MachineError>>,
+) -> Result<T, MachineError> {
+    tokio::select! {
+        result = work => result,
+        failure = lose_hope(project, process, limits) => Err(failure.into_error()),
     }
+}
+
+async fn lose_hope(project: &Project, process: &Process, limits: Limits) -> Failure {
+    let mut watch = Watch::new(project, limits);
+    loop {
+        if let Err(failure) = watch.look(process).await {
+            return failure;
+        }
+        tokio::time::sleep(LOOK_AT_QEMU).await;
+    }
+}
+
+fn time(report: &Report, timings: &mut Timings) {
+    let step = match report.stage {
+        Stage::Booted => "guest boots",
+        Stage::DiskGrown => "disk grows, cloud-init",
+        Stage::K3sInstalled => "k3s is copied into the guest",
+        Stage::K3sStarting => "units before k3s",
+        Stage::K3sStarted => "k3s starts",
+        _ => return,
+    };
+    timings.end_of(step, Whose::Guest);
 }
 
 /// What is known of a guest on its way.
@@ -149,8 +127,8 @@ struct Watch<'a> {
     project: &'a Project,
     limits: Limits,
     stages: StageLog,
-    last_stage: String,
-    exits: usize,
+    course: Course,
+    looked: Instant,
     console: Console,
     last_sign: Instant,
     any_sign: bool,
@@ -162,46 +140,79 @@ impl<'a> Watch<'a> {
             project,
             limits,
             stages: StageLog::new(project.stages_log()),
-            last_stage: NO_STAGE.to_owned(),
-            exits: 0,
+            course: Course::default(),
+            looked: Instant::now(),
             console: Console::new(project.console_log()),
             last_sign: Instant::now(),
             any_sign: false,
         }
     }
 
-    /// Whether the report is the one that is waited for.
-    fn take(&mut self, report: Report, timings: &mut Timings) -> Result<bool, Failure> {
-        self.sign_of_life();
-        let line = report.describe();
-        tracing::info!("{line}");
-        self.last_stage = line;
-        match report.stage {
-            Stage::Booted => timings.end_of("guest boots", Whose::Guest),
-            Stage::DiskGrown => timings.end_of("disk grows, cloud-init", Whose::Guest),
-            Stage::K3sInstalled => timings.end_of("k3s is copied into the guest", Whose::Guest),
-            Stage::K3sStarting => timings.end_of("units before k3s", Whose::Guest),
-            Stage::K3sStarted => {
-                timings.end_of("k3s starts", Whose::Guest);
-                return Ok(true);
+    async fn until_k3s(
+        &mut self,
+        process: &Process,
+        accelerator: Accelerator,
+        timings: &mut Timings,
+    ) -> Result<(), Failure> {
+        loop {
+            for report in self.reports()? {
+                tracing::info!("{}", report.describe());
+                time(&report, timings);
+                self.course.take(report);
             }
-            Stage::Failed => {
-                let reason = format!("the guest reports a failure in {}", report.detail);
+            self.verdict(process, accelerator).await?;
+            if self.course.started {
+                return Ok(());
+            }
+            self.look_at_the_time(accelerator)?;
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    fn reports(&mut self) -> Result<Vec<Report>, FileError> {
+        let reports = self
+            .stages
+            .poll()
+            .map_err(FileError::on("read", &self.project.stages_log()))?;
+        if !reports.is_empty() {
+            self.sign_of_life();
+        }
+        Ok(reports)
+    }
+
+    /// Takes the reports in without a word.
+    async fn look(&mut self, process: &Process) -> Result<(), Failure> {
+        for report in self.reports()? {
+            self.course.take(report);
+        }
+        self.verdict(process, Accelerator::Tcg).await
+    }
+
+    /// Whether there is hope.
+    async fn verdict(
+        &mut self,
+        process: &Process,
+        accelerator: Accelerator,
+    ) -> Result<(), Failure> {
+        match self.course.trouble() {
+            Some(Trouble::Datastore(said)) => {
+                let said = said.clone();
+                return Err(MachineError::Datastore { said }.into());
+            }
+            Some(trouble) => {
+                let reason = trouble.to_string();
                 return Err(self.failed(&reason, self.project.console_log()).into());
             }
-            Stage::K3sExited => {
-                self.exits += 1;
-                if self.exits >= MOST_EXITS {
-                    let reason = format!(
-                        "k3s ended {MOST_EXITS} times, the last time with {}",
-                        report.detail
-                    );
-                    return Err(self.failed(&reason, self.project.console_log()).into());
-                }
-            }
-            Stage::Other(_) => {}
+            None => {}
         }
-        Ok(false)
+        if !process.is_alive() {
+            return Err(self.failed("QEMU ended", self.project.qemu_log()).into());
+        }
+        if self.looked.elapsed() >= LOOK_AT_QEMU {
+            self.looked = Instant::now();
+            self.look_at_qemu(accelerator).await?;
+        }
+        Ok(())
     }
 
     fn sign_of_life(&mut self) {
@@ -276,7 +287,11 @@ impl<'a> Watch<'a> {
             .join("\n");
         MachineError::Boot {
             reason: reason.to_owned(),
-            stage: self.last_stage.clone(),
+            stage: self
+                .course
+                .last_stage
+                .clone()
+                .unwrap_or_else(|| NO_STAGE.to_owned()),
             log,
             log_path,
         }

@@ -46,6 +46,8 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// How long setup and start may take, like `5m`.
     pub timeout: Option<Timeout>,
+    /// Whether the guest is kept from the network and from the host.
+    pub isolated: Option<bool>,
 }
 
 /// How the guest's instructions are run.
@@ -159,8 +161,8 @@ pub enum ConfigError {
 
 const HEADER: &str = "\
 # The machine of this project, for k3s-vm. Edit it, or let the flags of `k3s-vm setup` do so.
-# cpus, memory, accel, api_port, kubeconfig and timeout hold from the next start on; the others
-# are for a machine that is made anew (k3s-vm reset && k3s-vm setup).
+# cpus, memory, accel, api_port, kubeconfig, timeout and isolated hold from the next start on; the
+# others are for a machine that is made anew (k3s-vm reset && k3s-vm setup).
 #
 # image = \"ubuntu-26.04\"   # or ubuntu-24.04, ubuntu-22.04, debian-13, debian-12, a path, a URL
 # image_sha256 = \"...\"     # what the image must come to
@@ -171,6 +173,7 @@ const HEADER: &str = "\
 # firmware = \"auto\"        # or \"bios\", \"uefi\"
 # kubeconfig = \".kube/config\"
 # timeout = \"5m\"
+# isolated = true           # the guest reaches neither the network nor the host
 
 ";
 
@@ -219,6 +222,7 @@ impl Config {
             firmware: self.firmware.or(under.firmware),
             kubeconfig: self.kubeconfig.or(under.kubeconfig),
             timeout: self.timeout.or(under.timeout),
+            isolated: self.isolated.or(under.isolated),
         }
     }
 
@@ -276,7 +280,7 @@ impl Config {
         Ok(header.unwrap_or_default() + &document.to_string())
     }
 
-    fn values(&self) -> [(&'static str, Option<Value>); 12] {
+    fn values(&self) -> [(&'static str, Option<Value>); 13] {
         let text = |value: Option<String>| value.map(Value::from);
         [
             ("cpus", self.cpus.map(|cpus| Value::from(i64::from(cpus)))),
@@ -316,6 +320,7 @@ impl Config {
                         .map(|timeout| humantime::format_duration(timeout.0).to_string()),
                 ),
             ),
+            ("isolated", self.isolated.map(Value::from)),
         ]
     }
 }

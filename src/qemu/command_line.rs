@@ -41,6 +41,9 @@ pub struct Launch {
     pub mac: String,
     /// The host port on 127.0.0.1 that leads to the guest's 6443.
     pub api_port: u16,
+    /// Whether the guest reaches nothing: neither the network nor the host's own services, which user networking shows
+    /// it as 10.0.2.2. What is forwarded to it still comes in.
+    pub isolated: bool,
     /// Where the monitor listens.
     pub monitor: PathBuf,
     /// Where the serial console is kept.
@@ -128,8 +131,9 @@ impl Launch {
 
     fn network_args(&self) -> Vec<OsString> {
         // Port 0 lets the kernel choose the port for SSH; the monitor tells which. Only loopback listens.
+        let restrict = if self.isolated { "restrict=on," } else { "" };
         let netdev = format!(
-            "user,id=net,hostfwd=tcp:127.0.0.1:{}-:6443,hostfwd=tcp:127.0.0.1:0-:22",
+            "user,id=net,{restrict}hostfwd=tcp:127.0.0.1:{}-:6443,hostfwd=tcp:127.0.0.1:0-:22",
             self.api_port
         );
         let mut args = words(&["-netdev", &netdev]);
@@ -232,6 +236,7 @@ pub(crate) mod tests {
             ],
             mac: "52:54:00:12:34:56".into(),
             api_port: 6443,
+            isolated: false,
             monitor: "/run/user/1000/k3s-vm/abc/qmp.sock".into(),
             console_log: "/p/.k3s-vm/console.log".into(),
             stages_log: "/p/.k3s-vm/stages.log".into(),
@@ -253,6 +258,17 @@ pub(crate) mod tests {
     #[test]
     fn with_kvm_and_bios() {
         insta::assert_snapshot!(shown(&example()));
+    }
+
+    #[test]
+    fn an_isolated_guest_is_reached_and_reaches_nothing() {
+        let launch = Launch {
+            isolated: true,
+            ..example()
+        };
+        let line = shown(&launch);
+        let line = line.lines().find(|line| line.starts_with("-netdev"));
+        insta::assert_snapshot!(line.unwrap_or_default(), @"-netdev user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:6443-:6443,hostfwd=tcp:127.0.0.1:0-:22");
     }
 
     #[test]

@@ -15,11 +15,13 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::UnixStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// How long QEMU may take for one answer; its main loop answers within milliseconds unless it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+
+const RETRY: Duration = Duration::from_millis(20);
 
 /// The longest line that is believed to be QMP.
 const LONGEST_LINE: u64 = 16 << 20;
@@ -85,8 +87,20 @@ impl Monitor<UnixStream> {
             path: path.to_owned(),
             source,
         };
-        let stream = UnixStream::connect(path).await.map_err(connect)?;
-        Self::greet(stream).await
+        // QEMU lets few clients wait; the next one is refused at once, and has to come again.
+        let connected = async {
+            loop {
+                match UnixStream::connect(path).await {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(RETRY).await,
+                    other => return other,
+                }
+            }
+        };
+        let late = |_| MonitorError::Silent {
+            command: "greeting".into(),
+        };
+        let stream = timeout(PATIENCE, connected).await.map_err(late)?;
+        Self::greet(stream.map_err(connect)?).await
     }
 }
 

@@ -77,6 +77,10 @@ pub struct Args {
     /// How long the start may take, like 5m [default: 5m with KVM, 30m without]
     #[arg(long, value_name = "DUR")]
     timeout: Option<Timeout>,
+    /// Keep the guest from the network and from the host; false undoes it. Without it, pods can pull images from the
+    /// internet, and the guest reaches what listens on this host's loopback, too (as 10.0.2.2)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    isolated: Option<bool>,
     /// Install a missing QEMU with the system's package manager
     #[arg(long)]
     install_missing: bool,
@@ -117,6 +121,7 @@ impl Args {
             firmware: self.firmware,
             kubeconfig: self.kubeconfig.map(absolute).transpose()?,
             timeout: self.timeout,
+            isolated: self.isolated,
         })
     }
 }

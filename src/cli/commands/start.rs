@@ -13,7 +13,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm start\n  \
-    k3s-vm start --timings\n\n\
+    k3s-vm start --timings\n  \
+    k3s-vm start --restore-datastore\n\n\
     When it fails:\n  \
     Nothing is lost: run it again. `k3s-vm logs console` shows the boot, `k3s-vm logs qemu` what\n  \
     QEMU itself said. When a port is taken, k3s-vm takes another one unless api_port is set.")]
@@ -21,6 +22,10 @@ pub struct Args {
     /// How long the start may take, like 5m [default: 5m with KVM, 30m without]
     #[arg(long, value_name = "DUR")]
     timeout: Option<Timeout>,
+    /// Put the copy of k3s's datastore back that was kept at the last orderly stop, when the datastore is damaged; what
+    /// the cluster was told since then is lost
+    #[arg(long)]
+    restore_datastore: bool,
     /// Show where the time went
     #[arg(long)]
     timings: bool,
@@ -37,7 +42,7 @@ pub(super) async fn run(
     };
     require_machine(&context)?;
     let machine = context.open("start").await?;
-    let work = async { Ok(machine::setup::start(&machine, config).await?) };
+    let work = async { Ok(machine::setup::start(&machine, config, args.restore_datastore).await?) };
     let summary = interrupt::guarded(&machine, work).await?;
     setup::tell(&summary, args.timings, output);
     Ok(ExitCode::SUCCESS)

@@ -227,6 +227,8 @@ async fn answer(
     Ok(Response::builder()
         .status(answer.status)
         .header(header::CONTENT_TYPE, kind)
+        // Go dates each answer anew; hyper keeps a date for a second, which is long for a clock that is set back.
+        .header(header::DATE, httpdate::fmt_http_date(SystemTime::now()))
         .body(Full::from(body))?)
 }
 

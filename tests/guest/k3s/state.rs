@@ -31,7 +31,11 @@ impl State {
         let path = data_dir.join("server/db/state.json");
         std::fs::create_dir_all(data_dir.join("server/db"))?;
         let mut kept = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            // As k3s ends on a state.db that sqlite does not read.
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| {
+                "starting kubernetes: preparing server: creating storage endpoint: building kine: \
+                 file is not a database"
+            })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Kept {
                 created: now(),
                 node_uid: uid()?,

@@ -80,6 +80,37 @@ fn a_kernel_that_panics() {
 }
 
 #[test]
+fn a_console_that_floods() {
+    const MOST: u64 = 8 << 20;
+    let scene = Scene::new();
+    let image = speaking_image(&scene.env.path("flood.img"), "all is well\r\n");
+    let mut bytes = fs::read(&image).expect("written before");
+    bytes[19] = 0xf0; // wait: jmp to where si is set
+    fs::write(&image, bytes).expect("written");
+    let image = image.display().to_string();
+    let setup = scene.setup(&["--image", &image, "--timeout", "30s"]);
+    let setup = Background::start(&scene, setup);
+    let mut longest = 0;
+    while setup.is_running() {
+        let console = fs::metadata(scene.file("console.log"));
+        longest = longest.max(console.map_or(0, |console| console.len()));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let ended = setup.end();
+    tell(&scene, "a console that floods", &ended);
+    assert_eq!(ended.code, 1);
+    for words in ["not ready within 30s (last stage: none)", "  | all is well"] {
+        assert!(ended.stderr.contains(words), "{}", ended.stderr);
+    }
+    assert!(longest < MOST, "{longest} bytes on disk");
+    let logs = scene.env.ok(&["logs"]).stdout;
+    let cut = "[k3s-vm: the console flooded; what stood here was cut]";
+    // The guest may have said something between the cut and the word of it.
+    assert!(logs[..200].contains(cut), "{}", &logs[..200]);
+    assert!(logs.len() > 1 << 20, "the end of it");
+}
+
+#[test]
 fn qemu_dies_while_it_boots() {
     let scene = Scene::new();
     let log = scene.env.path("log");

@@ -1,0 +1,25 @@
+#!/bin/sh
+# After each end of k3s (ExecStopPost= of its unit): tells the host why, and keeps a copy of the datastore when k3s has
+# closed it in good order, for `restore-datastore` to put back when the datastore is damaged.
+lib=/usr/local/lib/k3s-vm
+server=/var/lib/rancher/k3s/server
+copy=$server/k3s-vm-datastore.tar
+umask 077
+
+journalctl --sync
+said=$(journalctl --quiet --no-pager --output=cat --lines=100 "_SYSTEMD_INVOCATION_ID=$INVOCATION_ID")
+# sqlite's words for SQLITE_CORRUPT and SQLITE_NOTADB.
+damage=$(printf "%s\n" "$said" | grep -o -e 'database disk image is malformed' -e 'file is not a database' | tail -n 1)
+
+if [ -n "$damage" ]; then
+    kept="there is no copy of it"
+    [ ! -e "$copy" ] || kept="a copy is of $(date --utc --reference="$copy" '+%Y-%m-%d %H:%M UTC')"
+    "$lib/report" datastore-damaged "$damage; $kept"
+elif [ "$SERVICE_RESULT" = success ]; then
+    # One name, one file: after a crash it is the old copy or the new one. A full disk leaves the old one.
+    tar -C "$server" -cf "$copy.new" db token && sync "$copy.new" && mv "$copy.new" "$copy" || rm -f "$copy.new"
+elif [ "$(systemctl show --property=NRestarts --value k3s.service)" -lt 10 ]; then
+    # The end of its journal, on the console that the host keeps. A crash loop says it often enough.
+    printf "%s\n" "$said" | tail -n 10 | cut -c -300 | sed 's/^/k3s: /; s/$/\r/' >/dev/ttyS0
+fi
+"$lib/report" k3s-exited "$SERVICE_RESULT $EXIT_STATUS"

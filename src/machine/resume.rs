@@ -1,0 +1,44 @@
+//! A machine that runs and does not work, until somebody has it go on: QEMU was paused, or an interrupted stop has taken
+//! k3s down.
+
+use std::time::Duration;
+
+use qapi::qmp;
+
+use super::{MachineError, state};
+use crate::{
+    project::Project,
+    qemu::{Monitor, MonitorError},
+};
+
+/// A guest that is up logs in within seconds, and one that is not yet needs no word.
+const LOGIN: Duration = Duration::from_secs(10);
+
+/// Lets a paused guest go on.
+///
+/// # Errors
+///
+/// When QEMU does not answer.
+pub async fn unpause(project: &Project) -> Result<(), MonitorError> {
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    if monitor.execute(qmp::query_status {}).await?.status == qmp::RunState::paused {
+        tracing::info!("the machine was paused, and goes on");
+        monitor.execute(qmp::cont {}).await?;
+    }
+    Ok(())
+}
+
+/// Has the guest's systemd start k3s, where it does not run and is not about to.
+pub async fn start_k3s(project: &Project) {
+    let start = async {
+        let ssh = state::connect(project).await?;
+        ssh.output("systemctl start --no-block k3s.service").await?;
+        ssh.close().await;
+        Ok::<(), MachineError>(())
+    };
+    match tokio::time::timeout(LOGIN, start).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the guest was not told to start k3s"),
+        Err(_) => tracing::debug!("the guest does not answer yet"),
+    }
+}

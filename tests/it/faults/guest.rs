@@ -1,0 +1,239 @@
+//! What goes wrong with a guest that runs, tried on a real one. It is one test, for each boot takes a minute or two.
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use super::{
+    live::{
+        clock_error, fails_running, guest_asks, healthy, monitor, qemu, run, service_of_the_host,
+        ssh, unhealthy,
+    },
+    scene::{Scene, eventually, send},
+    table::{tell, tell_running},
+};
+use crate::support::{VERSION, guest_image, make_release};
+
+#[test]
+fn a_guest_that_runs() {
+    let scene = Scene::new();
+    comes_up(&scene);
+    a_machine_that_is_paused(&scene);
+    a_clock_that_is_hours_off(&scene);
+    a_qemu_that_hangs(&scene);
+    another_host_key(&scene);
+    k3s_that_is_stopped(&scene);
+    k3s_that_crash_loops(&scene);
+    a_root_that_is_full(&scene);
+    a_damaged_datastore(&scene);
+    a_hang_that_outlasts_the_stop(&scene);
+    the_copy_comes_back_isolated(&scene);
+    fails_running(
+        &scene,
+        "a datastore put back under a running k3s",
+        &["start", "--restore-datastore"],
+        2,
+        &[
+            "is put back while the machine starts",
+            "hint: stop it first",
+        ],
+    );
+    assert!(!run(&scene, &["stop"]).stderr.contains("by force"));
+    scene.nothing_runs();
+}
+
+/// A guest that does nothing is enough for that.
+#[test]
+fn a_stop_of_a_guest_that_cannot_hear() {
+    let scene = Scene::new();
+    for (fault, arguments) in [
+        ("QEMU hangs, stop --force", &["stop", "--force"][..]),
+        ("the machine is paused, stop", &["stop", "--timeout", "2s"]),
+    ] {
+        let setup = scene.booting();
+        setup.signal(Signal::KILL);
+        setup.end();
+        if fault.starts_with("QEMU") {
+            send(Signal::STOP, qemu(&scene));
+        } else {
+            monitor(&scene, "stop");
+        }
+        let stop = run(&scene, arguments);
+        tell(&scene, fault, &stop);
+        assert_eq!(stop.code, 0, "{stop:?}");
+        assert!(stop.stderr.contains("stopped by force"), "{stop:?}");
+    }
+}
+
+fn comes_up(scene: &Scene) {
+    let mirror = scene.env.path("stand-in");
+    make_release(&mirror.join(VERSION), VERSION);
+    let image = guest_image().display().to_string();
+    let flags = ["--image", &image, "--memory", "1536MiB", "--timeout", "20m"];
+    let mirror = format!("file://{}", mirror.display());
+    let setup = scene.setup_from(&mirror, &flags).output().expect("it runs");
+    assert!(setup.status.success(), "{setup:?}");
+    assert!(healthy(scene));
+    // Not a fault, but what `isolated` is held against below.
+    assert_eq!(guest_asks(scene, service_of_the_host()).stdout, "hello");
+    run(scene, &["kubectl", "create", "configmap", "kept"]);
+}
+
+/// The pause is what a host that sleeps does to a guest.
+fn a_machine_that_is_paused(scene: &Scene) {
+    monitor(scene, "stop");
+    thread::sleep(Duration::from_secs(15));
+    let status = unhealthy(scene, "the machine is paused", "running (paused)");
+    assert_eq!(status["process"]["run_state"], "paused");
+    let start = run(scene, &["start"]);
+    tell_running(scene, "the machine is paused, start", &start);
+    assert!(
+        start.stderr.contains("was paused, and goes on"),
+        "{start:?}"
+    );
+    // Healthy is only who knows the time.
+    assert!(clock_error(scene) < 6, "{} s", clock_error(scene));
+    assert!(healthy(scene));
+}
+
+fn a_clock_that_is_hours_off(scene: &Scene) {
+    for (change, words) in [
+        ("-2 hours", "behind the host's"),
+        ("+1 day", "ahead of the host's"),
+    ] {
+        ssh(
+            scene,
+            &format!("systemctl stop k3s-vm-clock; date --set='{change}'"),
+        );
+        let fault = format!("the guest's clock is moved by {change}");
+        let status = unhealthy(scene, &fault, "the guest's clock is ");
+        let reason = status["cluster"]["reason"].as_str().unwrap_or_default();
+        assert!(reason.ends_with(words), "{reason}");
+        ssh(scene, "systemctl start k3s-vm-clock");
+        eventually("the clock is mended by itself", || healthy(scene));
+        assert!(clock_error(scene) < 6, "{} s", clock_error(scene));
+    }
+}
+
+fn a_qemu_that_hangs(scene: &Scene) {
+    let qemu = qemu(scene);
+    send(Signal::STOP, qemu);
+    let began = Instant::now();
+    unhealthy(scene, "QEMU hangs", "running (unresponsive)");
+    assert!(began.elapsed() < Duration::from_secs(30), "twice, soon");
+    let words = [
+        "error: QEMU did not answer",
+        "hint: end it by force: k3s-vm stop --force",
+    ];
+    fails_running(scene, "QEMU hangs, start", &["start"], 1, &words);
+    send(Signal::CONT, qemu);
+    eventually("it is well again", || healthy(scene));
+}
+
+fn another_host_key(scene: &Scene) {
+    let (pinned, away) = (scene.file("host_ed25519"), scene.env.path("pinned"));
+    fs::rename(&pinned, &away).expect("moved");
+    fs::copy(scene.file("id_ed25519"), &pinned).expect("another key");
+    let words = [
+        "answers with another host key than this machine's",
+        "hint: the guest's key was made with the machine, as .k3s-vm/host_ed25519",
+    ];
+    fails_running(scene, "another host key", &["ssh", "true"], 1, &words);
+    fs::rename(&away, &pinned).expect("moved back");
+    ssh(scene, "true");
+}
+
+/// As a stop leaves it that was interrupted between k3s and the power button.
+fn k3s_that_is_stopped(scene: &Scene) {
+    ssh(scene, "systemctl stop k3s");
+    unhealthy(scene, "k3s is stopped", "not ready");
+    let start = run(scene, &["start"]);
+    tell_running(scene, "k3s is stopped, start", &start);
+    assert_eq!(start.code, 0, "{start:?}");
+    assert!(healthy(scene));
+}
+
+fn k3s_that_crash_loops(scene: &Scene) {
+    let config = "/etc/rancher/k3s/config.yaml";
+    ssh(
+        scene,
+        &format!(
+            "cp {config} /root/sound; echo 'data-dir: [' >{config}; systemctl restart --no-block k3s"
+        ),
+    );
+    let words = [
+        "k3s ended 8 times, the last time with exit-code 1 (last stage: k3s ended",
+        "  | k3s: time=",
+        "failed to load config file /etc/rancher/k3s/config.yaml",
+        "k3s-vm/console.log",
+    ];
+    fails_running(scene, "k3s crash-loops", &["start"], 1, &words);
+    unhealthy(scene, "k3s crash-loops, status", "k3s ended 8 times");
+    ssh(scene, &format!("mv /root/sound {config}"));
+    assert_eq!(run(scene, &["start"]).code, 0);
+}
+
+fn a_root_that_is_full(scene: &Scene) {
+    ssh(
+        scene,
+        "fallocate -l $(($(stat -f -c '%f * %S' /))) /filler; cat /dev/zero >>/filler; systemctl restart --no-block k3s",
+    );
+    let words = ["k3s ended 8 times", "No space left on device"];
+    fails_running(scene, "the guest's disk is full", &["start"], 1, &words);
+    ssh(scene, "rm /filler");
+    assert_eq!(run(scene, &["start"]).code, 0);
+}
+
+fn a_damaged_datastore(scene: &Scene) {
+    let state = "/var/lib/rancher/k3s/server/db/state.json";
+    ssh(scene, "systemctl stop k3s");
+    ssh(
+        scene,
+        &format!("echo torn >{state}; systemctl start --no-block k3s"),
+    );
+    let words = [
+        "k3s's datastore in the guest is damaged: file is not a database; a copy is of 20",
+        "hint: put the copy of the last orderly stop back",
+        "k3s-vm stop && k3s-vm start --restore-datastore",
+    ];
+    fails_running(scene, "a damaged datastore", &["start"], 1, &words);
+    unhealthy(
+        scene,
+        "a damaged datastore, status",
+        "k3s's datastore in the guest is damaged",
+    );
+}
+
+fn a_hang_that_outlasts_the_stop(scene: &Scene) {
+    send(Signal::STOP, qemu(scene));
+    let stop = run(scene, &["stop"]);
+    tell(scene, "QEMU hangs, stop", &stop);
+    assert_eq!(stop.code, 0, "{stop:?}");
+    assert!(stop.stderr.contains("stopped by force"), "{stop:?}");
+}
+
+fn the_copy_comes_back_isolated(scene: &Scene) {
+    let port = service_of_the_host();
+    let config = fs::read_to_string(scene.file("config")).expect("a config");
+    fs::write(scene.file("config"), format!("{config}isolated = true\n")).expect("written");
+    let start = run(scene, &["start", "--restore-datastore"]);
+    tell_running(
+        scene,
+        "a damaged datastore and a hard power-off, start --restore-datastore",
+        &start,
+    );
+    assert_eq!(start.code, 0, "{start:?}");
+    assert!(start.stderr.contains("UTC is put back"), "{start:?}");
+    assert_eq!(run(scene, &["kubectl", "get", "configmap", "kept"]).code, 0);
+    let mut asked = guest_asks(scene, port);
+    asked.stderr = "no answer".to_owned();
+    tell_running(
+        scene,
+        "a guest that asks the host's loopback, isolated",
+        &asked,
+    );
+    assert!(asked.code != 0 && asked.stdout.is_empty(), "{asked:?}");
+}

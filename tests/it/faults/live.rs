@@ -1,0 +1,111 @@
+//! A machine that runs for the length of a test: what is done to it, and what it has to say.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    os::unix::net::UnixStream,
+    thread,
+    time::SystemTime,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    scene::{Scene, say},
+    table::tell_running,
+};
+use crate::support::Ended;
+
+pub(super) fn qemu(scene: &Scene) -> u32 {
+    scene.env.pid().expect("it runs").cast_unsigned()
+}
+
+/// A service of the host's own, which answers each connection with a word.
+pub(super) fn service_of_the_host() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.and_then(|mut stream| stream.write_all(b"hello"));
+        }
+    });
+    port
+}
+
+/// The guest asks that service by the host's name in user networking.
+pub(super) fn guest_asks(scene: &Scene, port: u16) -> Ended {
+    let command = format!("timeout 10 bash -c 'cat </dev/tcp/10.0.2.2/{port}'");
+    run(scene, &["ssh", &command])
+}
+
+pub(super) fn run(scene: &Scene, arguments: &[&str]) -> Ended {
+    say(&format!("  $ k3s-vm {}", arguments.join(" ")));
+    scene.env.run(arguments)
+}
+
+#[track_caller]
+pub(super) fn ssh(scene: &Scene, command: &str) -> String {
+    let ended = run(scene, &["ssh", command]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    ended.stdout
+}
+
+/// Runs a command that fails, on a machine that goes on running.
+#[track_caller]
+pub(super) fn fails_running(
+    scene: &Scene,
+    fault: &str,
+    arguments: &[&str],
+    code: i32,
+    words: &[&str],
+) {
+    let ended = run(scene, arguments);
+    tell_running(scene, fault, &ended);
+    assert_eq!(ended.code, code, "{ended:?}");
+    for word in words {
+        assert!(ended.stderr.contains(word), "{word:?}: {}", ended.stderr);
+    }
+}
+
+pub(super) fn healthy(scene: &Scene) -> bool {
+    scene.env.run(&["status"]).code == 0
+}
+
+/// Screen, JSON and exit code say that the machine runs and is not healthy, and the screen says why.
+#[track_caller]
+pub(super) fn unhealthy(scene: &Scene, fault: &str, why: &str) -> Value {
+    let mut screen = run(scene, &["status"]);
+    let json = run(scene, &["status", "--json"]);
+    let line = screen.stdout.lines().find(|line| line.contains(why));
+    screen.stderr = line.unwrap_or_default().to_owned();
+    tell_running(scene, fault, &screen);
+    assert!(line.is_some(), "{why:?}: {}", screen.stdout);
+    assert_eq!((screen.code, json.code), (5, 5));
+    let status: Value = serde_json::from_str(&json.stdout).expect("one JSON document");
+    assert_eq!(
+        (&status["state"], &status["healthy"]),
+        (&json!("running"), &json!(false))
+    );
+    status
+}
+
+/// By how many seconds the guest's clock is off.
+pub(super) fn clock_error(scene: &Scene) -> u64 {
+    let guest: u64 = ssh(scene, "date +%s").trim().parse().expect("seconds");
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+    guest.abs_diff(now.as_secs())
+}
+
+/// Gives QEMU a command by its monitor.
+pub(super) fn monitor(scene: &Scene, command: &str) {
+    let status = scene.status();
+    let socket = status["process"]["monitor"].as_str().expect("a socket");
+    let mut stream = UnixStream::connect(socket).expect("QEMU listens");
+    let mut answers = BufReader::new(stream.try_clone().expect("cloned")).lines();
+    for command in ["qmp_capabilities", command] {
+        let command = json!({ "execute": command }).to_string();
+        stream.write_all(command.as_bytes()).expect("written");
+        let done = answers.any(|line| line.is_ok_and(|line| line.contains("\"return\"")));
+        assert!(done, "{command}");
+    }
+}
