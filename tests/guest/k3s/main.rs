@@ -59,6 +59,7 @@ fn command_line() -> Vec<std::ffi::OsString> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    k3s_vm::base::tls::provide();
     let version = format!(
         "version {} (stand-in)\ngo version go1.24.6",
         trailer::version()

@@ -8,6 +8,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
+    kill::arriving_at_every_step,
     live::{
         clock_error, fails_running, guest_asks, healthy, monitor, qemu, run, service_of_the_host,
         ssh, unhealthy,
@@ -21,6 +22,7 @@ use crate::support::{VERSION, guest_image, make_release};
 fn a_guest_that_runs() {
     let scene = Scene::new();
     comes_up(&scene);
+    arriving_at_every_step(&scene);
     a_machine_that_is_paused(&scene);
     a_clock_that_is_hours_off(&scene);
     a_qemu_that_hangs(&scene);

@@ -113,6 +113,51 @@ fn at_every_step(verb: &Verb) {
     }
 }
 
+/// The steps to which only a guest with a cluster comes: its kubeconfig is fetched and written. Whoever dies there leaves
+/// a machine that runs, and that the next start finds well.
+pub(super) fn arriving_at_every_step(scene: &Scene) {
+    let arriving = || {
+        fs::remove_file(scene.env.project.join(".kube/config")).expect("written by the last start");
+        scene.env.command(&["start"])
+    };
+    let (_, _, steps) = Traced::start(scene, &arriving(), None).finish();
+    let steps = distinct(steps);
+    for (name, disturbance, code) in DISTURBANCES {
+        let points: Vec<&Step> = steps
+            .iter()
+            .filter(|step| is_tried(step, disturbance))
+            .collect();
+        for step in &points {
+            let (ended, said, _) =
+                Traced::start(scene, &arriving(), Some((step, disturbance))).finish();
+            let what = format!("start of a running machine, {name} at {step}: {ended}");
+            say(&format!("    {what}"));
+            assert!(
+                ended == code || (ended == 0 && code != 137),
+                "{what}: {said}"
+            );
+            scene.env.ok(&["start"]);
+            scene.env.ok(&["status"]);
+        }
+        let said = format!("{} points, all survived", points.len());
+        row(
+            &format!("{name} at each step of a start that finds its guest running"),
+            code,
+            &said,
+            &[],
+        );
+    }
+}
+
+fn is_tried(step: &Step, disturbance: Disturbance) -> bool {
+    match disturbance {
+        Disturbance::Signal(Signal::KILL) => true,
+        // What is flushed makes a difference after a power cut only.
+        Disturbance::Signal(_) => step.is_observable(),
+        Disturbance::Error(_) => step.is_of_files(),
+    }
+}
+
 /// Every so many-th point, in a scene of its own; how many there were by disturbance.
 fn play(verb: &Verb, turn: usize) -> [usize; 4] {
     let scene = Scene::new();
@@ -121,12 +166,7 @@ fn play(verb: &Verb, turn: usize) -> [usize; 4] {
     let steps = distinct(undisturbed.2);
     assert!(!steps.is_empty(), "strace sees no step of {}", verb.name);
     DISTURBANCES.map(|(name, disturbance, code)| {
-        let points = steps.iter().filter(|step| match disturbance {
-            Disturbance::Signal(Signal::KILL) => true,
-            // What is flushed makes a difference after a power cut only.
-            Disturbance::Signal(_) => step.is_observable(),
-            Disturbance::Error(_) => step.is_of_files(),
-        });
+        let points = steps.iter().filter(|step| is_tried(step, disturbance));
         let mine = points.skip(turn).step_by(AT_ONCE);
         mine.inspect(|step| {
             let what = format!("{}, {name} at {step}", verb.name);
