@@ -212,14 +212,15 @@ pub fn open_in_place(path: &Path, emptied: bool) -> Result<File, FileError> {
     })
 }
 
-/// The whole file as text, `None` when there is none.
+/// The whole file as text, `None` when there is none. What is no UTF-8 is U+FFFD in it, so that whoever parses the text
+/// can tell what is damaged and what to do about it.
 ///
 /// # Errors
 ///
-/// When it exists and cannot be read as UTF-8.
+/// When it exists and cannot be read.
 pub fn read_if_exists(path: &Path) -> Result<Option<String>, FileError> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FileError::on("read", path)(error)),
     }

@@ -1,9 +1,12 @@
 //! The one error that reaches the terminal: a sentence with its causes, hints, an exit code.
 
-use std::{error::Error, fmt::Display};
+use std::fmt::Display;
 
 use super::hints;
-use crate::{image::ImageError, machine::MachineError};
+use crate::{
+    image::ImageError,
+    machine::{MachineError, error::with_causes},
+};
 
 /// What a command failed with.
 #[derive(Debug)]
@@ -88,20 +91,6 @@ impl From<MachineError> for CommandError {
             code,
         }
     }
-}
-
-/// The error and its causes in one sentence. A cause that its error repeats is left out.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let reason = error.to_string();
-        if !text.contains(&reason) {
-            text = format!("{text}: {reason}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

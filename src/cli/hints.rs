@@ -125,11 +125,13 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Stopped(_) => one("start it: k3s-vm start"),
         MachineError::Running => one("stop it first: k3s-vm stop && k3s-vm start --restore-datastore"),
         MachineError::Monitor(_) => one("end it by force: k3s-vm stop --force && k3s-vm start"),
-        MachineError::Gone { .. } => one("put it back, or make the machine anew: k3s-vm reset && k3s-vm setup"),
+        MachineError::Unrecorded { .. } => one("end it, and begin anew: k3s-vm reset && k3s-vm setup"),
+        MachineError::Gone { .. } | MachineError::Damaged { .. } => one("put it back as it was, or make the machine anew: k3s-vm reset && k3s-vm setup"),
         MachineError::ForeignKubeconfig { path, .. } => vec![
             format!("move it away: {}", move_away(path)),
             "or write the kubeconfig elsewhere: --kubeconfig PATH".to_owned(),
         ],
+        MachineError::TakenKubeconfig { .. } => one("write this machine's elsewhere: k3s-vm setup --kubeconfig PATH"),
         MachineError::OwnKubeconfig(_) => one("work in a project directory, or name another file: --kubeconfig PATH"),
         MachineError::Boot { log_path, stage, .. } if stage == NO_STAGE => vec![
             format!("the whole log: {}", log_path.display()),

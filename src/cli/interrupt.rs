@@ -4,24 +4,31 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::error::CommandError;
+use super::{context::Context, error::CommandError};
 use crate::machine::Machine;
 
 /// A signal that came before a child's death is known to the runtime by its next turn.
 const DELIVERED: Duration = Duration::from_millis(5);
 
+/// The machine, locked for `verb`, and the signals, listened to from before anything is written: one that nobody listens
+/// to ends the program at once, and leaves behind what it is at.
+pub(super) async fn opened(
+    context: Context,
+    verb: &str,
+) -> Result<(Machine, Signals), CommandError> {
+    let mut signals = Signals::listen()
+        .map_err(|error| CommandError::new("cannot listen for signals").because(&error))?;
+    let machine = signals.unless_one_comes(context.open(verb)).await?;
+    Ok((machine, signals))
+}
+
 /// Runs `work` on the machine; when it fails or is interrupted, a QEMU that it started is ended.
 pub(super) async fn guarded<T>(
     machine: &Machine,
+    mut signals: Signals,
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
-    // Before the work begins: a signal that nobody listens to ends the program at once and leaves QEMU behind.
-    let mut signals = Signals::listen()
-        .map_err(|error| CommandError::new("cannot listen for signals").because(&error))?;
-    let mut result = tokio::select! {
-        result = work => result,
-        code = signals.next() => Err(CommandError::interrupted(code)),
-    };
+    let mut result = signals.unless_one_comes(work).await;
     // The terminal interrupts children, too; that one of them died of it is not what went wrong.
     if result.is_err()
         && let Ok(code) = tokio::time::timeout(DELIVERED, signals.next()).await
@@ -35,7 +42,7 @@ pub(super) async fn guarded<T>(
 }
 
 /// The signals that ask for the end.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     /// Not listened to under nohup, whose point it is.
@@ -53,6 +60,16 @@ impl Signals {
                 Some(signal(SignalKind::hangup())?)
             },
         })
+    }
+
+    async fn unless_one_comes<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, CommandError>>,
+    ) -> Result<T, CommandError> {
+        tokio::select! {
+            result = work => result,
+            code = self.next() => Err(CommandError::interrupted(code)),
+        }
     }
 
     /// Waits for one and gives the exit code that shells expect: 128 and its number.

@@ -1,7 +1,10 @@
 //! The kubeconfig: as k3s writes it in the guest, and as the project keeps it.
 //!
 //! k3s calls cluster, user and context all `default`, which hides or overwrites another's when files are merged; in the
-//! project they carry the machine's name.
+//! project they carry the machine's name. A copy of a project has a machine of the same name, so the context says
+//! whose it is, in an extension as other programs keep theirs there: kubectl leaves it alone.
+
+use std::path::{Path, PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize};
@@ -57,7 +60,24 @@ struct NamedContext {
 struct Context {
     cluster: String,
     user: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    extensions: Vec<NamedExtension>,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct NamedExtension {
+    name: String,
+    extension: Extension,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Extension {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    project: Option<PathBuf>,
+}
+
+/// The extension's name.
+const OURS: &str = "k3s-vm";
 
 /// Never the key.
 impl std::fmt::Debug for User {
@@ -85,6 +105,12 @@ pub enum KubeconfigError {
     /// It is one, and a part is missing or not decodable.
     #[error("its {0} is missing or damaged")]
     Damaged(&'static str),
+    /// There is no such file.
+    #[error("it is not there")]
+    Missing,
+    /// It is of another machine, or of a start before this one.
+    #[error("it leads to {0}, where this machine is not")]
+    Elsewhere(String),
 }
 
 impl Kubeconfig {
@@ -106,12 +132,12 @@ impl Kubeconfig {
         })
     }
 
-    /// The guest's kubeconfig for use on the host: the forwarded port, and everything called `name`.
+    /// A kubeconfig for use on the host: the forwarded port, everything called `name`, and whose it is.
     ///
     /// # Errors
     ///
     /// When a part is missing.
-    pub fn for_host(self, name: &Name, port: u16) -> Result<Self, KubeconfigError> {
+    pub fn for_host(self, name: &Name, port: u16, project: &Path) -> Result<Self, KubeconfigError> {
         let cluster = self
             .clusters
             .into_iter()
@@ -126,12 +152,19 @@ impl Kubeconfig {
             .user;
         let name = name.to_string();
         let cluster = Cluster {
-            server: format!("https://127.0.0.1:{port}"),
+            server: server(port),
             ..cluster
+        };
+        let extension = Extension {
+            project: Some(project.to_owned()),
         };
         let context = Context {
             cluster: name.clone(),
             user: name.clone(),
+            extensions: vec![NamedExtension {
+                name: OURS.to_owned(),
+                extension,
+            }],
         };
         Ok(Self {
             api_version: "v1".to_owned(),
@@ -159,6 +192,26 @@ impl Kubeconfig {
                 .clusters
                 .iter()
                 .all(|cluster| cluster.name == name.as_str())
+    }
+
+    /// The project that it was written for, where it says so.
+    pub fn project(&self) -> Option<&Path> {
+        let mut extensions = self.contexts.iter().flat_map(|it| &it.context.extensions);
+        let ours = extensions.find(|it| it.name == OURS)?;
+        ours.extension.project.as_deref()
+    }
+
+    /// Whether it leads to that port of this host.
+    ///
+    /// # Errors
+    ///
+    /// [`KubeconfigError::Elsewhere`] tells where it leads to.
+    pub fn require_port(&self, port: u16) -> Result<(), KubeconfigError> {
+        match self.clusters.first() {
+            None => Err(KubeconfigError::Damaged("cluster")),
+            Some(it) if it.cluster.server == server(port) => Ok(()),
+            Some(it) => Err(KubeconfigError::Elsewhere(it.cluster.server.clone())),
+        }
     }
 
     /// As YAML.
@@ -202,6 +255,10 @@ impl Kubeconfig {
     }
 }
 
+fn server(port: u16) -> String {
+    format!("https://127.0.0.1:{port}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,8 +277,14 @@ mod tests {
     fn the_host_sees_the_machines_name_and_port() {
         let guest = Kubeconfig::parse(GUEST).expect("sound");
         assert!(!guest.belongs_to(&name()));
-        let host = guest.for_host(&name(), 16443).expect("complete");
+        assert_eq!(guest.project(), None);
+        let project = Path::new("/p/shop");
+        let host = guest.for_host(&name(), 16443, project).expect("complete");
         assert!(host.belongs_to(&name()));
+        assert_eq!(host.project(), Some(project));
+        assert!(host.require_port(16443).is_ok());
+        let other = host.require_port(6443).expect_err("another port");
+        assert!(other.to_string().contains("127.0.0.1:16443"), "{other}");
         let yaml = host.to_yaml().expect("written");
         assert!(!yaml.contains("default"), "{yaml}");
         assert_eq!(Kubeconfig::parse(&yaml).expect("read"), host);

@@ -24,5 +24,5 @@ pub use checksum::Checksum;
 pub use error::ImageError;
 pub use format::Format;
 pub use http::{fetch_text, http_client};
-pub use overlay::{disk_use, plan};
+pub use overlay::{disk_use, is_qcow2, plan};
 pub use patience::Patience;

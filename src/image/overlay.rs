@@ -1,6 +1,11 @@
 //! The machine's own disk: a qcow2 file that holds what differs from the base image.
 
-use std::{io, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
 
 use qcow2_rs::meta::Qcow2Header;
 
@@ -12,6 +17,7 @@ const CLUSTER: usize = 1 << CLUSTER_BITS;
 /// Counters of 16 bits, as qemu-img makes them.
 const REFCOUNT_ORDER: u8 = 4;
 const SECTOR: usize = 512;
+const MAGIC: [u8; 4] = *b"QFI\xfb";
 /// The limit of the format.
 const LONGEST_NAME: usize = 1023;
 /// What one file of 64 KiB clusters can address, less a margin; QEMU's limit is 64 TiB.
@@ -100,6 +106,19 @@ fn check(image: &[u8], name: &str, size: u64) -> Result<(), String> {
     } else {
         Err("its header does not read back".to_owned())
     }
+}
+
+/// Whether a file begins as a qcow2 image does: one that was torn or overwritten mostly does not.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn is_qcow2(path: &Path) -> Result<bool, FileError> {
+    let mut start = Vec::with_capacity(MAGIC.len());
+    File::open(path)
+        .and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut start))
+        .map_err(FileError::on("read", path))?;
+    Ok(start == MAGIC)
 }
 
 /// What a file takes on its disk.
@@ -227,6 +246,9 @@ mod tests {
         std::fs::write(file.path(), &image).expect("written");
         let on_disk = disk_use(file.path()).expect("is there").as_bytes();
         assert!(on_disk <= image.len() as u64, "{on_disk}");
+        assert!(is_qcow2(file.path()).expect("read"));
+        std::fs::write(file.path(), "QF").expect("torn");
+        assert!(!is_qcow2(file.path()).expect("read"));
         assert!(disk_use(Path::new("/nonexistent")).is_err());
     }
 }

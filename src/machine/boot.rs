@@ -3,7 +3,7 @@
 use super::{
     Limits, Machine, MachineError, Spec, Timings,
     host::Host,
-    make,
+    kubeconfig, make,
     timings::Whose,
     watch::{Failure, watch},
 };
@@ -93,7 +93,7 @@ async fn launch(
             Err(error) if !error.to_string().contains(PORT_TAKEN) => return Err(error.into()),
             Err(_) if spec.api_port.is_none() => {
                 record.api_port = super::host::api_port(None, None)?;
-                record.save(&machine.project.record())?;
+                kubeconfig::announce(&machine.project, record)?;
             }
             Err(_) => break,
             Ok(process) => return Ok(process),

@@ -1,6 +1,6 @@
 //! Everything that can go wrong with a machine.
 
-use std::{path::PathBuf, time::Duration};
+use std::{error::Error, path::PathBuf, time::Duration};
 
 use crate::{
     base::{FileError, Name, Size},
@@ -77,6 +77,14 @@ pub enum MachineError {
     /// k3s reads its datastore when it starts.
     #[error("the datastore is put back while the machine starts, and it is running")]
     Running,
+    /// QEMU runs for a machine of which nothing else is known.
+    #[error("QEMU runs here (process {pid}), and its machine's record {} is gone", path.display())]
+    Unrecorded {
+        /// The record.
+        path: PathBuf,
+        /// QEMU's process id.
+        pid: i32,
+    },
     /// A file of the machine is gone.
     #[error("the machine's {what} {} is gone", path.display())]
     Gone {
@@ -85,6 +93,16 @@ pub enum MachineError {
         /// Where it was.
         path: PathBuf,
     },
+    /// A file of the machine is there and cannot be what it should.
+    #[error("the machine's {what} {} is damaged: {reason}", path.display())]
+    Damaged {
+        /// What it should be.
+        what: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// What shows it.
+        reason: &'static str,
+    },
     /// Another file is where the kubeconfig is to go.
     #[error("{} is there already and is not of the machine {name}", path.display())]
     ForeignKubeconfig {
@@ -92,6 +110,14 @@ pub enum MachineError {
         path: PathBuf,
         /// The machine.
         name: Name,
+    },
+    /// The kubeconfig of a machine of the same name is where this one's is to go.
+    #[error("{} is the kubeconfig of the machine in {}", path.display(), project.display())]
+    TakenKubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// The project that it is of: the original or the copy of this one.
+        project: PathBuf,
     },
     /// `~/.kube/config` is the user's own.
     #[error("{} is your own kubeconfig, which k3s-vm does not touch", .0.display())]
@@ -187,4 +213,18 @@ pub fn describe_kvm(kvm: &Kvm) -> String {
         Kvm::NoPermission => "/dev/kvm may not be opened by you".to_owned(),
         Kvm::Broken(reason) => format!("/dev/kvm is there and does not run guests: {reason}"),
     }
+}
+
+/// The error and its causes in one sentence. A cause that its error repeats is left out.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        cause = error.source();
+    }
+    text
 }

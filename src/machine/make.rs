@@ -156,9 +156,10 @@ fn release_env(record: &Record) -> Result<String, MachineError> {
 pub fn ensure_uefi(project: &Project, qemu: &Path) -> Result<Uefi, MachineError> {
     let found = crate::qemu::firmware::find_uefi(qemu).ok_or(MachineError::NoUefi)?;
     let variables = project.uefi_variables();
-    if !variables.exists() {
-        let template =
-            fs::read(&found.variables).map_err(FileError::on("read", &found.variables))?;
+    let template = fs::read(&found.variables).map_err(FileError::on("read", &found.variables))?;
+    // A torn copy is of no use to QEMU, and a fresh one boots as well.
+    let length = fs::metadata(&variables).map_or(0, |it| it.len());
+    if length != template.len() as u64 {
         files::write(&variables, &template, PRIVATE)?;
     }
     Ok(Uefi {

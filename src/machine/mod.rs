@@ -5,12 +5,15 @@
 pub mod assets;
 pub mod boot;
 pub mod error;
+pub mod files;
 pub mod host;
+pub mod kubeconfig;
 pub mod limits;
 pub mod make;
 pub mod ready;
 pub mod reset;
 pub mod resume;
+mod running;
 pub mod setup;
 pub mod shell;
 pub mod spec;

@@ -6,13 +6,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Limits, MachineError, Timings, state, timings::Whose};
+use super::{Limits, MachineError, Timings, kubeconfig, state, timings::Whose};
 use crate::{
     base::{
         Name,
         files::{self, PRIVATE},
     },
-    cluster::{Api, ApiError, Kubeconfig},
+    cluster::{Api, Kubeconfig},
     guest::{Ssh, SshError},
     project::{Project, Record},
     qemu::Process,
@@ -41,8 +41,8 @@ pub async fn ready(
     })
     .await?;
     timings.end_of("sshd answers", Whose::Guest);
-    let kubeconfig = fetch(ssh, record).await?;
-    write(&record.kubeconfig, &kubeconfig, &record.name)?;
+    let kubeconfig = fetch(ssh, project, record).await?;
+    write(project, record, &kubeconfig)?;
     timings.end_of("kubeconfig is fetched", Whose::Own);
     let api = client(&record.kubeconfig, &kubeconfig)?;
     until(process, limits, "the API", async || Ok(api.ready().await?)).await?;
@@ -93,7 +93,7 @@ async fn until<T>(
 }
 
 /// k3s has written the file before it says that it started.
-async fn fetch(ssh: Ssh, record: &Record) -> Result<Kubeconfig, MachineError> {
+async fn fetch(ssh: Ssh, project: &Project, record: &Record) -> Result<Kubeconfig, MachineError> {
     let yaml = ssh.output(&format!("cat {IN_GUEST}")).await?;
     ssh.close().await;
     let unusable = |source| MachineError::Kubeconfig {
@@ -102,7 +102,7 @@ async fn fetch(ssh: Ssh, record: &Record) -> Result<Kubeconfig, MachineError> {
     };
     let guest = Kubeconfig::parse(&String::from_utf8_lossy(&yaml)).map_err(unusable)?;
     guest
-        .for_host(&record.name, record.api_port)
+        .for_host(&record.name, record.api_port, project.root())
         .map_err(unusable)
 }
 
@@ -128,28 +128,21 @@ fn client(path: &Path, kubeconfig: &Kubeconfig) -> Result<Api, MachineError> {
     Ok(Api::new(&kubeconfig.credentials().map_err(unusable)?)?)
 }
 
-/// A client by the project's kubeconfig.
+/// A client by the machine's kubeconfig.
 ///
 /// # Errors
 ///
-/// When there is none or it is damaged.
-pub fn client_of(path: &Path) -> Result<Api, MachineError> {
-    let Some(yaml) = files::read_if_exists(path)? else {
-        return Err(ApiError::Certificates(format!("{} is missing", path.display())).into());
-    };
-    let unusable = |source| MachineError::Kubeconfig {
-        path: path.to_owned(),
-        source,
-    };
-    client(path, &Kubeconfig::parse(&yaml).map_err(unusable)?)
+/// Those of [`kubeconfig::of`].
+pub fn client_of(record: &Record) -> Result<Api, MachineError> {
+    client(&record.kubeconfig, &kubeconfig::of(record)?)
 }
 
 /// Whether the kubeconfig may be written to `path`: it is free or ours, and not the user's own.
 ///
 /// # Errors
 ///
-/// [`MachineError::OwnKubeconfig`] and [`MachineError::ForeignKubeconfig`].
-pub fn check_place(path: &Path, name: &Name) -> Result<(), MachineError> {
+/// [`MachineError::OwnKubeconfig`], [`MachineError::ForeignKubeconfig`] and [`MachineError::TakenKubeconfig`].
+pub fn check_place(project: &Project, path: &Path, name: &Name) -> Result<(), MachineError> {
     if env::home_dir().is_some_and(|home| same_place(&home.join(".kube/config"), path)) {
         return Err(MachineError::OwnKubeconfig(path.to_owned()));
     }
@@ -161,7 +154,9 @@ pub fn check_place(path: &Path, name: &Name) -> Result<(), MachineError> {
         None => Ok(()),
         Some(text) if text.trim().is_empty() => Ok(()),
         Some(text) => match Kubeconfig::parse(&text) {
-            Ok(kubeconfig) if kubeconfig.belongs_to(name) => Ok(()),
+            Ok(kubeconfig) if kubeconfig.belongs_to(name) => {
+                kubeconfig::check_owner(project, path, kubeconfig.project())
+            }
             _ => Err(foreign()),
         },
     }
@@ -176,8 +171,18 @@ fn same_place(one: &Path, other: &Path) -> bool {
     one == other || place(one).is_some_and(|one| place(other) == Some(one))
 }
 
-fn write(path: &Path, kubeconfig: &Kubeconfig, name: &Name) -> Result<(), MachineError> {
-    check_place(path, name)?;
+/// Writes the kubeconfig where the record says.
+///
+/// # Errors
+///
+/// Those of [`check_place`], and when it cannot be written.
+pub fn write(
+    project: &Project,
+    record: &Record,
+    kubeconfig: &Kubeconfig,
+) -> Result<(), MachineError> {
+    let path = record.kubeconfig.as_path();
+    check_place(project, path, &record.name)?;
     let unusable = |source| MachineError::Kubeconfig {
         path: path.to_owned(),
         source,
@@ -197,8 +202,8 @@ fn write(path: &Path, kubeconfig: &Kubeconfig, name: &Name) -> Result<(), Machin
 /// # Errors
 ///
 /// When it cannot be removed.
-pub fn remove(path: &Path, name: &Name) -> Result<(), MachineError> {
-    if check_place(path, name).is_err() {
+pub fn remove(project: &Project, path: &Path, name: &Name) -> Result<(), MachineError> {
+    if check_place(project, path, name).is_err() {
         return Ok(());
     }
     files::remove_if_exists(path)?;

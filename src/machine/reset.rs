@@ -19,10 +19,12 @@ pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
     match machine.state() {
         Ok(State::Running(record, process)) => {
             stop::end(project, &process).await?;
-            ready::remove(&record.kubeconfig, &record.name)?;
+            ready::remove(project, &record.kubeconfig, &record.name)?;
         }
-        Ok(State::Stopped(record)) => ready::remove(&record.kubeconfig, &record.name)?,
-        Ok(State::Absent) | Err(MachineError::Record(_)) => {
+        Ok(State::Stopped(record)) => {
+            ready::remove(project, &record.kubeconfig, &record.name)?;
+        }
+        Ok(State::Absent) | Err(MachineError::Record(_) | MachineError::Unrecorded { .. }) => {
             if let Some(process) = crate::qemu::Process::holder(&project.pidfile())? {
                 stop::end(project, &process).await?;
             }

@@ -1,18 +1,17 @@
 //! `setup` and `start`: from whatever is there to a node that is Ready.
 
-use std::path::PathBuf;
-
 use uuid::Uuid;
 
 use super::{
-    Limits, Machine, MachineError, Spec, State, Timings, assets, boot,
+    Limits, Machine, MachineError, Spec, State, Timings, assets, boot, files,
     host::{self, Host},
-    make, ready, resume,
+    kubeconfig, make, ready, resume,
+    running::{self, Running},
     timings::Whose,
     watch,
 };
 use crate::{
-    base::{Progress, Size},
+    base::{Progress, Size, files::remove_if_exists},
     guest::console,
     image,
     project::{
@@ -20,7 +19,7 @@ use crate::{
         config::FirmwareChoice,
         record::{BaseImage, Release},
     },
-    qemu::{Accelerator, Monitor, Process},
+    qemu::{Accelerator, Process},
 };
 
 /// What a command that brings the machine up has to tell.
@@ -49,14 +48,23 @@ pub async fn setup(
 ) -> Result<Summary, MachineError> {
     let mut timings = Timings::start();
     let config = flags.over(Config::load(&machine.project.config())?);
-    let spec = Spec::resolve(&config, &machine.project)?;
+    let mut state = running::reachable(machine).await?;
+    let spec = Spec::resolve(&config, state.record(), &machine.project)?;
     let config = spec.completed(config);
     let host = Host::look(&machine.cache)?;
-    let state = machine.state()?;
-    if let State::Stopped(record) | State::Running(record, _) = &state {
-        spec.agrees_with(record)?;
+    if let Some(record) = state.record()
+        && let Err(contradiction) = spec.agrees_with(record)
+    {
+        let running = matches!(state, State::Running(..));
+        if running || !files::is_untouched(machine, record) {
+            return Err(contradiction);
+        }
+        tracing::info!("{} has never booted; it is made anew", record.name);
+        remove_if_exists(&machine.project.disk())?;
+        state = State::Absent;
     }
     if let State::Running(record, process) = state {
+        ready::check_place(&machine.project, &spec.kubeconfig, &record.name)?;
         config.save(&machine.project.config())?;
         return go_on(machine, &spec, record, process, timings).await;
     }
@@ -85,11 +93,12 @@ pub async fn start(
 ) -> Result<Summary, MachineError> {
     let timings = Timings::start();
     let config = flags.over(Config::load(&machine.project.config())?);
+    let state = running::reachable(machine).await?;
     let spec = Spec {
         restore_datastore,
-        ..Spec::resolve(&config, &machine.project)?
+        ..Spec::resolve(&config, state.record(), &machine.project)?
     };
-    match machine.state()? {
+    match state {
         State::Absent => Err(MachineError::Absent(machine.project.root().to_owned())),
         State::Running(..) if restore_datastore => Err(MachineError::Running),
         State::Running(record, process) => {
@@ -117,7 +126,7 @@ async fn make_new(
         .as_ref()
         .map_or_else(|| machine.new_name(), |record| record.name.clone());
     // What would fail in the end fails before anything is fetched.
-    ready::check_place(&spec.kubeconfig, &name)?;
+    ready::check_place(&machine.project, &spec.kubeconfig, &name)?;
     host::check_memory(spec.memory)?;
     host::api_port(spec.api_port, None)?;
     check_space(machine)?;
@@ -151,13 +160,12 @@ async fn make_new(
         },
         firmware: firmware.to_owned(),
         api_port: unfinished.as_ref().map_or(0, |record| record.api_port),
-        kubeconfig: spec.kubeconfig.clone(),
+        kubeconfig: unfinished.map_or_else(|| spec.kubeconfig.clone(), |record| record.kubeconfig),
         provisioned: false,
     };
-    record.save(&machine.project.record())?;
+    record.save(&machine.project)?;
     make::ensure_disk(&machine.project, &disk)?;
-    make::ensure_seed(&machine.project, &record)?;
-    timings.end_of("make disk and seed", Whose::Own);
+    timings.end_of("make the disk", Whose::Own);
     Ok(record)
 }
 
@@ -189,17 +197,15 @@ async fn bring_up(
     mut timings: Timings,
 ) -> Result<Summary, MachineError> {
     let project = &machine.project;
-    require(&project.disk(), "disk")?;
-    require(&record.image.path, "base image")?;
+    files::require(project, &record)?;
     host::check_memory(spec.memory)?;
-    ready::check_place(&spec.kubeconfig, &record.name)?;
+    ready::check_place(project, &spec.kubeconfig, &record.name)?;
     record.api_port = host::api_port(
         spec.api_port,
         (record.api_port != 0).then_some(record.api_port),
     )?;
-    record.kubeconfig.clone_from(&spec.kubeconfig);
-    record.save(&project.record())?;
-    if record.provisioned && !project.seed().exists() {
+    kubeconfig::announce(project, &record)?;
+    if !record.provisioned || !project.seed().exists() {
         make::ensure_seed(project, &record)?;
     }
     if let Ok(program) = std::env::current_exe() {
@@ -208,39 +214,35 @@ async fn bring_up(
     timings.end_of("look at files and ports", Whose::Own);
     let work = async {
         let (process, limits) = boot::boot(machine, host, spec, &mut record, &mut timings).await?;
-        arrive(machine, record, &process, limits, timings).await
+        arrive(machine, spec, record, &process, limits, timings).await
     };
     console::capped(&project.console_log(), work).await
-}
-
-fn require(path: &std::path::Path, what: &'static str) -> Result<(), MachineError> {
-    if path.exists() {
-        Ok(())
-    } else {
-        Err(MachineError::Gone {
-            what,
-            path: PathBuf::from(path),
-        })
-    }
 }
 
 /// A machine that runs already: an earlier command died on the way, or all is well.
 async fn go_on(
     machine: &Machine,
     spec: &Spec,
-    record: Record,
+    mut record: Record,
     process: Process,
     mut timings: Timings,
 ) -> Result<Summary, MachineError> {
     resume::unpause(&machine.project).await?;
+    let running = Running::look(machine).await.ok();
+    for choice in running.iter().flat_map(|it| it.pending(spec, &record)) {
+        tracing::info!("{choice}: from the next start on (k3s-vm stop && k3s-vm start)");
+    }
     if record.provisioned
-        && let Ok(api) = ready::client_of(&record.kubeconfig)
+        && let Ok(api) = ready::client_of(&record)
         && api.ready().await.is_ok()
         && api
             .nodes()
             .await
             .is_ok_and(|nodes| nodes.iter().any(|node| node.ready))
     {
+        if record.kubeconfig != spec.kubeconfig {
+            kubeconfig::move_to(&machine.project, &mut record, &spec.kubeconfig)?;
+        }
         return Ok(Summary {
             record,
             timings,
@@ -256,46 +258,37 @@ async fn go_on(
         record.name,
         process.pid()
     );
-    let limits = Limits::for_start(observed_accelerator(machine).await, spec.timeout);
+    let accelerator = running.map_or(Accelerator::Tcg, |it| it.accelerator);
+    let limits = Limits::for_start(accelerator, spec.timeout);
     if record.provisioned {
         resume::start_k3s(&machine.project).await;
     }
     let work = async {
         let anew = record.provisioned;
         watch::wait_for_k3s(&machine.project, &process, limits, &mut timings, anew).await?;
-        arrive(machine, record, &process, limits, timings).await
+        arrive(machine, spec, record, &process, limits, timings).await
     };
     console::capped(&machine.project.console_log(), work).await
-}
-
-async fn observed_accelerator(machine: &Machine) -> Accelerator {
-    let query = async {
-        Monitor::connect(&machine.project.monitor_socket())
-            .await?
-            .execute(qapi::qmp::query_kvm {})
-            .await
-    };
-    match query.await {
-        Ok(kvm) if kvm.enabled => Accelerator::Kvm,
-        _ => Accelerator::Tcg,
-    }
 }
 
 /// k3s has started: the rest is the cluster's.
 async fn arrive(
     machine: &Machine,
+    spec: &Spec,
     mut record: Record,
     process: &Process,
     limits: Limits,
     mut timings: Timings,
 ) -> Result<Summary, MachineError> {
     let project = &machine.project;
+    let former = std::mem::replace(&mut record.kubeconfig, spec.kubeconfig.clone());
     let ready = ready::ready(project, &record, process, limits, &mut timings);
     watch::while_hopeful(project, process, limits, ready).await?;
-    if !record.provisioned {
-        record.provisioned = true;
-        record.save(&machine.project.record())?;
+    if former != record.kubeconfig {
+        ready::remove(project, &former, &record.name)?;
     }
+    record.provisioned = true;
+    record.save(project)?;
     machine.mark_arrived();
     Ok(Summary {
         record,

@@ -59,12 +59,22 @@ const LEAST_MEMORY: Size = Size::gib(1);
 const LEAST_DISK: Size = Size::gib(4);
 
 impl Spec {
-    /// Completes `config` with the defaults.
+    /// Completes `config` with what the machine that is there was made with, and with the defaults.
     ///
     /// # Errors
     ///
     /// [`MachineError::Choice`] for values that cannot be.
-    pub fn resolve(config: &Config, project: &Project) -> Result<Self, MachineError> {
+    pub fn resolve(
+        config: &Config,
+        made: Option<&Record>,
+        project: &Project,
+    ) -> Result<Self, MachineError> {
+        let made = made.map(|record| Config {
+            disk: Some(record.disk),
+            image: Some(record.image.source.clone()),
+            ..Config::default()
+        });
+        let config = &config.clone().over(made.unwrap_or_default());
         let choice = |error: &dyn std::fmt::Display| MachineError::Choice(error.to_string());
         let image_source = match config.image.as_deref() {
             None => ImageSource::builtin_default()?,
@@ -92,7 +102,7 @@ impl Spec {
                 LEAST_MEMORY,
             )?,
             disk: at_least("a disk", config.disk.unwrap_or(DEFAULT_DISK), LEAST_DISK)?,
-            image: image_source.shown(),
+            image: shown_name(&image_source, project),
             image_source,
             image_sha256: config.image_sha256,
             insecure_no_checksum: config.insecure_no_checksum,
@@ -164,6 +174,24 @@ impl Spec {
     }
 }
 
+/// How config and record call an image: a file of the project is found again where the project is moved to.
+pub fn image_name(source: &ImageSource, project: &Project) -> String {
+    match source {
+        ImageSource::Path(path) if path.starts_with(project.root()) => {
+            format!("./{}", project.relative(path).display())
+        }
+        _ => source.to_string(),
+    }
+}
+
+/// The same for people, records and logs: without the password that a URL may have.
+fn shown_name(source: &ImageSource, project: &Project) -> String {
+    match source {
+        ImageSource::Path(_) => image_name(source, project),
+        _ => source.shown(),
+    }
+}
+
 fn at_least(what: &str, size: Size, least: Size) -> Result<Size, MachineError> {
     if size < least {
         return Err(MachineError::Choice(format!(
@@ -189,7 +217,7 @@ mod tests {
     };
 
     fn resolve(config: &Config) -> Result<Spec, MachineError> {
-        Spec::resolve(config, &Project::discover(Path::new("/p/shop")))
+        Spec::resolve(config, None, &Project::discover(Path::new("/p/shop")))
     }
 
     fn record() -> Record {
@@ -325,6 +353,15 @@ mod tests {
             let message = error.expect_err(what).to_string();
             assert!(message.contains(what), "{message}");
         }
+        let of_record = Spec::resolve(
+            &config(),
+            Some(&Record {
+                disk: Size::gib(30),
+                ..record()
+            }),
+            &Project::at(Path::new("/p/shop")),
+        );
+        assert_eq!(of_record.expect("sound").disk, Size::gib(30), "left open");
         let changeable = Config {
             cpus: Some(8),
             memory: Some(Size::gib(8)),
@@ -348,7 +385,17 @@ mod tests {
             ..Config::default()
         };
         let spec = resolve(&config).expect("sound");
-        assert!(spec.image.ends_with("/p/shop/./disk.img") || spec.image == "/p/shop/disk.img");
+        assert_eq!(spec.image, "./disk.img");
+        let file = ImageSource::Path("/p/shop/disk.img".into());
+        assert_eq!(spec.image_source.to_string(), "/p/shop/disk.img");
+        assert_eq!(
+            image_name(&file, &Project::at(Path::new("/p/shop"))),
+            spec.image
+        );
+        assert_eq!(
+            image_name(&file, &Project::at(Path::new("/q"))),
+            "/p/shop/disk.img"
+        );
         assert_eq!(spec.kubeconfig, Path::new("/p/shop/kube.yaml"));
     }
 }

@@ -37,14 +37,29 @@ impl State {
     ///
     /// # Errors
     ///
-    /// When the record is damaged or a file cannot be read.
+    /// When the record is damaged, or gone while QEMU runs, or a file cannot be read.
     pub fn observe(project: &Project) -> Result<Self, MachineError> {
         let process = Process::holder(&project.pidfile())?;
-        Ok(match (Record::load(&project.record())?, process) {
+        Ok(match (Record::load(project)?, process) {
+            // Looked at again, for a reset may have ended it and removed the record just now.
+            (None, Some(process)) if process.is_alive() => {
+                return Err(MachineError::Unrecorded {
+                    path: project.record(),
+                    pid: process.pid(),
+                });
+            }
             (None, _) => Self::Absent,
             (Some(record), None) => Self::Stopped(record),
             (Some(record), Some(process)) => Self::Running(record, process),
         })
+    }
+
+    /// The record of a machine that is there.
+    pub fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Absent => None,
+            Self::Stopped(record) | Self::Running(record, _) => Some(record),
+        }
     }
 
     /// The record and the process of a running machine.
@@ -96,11 +111,11 @@ impl Machine {
         }
         trust::require_own_content(&cache)?;
         trust::own_private_dir(&directory)?;
+        let lock = Lock::acquire(&project.lock(), verb, PATIENCE).await?;
         let ignore = directory.join(".gitignore");
         if !ignore.exists() {
             files::write(&ignore, b"*\n", PRIVATE)?;
         }
-        let lock = Lock::acquire(&project.lock(), verb, PATIENCE).await?;
         Ok(Self {
             project,
             given_name,
@@ -117,8 +132,7 @@ impl Machine {
     /// Those of [`State::observe`], and when the given name is not the machine's.
     pub fn state(&self) -> Result<State, MachineError> {
         let state = State::observe(&self.project)?;
-        if let (State::Stopped(record) | State::Running(record, _), Some(asked)) =
-            (&state, &self.given_name)
+        if let (Some(record), Some(asked)) = (state.record(), &self.given_name)
             && record.name != *asked
         {
             return Err(MachineError::Contradiction {

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use qapi::qmp;
 use serde::Serialize;
 
-use super::{MachineError, Spec, State, ready};
+use super::{MachineError, Spec, State, error::with_causes, ready};
 use crate::{
     base::Name,
     cluster::{Api, Node},
@@ -171,7 +171,7 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
 }
 
 fn describe(project: &Project, record: &Record) -> Result<Described, MachineError> {
-    let spec = Spec::resolve(&Config::load(&project.config())?, project)?;
+    let spec = Spec::resolve(&Config::load(&project.config())?, Some(record), project)?;
     Ok(Described {
         name: record.name.clone(),
         uuid: record.uuid.clone(),
@@ -247,12 +247,12 @@ fn trouble(project: &Project) -> Option<String> {
 async fn ask_cluster(project: &Project, record: &Record) -> Cluster {
     let server = format!("https://127.0.0.1:{}", record.api_port);
     let asked = async {
-        let api: Api = ready::client_of(&record.kubeconfig)?;
+        let api: Api = ready::client_of(record)?;
         api.ready().await?;
         Ok::<Vec<Node>, MachineError>(api.nodes().await?)
     };
     let answer = match tokio::time::timeout(API, asked).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Ok(answer) => answer.map_err(|error| with_causes(&error)),
         Err(_) => Err(format!("no answer within {} s", API.as_secs())),
     };
     match answer {

@@ -2,6 +2,7 @@
 //! the comments and the order that are there left alone.
 
 use std::{
+    num::NonZeroU16,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -37,6 +38,7 @@ pub struct Config {
     /// Where k3s releases are fetched from.
     pub k3s_mirror: Option<String>,
     /// The host port of the API; left open, a free one is taken, 6443 first.
+    #[serde(default, deserialize_with = "port")]
     pub api_port: Option<u16>,
     /// How the guest's instructions are run.
     pub accel: Option<AccelChoice>,
@@ -143,6 +145,11 @@ fn cpus<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u8>,
     }
 }
 
+/// Port 0 would be any port, and nobody could tell which.
+fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    Ok(Some(NonZeroU16::deserialize(deserializer)?.get()))
+}
+
 /// Why a config cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -197,6 +204,10 @@ impl Config {
     ///
     /// Names the line, the key and what is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
+        // Else the next save would write it over what a person wrote in another encoding.
+        if let Some(line) = text.lines().position(|line| line.contains('\u{fffd}')) {
+            return Err(format!("line {} is not UTF-8", line + 1));
+        }
         toml_edit::de::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
     }
 
@@ -339,6 +350,8 @@ mod tests {
             ("disk = \"20GiB\n", "line 1", "disk"),
             ("timeout = \"soon\"", "line 1", "timeout"),
             ("api_port = 70000", "line 1", "api_port"),
+            ("api_port = 0", "line 1", "api_port"),
+            ("cpus = 2 # \u{fffd}", "line 1", "UTF-8"),
         ] {
             let message = Config::parse(text).expect_err(text);
             assert!(

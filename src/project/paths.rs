@@ -1,7 +1,8 @@
-//! Where everything of one project lies. Nothing here touches a file but to look for the root.
+//! Where everything of one project lies. Nothing here touches a file but to look which directory it is.
 
 use std::{
-    env,
+    env, fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -28,6 +29,11 @@ impl Project {
         let root = nearest(DIRECTORY)
             .or_else(|| nearest(".git"))
             .unwrap_or(start);
+        Self::at(root)
+    }
+
+    /// The project in this very directory.
+    pub fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
         }
@@ -36,6 +42,11 @@ impl Project {
     /// The project directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// A path as the project's files name it: relative where it lies in the project, which may be moved or copied.
+    pub fn relative<'a>(&self, path: &'a Path) -> &'a Path {
+        path.strip_prefix(&self.root).unwrap_or(path)
     }
 
     /// `.k3s-vm/`, private to the user.
@@ -117,10 +128,15 @@ impl Project {
     }
 
     /// The directory of the machine's sockets. A socket's path holds at most 107 bytes (`sockaddr_un`), so it lies in
-    /// the user's runtime directory and not in the project, which may be deep.
+    /// the user's runtime directory and not in the project, which may be deep. It is called after `.k3s-vm/` itself and
+    /// not after its path: a project that is moved keeps it, even while the machine runs, and a copy has another.
     pub fn runtime(&self) -> PathBuf {
-        let id = Digest::of(self.directory().as_os_str().as_encoded_bytes()).short(16);
-        runtime_base().join(id)
+        let directory = self.directory();
+        let id = match fs::metadata(&directory) {
+            Ok(it) => Digest::of(format!("{}:{}", it.dev(), it.ino()).as_bytes()),
+            Err(_) => Digest::of(directory.as_os_str().as_encoded_bytes()),
+        };
+        runtime_base().join(id.short(16))
     }
 
     /// The QMP socket.
@@ -180,9 +196,24 @@ mod tests {
 
     #[test]
     fn socket_paths_stay_short_in_deep_projects() {
-        let project = Project {
-            root: PathBuf::from(format!("/{}", "deep/".repeat(60))),
-        };
+        let project = Project::at(Path::new(&format!("/{}", "deep/".repeat(60))));
         assert!(project.monitor_socket().as_os_str().len() <= 107);
+    }
+
+    #[test]
+    fn a_moved_project_keeps_its_socket_and_a_copy_has_another() {
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        let [here, there] = ["here", "there"].map(|name| temporary.path().join(name));
+        let made = Project::at(&here);
+        fs::create_dir_all(made.directory()).expect("created");
+        let socket = made.monitor_socket();
+        fs::rename(&here, &there).expect("moved");
+        let moved = Project::at(&there);
+        assert_eq!(moved.monitor_socket(), socket);
+        fs::create_dir_all(made.directory()).expect("created");
+        assert_ne!(made.monitor_socket(), socket);
+        let inside = there.join("web/.kube/config");
+        assert_eq!(moved.relative(&inside), Path::new("web/.kube/config"));
+        assert_eq!(made.relative(&inside), inside);
     }
 }

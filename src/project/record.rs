@@ -1,10 +1,11 @@
 //! The record of what was made for a machine: enough to start the same machine again, and nothing that can be
 //! observed instead (whether it runs, whether it is healthy).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Project;
 use crate::base::{
     Digest, FileError, Name, Size,
     files::{self, PRIVATE},
@@ -35,7 +36,7 @@ pub struct Record {
     pub firmware: String,
     /// The host port of the API, kept for the next start.
     pub api_port: u16,
-    /// Where the kubeconfig was written.
+    /// Where the kubeconfig was written; in the file relative to the project where it lies in it.
     pub kubeconfig: PathBuf,
     /// Whether a setup has come to its end: the node was Ready once.
     pub provisioned: bool,
@@ -82,19 +83,21 @@ pub enum RecordError {
 }
 
 impl Record {
-    /// Reads the record, `None` when there is none.
+    /// Reads the project's record, `None` when there is none.
     ///
     /// # Errors
     ///
     /// [`RecordError::Unreadable`] when it is not a whole record of the known layout.
-    pub fn load(path: &Path) -> Result<Option<Self>, RecordError> {
-        let Some(text) = files::read_if_exists(path)? else {
+    pub fn load(project: &Project) -> Result<Option<Self>, RecordError> {
+        let path = project.record();
+        let Some(text) = files::read_if_exists(&path)? else {
             return Ok(None);
         };
-        let record = Self::parse(&text).map_err(|reason| RecordError::Unreadable {
-            path: path.to_owned(),
+        let mut record = Self::parse(&text).map_err(|reason| RecordError::Unreadable {
+            path: path.clone(),
             reason,
         })?;
+        record.kubeconfig = project.root().join(record.kubeconfig);
         Ok(Some(record))
     }
 
@@ -114,13 +117,17 @@ impl Record {
         Ok(record)
     }
 
-    /// Writes the record so that it survives a crash.
+    /// Writes the project's record so that it survives a crash.
     ///
     /// # Errors
     ///
     /// When the project's directory cannot be written.
-    pub fn save(&self, path: &Path) -> Result<(), FileError> {
-        files::write(path, self.to_json().as_bytes(), PRIVATE)
+    pub fn save(&self, project: &Project) -> Result<(), FileError> {
+        let portable = Self {
+            kubeconfig: project.relative(&self.kubeconfig).to_owned(),
+            ..self.clone()
+        };
+        files::write(&project.record(), portable.to_json().as_bytes(), PRIVATE)
     }
 
     /// The record's text.
@@ -142,11 +149,12 @@ mod tests {
     #[test]
     fn a_torn_record_is_named_and_not_believed() {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let path = directory.path().join("record.json");
-        assert_eq!(Record::load(&path).expect("none yet"), None);
+        let project = Project::at(directory.path());
+        std::fs::create_dir(project.directory()).expect("created");
+        assert_eq!(Record::load(&project).expect("none yet"), None);
         for torn in ["", "{", "{\"schema\":1}", "[]", "\u{0}"] {
-            std::fs::write(&path, torn).expect("written");
-            let error = Record::load(&path).expect_err(torn).to_string();
+            std::fs::write(project.record(), torn).expect("written");
+            let error = Record::load(&project).expect_err(torn).to_string();
             assert!(error.contains("record.json"), "{error}");
         }
     }

@@ -45,9 +45,9 @@ pub(super) async fn run(
         output.line("nothing was changed");
         return Ok(ExitCode::from(code::FAILURE));
     }
-    let machine = context.open("reset").await?;
+    let (machine, signals) = interrupt::opened(context, "reset").await?;
     let work = async { Ok(machine::reset::reset(&machine).await?) };
-    interrupt::guarded(&machine, work).await?;
+    interrupt::guarded(&machine, signals, work).await?;
     tracing::info!(
         "the machine is gone; {} and the shared cache are kept",
         machine.project.config().display()

@@ -11,9 +11,9 @@ use crate::{
         output::Output,
     },
     image::ImageSource,
-    machine::{self, MachineError, setup::Summary, timings::Whose},
+    machine::{self, MachineError, setup::Summary, spec::image_name, timings::Whose},
     project::{
-        Config,
+        Config, Project,
         config::{AccelChoice, FirmwareChoice, MOST_CPUS, Timeout},
     },
     qemu::version,
@@ -90,16 +90,19 @@ pub struct Args {
 }
 
 impl Args {
-    fn into_config(self) -> Result<Config, CommandError> {
+    /// What is of the project is saved relative to it, so that it holds where the project is moved to.
+    fn into_config(self, project: &Project) -> Result<Config, CommandError> {
         let absolute = |path: PathBuf| {
             if path.to_str().is_none() {
                 let what = format!("{path:?} is no place for a kubeconfig: it is not UTF-8");
                 return Err(CommandError::new(what).with_code(code::USAGE));
             }
-            std::path::absolute(&path).map_err(|error| {
-                CommandError::new(format!("{} is no place for a kubeconfig", path.display()))
-                    .because(&error)
-            })
+            std::path::absolute(&path)
+                .map(|path| project.relative(&path).to_owned())
+                .map_err(|error| {
+                    CommandError::new(format!("{} is no place for a kubeconfig", path.display()))
+                        .because(&error)
+                })
         };
         // Not a matter for clap, which repeats a wrong value with the password that a URL may have.
         let image: Option<ImageSource> = self
@@ -111,7 +114,7 @@ impl Args {
             cpus: self.cpus,
             memory: self.memory,
             disk: self.disk,
-            image: image.map(|image| image.to_string()),
+            image: image.map(|image| image_name(&image, project)),
             image_sha256: self.image_sha256,
             insecure_no_checksum: self.insecure_no_checksum,
             k3s_version: self.k3s_version,
@@ -135,11 +138,11 @@ pub(super) async fn run(
         install_qemu(output)?;
     }
     let show_timings = args.timings;
-    let config = args.into_config()?;
-    let machine = context.open("setup").await?;
+    let config = args.into_config(&context.project)?;
+    let (machine, signals) = interrupt::opened(context, "setup").await?;
     let progress = output.progress();
     let work = async { Ok(machine::setup::setup(&machine, config, &progress).await?) };
-    let summary = interrupt::guarded(&machine, work).await?;
+    let summary = interrupt::guarded(&machine, signals, work).await?;
     tell(&summary, show_timings, output);
     Ok(ExitCode::SUCCESS)
 }

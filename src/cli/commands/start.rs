@@ -41,9 +41,9 @@ pub(super) async fn run(
         ..Config::default()
     };
     require_machine(&context)?;
-    let machine = context.open("start").await?;
+    let (machine, signals) = interrupt::opened(context, "start").await?;
     let work = async { Ok(machine::setup::start(&machine, config, args.restore_datastore).await?) };
-    let summary = interrupt::guarded(&machine, work).await?;
+    let summary = interrupt::guarded(&machine, signals, work).await?;
     setup::tell(&summary, args.timings, output);
     Ok(ExitCode::SUCCESS)
 }

@@ -32,10 +32,10 @@ pub(super) async fn run(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     require_machine(&context)?;
-    let machine = context.open("stop").await?;
+    let (machine, signals) = interrupt::opened(context, "stop").await?;
     let within = args.timeout.map(|timeout| timeout.0);
     let work = async { Ok(stop::stop(&machine, args.force, within).await?) };
-    match interrupt::guarded(&machine, work).await? {
+    match interrupt::guarded(&machine, signals, work).await? {
         Ending::AlreadyStopped => tracing::info!("the machine is stopped already"),
         Ending::Orderly => tracing::info!("stopped"),
         Ending::Pulled if args.force => tracing::info!("stopped by force"),

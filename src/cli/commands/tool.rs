@@ -9,7 +9,7 @@ use crate::{
         hints,
     },
     cluster::tools::{Tool, exec},
-    machine::{MachineError, State},
+    machine::{MachineError, State, kubeconfig},
 };
 
 pub(in crate::cli) const KUBECTL_HELP: &str = "Examples:\n  \
@@ -44,13 +44,7 @@ pub(super) fn run(tool: Tool, args: &Args, context: &Context) -> Result<ExitCode
         State::Stopped(record) => return Err(MachineError::Stopped(record.name).into()),
         State::Running(record, _) => record,
     };
-    if !record.kubeconfig.is_file() {
-        return Err(CommandError::new(format!(
-            "the kubeconfig {} is not there",
-            record.kubeconfig.display()
-        ))
-        .hint("a setup that came to its end writes it: k3s-vm setup"));
-    }
+    kubeconfig::of(&record)?;
     let this = std::env::current_exe().unwrap_or_default();
     match tool.command(
         &this,

@@ -153,7 +153,7 @@ fn a_second_command_waits_and_says_for_whom() {
         setup.pid()
     ));
     second.signal(Signal::INT);
-    second.end();
+    assert_eq!(second.end().code, 130);
     assert!(setup.is_running());
     assert_eq!(scene.status()["state"], "running");
 }

@@ -8,7 +8,7 @@ use crate::support::{dead_image, names};
 #[test]
 fn flags_that_contradict_the_machine() {
     let scene = Scene::new();
-    scene.stopped();
+    scene.finished(".kube/config".as_ref());
     let record = fs::read(scene.file("record.json")).expect("there");
     let config = fs::read(scene.file("config")).expect("there");
     let other = dead_image(&scene.env.path("other.img"))
@@ -43,7 +43,8 @@ fn flags_that_contradict_the_machine() {
             asked,
             "k3s-vm reset && k3s-vm setup",
         ];
-        scene.fails(&flags.join(" "), scene.setup(&flags), 2, &words);
+        let fault = format!("another {} than the machine was made with", flags[0]);
+        scene.fails(&fault, scene.setup(&flags), 2, &words);
     }
     for verb in [&["stop"][..], &["start"], &["setup"], &["reset", "--yes"]] {
         let mut named = if verb == ["setup"] {

@@ -273,8 +273,14 @@ impl Background {
 
     /// How it ended; it has to within a minute.
     #[track_caller]
-    pub(super) fn end(mut self) -> Ended {
-        eventually("the command ends", || !self.is_running());
+    pub(super) fn end(self) -> Ended {
+        self.end_within(PATIENCE)
+    }
+
+    /// The same, for one that has much before it.
+    #[track_caller]
+    pub(super) fn end_within(mut self, patience: Duration) -> Ended {
+        within(patience, "the command ends", || !self.is_running());
         let status = self.child.wait().expect("reaped");
         Ended {
             code: code(status),
@@ -299,10 +305,15 @@ pub(super) fn send(signal: Signal, pid: u32) {
 
 /// Returns once it is so; a test that waits for a minute has failed.
 #[track_caller]
-pub(super) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    within(PATIENCE, what, is_so);
+}
+
+#[track_caller]
+fn within(patience: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
-        assert!(began.elapsed() < PATIENCE, "in vain waited for: {what}");
+        assert!(began.elapsed() < patience, "in vain waited for: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use regex::Regex;
 
 use super::scene::Scene;
-use crate::support::{Ended, names};
+use crate::support::{Ended, TestEnv, names};
 
 /// The rows of this run: area, fault, exit code, first line said, what is left.
 fn file() -> PathBuf {
@@ -24,7 +24,12 @@ fn file() -> PathBuf {
 #[track_caller]
 pub(super) fn tell(scene: &Scene, fault: &str, ended: &Ended) {
     let left = scene.left();
-    row(fault, ended.code, &first_line(scene, &ended.stderr), &left);
+    row(
+        fault,
+        ended.code,
+        &first_line(&scene.env, &ended.stderr),
+        &left,
+    );
     assert_eq!(left, Vec::<String>::new(), "left behind by {fault}");
 }
 
@@ -34,7 +39,12 @@ pub(super) fn tell_running(scene: &Scene, fault: &str, ended: &Ended) {
     let mut left = scene.left();
     let sockets = names(&scene.env.path("run/k3s-vm"));
     left.retain(|it| !it.contains("qemu-system-x86_64 ") && !sockets.contains(it));
-    row(fault, ended.code, &first_line(scene, &ended.stderr), &left);
+    row(
+        fault,
+        ended.code,
+        &first_line(&scene.env, &ended.stderr),
+        &left,
+    );
     assert_eq!(left, Vec::<String>::new(), "left behind by {fault}");
 }
 
@@ -65,13 +75,13 @@ pub(super) fn row(fault: &str, code: i32, said: &str, left: &[String]) {
 }
 
 /// The message: an error, else a warning, else the last word; without what differs from run to run.
-fn first_line(scene: &Scene, stderr: &str) -> String {
+pub(super) fn first_line(env: &TestEnv, stderr: &str) -> String {
     let starting = |word: &str| stderr.lines().find(|line| line.starts_with(word));
     let line = starting("error:")
         .or_else(|| starting("warning:"))
         .or_else(|| stderr.lines().last())
         .unwrap_or_default();
-    let root = scene.env.path("");
+    let root = env.path("");
     let mut line = line.replace(root.to_string_lossy().as_ref(), "~/");
     for (pattern, word) in [
         (r"^ *[0-9]+\.[0-9]s  ", ""),
@@ -80,6 +90,9 @@ fn first_line(scene: &Scene, stderr: &str) -> String {
         (r"(127\.0\.0\.1|localhost):[0-9]+", "$1:PORT"),
         (r"[0-9a-f]{64}", "DIGEST"),
         (r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]+ UTC", "TIME"),
+        (r"k3s-vm/[0-9a-f]{16}/", "k3s-vm/ID/"),
+        (r"(k3s-[a-z]+)-[0-9a-f]{6}", "$1-HASH"),
+        (r"port [0-9]{4,5} on", "port N on"),
         (r"/tmp/k3s-vm-it-[A-Za-z0-9]+/", "~/"),
     ] {
         line = Regex::new(pattern)

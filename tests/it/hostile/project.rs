@@ -1,5 +1,7 @@
 //! What lies in a project, where anybody's editor and anybody's git may have been at it.
 
+use std::path::Path;
+
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use k3s_vm::{
     base::Name,
@@ -46,7 +48,7 @@ fn kubeconfig() {
         let again = Kubeconfig::parse(&written);
         assert_eq!(again.ok().as_ref(), Some(&kubeconfig), "{written}");
         let _ = kubeconfig.credentials();
-        let ours = kubeconfig.for_host(&name, 6443);
+        let ours = kubeconfig.for_host(&name, 6443, Path::new("/p"));
         assert!(ours.is_err() || ours.is_ok_and(|ours| ours.belongs_to(&name)));
         true
     }));

@@ -1,0 +1,206 @@
+//! A real cluster whose project is moved while it runs, and copied; a kubeconfig that is damaged or leads to the other
+//! copy. Three boots of a real guest, two of them at once: it is told as it goes.
+//! `cargo test --test it copies -- --nocapture`
+
+use std::fs;
+
+use super::{
+    machines::Elsewhere,
+    table::{first_line, row},
+};
+use crate::{
+    support::{VERSION, guest_image, names},
+    telling::{Story, Told, chapter, found},
+};
+
+#[test]
+fn a_cluster_is_moved_and_copied() {
+    let mut story = Story::begin("shop-before");
+    another_place_for_the_kubeconfig(&story);
+    moved_while_it_runs(&mut story);
+    let copy = Elsewhere {
+        env: &story.env,
+        project: story.env.path("shop-copy"),
+    };
+    two_copies_at_once(&story, &copy);
+    a_kubeconfig_of_the_other(&story);
+    the_copy_is_reset(&story, &copy);
+    a_damaged_kubeconfig(&story);
+    a_runtime_directory_that_is_gone(&story);
+}
+
+fn another_place_for_the_kubeconfig(story: &Story) {
+    chapter("A cluster, then other choices while it runs");
+    let (image, mirror) = (guest_image().display(), story.env.mirror());
+    story
+        .run(&format!(
+            "k3s-vm setup --image {image} --k3s-version {VERSION} --k3s-mirror {mirror} --memory 2GiB \
+             --accel tcg"
+        ))
+        .succeeds();
+    let place = story.env.project.join("kube.yaml");
+    story
+        .run("k3s-vm setup --memory 1536MiB --kubeconfig kube.yaml")
+        .succeeds()
+        .says("memory = 1536MiB instead of 2GiB: from the next start on (k3s-vm stop && k3s-vm start)")
+        .says("nothing to do")
+        .prints(&place.to_string_lossy());
+    assert!(!story.env.project.join(".kube").exists());
+    found("the kubeconfig at the former place is gone");
+    story
+        .run("k3s-vm kubectl create configmap whose --from-literal=a=original")
+        .succeeds();
+}
+
+fn moved_while_it_runs(story: &mut Story) {
+    chapter("The project is moved while its machine runs");
+    let new = story.env.path("shop");
+    let old = std::mem::replace(&mut story.env.project, new);
+    fs::rename(&old, &story.env.project).expect("moved");
+    story
+        .run("k3s-vm status")
+        .succeeds()
+        .says("running, healthy");
+    story
+        .run("k3s-vm kubectl get nodes")
+        .succeeds()
+        .says(" Ready ");
+    story.run("k3s-vm ssh true").succeeds();
+    let told = story.run("k3s-vm stop").succeeds().never_says("by force");
+    tell(story, "moved while the cluster runs, stop", &told);
+    assert!(!story.file("qemu.pid").exists() && !old.exists());
+    assert!(names(&story.env.path("run/k3s-vm")).is_empty());
+    found("nothing of it is left at the old place");
+}
+
+fn two_copies_at_once(story: &Story, copy: &Elsewhere) {
+    chapter("A copy of the project, and both machines at once");
+    story.run("cp -a ../shop ../shop-copy").succeeds();
+    let told = story
+        .run("k3s-vm start >first 2>&1 & (cd ../shop-copy && k3s-vm start) && wait $! || { cat first; exit 1; }")
+        .succeeds();
+    tell(story, "two copies of a project start at once", &told);
+    let (first, second) = (story.status(), copy.status());
+    for own in ["pid", "api_port", "ssh_port", "monitor"] {
+        assert_ne!(first["process"][own], second["process"][own], "{own}");
+    }
+    assert_eq!(
+        (&first["healthy"], &second["healthy"]),
+        (&true.into(), &true.into())
+    );
+    assert_eq!(first["machine"]["name"], second["machine"]["name"]);
+    found("two healthy machines of one name");
+    story
+        .run("cd ../shop-copy && k3s-vm kubectl create configmap only-in-the-copy")
+        .succeeds();
+}
+
+fn a_kubeconfig_of_the_other(story: &Story) {
+    chapter("The original's kubeconfig in the copy");
+    story.run("cp kube.yaml ../shop-copy/").succeeds();
+    story
+        .run("cd ../shop-copy && k3s-vm status")
+        .exits(5)
+        .says("where this machine is not");
+    let told = story
+        .run("cd ../shop-copy && k3s-vm kubectl get nodes")
+        .exits(1)
+        .says("shop-copy/kube.yaml is not usable: it leads to https://127.0.0.1:")
+        .says("hint: a fresh kubeconfig comes with every start: k3s-vm setup");
+    tell(
+        story,
+        "a kubeconfig that leads to the other copy, kubectl",
+        &told,
+    );
+    story
+        .run("cd ../shop-copy && k3s-vm setup && k3s-vm kubectl get nodes")
+        .succeeds()
+        .says(" Ready ");
+}
+
+fn the_copy_is_reset(story: &Story, copy: &Elsewhere) {
+    chapter("The copy is reset, and the original does not notice");
+    let before = story.status()["process"]["pid"].clone();
+    let told = story
+        .run("cd ../shop-copy && k3s-vm reset --yes")
+        .succeeds();
+    tell(story, "reset of a copy while the original runs", &told);
+    assert_eq!(copy.status()["state"], "absent");
+    assert_eq!(story.status()["process"]["pid"], before);
+    story
+        .run("k3s-vm status")
+        .succeeds()
+        .says("running, healthy");
+    story
+        .run("k3s-vm kubectl get configmap whose -o 'jsonpath={.data.a}'")
+        .succeeds()
+        .prints("original");
+    story
+        .run("k3s-vm kubectl get configmap only-in-the-copy")
+        .exits(1);
+}
+
+fn a_damaged_kubeconfig(story: &Story) {
+    chapter("A kubeconfig that is empty, torn or gone");
+    for (fault, damage, mend) in [
+        ("an empty kubeconfig", ": >kube.yaml", "true"),
+        (
+            "a torn kubeconfig",
+            "truncate -s 200 kube.yaml",
+            "mv kube.yaml kube.yaml.bak",
+        ),
+        ("a kubeconfig that is gone", "rm kube.yaml", "true"),
+    ] {
+        story.run(damage).succeeds();
+        story
+            .run("k3s-vm status")
+            .exits(5)
+            .says("kube.yaml is not usable: ");
+        let told = story
+            .run("k3s-vm kubectl get nodes")
+            .exits(1)
+            .says("kube.yaml is not usable: ")
+            .says("hint: a fresh kubeconfig comes with every start: k3s-vm setup");
+        tell(story, &format!("{fault}, kubectl"), &told);
+        if mend != "true" {
+            story
+                .run("k3s-vm setup")
+                .exits(1)
+                .says("hint: move it away: mv ");
+            story.run(mend).succeeds();
+        }
+        story.run("k3s-vm setup").succeeds();
+        story
+            .run("k3s-vm kubectl get nodes")
+            .succeeds()
+            .says(" Ready ");
+    }
+}
+
+fn a_runtime_directory_that_is_gone(story: &Story) {
+    chapter("The runtime directory is removed while the machine runs");
+    fs::remove_dir_all(story.env.path("run/k3s-vm")).expect("removed");
+    story
+        .run("k3s-vm status")
+        .exits(5)
+        .says("running (unresponsive)");
+    story
+        .run("k3s-vm kubectl get nodes")
+        .succeeds()
+        .says(" Ready ");
+    let told = story.run("k3s-vm stop").succeeds().says("stopped by force");
+    tell(
+        story,
+        "no runtime directory while the cluster runs, stop",
+        &told,
+    );
+    story.run("k3s-vm status").exits(3);
+    story.run("k3s-vm reset --yes").succeeds();
+}
+
+/// A row of the table. The machines go on running here, so that there is nothing to say of what is left.
+#[track_caller]
+fn tell(story: &Story, fault: &str, told: &Told) {
+    let said = first_line(&story.env, &told.ended.stderr);
+    row(fault, told.ended.code, &said, &[]);
+}

@@ -1,0 +1,173 @@
+//! A part of the machine is torn, empty, overwritten or gone, as a failing disk or a hand leaves it: it is named with
+//! the way out or made anew where nothing is lost, and never believed.
+
+use std::{fs, path::Path, process::Command};
+
+use rustix::process::Signal;
+
+use super::{
+    scene::{Background, Scene, eventually, say},
+    table::tell,
+};
+
+/// The command comes to a running QEMU all the same.
+#[track_caller]
+pub(super) fn survives(scene: &Scene, fault: &str, command: Command) {
+    let command = Background::start(scene, command);
+    eventually("the machine runs", || {
+        assert!(command.is_running(), "{fault}: {}", command.said());
+        scene.status()["process"]["run_state"] == "running"
+    });
+    command.signal(Signal::INT);
+    let ended = command.end();
+    tell(scene, &format!("{fault}, interrupted"), &ended);
+    assert_eq!(ended.code, 130);
+}
+
+/// What a file is overwritten with, and how that is called.
+pub(super) fn damages(sound: &[u8]) -> [(&'static str, Vec<u8>); 3] {
+    [
+        ("empty", Vec::new()),
+        ("torn", sound[..sound.len() / 2].to_vec()),
+        ("overwritten", b"\xff\x00 not what it was\n".to_vec()),
+    ]
+}
+
+#[test]
+fn damaged_keys() {
+    let scene = Scene::new();
+    scene.finished(".kube/config".as_ref());
+    for key in ["id_ed25519", "host_ed25519"] {
+        let path = scene.file(key);
+        let sound = fs::read(&path).expect("there");
+        for (how, bytes) in damages(&sound) {
+            fs::write(&path, bytes).expect("written");
+            let place = format!("k3s-vm/{key}");
+            for (verb, command) in [
+                ("start", scene.env.command(&["start"])),
+                ("setup", scene.setup(&[])),
+            ] {
+                let fault = format!("{key} is {how}, {verb}");
+                scene.fails(&fault, command, 1, &[&place, "hint: "]);
+            }
+            assert_eq!(scene.env.run(&["status"]).code, 3);
+        }
+        fs::remove_file(&path).expect("removed");
+        let gone = format!("k3s-vm/{key} is gone");
+        let words = [gone.as_str(), "k3s-vm reset && k3s-vm setup"];
+        scene.fails(
+            &format!("{key} is gone, start"),
+            scene.env.command(&["start"]),
+            1,
+            &words,
+        );
+        assert!(!path.exists(), "another key would open nothing");
+        fs::write(&path, sound).expect("put back");
+        set_private(&path);
+    }
+    scene.goes_on(scene.env.command(&["start"]));
+}
+
+fn set_private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("changed");
+}
+
+#[test]
+fn a_damaged_disk() {
+    let scene = Scene::new();
+    scene.finished(".kube/config".as_ref());
+    let path = scene.file("disk.qcow2");
+    let sound = fs::read(&path).expect("there");
+    let words = [
+        "k3s-vm/disk.qcow2 is damaged: it is no qcow2 image",
+        "k3s-vm reset && k3s-vm setup",
+    ];
+    for (how, bytes) in [("empty", Vec::new()), ("overwritten", vec![0; sound.len()])] {
+        fs::write(&path, bytes).expect("written");
+        for (verb, command) in [
+            ("start", scene.env.command(&["start"])),
+            ("setup", scene.setup(&[])),
+        ] {
+            scene.fails(&format!("the disk is {how}, {verb}"), command, 1, &words);
+        }
+        assert_eq!(scene.env.run(&["status"]).code, 3);
+    }
+    fs::write(&path, &sound[..200]).expect("torn");
+    let words = ["QEMU ended at once", "disk.qcow2", "k3s-vm logs qemu"];
+    scene.fails(
+        "the disk is torn, start",
+        scene.env.command(&["start"]),
+        1,
+        &words,
+    );
+    fs::remove_file(&path).expect("removed");
+    let words = ["k3s-vm/disk.qcow2 is gone", "k3s-vm reset && k3s-vm setup"];
+    for (verb, command) in [
+        ("start", scene.env.command(&["start"])),
+        ("setup", scene.setup(&[])),
+    ] {
+        scene.fails(&format!("the disk is gone, {verb}"), command, 1, &words);
+    }
+    assert!(!path.exists(), "an empty disk would pass for the machine's");
+    fs::write(&path, sound).expect("put back");
+    scene.goes_on(scene.env.command(&["start"]));
+}
+
+#[test]
+fn a_damaged_seed() {
+    let scene = Scene::new();
+    scene.stopped();
+    let path = scene.file("seed.img");
+    let sound = fs::read(&path).expect("there");
+    for (how, bytes) in damages(&sound) {
+        for (verb, command) in [
+            ("start", scene.env.command(&["start"])),
+            ("setup", scene.setup(&[])),
+        ] {
+            fs::write(&path, &bytes).expect("written");
+            survives(&scene, &format!("the seed is {how}, {verb}"), command);
+            assert!(fs::read(&path).expect("there") == sound, "it is as it was");
+        }
+    }
+}
+
+#[test]
+fn a_base_image_that_is_gone() {
+    let scene = Scene::new();
+    scene.finished(".kube/config".as_ref());
+    let image = scene.status()["machine"]["image_path"].clone();
+    let image = Path::new(image.as_str().expect("told"));
+    let away = scene.env.path("away");
+    fs::rename(image, &away).expect("moved");
+    let words = ["the machine's base image", "is gone", "hint: put it back"];
+    scene.fails(
+        "the base image is gone, start",
+        scene.env.command(&["start"]),
+        1,
+        &words,
+    );
+    fs::rename(&away, image).expect("put back");
+    scene.goes_on(scene.env.command(&["start"]));
+}
+
+#[test]
+fn damaged_uefi_variables() {
+    let scene = Scene::new();
+    let setup = Background::start(&scene, scene.setup(&["--firmware", "uefi"]));
+    eventually("the machine runs or cannot", || {
+        !setup.is_running() || scene.status()["process"]["run_state"] == "running"
+    });
+    setup.signal(Signal::INT);
+    let ended = setup.end();
+    if ended.stderr.contains("no UEFI firmware") {
+        return say("  skipped: this host has no UEFI firmware");
+    }
+    let path = scene.file("uefi-vars.fd");
+    let sound = fs::read(&path).expect("there");
+    for (how, bytes) in damages(&sound) {
+        fs::write(&path, bytes).expect("written");
+        let fault = format!("the UEFI variables are {how}, start");
+        survives(&scene, &fault, scene.env.command(&["start"]));
+    }
+}

@@ -1,0 +1,145 @@
+//! KVM that is not what it seems: no device behind `/dev/kvm`, a trial guest that does not end, a guest that never shows
+//! a sign of life. `kvm` ends in a clear error within 30 s; `auto` warns once and goes on by emulation.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use super::{
+    scene::{Background, Scene, eventually, in_other_mounts, program},
+    table::tell,
+};
+
+const EMULATED: &str = "the guest is emulated, which is many times slower";
+
+/// `setup` on a host with such a `/dev/kvm`, and perhaps such a QEMU.
+fn on_that_host(scene: &Scene, flags: &[&str], case: &Case) -> Command {
+    let setup = scene.setup(flags);
+    let script = format!(
+        "mkdir -p ../dev; touch ../dev/null; mount --bind /dev/null ../dev/null; {}; \
+         mount --rbind ../dev /dev; exec setpriv --bounding-set -dac_override,-dac_read_search \"$@\"",
+        case.device
+    );
+    let mut command = in_other_mounts(scene, &setup, &script);
+    if let Some(script) = &case.qemu {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let script = format!("PATH='{path}'\n{script}");
+        let mut all = program(scene, "qemu-system-x86_64", &script);
+        all.push(format!(":{path}"));
+        command.env("PATH", all);
+    }
+    command
+}
+
+/// A QEMU whose trial guest does that, and whose other guests run by emulation whatever is asked for.
+fn qemu(trial: &str) -> String {
+    format!(
+        "case \"$*\" in *isa-debug-exit*) {trial};; esac\n\
+         n=$#\nwhile [ $n -gt 0 ]; do a=$1; shift; n=$((n - 1))\n\
+         case \"$a\" in -enable-kvm) ;; host) set -- \"$@\" max;; *) set -- \"$@\" \"$a\";; esac\ndone\n\
+         exec qemu-system-x86_64 \"$@\""
+    )
+}
+
+/// What is wrong with KVM.
+struct Case {
+    fault: &'static str,
+    device: &'static str,
+    qemu: Option<String>,
+    word: &'static str,
+}
+
+/// A plain file opens as well as the device.
+const OPENS: &str = "touch ../dev/kvm";
+
+fn cases() -> [Case; 5] {
+    let case = |fault, device, qemu, word| Case {
+        fault,
+        device,
+        qemu,
+        word,
+    };
+    [
+        case("no /dev/kvm", "true", None, "/dev/kvm is missing"),
+        case(
+            "a /dev/kvm of others",
+            "touch ../dev/kvm; chmod 0 ../dev/kvm",
+            None,
+            "/dev/kvm may not be opened by you",
+        ),
+        case(
+            "a /dev/kvm that is no KVM",
+            OPENS,
+            None,
+            "/dev/kvm is there and does not run guests",
+        ),
+        case(
+            "a KVM whose trial guest does not end",
+            OPENS,
+            Some(qemu("exec sleep 600")),
+            "did not end within 5 s",
+        ),
+        case(
+            "a KVM whose guest shows no sign of life",
+            OPENS,
+            Some(qemu("exit 33")),
+            "the guest gave no sign of life for 25 s",
+        ),
+    ]
+}
+
+#[test]
+fn insisted_on() {
+    for case in cases() {
+        let scene = Scene::new();
+        let began = Instant::now();
+        let setup = on_that_host(&scene, &["--accel", "kvm"], &case);
+        let words = [
+            "KVM was asked for and /dev/kvm",
+            case.word,
+            "or go on without it: --accel tcg",
+        ];
+        scene.fails(&format!("{}, --accel kvm", case.fault), setup, 1, &words);
+        assert!(
+            began.elapsed() < Duration::from_secs(40),
+            "{:?}",
+            began.elapsed()
+        );
+        scene.goes_on(scene.setup(&[]));
+    }
+}
+
+#[test]
+fn hoped_for() {
+    for case in cases() {
+        let scene = Scene::new();
+        let setup = on_that_host(&scene, &["--accel", "auto"], &case);
+        let setup = Background::start(&scene, setup);
+        eventually("it goes on by emulation", || {
+            assert!(setup.is_running(), "{}", setup.said());
+            setup.said().contains(", tcg)")
+        });
+        eventually("the machine runs", || {
+            scene.status()["process"]["run_state"] == "running"
+        });
+        setup.signal(Signal::INT);
+        let ended = setup.end();
+        tell(
+            &scene,
+            &format!("{}, --accel auto, interrupted", case.fault),
+            &ended,
+        );
+        assert_eq!(ended.code, 130);
+        assert!(
+            ended.stderr.contains(case.word),
+            "{}: {}",
+            case.fault,
+            ended.stderr
+        );
+        let warnings = ended.stderr.matches(EMULATED).count();
+        assert_eq!(warnings, 1, "{}: {}", case.fault, ended.stderr);
+    }
+}

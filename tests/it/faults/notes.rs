@@ -1,0 +1,151 @@
+//! What the program notes down beside the machine: config, kubeconfig, lock, pidfile. Nonsense in one of them is named,
+//! or does not matter.
+
+use std::fs;
+
+use super::{
+    durable::{damages, survives},
+    scene::Scene,
+};
+
+#[test]
+fn nonsense_in_the_lock_and_in_the_pidfile() {
+    let scene = Scene::new();
+    scene.stopped();
+    for bytes in [
+        &b""[..],
+        b"\xff\xfe\x00",
+        b"-1\n",
+        b"0\n",
+        b"99999999999999999999",
+        b"init",
+    ] {
+        for name in ["lock", "qemu.pid"] {
+            fs::write(scene.file(name), bytes).expect("written");
+        }
+        assert_eq!(scene.env.run(&["status"]).code, 3);
+        let ended = scene.env.ok(&["stop"]);
+        assert!(ended.stderr.contains("stopped already"), "{ended:?}");
+        for name in ["lock", "qemu.pid"] {
+            fs::write(scene.file(name), bytes).expect("written");
+        }
+        let shown = String::from_utf8_lossy(bytes);
+        survives(
+            &scene,
+            &format!("{shown:?} in lock and pidfile, start"),
+            scene.env.command(&["start"]),
+        );
+    }
+    for name in ["lock", "qemu.pid"] {
+        let path = scene.file(name);
+        let _ = fs::remove_file(&path);
+        fs::create_dir(&path).expect("created");
+        let place = format!("k3s-vm/{name}");
+        scene.fails(
+            &format!("{name} is a directory, start"),
+            scene.env.command(&["start"]),
+            1,
+            &[&place],
+        );
+        fs::remove_dir(&path).expect("removed");
+    }
+    scene.goes_on(scene.env.command(&["start"]));
+}
+
+/// The machine keeps what it was made with, whatever the defaults are.
+#[test]
+fn an_empty_config() {
+    let scene = Scene::new();
+    scene.finished(".kube/config".as_ref());
+    for (fault, text) in [
+        ("an empty config, start", Some("")),
+        ("no config, start", None),
+    ] {
+        match text {
+            Some(text) => fs::write(scene.file("config"), text).expect("written"),
+            None => fs::remove_file(scene.file("config")).expect("removed"),
+        }
+        let machine = scene.status()["machine"].clone();
+        assert_eq!(machine["image"], scene.image.to_str().expect("text"));
+        // Software emulation and 4 GiB are the defaults; what is asked for here has to be had.
+        survives(&scene, fault, scene.env.command(&["start"]));
+    }
+}
+
+#[test]
+fn a_damaged_kubeconfig_of_a_stopped_machine() {
+    let scene = Scene::new();
+    let path = scene.finished(".kube/config".as_ref());
+    let sound = fs::read(&path).expect("there");
+    for (how, bytes) in damages(&sound).into_iter().skip(1) {
+        fs::write(&path, &bytes).expect("written");
+        assert_eq!(scene.env.run(&["status"]).code, 3);
+        let mv = format!("hint: move it away: mv {0} {0}.bak", path.display());
+        for (verb, command) in [
+            ("start", scene.env.command(&["start"])),
+            ("setup", scene.setup(&[])),
+        ] {
+            scene.fails(
+                &format!("the kubeconfig is {how}, {verb}"),
+                command,
+                1,
+                &[".kube/config", &mv],
+            );
+        }
+        assert!(
+            fs::read(&path).expect("there") == bytes,
+            "it may be somebody's"
+        );
+    }
+    fs::write(&path, "").expect("written");
+    survives(
+        &scene,
+        "the kubeconfig is empty, start",
+        scene.env.command(&["start"]),
+    );
+    fs::remove_file(&path).expect("removed");
+    survives(
+        &scene,
+        "the kubeconfig is gone, start",
+        scene.env.command(&["start"]),
+    );
+    fs::create_dir(&path).expect("created");
+    scene.fails(
+        "the kubeconfig is a directory, start",
+        scene.env.command(&["start"]),
+        1,
+        &[".kube/config"],
+    );
+}
+
+#[test]
+fn a_file_where_the_directory_should_be() {
+    let scene = Scene::new();
+    fs::write(scene.env.project.join(".k3s-vm"), "").expect("written");
+    for (verb, command) in [
+        ("setup", scene.setup(&[])),
+        ("status", scene.env.command(&["status"])),
+    ] {
+        scene.fails(
+            &format!(".k3s-vm is a file, {verb}"),
+            command,
+            1,
+            &[".k3s-vm"],
+        );
+    }
+    fs::remove_file(scene.env.project.join(".k3s-vm")).expect("removed");
+    scene.goes_on(scene.setup(&[]));
+}
+
+/// A command that is killed while it writes leaves a file that the next one clears away.
+#[test]
+fn a_temporary_file_of_a_killed_command() {
+    let scene = Scene::new();
+    scene.stopped();
+    fs::write(scene.file(".tmp-a1b2c3"), "half").expect("written");
+    survives(
+        &scene,
+        "a temporary file is left, start",
+        scene.env.command(&["start"]),
+    );
+}
