@@ -4,7 +4,9 @@
 //! The steps are not listed here. They are those that strace sees the command make (see `steps`), so a step that is new
 //! is a kill point from its first day.
 
-use std::{collections::BTreeSet, fs, process::Command, thread};
+use std::{collections::BTreeSet, fs, os::unix::ffi::OsStrExt, process::Command, thread};
+
+use k3s_vm::base::Digest;
 
 use rustix::process::Signal;
 
@@ -13,7 +15,7 @@ use super::{
     steps::{Disturbance, Step, Traced},
     table::row,
 };
-use crate::support::names;
+use crate::support::{names, private_dir};
 
 /// How many scenes are played at the same time; they mostly wait for the disk and for QEMU.
 const AT_ONCE: usize = 3;
@@ -40,7 +42,7 @@ fn setup_at_every_step() {
                 let _ = fs::remove_dir_all(made);
             }
         },
-        command: |scene| scene.setup(&["--timeout", "2s"]),
+        command: |scene| scene.setup(&["--timeout", "2s", "--api-port", &port(scene)]),
         again: |scene| scene.goes_on(scene.setup(&[])),
     });
 }
@@ -73,6 +75,14 @@ fn reset_at_every_step() {
         command: |scene| scene.env.command(&["reset", "--yes"]),
         again: |_| {},
     });
+}
+
+/// A port of the scene's own: machines that start at once race for the usual one, and need further steps for another.
+fn port(scene: &Scene) -> String {
+    let digest = Digest::of(scene.env.project.as_os_str().as_bytes()).short(4);
+    let number = u16::from_str_radix(&digest, 16).expect("hexadecimal digits");
+    // Below those that the kernel gives to anybody.
+    (20_000 + number % 12_000).to_string()
 }
 
 /// A machine that runs and that no command is at work on.
@@ -161,6 +171,9 @@ fn is_tried(step: &Step, disturbance: Disturbance) -> bool {
 /// Every so many-th point, in a scene of its own; how many there were by disturbance.
 fn play(verb: &Verb, turn: usize) -> [usize; 4] {
     let scene = Scene::new();
+    private_dir(&scene.file(""));
+    let config = format!("api_port = {}\n", port(&scene));
+    fs::write(scene.file("config"), config).expect("written");
     (verb.prepare)(&scene);
     let undisturbed = Traced::start(&scene, &(verb.command)(&scene), None).finish();
     let steps = distinct(undisturbed.2);

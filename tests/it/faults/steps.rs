@@ -201,9 +201,10 @@ impl Traced {
             let Some(subject) = subject(call, arguments) else {
                 continue;
             };
+            // Temporary files, and the directory of the sockets, are called otherwise in each run.
             steps.push(Step {
                 call: call.to_owned(),
-                unique: of_files && !subject.contains(".tmp-"),
+                unique: of_files && !subject.contains(".tmp-") && !subject.contains("/run/k3s-vm/"),
                 subject,
                 paths: quoted(arguments),
                 nth: *nth,
