@@ -145,11 +145,15 @@ fn qemu_dies_while_it_boots() {
 #[test]
 fn ctrl_c_and_sigterm_and_a_closed_terminal() {
     let scene = Scene::new();
-    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+    for (signal, name, code) in [
+        (Signal::INT, "SIGINT", 130),
+        (Signal::TERM, "SIGTERM", 143),
+        (Signal::HUP, "SIGHUP", 129),
+    ] {
         let setup = scene.booting();
         setup.signal(signal);
         let ended = setup.end();
-        tell(&scene, &format!("{signal:?} during the boot"), &ended);
+        tell(&scene, &format!("{name} during the boot"), &ended);
         assert_eq!(ended.code, code);
         assert!(
             ended.stderr.contains("error: interrupted"),
