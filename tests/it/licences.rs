@@ -24,7 +24,7 @@ const FREE: [&str; 11] = [
 #[test]
 fn every_crate_may_be_passed_on() {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--locked", "--offline"])
+        .args(["metadata", "--format-version=1", "--locked"])
         .arg("--filter-platform=x86_64-unknown-linux-gnu")
         .current_dir(repository(""))
         .output()
