@@ -1,19 +1,34 @@
 //! URLs as screens, logs and records may have them: a URL can carry a user and a password, and with some services the
 //! user is a token, too.
 
+use std::borrow::Cow;
+
 use url::Url;
 
 const HIDDEN: &str = "***";
 
 /// The URL for people, without what opens the door.
 pub fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    if !url.username().is_empty() || url.password().is_some() {
-        // Neither fails on a URL that has a user already.
-        let _ = url.set_password(None);
-        let _ = url.set_username(HIDDEN);
+    without_logins(url.as_str()).into_owned()
+}
+
+/// A text with the logins left out of the addresses in it, as of `https://user:password@host/`.
+pub fn without_logins(text: &str) -> Cow<'_, str> {
+    let ends = |c: char| c.is_whitespace() || "/?#\\\"'<>".contains(c);
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(start) = rest.find("://") {
+        let (before, after) = rest.split_at(start + "://".len());
+        let host = &after[..after.find(ends).unwrap_or(after.len())];
+        let login = host.rfind('@').unwrap_or_default();
+        shown += before;
+        shown += if login > 0 { HIDDEN } else { "" };
+        rest = &after[login..];
     }
-    url.into()
+    if shown.is_empty() {
+        return text.into();
+    }
+    (shown + rest).into()
 }
 
 /// The same of what somebody typed, which may be no URL; then all before the last `@` may be a password.
@@ -48,6 +63,24 @@ mod tests {
             ("ftp//h", "ftp//h"),
         ] {
             assert_eq!(shown_text(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn logins_are_left_out_and_nothing_else() {
+        for (text, shown) in [
+            (
+                "cannot reach http://ada:open@sesame@h:81/a@b: http://x@[::1]/",
+                "cannot reach http://***@h:81/a@b: http://***@[::1]/",
+            ),
+            ("\"https://token@h\" is bad", "\"https://***@h\" is bad"),
+            ("https://127.0.0.1:6443/@", "https://127.0.0.1:6443/@"),
+            ("mail ada@example.org: ://", "mail ada@example.org: ://"),
+            ("file:///a b/@c", "file:///a b/@c"),
+            ("://@", "://@"),
+            ("", ""),
+        ] {
+            assert_eq!(without_logins(text), shown);
         }
     }
 }

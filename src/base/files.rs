@@ -50,7 +50,7 @@ impl FileError {
                 self.source,
                 Size::bytes(needed as u64).approximate()
             );
-            if let Ok(space) = free_space(self.path.parent().unwrap_or(&self.path)) {
+            if let Ok(space) = free_space(&self.path) {
                 text = format!("{text}, {} free", space.bytes.approximate());
                 if space.no_more_files {
                     text += " but for no more files";
@@ -98,13 +98,14 @@ pub struct Space {
     pub no_more_files: bool,
 }
 
-/// Asks the file system of `path` for what it has left.
+/// Asks the file system of `path`, or of where it would be, for what it has left.
 ///
 /// # Errors
 ///
-/// When `path` is not there.
+/// When the file system does not tell.
 pub fn free_space(path: &Path) -> Result<Space, FileError> {
-    let space = rustix::fs::statvfs(path)
+    let mut directories = path.ancestors().filter(|it| it.is_dir());
+    let space = rustix::fs::statvfs(directories.next().unwrap_or(Path::new(".")))
         .map_err(|error| FileError::on("ask for the free space of", path)(error.into()))?;
     Ok(Space {
         bytes: Size::bytes(space.f_bavail.saturating_mul(space.f_frsize)),
@@ -135,8 +136,13 @@ fn temporary_beside(path: &Path) -> Result<NamedTempFile, FileError> {
 /// Takes away what writers that were killed have left. What cannot be taken away does not hinder anybody.
 fn remove_abandoned(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let temporary = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
-        if temporary && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+        if !entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            continue;
+        }
+        // Locked until it is gone: else its writer could lock it meanwhile, and find that all is well.
+        if let Ok(file) = File::open(entry.path())
+            && file.try_lock().is_ok()
+        {
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -189,7 +189,7 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
 /// Bytes are not all that a file system can run out of, and `df` alone would not show it.
 fn make_room(path: &Path) -> String {
     let directory = path.ancestors().find(|path| path.is_dir()).unwrap_or(path);
-    let inodes = files::free_space(directory).is_ok_and(|space| space.no_more_files);
+    let inodes = files::free_space(path).is_ok_and(|space| space.no_more_files);
     let see = if inodes {
         format!(" (it takes no more files: df -i {})", directory.display())
     } else {
@@ -270,18 +270,18 @@ fn of_image(error: &ImageError) -> Vec<String> {
         }
         _ => {}
     }
-    const TRUST: &str = "or take what nobody vouches for: --insecure-no-checksum";
+    const UNVOUCHED: &str = "or take what nobody vouches for: --insecure-no-checksum";
     if let ImageError::NoChecksum { .. } = error {
         return vec![
             "what cannot be verified is not used; take another mirror, or another version"
                 .to_owned(),
-            TRUST.to_owned(),
+            UNVOUCHED.to_owned(),
         ];
     }
     if let ImageError::Unverifiable { .. } = error {
         return vec![
             "give the SHA-256 that its publisher names: --image-sha256 HEX".to_owned(),
-            TRUST.to_owned(),
+            UNVOUCHED.to_owned(),
         ];
     }
     let text = error.to_string();

@@ -7,6 +7,8 @@ use std::{
     io::{self, Write},
 };
 
+use crate::base::address::without_logins;
+
 /// What may be shown of a text.
 pub(super) fn plain(text: &str) -> Cow<'_, str> {
     let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
@@ -19,25 +21,6 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
         c => c.to_string(),
     };
     text.chars().map(shown).collect()
-}
-
-/// A mirror's address may have a login in it: `https://user:password@host/`.
-pub(super) fn without_logins(text: &str) -> Cow<'_, str> {
-    let ends = |c: char| c.is_whitespace() || "/?#\\\"'<>".contains(c);
-    let mut shown = String::new();
-    let mut rest = text;
-    while let Some(start) = rest.find("://") {
-        let (before, after) = rest.split_at(start + "://".len());
-        let host = &after[..after.find(ends).unwrap_or(after.len())];
-        let login = host.rfind('@').unwrap_or_default();
-        shown += before;
-        shown += if login > 0 { "***" } else { "" };
-        rest = &after[login..];
-    }
-    if shown.is_empty() {
-        return text.into();
-    }
-    (shown + rest).into()
 }
 
 /// A log file that the same holds for.
@@ -59,24 +42,6 @@ impl Write for &PlainFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn logins_are_left_out_and_nothing_else() {
-        for (text, shown) in [
-            (
-                "cannot reach http://ada:open@sesame@h:81/a@b: http://x@[::1]/",
-                "cannot reach http://***@h:81/a@b: http://***@[::1]/",
-            ),
-            ("\"https://token@h\" is bad", "\"https://***@h\" is bad"),
-            ("https://127.0.0.1:6443/@", "https://127.0.0.1:6443/@"),
-            ("mail ada@example.org: ://", "mail ada@example.org: ://"),
-            ("file:///a b/@c", "file:///a b/@c"),
-            ("://@", "://@"),
-            ("", ""),
-        ] {
-            assert_eq!(plain(text), shown);
-        }
-    }
 
     #[test]
     fn a_terminal_is_not_steered() {

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::ImageError;
 use crate::base::{FileError, Size};
 
+/// How every qcow2 image begins (docs/interop/qcow2.txt of QEMU).
+pub(super) const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
+
 /// The format of a base image, as QEMU calls it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -85,7 +88,7 @@ pub(super) fn inspect(path: &Path, origin: &str) -> Result<Disk, ImageError> {
 ///
 /// See [`Refusal`].
 pub fn judge(head: &[u8], length: u64) -> Result<Disk, Refusal> {
-    if head.starts_with(b"QFI\xfb") {
+    if head.starts_with(&QCOW2_MAGIC) {
         return judge_qcow2(head, length);
     }
     if let Some(other) = something_else(head) {

@@ -9,7 +9,7 @@ use std::{
 
 use qcow2_rs::meta::Qcow2Header;
 
-use super::{BaseImage, ImageError};
+use super::{BaseImage, ImageError, format::QCOW2_MAGIC};
 use crate::base::{FileError, Size};
 
 const CLUSTER_BITS: usize = 16;
@@ -17,7 +17,6 @@ const CLUSTER: usize = 1 << CLUSTER_BITS;
 /// Counters of 16 bits, as qemu-img makes them.
 const REFCOUNT_ORDER: u8 = 4;
 const SECTOR: usize = 512;
-const MAGIC: [u8; 4] = *b"QFI\xfb";
 /// The limit of the format.
 const LONGEST_NAME: usize = 1023;
 /// What one file of 64 KiB clusters can address, less a margin; QEMU's limit is 64 TiB.
@@ -114,11 +113,11 @@ fn check(image: &[u8], name: &str, size: u64) -> Result<(), String> {
 ///
 /// When it cannot be read.
 pub fn is_qcow2(path: &Path) -> Result<bool, FileError> {
-    let mut start = Vec::with_capacity(MAGIC.len());
+    let mut start = Vec::with_capacity(QCOW2_MAGIC.len());
     File::open(path)
-        .and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut start))
+        .and_then(|file| file.take(QCOW2_MAGIC.len() as u64).read_to_end(&mut start))
         .map_err(FileError::on("read", path))?;
-    Ok(start == MAGIC)
+    Ok(start == QCOW2_MAGIC)
 }
 
 /// What a file takes on its disk.

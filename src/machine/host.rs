@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::{MachineError, error::describe_kvm};
 use crate::{
-    base::{FileError, Size, files},
+    base::Size,
     project::config::AccelChoice,
     qemu::{Accelerator, Version, kvm::Kvm, version},
 };
@@ -85,19 +85,6 @@ pub fn available_memory() -> Option<Size> {
     Some(Size::bytes(
         line.split_whitespace().next()?.parse::<u64>().ok()? << 10,
     ))
-}
-
-/// Space on the file system of `path` that the user may fill.
-///
-/// # Errors
-///
-/// When the file system cannot be asked.
-pub fn free_space(path: &Path) -> Result<Size, FileError> {
-    let existing = path
-        .ancestors()
-        .find(|path| path.exists())
-        .unwrap_or(Path::new("/"));
-    Ok(files::free_space(existing)?.bytes)
 }
 
 /// Whether the guest's memory can be had.

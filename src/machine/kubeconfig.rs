@@ -1,11 +1,14 @@
 //! The machine's kubeconfig between the starts: it leads to this machine and to no other one, also where the project was
 //! moved or copied, and lies where the config says.
 
-use std::path::Path;
+use std::{env, path::Path};
 
-use super::{MachineError, ready};
+use super::MachineError;
 use crate::{
-    base::files,
+    base::{
+        Name,
+        files::{self, PRIVATE},
+    },
     cluster::{Kubeconfig, KubeconfigError},
     project::{Project, Record},
 };
@@ -40,10 +43,10 @@ pub fn announce(project: &Project, record: &Record) -> Result<(), MachineError> 
     };
     let former = Kubeconfig::parse(&yaml).ok().filter(|former| {
         former.require_port(record.api_port).is_err()
-            && ready::check_place(project, &record.kubeconfig, &record.name).is_ok()
+            && check_place(project, &record.kubeconfig, &record.name).is_ok()
     });
     match former.map(|it| it.for_host(&record.name, record.api_port, project.root())) {
-        Some(Ok(kubeconfig)) => ready::write(project, record, &kubeconfig),
+        Some(Ok(kubeconfig)) => write(project, record, &kubeconfig),
         // What cannot be used leads nowhere, and what is not ours is not touched.
         _ => Ok(()),
     }
@@ -57,8 +60,8 @@ pub fn announce(project: &Project, record: &Record) -> Result<(), MachineError> 
 pub fn move_to(project: &Project, record: &mut Record, place: &Path) -> Result<(), MachineError> {
     let kubeconfig = of(record)?;
     let former = std::mem::replace(&mut record.kubeconfig, place.to_owned());
-    ready::write(project, record, &kubeconfig)?;
-    ready::remove(project, &former, &record.name)?;
+    write(project, record, &kubeconfig)?;
+    remove(project, &former, &record.name)?;
     Ok(record.save(project)?)
 }
 
@@ -68,11 +71,7 @@ pub fn move_to(project: &Project, record: &mut Record, place: &Path) -> Result<(
 /// # Errors
 ///
 /// [`MachineError::TakenKubeconfig`] names the other project.
-pub fn check_owner(
-    project: &Project,
-    path: &Path,
-    owner: Option<&Path>,
-) -> Result<(), MachineError> {
+fn check_owner(project: &Project, path: &Path, owner: Option<&Path>) -> Result<(), MachineError> {
     let Some(owner) = owner.filter(|_| !path.starts_with(project.root())) else {
         return Ok(());
     };
@@ -83,4 +82,92 @@ pub fn check_owner(
         path: path.to_owned(),
         project: owner.to_owned(),
     })
+}
+
+/// Whether the kubeconfig may be written to `path`: it is free or ours, and not the user's own.
+///
+/// # Errors
+///
+/// [`MachineError::OwnKubeconfig`], [`MachineError::ForeignKubeconfig`] and [`MachineError::TakenKubeconfig`].
+pub fn check_place(project: &Project, path: &Path, name: &Name) -> Result<(), MachineError> {
+    if env::home_dir().is_some_and(|home| same_place(&home.join(".kube/config"), path)) {
+        return Err(MachineError::OwnKubeconfig(path.to_owned()));
+    }
+    let foreign = || MachineError::ForeignKubeconfig {
+        path: path.to_owned(),
+        name: name.clone(),
+    };
+    match files::read_if_exists(path)? {
+        None => Ok(()),
+        Some(text) if text.trim().is_empty() => Ok(()),
+        Some(text) => match Kubeconfig::parse(&text) {
+            Ok(kubeconfig) if kubeconfig.belongs_to(name) => {
+                check_owner(project, path, kubeconfig.project())
+            }
+            _ => Err(foreign()),
+        },
+    }
+}
+
+/// Whether both are the same name in the same directory, by whatever links it is come to.
+fn same_place(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| {
+        let directory = path.parent()?.canonicalize().ok()?;
+        Some(directory.join(path.file_name()?))
+    };
+    one == other || place(one).is_some_and(|one| place(other) == Some(one))
+}
+
+/// Writes the kubeconfig where the record says.
+///
+/// # Errors
+///
+/// Those of [`check_place`], and when it cannot be written.
+pub fn write(
+    project: &Project,
+    record: &Record,
+    kubeconfig: &Kubeconfig,
+) -> Result<(), MachineError> {
+    let path = record.kubeconfig.as_path();
+    check_place(project, path, &record.name)?;
+    let unusable = |source| MachineError::Kubeconfig {
+        path: path.to_owned(),
+        source,
+    };
+    let yaml = kubeconfig.to_yaml().map_err(unusable)?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    files::create_private_dir(directory)?;
+    let ignore = directory.join(".gitignore");
+    if directory.file_name().is_some_and(|name| name == ".kube") && !ignore.exists() {
+        files::write(&ignore, b"*\n", PRIVATE)?;
+    }
+    Ok(files::write(path, yaml.as_bytes(), PRIVATE)?)
+}
+
+/// Removes the project's kubeconfig if it is the machine's; what else lies there stays.
+///
+/// # Errors
+///
+/// When it cannot be removed.
+pub fn remove(project: &Project, path: &Path, name: &Name) -> Result<(), MachineError> {
+    if check_place(project, path, name).is_err() {
+        return Ok(());
+    }
+    files::remove_if_exists(path)?;
+    if let Some(directory) = path
+        .parent()
+        .filter(|directory| directory.ends_with(".kube"))
+    {
+        let ignore = directory.join(".gitignore");
+        let only_ours = std::fs::read_dir(directory).is_ok_and(|entries| {
+            entries
+                .flatten()
+                .all(|entry| entry.path() == ignore || entry.file_name() == "cache")
+        });
+        if only_ours && std::fs::read(&ignore).is_ok_and(|text| text == b"*\n") {
+            files::remove_if_exists(&ignore)?;
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+    Ok(())
 }

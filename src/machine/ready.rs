@@ -1,17 +1,13 @@
 //! From a started k3s to a ready node: the guest's kubeconfig, the API's own word, the node's condition.
 
 use std::{
-    env,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use super::{Limits, MachineError, Timings, kubeconfig, state, timings::Whose};
 use crate::{
-    base::{
-        Name,
-        files::{self, PRIVATE},
-    },
+    base::Name,
     cluster::{Api, Kubeconfig},
     guest::{Ssh, SshError},
     project::{Project, Record},
@@ -42,7 +38,7 @@ pub async fn ready(
     .await?;
     timings.end_of("sshd answers", Whose::Guest);
     let kubeconfig = fetch(ssh, project, record).await?;
-    write(project, record, &kubeconfig)?;
+    kubeconfig::write(project, record, &kubeconfig)?;
     timings.end_of("kubeconfig is fetched", Whose::Own);
     let api = client(&record.kubeconfig, &kubeconfig)?;
     until(process, limits, "the API", async || Ok(api.ready().await?)).await?;
@@ -135,92 +131,4 @@ fn client(path: &Path, kubeconfig: &Kubeconfig) -> Result<Api, MachineError> {
 /// Those of [`kubeconfig::of`].
 pub fn client_of(record: &Record) -> Result<Api, MachineError> {
     client(&record.kubeconfig, &kubeconfig::of(record)?)
-}
-
-/// Whether the kubeconfig may be written to `path`: it is free or ours, and not the user's own.
-///
-/// # Errors
-///
-/// [`MachineError::OwnKubeconfig`], [`MachineError::ForeignKubeconfig`] and [`MachineError::TakenKubeconfig`].
-pub fn check_place(project: &Project, path: &Path, name: &Name) -> Result<(), MachineError> {
-    if env::home_dir().is_some_and(|home| same_place(&home.join(".kube/config"), path)) {
-        return Err(MachineError::OwnKubeconfig(path.to_owned()));
-    }
-    let foreign = || MachineError::ForeignKubeconfig {
-        path: path.to_owned(),
-        name: name.clone(),
-    };
-    match files::read_if_exists(path)? {
-        None => Ok(()),
-        Some(text) if text.trim().is_empty() => Ok(()),
-        Some(text) => match Kubeconfig::parse(&text) {
-            Ok(kubeconfig) if kubeconfig.belongs_to(name) => {
-                kubeconfig::check_owner(project, path, kubeconfig.project())
-            }
-            _ => Err(foreign()),
-        },
-    }
-}
-
-/// Whether both are the same name in the same directory, by whatever links it is come to.
-fn same_place(one: &Path, other: &Path) -> bool {
-    let place = |path: &Path| {
-        let directory = path.parent()?.canonicalize().ok()?;
-        Some(directory.join(path.file_name()?))
-    };
-    one == other || place(one).is_some_and(|one| place(other) == Some(one))
-}
-
-/// Writes the kubeconfig where the record says.
-///
-/// # Errors
-///
-/// Those of [`check_place`], and when it cannot be written.
-pub fn write(
-    project: &Project,
-    record: &Record,
-    kubeconfig: &Kubeconfig,
-) -> Result<(), MachineError> {
-    let path = record.kubeconfig.as_path();
-    check_place(project, path, &record.name)?;
-    let unusable = |source| MachineError::Kubeconfig {
-        path: path.to_owned(),
-        source,
-    };
-    let yaml = kubeconfig.to_yaml().map_err(unusable)?;
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    files::create_private_dir(directory)?;
-    let ignore = directory.join(".gitignore");
-    if directory.file_name().is_some_and(|name| name == ".kube") && !ignore.exists() {
-        files::write(&ignore, b"*\n", PRIVATE)?;
-    }
-    Ok(files::write(path, yaml.as_bytes(), PRIVATE)?)
-}
-
-/// Removes the project's kubeconfig if it is the machine's; what else lies there stays.
-///
-/// # Errors
-///
-/// When it cannot be removed.
-pub fn remove(project: &Project, path: &Path, name: &Name) -> Result<(), MachineError> {
-    if check_place(project, path, name).is_err() {
-        return Ok(());
-    }
-    files::remove_if_exists(path)?;
-    if let Some(directory) = path
-        .parent()
-        .filter(|directory| directory.ends_with(".kube"))
-    {
-        let ignore = directory.join(".gitignore");
-        let only_ours = std::fs::read_dir(directory).is_ok_and(|entries| {
-            entries
-                .flatten()
-                .all(|entry| entry.path() == ignore || entry.file_name() == "cache")
-        });
-        if only_ours && std::fs::read(&ignore).is_ok_and(|text| text == b"*\n") {
-            files::remove_if_exists(&ignore)?;
-            let _ = std::fs::remove_dir(directory);
-        }
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Machine, MachineError, State, ready, stop};
+use super::{Machine, MachineError, State, kubeconfig, stop};
 use crate::{
     base::{FileError, files},
     project::Project,
@@ -19,10 +19,10 @@ pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
     match machine.state() {
         Ok(State::Running(record, process)) => {
             stop::end(project, &process).await?;
-            ready::remove(project, &record.kubeconfig, &record.name)?;
+            kubeconfig::remove(project, &record.kubeconfig, &record.name)?;
         }
         Ok(State::Stopped(record)) => {
-            ready::remove(project, &record.kubeconfig, &record.name)?;
+            kubeconfig::remove(project, &record.kubeconfig, &record.name)?;
         }
         Ok(State::Absent) | Err(MachineError::Record(_) | MachineError::Unrecorded { .. }) => {
             if let Some(process) = crate::qemu::Process::holder(&project.pidfile())? {

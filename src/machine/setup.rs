@@ -11,7 +11,10 @@ use super::{
     watch,
 };
 use crate::{
-    base::{Progress, Size, files::remove_if_exists},
+    base::{
+        Progress, Size,
+        files::{free_space, remove_if_exists},
+    },
     guest::console,
     image,
     project::{
@@ -64,7 +67,7 @@ pub async fn setup(
         state = State::Absent;
     }
     if let State::Running(record, process) = state {
-        ready::check_place(&machine.project, &spec.kubeconfig, &record.name)?;
+        kubeconfig::check_place(&machine.project, &spec.kubeconfig, &record.name)?;
         config.save(&machine.project.config())?;
         return go_on(machine, &spec, record, process, timings).await;
     }
@@ -126,7 +129,7 @@ async fn make_new(
         .as_ref()
         .map_or_else(|| machine.new_name(), |record| record.name.clone());
     // What would fail in the end fails before anything is fetched.
-    ready::check_place(&machine.project, &spec.kubeconfig, &name)?;
+    kubeconfig::check_place(&machine.project, &spec.kubeconfig, &name)?;
     host::check_memory(spec.memory)?;
     host::api_port(spec.api_port, None)?;
     check_space(machine)?;
@@ -171,7 +174,7 @@ async fn make_new(
 
 fn check_space(machine: &Machine) -> Result<(), MachineError> {
     let path = machine.project.directory();
-    let free = host::free_space(&path)?;
+    let free = free_space(&path)?.bytes;
     if free < FIRST_SPACE {
         return Err(MachineError::Space {
             path,
@@ -199,7 +202,7 @@ async fn bring_up(
     let project = &machine.project;
     files::require(project, &record)?;
     host::check_memory(spec.memory)?;
-    ready::check_place(project, &spec.kubeconfig, &record.name)?;
+    kubeconfig::check_place(project, &spec.kubeconfig, &record.name)?;
     record.api_port = host::api_port(
         spec.api_port,
         (record.api_port != 0).then_some(record.api_port),
@@ -285,7 +288,7 @@ async fn arrive(
     let ready = ready::ready(project, &record, process, limits, &mut timings);
     watch::while_hopeful(project, process, limits, ready).await?;
     if former != record.kubeconfig {
-        ready::remove(project, &former, &record.name)?;
+        kubeconfig::remove(project, &former, &record.name)?;
     }
     record.provisioned = true;
     record.save(project)?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::{
-    base::Size,
+    base::{Size, files},
     cli::{
         context::Context,
         error::{CommandError, code},
@@ -202,7 +202,7 @@ fn memory() -> Check {
 }
 
 fn space(name: &'static str, path: &std::path::Path) -> Check {
-    match host::free_space(path) {
+    match files::free_space(path).map(|space| space.bytes) {
         Ok(free) if free < SPACE => lacking(
             name,
             Outcome::Missing,

@@ -3,12 +3,12 @@
 use std::{fmt::Write, process::ExitCode, time::Duration};
 
 use crate::{
-    base::Size,
+    base::{Size, address::without_logins},
     cli::{
         context::Context,
         error::{CommandError, code},
         output::Output,
-        plain::{plain, without_logins},
+        plain::plain,
     },
     machine::status::{self, Condition, Described, Status},
 };

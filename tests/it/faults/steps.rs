@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     fs::{self, File},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -54,6 +54,19 @@ impl Step {
     /// Whether it is one that others can see: a file gets or loses its name, a child starts, the monitor is told.
     pub(super) fn is_observable(&self) -> bool {
         !self.call.ends_with("sync") && !self.call.starts_with("ftruncate")
+    }
+
+    /// The old and the new name of what is renamed.
+    pub(super) fn renames(&self) -> Option<(&Path, &Path)> {
+        match self.paths.as_slice() {
+            [from, to] if self.call.starts_with("rename") => Some((from.as_ref(), to.as_ref())),
+            _ => None,
+        }
+    }
+
+    /// Whether it puts that file or directory on the disk.
+    pub(super) fn flushes(&self, path: &Path) -> bool {
+        self.call.ends_with("sync") && self.paths.first().is_some_and(|it| Path::new(it) == path)
     }
 
     /// Whether it is done to a file or directory.

@@ -23,14 +23,7 @@ fn file() -> PathBuf {
 /// temporary file, no held lock.
 #[track_caller]
 pub(super) fn tell(scene: &Scene, fault: &str, ended: &Ended) {
-    let left = scene.left();
-    row(
-        fault,
-        ended.code,
-        &first_line(&scene.env, &ended.stderr),
-        &left,
-    );
-    assert_eq!(left, Vec::<String>::new(), "left behind by {fault}");
+    told(scene, fault, ended, &scene.left());
 }
 
 /// The same of a machine that is to go on running: its QEMU and socket are no leavings.
@@ -39,13 +32,14 @@ pub(super) fn tell_running(scene: &Scene, fault: &str, ended: &Ended) {
     let mut left = scene.left();
     let sockets = names(&scene.env.path("run/k3s-vm"));
     left.retain(|it| !it.contains("qemu-system-x86_64 ") && !sockets.contains(it));
-    row(
-        fault,
-        ended.code,
-        &first_line(&scene.env, &ended.stderr),
-        &left,
-    );
-    assert_eq!(left, Vec::<String>::new(), "left behind by {fault}");
+    told(scene, fault, ended, &left);
+}
+
+#[track_caller]
+fn told(scene: &Scene, fault: &str, ended: &Ended, left: &[String]) {
+    let said = first_line(&scene.env, &ended.stderr);
+    row(fault, ended.code, &said, left);
+    assert!(left.is_empty(), "left behind by {fault}: {left:?}");
 }
 
 /// A row for those who watch, and for the README.
@@ -86,7 +80,6 @@ pub(super) fn first_line(env: &TestEnv, stderr: &str) -> String {
     for (pattern, word) in [
         (r"^ *[0-9]+\.[0-9]s  ", ""),
         (r"process [0-9]+", "process N"),
-        (r"k3s-project-[0-9a-f]{6}", "k3s-project-N"),
         (r"(127\.0\.0\.1|localhost):[0-9]+", "$1:PORT"),
         (r"[0-9a-f]{64}", "DIGEST"),
         (r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]+ UTC", "TIME"),
