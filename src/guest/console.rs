@@ -1,12 +1,9 @@
-//! The guest's serial console, which QEMU keeps in a file: a sign of life, and the last words of a kernel. A console
-//! that floods is cut.
+//! The guest's serial console, which QEMU keeps in a file: a sign of life, and the last words of a kernel.
 
 use std::{
-    convert::Infallible,
-    fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
-    time::Duration,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::PathBuf,
 };
 
 use crate::base::FileError;
@@ -15,11 +12,6 @@ use crate::base::FileError;
 const PANIC: &[u8] = b"Kernel panic - not syncing";
 /// More at once is skipped; a panic ends the output, so its words are near the end.
 const MOST_AT_ONCE: u64 = 1 << 20;
-/// A boot prints about 100 KiB.
-const MOST_KEPT: u64 = 4 << 20;
-/// What stands above the rest of a console that was cut.
-const CUT: &[u8] = b"[k3s-vm: the console flooded; what stood here was cut]\n";
-const LOOK: Duration = Duration::from_millis(500);
 
 /// The console's log, followed as it grows.
 #[derive(Debug)]
@@ -76,37 +68,6 @@ impl Console {
     }
 }
 
-/// Does `work` and keeps the console's file, which QEMU appends to, from growing without end meanwhile.
-pub async fn capped<T>(console: &Path, work: impl Future<Output = T>) -> T {
-    tokio::select! {
-        result = work => result,
-        never = keep_capped(console) => match never {},
-    }
-}
-
-async fn keep_capped(console: &Path) -> Infallible {
-    loop {
-        if let Err(error) = cap(console) {
-            tracing::debug!(%error, "the console's file is not looked after");
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// Cuts a file that has grown too long down to its end. What comes between reading and cutting is lost.
-fn cap(path: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).append(true).open(path)?;
-    let length = file.metadata()?.len();
-    if length <= MOST_KEPT {
-        return Ok(());
-    }
-    file.seek(SeekFrom::Start(length - MOST_AT_ONCE))?;
-    let mut kept = CUT.to_vec();
-    (&file).take(2 * MOST_AT_ONCE).read_to_end(&mut kept)?;
-    file.set_len(0)?;
-    file.write_all(&kept)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{fs::OpenOptions, io::Write};
@@ -134,28 +95,15 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_cut_down_to_its_end() {
+    fn a_file_that_was_cut_is_followed_on() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("console.log");
-        let mut file = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .expect("created");
+        std::fs::write(&path, "a long beginning of the log\n").expect("written");
         let mut console = Console::new(path.clone());
-        file.write_all(b"the beginning\n").expect("written");
-        cap(&path).expect("short");
         assert!(console.poll().expect("read"));
-        let flood = vec![b'x'; usize::try_from(MOST_KEPT).expect("small")];
-        file.write_all(&flood).expect("written");
-        file.write_all(b"Kernel panic - not syncing: the end\n")
-            .expect("written");
-        cap(&path).expect("cut");
-        let kept = std::fs::read_to_string(&path).expect("text");
-        assert!(kept.len() < flood.len() / 3 && !kept.contains("the beginning"));
-        assert!(kept.ends_with("the end\n"));
+        std::fs::write(&path, "Kernel panic - not syncing\n").expect("cut");
         assert!(console.poll().expect("read") && console.panicked());
-        // QEMU's own descriptor goes on behind what is kept.
+        let mut file = OpenOptions::new().append(true).open(&path).expect("opened");
         file.write_all(b"more\n").expect("written");
         assert!(console.poll().expect("read") && !console.poll().expect("read"));
     }

@@ -2,6 +2,7 @@
 
 pub mod console;
 pub mod course;
+pub mod flood;
 pub mod keys;
 pub mod ssh;
 pub mod stages;

@@ -136,6 +136,11 @@ impl StageLog {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
+        // A file that was cut (see `flood`) begins anew.
+        if self.offset > file.metadata()?.len() {
+            self.offset = 0;
+            self.unfinished.clear();
+        }
         file.seek(SeekFrom::Start(self.offset))?;
         let read = file.take(MOST_AT_ONCE).read_to_end(&mut self.unfinished)?;
         self.offset += u64::try_from(read).unwrap_or_default();
@@ -196,5 +201,7 @@ mod tests {
         file.write_all(b"talled v1\n").expect("written");
         assert_eq!(log.poll().expect("read")[0].describe(), "k3s v1 installed");
         assert_eq!(log.poll().expect("read"), []);
+        std::fs::write(&path, "3.0 k3s-started\n").expect("cut");
+        assert_eq!(log.poll().expect("read")[0].describe(), "k3s started");
     }
 }

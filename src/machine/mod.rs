@@ -9,6 +9,7 @@ pub mod files;
 pub mod host;
 pub mod kubeconfig;
 pub mod limits;
+pub mod logs;
 pub mod make;
 pub mod ready;
 pub mod reset;

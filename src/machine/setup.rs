@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{
     Limits, Machine, MachineError, Spec, State, Timings, assets, boot, files,
     host::{self, Host},
-    kubeconfig, make, ready, resume,
+    kubeconfig, logs, make, ready, resume,
     running::{self, Running},
     timings::Whose,
     watch,
@@ -15,7 +15,6 @@ use crate::{
         Progress, Size,
         files::{free_space, remove_if_exists},
     },
-    guest::console,
     image,
     project::{
         Config, Record,
@@ -219,7 +218,7 @@ async fn bring_up(
         let (process, limits) = boot::boot(machine, host, spec, &mut record, &mut timings).await?;
         arrive(machine, spec, record, &process, limits, timings).await
     };
-    console::capped(&project.console_log(), work).await
+    logs::capped(project, work).await
 }
 
 /// A machine that runs already: an earlier command died on the way, or all is well.
@@ -271,7 +270,10 @@ async fn go_on(
         watch::wait_for_k3s(&machine.project, &process, limits, &mut timings, anew).await?;
         arrive(machine, spec, record, &process, limits, timings).await
     };
-    console::capped(&machine.project.console_log(), work).await
+    logs::to_files(&machine.project).await;
+    let result = logs::capped(&machine.project, work).await;
+    logs::to_memory(&machine.project).await;
+    result
 }
 
 /// k3s has started: the rest is the cluster's.
@@ -293,6 +295,7 @@ async fn arrive(
     record.provisioned = true;
     record.save(project)?;
     machine.mark_arrived();
+    logs::to_memory(project).await;
     Ok(Summary {
         record,
         timings,

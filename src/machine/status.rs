@@ -1,11 +1,12 @@
-//! `status`: what can be observed of a machine now. Takes no lock and changes nothing.
+//! `status`: what can be observed of a machine now. Takes no lock and changes nothing but that it fetches the guest's
+//! logs.
 
 use std::{path::PathBuf, time::Duration};
 
 use qapi::qmp;
 use serde::Serialize;
 
-use super::{MachineError, Spec, State, error::with_causes, ready};
+use super::{MachineError, Spec, State, error::with_causes, logs, ready};
 use crate::{
     base::Name,
     cluster::{Api, Node},
@@ -236,7 +237,8 @@ async fn ask_qemu(project: &Project, running: &mut Running) -> Result<(u64, u64)
 }
 
 /// What the guest itself says against its cluster.
-fn trouble(project: &Project) -> Option<String> {
+async fn trouble(project: &Project) -> Option<String> {
+    logs::collect(project).await;
     let mut course = Course::default();
     for report in StageLog::new(project.stages_log()).poll().ok()? {
         course.take(report);
@@ -265,7 +267,7 @@ async fn ask_cluster(project: &Project, record: &Record) -> Cluster {
         Err(reason) => Cluster {
             server,
             ready: false,
-            reason: Some(trouble(project).unwrap_or(reason)),
+            reason: Some(trouble(project).await.unwrap_or(reason)),
             nodes: Vec::new(),
         },
     }

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use qapi::qmp;
 
-use super::{Machine, MachineError, State, resume, state};
+use super::{Machine, MachineError, State, logs, resume, state};
 use crate::{
     base::files,
-    guest::console,
     project::Project,
     qemu::{Monitor, MonitorError, Process},
 };
@@ -16,6 +15,9 @@ use crate::{
 const ORDERLY: Duration = Duration::from_secs(120);
 /// How long QEMU may take to end after `quit`: it flushes its disks.
 const QUIT: Duration = Duration::from_secs(10);
+
+/// How long it may take to hand over what the guest said last.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How a machine came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,7 @@ async fn shut_down(project: &Project, process: &Process, within: Duration) -> bo
             tracing::warn!("the guest cannot be told to end: {error}");
             return false;
         }
+        logs::to_files(project).await;
         if let Err(error) = k3s_down(project).await {
             tracing::debug!(%error, "k3s could not be stopped beforehand; the guest's shutdown does it");
         }
@@ -74,15 +77,13 @@ async fn shut_down(project: &Project, process: &Process, within: Duration) -> bo
         process.ended_within(Duration::MAX).await
     };
     let orderly = tokio::time::timeout(within, orderly);
-    console::capped(&project.console_log(), orderly)
-        .await
-        .unwrap_or_else(|_| {
-            tracing::warn!(
-                "the guest did not power itself off within {}",
-                humantime::format_duration(within)
-            );
-            false
-        })
+    logs::capped(project, orderly).await.unwrap_or_else(|_| {
+        tracing::warn!(
+            "the guest did not power itself off within {}",
+            humantime::format_duration(within)
+        );
+        false
+    })
 }
 
 /// A cut in the middle of a write can hurt k3s's datastore, so k3s goes first.
@@ -109,6 +110,7 @@ async fn press_power_button(project: &Project) -> Result<(), MonitorError> {
 /// When the process cannot be ended.
 pub async fn end(project: &Project, process: &Process) -> Result<(), MachineError> {
     if process.is_alive() {
+        let _ = tokio::time::timeout(LAST_WORDS, logs::collect(project)).await;
         let quit = async {
             Monitor::connect(&project.monitor_socket())
                 .await?

@@ -15,6 +15,10 @@ use crate::base::{Name, Size};
 
 /// The virtio-serial port on which the guest reports its stages; the guest finds it by this name.
 pub const STAGE_PORT: &str = "org.k3s-vm.stages";
+/// QEMU's name of what keeps the serial console.
+pub const CONSOLE: &str = "console";
+/// QEMU's name of what keeps the stage reports.
+pub const STAGES: &str = "stages";
 
 /// Everything that shapes a QEMU process.
 #[derive(Debug, Clone)]
@@ -145,12 +149,12 @@ impl Launch {
 
     fn port_args(&self) -> Vec<OsString> {
         let mut args = words(&["-display", "none"]);
-        args.extend(file_chardev("console", &self.console_log));
+        args.extend(file_chardev(CONSOLE, &self.console_log));
         args.extend(words(&["-serial", "chardev:console"]));
-        args.extend(file_chardev("stages", &self.stages_log));
+        args.extend(file_chardev(STAGES, &self.stages_log));
         args.extend(device(&json!({ "driver": "virtio-serial-pci" })));
         args.extend(device(
-            &json!({ "driver": "virtserialport", "chardev": "stages", "name": STAGE_PORT }),
+            &json!({ "driver": "virtserialport", "chardev": STAGES, "name": STAGE_PORT }),
         ));
         let mut monitor = OsString::from("socket,id=monitor,server=on,wait=off,path=");
         monitor.push(doubled_commas(&self.monitor));

@@ -57,7 +57,7 @@ pub(super) async fn run(
         Source::Qemu => project.qemu_log(),
         Source::K3s => return journal(args.follow, context).await,
     };
-    show(&path, args.follow, context, output).await
+    show(&path, args, context, output).await
 }
 
 async fn journal(follow: bool, context: &Context) -> Result<ExitCode, CommandError> {
@@ -80,7 +80,7 @@ async fn journal(follow: bool, context: &Context) -> Result<ExitCode, CommandErr
 
 async fn show(
     path: &Path,
-    follow: bool,
+    args: &Args,
     context: &Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
@@ -98,6 +98,9 @@ async fn show(
         Err(error) => return Err(unreadable(&error)),
     };
     loop {
+        if args.source == Source::Console {
+            machine::logs::collect(&context.project).await;
+        }
         let mut bytes = Vec::new();
         let read = file
             .read_to_end(&mut bytes)
@@ -107,7 +110,7 @@ async fn show(
             let runs = Process::holder(&context.project.pidfile())
                 .map_err(machine::MachineError::from)?
                 .is_some();
-            if !follow || !runs {
+            if !args.follow || !runs {
                 return Ok(ExitCode::SUCCESS);
             }
             // A new start begins the file anew.
@@ -116,7 +119,7 @@ async fn show(
                 file.rewind().map_err(|error| unreadable(&error))?;
             }
         }
-        if follow {
+        if args.follow {
             tokio::time::sleep(POLL).await;
         }
     }

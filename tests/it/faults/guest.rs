@@ -1,7 +1,9 @@
 //! What goes wrong with a guest that runs, tried on a real one. It is one test, for each boot takes a minute or two.
 
 use std::{
-    fs, thread,
+    fs,
+    process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -22,6 +24,7 @@ use crate::support::{VERSION, guest_image, make_release};
 fn a_guest_that_runs() {
     let scene = Scene::new();
     comes_up(&scene);
+    a_flood_that_nobody_watches(&scene);
     arriving_at_every_step(&scene);
     a_machine_that_is_paused(&scene);
     a_clock_that_is_hours_off(&scene);
@@ -70,18 +73,87 @@ fn a_stop_of_a_guest_that_cannot_hear() {
     }
 }
 
-fn comes_up(scene: &Scene) {
-    let mirror = scene.env.path("stand-in");
-    make_release(&mirror.join(VERSION), VERSION);
+/// The image's own size is too small for what is to be copied into it: a hole of 2.5 GiB.
+#[test]
+fn a_root_that_is_full_before_k3s_is_in_it() {
+    let scene = Scene::new();
+    let release = scene.env.path("stand-in").join(VERSION);
+    make_release(&release, VERSION);
+    let archive = "k3s-airgap-images-amd64.tar.zst";
+    let hole = fs::File::create(release.join(archive)).expect("created");
+    hole.set_len(5 << 29).expect("a sparse file");
+    let sums = Command::new("sha256sum")
+        .args(["k3s", archive])
+        .current_dir(&release)
+        .output()
+        .expect("coreutils");
+    fs::write(release.join("sha256sum-amd64.txt"), sums.stdout).expect("written");
+    let setup = real_setup(&scene, &["--disk", "3GiB"]);
+    let words = [
+        "the guest failed in copying /var/lib/rancher/k3s/agent/images/k3s-airgap-images-amd64.tar.zst",
+        "the disk is full",
+        "k3s-vm/console.log",
+    ];
+    scene.fails(
+        "the guest's disk is full before k3s is in it",
+        setup,
+        1,
+        &words,
+    );
+}
+
+/// With the guest and the release that come up.
+fn real_setup(scene: &Scene, flags: &[&str]) -> Command {
     let image = guest_image().display().to_string();
-    let flags = ["--image", &image, "--memory", "1536MiB", "--timeout", "20m"];
-    let mirror = format!("file://{}", mirror.display());
-    let setup = scene.setup_from(&mirror, &flags).output().expect("it runs");
+    let ours = ["--image", &image, "--memory", "1536MiB", "--timeout", "20m"];
+    let mirror = format!("file://{}", scene.env.path("stand-in").display());
+    scene.setup_from(&mirror, &[&ours, flags].concat())
+}
+
+fn comes_up(scene: &Scene) {
+    make_release(&scene.env.path("stand-in").join(VERSION), VERSION);
+    let setup = real_setup(scene, &[]).output().expect("it runs");
     assert!(setup.status.success(), "{setup:?}");
     assert!(healthy(scene));
     // Not a fault, but what `isolated` is held against below.
     assert_eq!(guest_asks(scene, service_of_the_host()).stdout, "hello");
     run(scene, &["kubectl", "create", "configmap", "kept"]);
+}
+
+/// Nothing of this program runs meanwhile, and only the end is kept.
+fn a_flood_that_nobody_watches(scene: &Scene) {
+    const END: u64 = 1 << 20;
+    let logs = ["console.log", "stages.log"].map(|name| scene.file(name));
+    let sizes = || {
+        logs.each_ref()
+            .map(|log| fs::metadata(log).expect("a log").len())
+    };
+    let before = sizes();
+    for port in ["ttyS0", "virtio-ports/org.k3s-vm.stages"] {
+        let flood = "head -c 3M /dev/zero | tr '\\0' x";
+        ssh(
+            scene,
+            &format!("{{ {flood}; echo; echo the end; }} >/dev/{port}"),
+        );
+    }
+    assert_eq!(sizes(), before, "nothing reaches the disk");
+    let shown = run(scene, &["logs"]);
+    tell_running(
+        scene,
+        "a guest that floods its logs while nobody looks",
+        &shown,
+    );
+    assert_eq!(shown.code, 0, "{shown:?}");
+    let last: Vec<&str> = shown.stdout.lines().rev().take(5).collect();
+    assert!(last.contains(&"the end"), "{last:?}");
+    for (log, (before, now)) in logs.iter().zip(before.iter().zip(sizes())) {
+        assert!(
+            now > *before && now <= before + END,
+            "{}: {now}",
+            log.display()
+        );
+    }
+    assert!(healthy(scene));
 }
 
 /// The pause is what a host that sleeps does to a guest.

@@ -1,0 +1,77 @@
+//! A guest may write without end. What it writes is kept in files, and these are cut.
+
+use std::{
+    convert::Infallible,
+    fs::OpenOptions,
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::Path,
+    time::Duration,
+};
+
+/// A boot prints about 100 KiB.
+const MOST_KEPT: u64 = 4 << 20;
+/// What is left of a file that was cut.
+const END: u64 = 1 << 20;
+/// What stands above it. The line that was cut in two goes on behind it, and is no whole line to anybody.
+const CUT: &[u8] = b"[k3s-vm: the guest flooded this log; what stood here was cut] ";
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Does `work` and keeps the files, which QEMU appends to, from growing without end meanwhile.
+pub async fn capped<T>(files: &[&Path], work: impl Future<Output = T>) -> T {
+    tokio::select! {
+        result = work => result,
+        never = keep_capped(files) => match never {},
+    }
+}
+
+async fn keep_capped(files: &[&Path]) -> Infallible {
+    loop {
+        for file in files {
+            if let Err(error) = append(file, &[]) {
+                tracing::debug!(%error, "{} is not looked after", file.display());
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Adds to a file, and cuts one that has grown too long down to its end. What comes between reading and cutting is lost.
+///
+/// # Errors
+///
+/// When there is no such file, or it cannot be written.
+pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).append(true).open(path)?;
+    file.write_all(bytes)?;
+    let length = file.metadata()?.len();
+    if length <= MOST_KEPT {
+        return Ok(());
+    }
+    file.seek(SeekFrom::Start(length - END))?;
+    let mut kept = CUT.to_vec();
+    (&file).take(2 * END).read_to_end(&mut kept)?;
+    file.set_len(0)?;
+    file.write_all(&kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_down_to_its_end() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("console.log");
+        assert!(append(&path, b"no such file").is_err());
+        File::create(&path).expect("created");
+        append(&path, b"the beginning\n").expect("short");
+        let flood = vec![b'x'; usize::try_from(MOST_KEPT).expect("small")];
+        append(&path, &flood).expect("cut");
+        append(&path, b"the end\n").expect("written");
+        let kept = fs::read_to_string(&path).expect("text");
+        assert!(kept.len() < flood.len() / 3 && !kept.contains("the beginning"));
+        assert!(kept.starts_with("[k3s-vm: ") && kept.ends_with("the end\n"));
+    }
+}
