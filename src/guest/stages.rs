@@ -49,7 +49,7 @@ pub struct Report {
 }
 
 const LONGEST_DETAIL: usize = 300;
-/// More than this at once is no report of ours.
+/// Of more at once, which is no report of ours, the end counts.
 const MOST_AT_ONCE: u64 = 1 << 20;
 
 impl Report {
@@ -136,10 +136,17 @@ impl StageLog {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
+        let length = file.metadata()?.len();
         // A file that was cut (see `flood`) begins anew.
-        if self.offset > file.metadata()?.len() {
+        if self.offset > length {
             self.offset = 0;
             self.unfinished.clear();
+        }
+        let end = length.saturating_sub(MOST_AT_ONCE);
+        if self.offset < end {
+            self.offset = end;
+            // The line that the end begins in is none.
+            self.unfinished = b"?".to_vec();
         }
         file.seek(SeekFrom::Start(self.offset))?;
         let read = file.take(MOST_AT_ONCE).read_to_end(&mut self.unfinished)?;
@@ -203,5 +210,9 @@ mod tests {
         assert_eq!(log.poll().expect("read"), []);
         std::fs::write(&path, "3.0 k3s-started\n").expect("cut");
         assert_eq!(log.poll().expect("read")[0].describe(), "k3s started");
+        let flood = format!("{}\n9.0 booted\n", "1 ".repeat(1 << 20));
+        std::fs::write(&path, flood).expect("flooded");
+        let reports = log.poll().expect("read");
+        assert_eq!((reports.len(), &reports[0].stage), (1, &Stage::Booted));
     }
 }

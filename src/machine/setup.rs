@@ -245,6 +245,7 @@ async fn go_on(
         if record.kubeconfig != spec.kubeconfig {
             kubeconfig::move_to(&machine.project, &mut record, &spec.kubeconfig)?;
         }
+        logs::to_memory(&machine.project).await;
         return Ok(Summary {
             record,
             timings,

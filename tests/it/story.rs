@@ -528,10 +528,20 @@ fn setup_again_fetches_nothing(story: &Story) {
     chapter("Setup again: the config remembers the choices, the cache has the files");
     fs::remove_dir_all(story.env.path("mirror")).expect("removed");
     story
-        .run("k3s-vm setup --accel auto")
-        .succeeds()
+        .run(
+            "k3s-vm setup --accel auto &
+             while kill -0 $! && ! grep -q booted .k3s-vm/stages.log 2>/dev/null; do sleep 0.1; done
+             kill -KILL $!; wait $!",
+        )
+        .exits(137)
         .never_says("fetching");
     found("the mirror was not there any more, and was not missed");
+    story
+        .run("k3s-vm setup")
+        .succeeds()
+        .says("runs already")
+        .never_says("fetching");
+    found("a setup that is killed in the middle is finished by the next one");
     story
         .run("k3s-vm kubectl get nodes")
         .succeeds()

@@ -73,7 +73,7 @@ fn a_stop_of_a_guest_that_cannot_hear() {
     }
 }
 
-/// The image's own size is too small for what is to be copied into it: a hole of 2.5 GiB.
+/// The least disk that a machine may have is too small for what is to be copied into it: a hole of 3.5 GiB.
 #[test]
 fn a_root_that_is_full_before_k3s_is_in_it() {
     let scene = Scene::new();
@@ -81,14 +81,14 @@ fn a_root_that_is_full_before_k3s_is_in_it() {
     make_release(&release, VERSION);
     let archive = "k3s-airgap-images-amd64.tar.zst";
     let hole = fs::File::create(release.join(archive)).expect("created");
-    hole.set_len(5 << 29).expect("a sparse file");
+    hole.set_len(7 << 29).expect("a sparse file");
     let sums = Command::new("sha256sum")
         .args(["k3s", archive])
         .current_dir(&release)
         .output()
         .expect("coreutils");
     fs::write(release.join("sha256sum-amd64.txt"), sums.stdout).expect("written");
-    let setup = real_setup(&scene, &["--disk", "3GiB"]);
+    let setup = real_setup(&scene, &["--disk", "4GiB"]);
     let words = [
         "the guest failed in copying /var/lib/rancher/k3s/agent/images/k3s-airgap-images-amd64.tar.zst",
         "the disk is full",
