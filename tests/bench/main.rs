@@ -1,190 +1,123 @@
-//! The figures of the program: `cargo bench`. Prints, and asserts nothing but that it measured what it says.
+//! The figures of the program: `cargo bench`. It prints, and asserts nothing but that it measured what it says.
 //!
-//! Whole processes are timed from outside, the planners from inside. The machine's own phases come from
-//! `setup --timings`, of which everything but waiting for the network and the guest is the program's own.
+//! Times of one machine say little about those of another; ratios say more. So beside the program's figures stand those
+//! of the old way to the same cluster (see `old-way.sh`), measured in the same run.
+//!
+//! `cargo bench -- --rounds 5` boots each machine five times rather than three; `--update` puts table and picture into
+//! the README.
 #![expect(clippy::print_stdout, reason = "a benchmark prints figures")]
 
+mod baseline;
+mod course;
+mod figures;
+mod host;
+mod measure;
+mod picture;
+mod program;
+mod report;
+#[path = "../it/faults/server.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the tests, which cause trouble with it"
+)]
+mod server;
 #[path = "../it/support.rs"]
 #[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod support;
+mod ways;
 
-use std::{
-    fs,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path};
 
-use k3s_vm::{
-    base::{Digest, Size},
-    image::{BaseImage, Format},
-    seed::{Identity, SeedFile, cloud_config, fat},
-};
-use nix::sys::{
-    resource::{UsageWho, getrusage},
-    time::TimeValLike,
-};
-use support::{TestEnv, VERSION, guest_image, program};
+use k3s_vm::qemu::version::find_program;
+
+use figures::Figures;
+use host::Host;
+use server::{Server, Trouble};
+use support::{VERSION, make_release, repository};
+
+/// Where the README keeps the table, and the picture beside the benchmark.
+const BEGIN: &str = "<!-- figures: written by cargo bench -- --update -->\n";
+const END: &str = "<!-- end of figures -->\n";
+const PICTURE: &str = "tests/bench/figures.svg";
 
 fn main() {
-    println!(
-        "{:<52} {:>10} {:>10} {:>10}",
-        "figure", "median", "least", "most"
-    );
-    planners();
-    let help = time(50, || {
-        run(Command::new(program()).arg("--help"));
-    });
-    row("--help", &help);
-    let env = TestEnv::new();
-    let absent = time(50, || {
-        run(&mut env.command(&["status"]));
-    });
-    row("status without a machine", &absent);
-    machine(&env);
-}
+    let arguments: Vec<String> = std::env::args().collect();
+    let after = |flag: &str| arguments.iter().skip_while(move |it| *it != flag).nth(1);
+    let rounds = after("--rounds").map_or(3, |it| it.parse().expect("--rounds takes a number"));
+    require_tools();
 
-fn planners() {
-    let base = BaseImage {
-        path: "/cache/images/base.img".into(),
-        digest: Digest::of(b""),
-        virtual_size: Size::gib(3),
-        format: Format::Qcow2,
-    };
-    let overlay = time(50, || {
-        assert!(
-            !k3s_vm::image::plan(&base, Size::gib(20))
-                .expect("planned")
-                .is_empty()
-        );
-    });
-    row("overlay of 20 GiB", &overlay);
-    let identity = Identity {
-        name: "k3s-bench".parse().expect("sound"),
-        instance_id: "bench".into(),
-        authorized_key: "ssh-ed25519 AAAA".into(),
-        host_key_private: "key".into(),
-        host_key_public: "key".into(),
-    };
-    let seed = time(50, || {
-        let files = [
-            SeedFile {
-                name: "meta-data",
-                content: cloud_config::meta_data(&identity).into_bytes(),
-            },
-            SeedFile {
-                name: "user-data",
-                content: cloud_config::user_data(&identity).into_bytes(),
-            },
-        ];
-        assert!(!fat::image(&files).expect("made").is_empty());
-    });
-    row("seed", &seed);
-}
-
-/// One machine on a real guest: setup with its phases, memory while it waits, status, stop, start.
-fn machine(env: &TestEnv) {
-    let (image, mirror) = (guest_image().display().to_string(), env.mirror());
-    let began = Instant::now();
-    let setup = [
-        "setup",
-        "--timings",
-        "--memory",
-        "2GiB",
-        "--image",
-        &image,
-        "--k3s-version",
-        VERSION,
-        "--k3s-mirror",
-        &mirror,
-    ];
-    let child = env
-        .command(&setup)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("setup starts");
-    let (peak, phases) = watch(child);
-    row("setup, to node Ready", &[began.elapsed()]);
-    println!("{:<52} {peak:>10}", "peak memory of setup, VmHWM");
-    let mut own = Vec::new();
-    let status = time(50, || {
-        let before = processor_time();
-        run(&mut env.command(&["status"]));
-        own.push(processor_time().saturating_sub(before));
-    });
-    own.sort();
-    row("status of a running machine", &status);
-    row("  of which the program's processor time", &own);
-    for verb in ["stop", "start"] {
-        let began = Instant::now();
-        run(&mut env.command(&[verb]));
-        row(verb, &[began.elapsed()]);
+    let releases = tempfile::tempdir().expect("temporary directory");
+    make_release(&releases.path().join(VERSION), VERSION);
+    let mirror = Server::of(releases.path(), Trouble::None).url;
+    let mut figures = Figures::default();
+    course::short(&mut figures);
+    let seen = course::warm_up(&mirror);
+    let host = Host::look(&seen);
+    println!("{host}");
+    let mut loads = Vec::new();
+    for round in 1..=rounds {
+        course::round(&mut figures, &seen, &mirror);
+        loads.push(measure::load());
+        let load = loads[round - 1];
+        println!("\nround {round} of {rounds} is over, load {load}\n");
+        println!("{}", report::tables(&figures));
+        keep(&figures, &host, &loads);
     }
-    println!("\nphases of setup:\n{phases}");
+    if arguments.iter().any(|it| it == "--update") {
+        update(&repository(""), &figures, &host, rounds);
+    }
 }
 
-/// Of all children that have ended, in user and kernel.
-fn processor_time() -> Duration {
-    let used = getrusage(UsageWho::RUSAGE_CHILDREN).expect("Linux");
-    [used.user_time(), used.system_time()]
+/// What is measured so far, in `target/bench`.
+fn keep(figures: &Figures, host: &Host, loads: &[f64]) {
+    let target = support::program();
+    let directory = target.ancestors().nth(2).expect("target/").join("bench");
+    fs::create_dir_all(&directory).expect("created");
+    let json = report::document(figures, host, loads);
+    let json = serde_json::to_string_pretty(&json).expect("numbers have a JSON form");
+    let picture = picture::picture(&figures.bars());
+    for (name, content) in [("figures.json", json), ("figures.svg", picture)] {
+        fs::write(directory.join(name), content).expect("written");
+    }
+    println!("{}", directory.join("figures.json").display());
+}
+
+/// What the old way needs and the program does not.
+fn require_tools() {
+    const TOOLS: [(&str, &str); 6] = [
+        ("qemu-img", "qemu-utils"),
+        ("genisoimage", "genisoimage"),
+        ("ssh", "openssh-client"),
+        ("ssh-keygen", "openssh-client"),
+        ("kubectl", "kubernetes-client"),
+        ("qemu-system-x86_64", "qemu-system-x86"),
+    ];
+    let missing = TOOLS
         .iter()
-        .map(|time| Duration::from_micros(time.num_microseconds().unsigned_abs()))
-        .sum()
+        .filter(|(tool, _)| find_program(tool).is_none());
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    packages.dedup();
+    if !packages.is_empty() {
+        println!(
+            "the benchmark's baseline needs: apt-get install --no-install-recommends {}",
+            packages.join(" ")
+        );
+        std::process::exit(1);
+    }
 }
 
-/// The most memory that the program had, and its own account of the time.
-fn watch(child: Child) -> (String, String) {
-    let path = format!("/proc/{}/status", child.id());
-    let reader = std::thread::spawn(move || {
-        let mut peak = String::new();
-        while let Ok(status) = fs::read_to_string(&path) {
-            let Some(line) = status.lines().find_map(|line| line.strip_prefix("VmHWM:")) else {
-                break;
-            };
-            line.trim().clone_into(&mut peak);
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        peak
-    });
-    let output = child.wait_with_output().expect("setup ends");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    let phases = said
-        .lines()
-        .filter(|line| line.contains(" s  "))
-        .collect::<Vec<_>>()
-        .join("\n");
-    (reader.join().expect("the reader ends"), phases)
-}
-
-fn run(command: &mut Command) {
-    let output = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    assert!(
-        output.is_ok_and(|status| status.code().is_some_and(|code| code < 5)),
-        "{command:?}"
+/// Table and picture of this run become those of the repository.
+fn update(repository: &Path, figures: &Figures, host: &Host, rounds: usize) {
+    let picture = picture::picture(&figures.bars());
+    fs::write(repository.join(PICTURE), picture).expect("written");
+    let path = repository.join("README.md");
+    let readme = fs::read_to_string(&path).expect("read");
+    let (before, rest) = readme.split_once(BEGIN).expect("the README has the mark");
+    let (_, after) = rest.split_once(END).expect("the README has the end's mark");
+    let text = format!(
+        "![Seconds to a node that is Ready, phase by phase]({PICTURE})\n\n{}\n\
+         Medians of {rounds} boots, of 50 runs without a machine. {host}.\n",
+        report::tables(figures)
     );
-}
-
-fn time(runs: usize, mut work: impl FnMut()) -> Vec<Duration> {
-    work();
-    let mut times: Vec<Duration> = (0..runs)
-        .map(|_| {
-            let began = Instant::now();
-            work();
-            began.elapsed()
-        })
-        .collect();
-    times.sort();
-    times
-}
-
-fn row(name: &str, sorted: &[Duration]) {
-    let shown = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
-    let [median, least, most] = [
-        sorted[sorted.len() / 2],
-        sorted[0],
-        sorted[sorted.len() - 1],
-    ]
-    .map(shown);
-    println!("{name:<52} {median:>10} {least:>10} {most:>10}");
+    fs::write(&path, format!("{before}{BEGIN}{text}{END}{after}")).expect("written");
 }
