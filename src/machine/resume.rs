@@ -28,17 +28,21 @@ pub async fn unpause(project: &Project) -> Result<(), MonitorError> {
     Ok(())
 }
 
-/// Has the guest's systemd start k3s, where it does not run and is not about to.
-pub async fn start_k3s(project: &Project) {
+/// Has the guest's systemd start k3s, where it does not run and is not about to. Whether it has started before, which no
+/// report need tell any more: a flood may have washed it away.
+pub async fn start_k3s(project: &Project) -> bool {
     let start = async {
         let ssh = state::connect(project).await?;
-        ssh.output("systemctl start --no-block k3s.service").await?;
+        let both =
+            "systemctl start --no-block k3s.service; systemctl is-active k3s.service || true";
+        let said = ssh.output(both).await?;
         ssh.close().await;
-        Ok::<(), MachineError>(())
+        Ok::<_, MachineError>(said.trim_ascii() == b"active")
     };
     match tokio::time::timeout(LOGIN, start).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(active)) => return active,
         Ok(Err(error)) => tracing::debug!(%error, "the guest was not told to start k3s"),
         Err(_) => tracing::debug!("the guest does not answer yet"),
     }
+    false
 }

@@ -263,12 +263,12 @@ async fn go_on(
     );
     let accelerator = running.map_or(Accelerator::Tcg, |it| it.accelerator);
     let limits = Limits::for_start(accelerator, spec.timeout);
-    if record.provisioned {
-        resume::start_k3s(&machine.project).await;
-    }
+    let anew = record.provisioned;
+    let started = anew && resume::start_k3s(&machine.project).await;
     let work = async {
-        let anew = record.provisioned;
-        watch::wait_for_k3s(&machine.project, &process, limits, &mut timings, anew).await?;
+        if !started {
+            watch::wait_for_k3s(&machine.project, &process, limits, &mut timings, anew).await?;
+        }
         arrive(machine, spec, record, &process, limits, timings).await
     };
     logs::to_files(&machine.project).await;
