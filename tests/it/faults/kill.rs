@@ -192,11 +192,13 @@ fn play(verb: &Verb, turn: usize) -> [usize; 4] {
     })
 }
 
-/// Whether all work is done before that step: QEMU is told to end, or the record is saved for the last time, and what
-/// follows is tidied up at once.
+/// Whether all work is done before that step: QEMU is asked for its last words and told to end, or the record is saved
+/// for the last time, and what follows is tidied up at once.
 fn is_closing(step: &Step, steps: &[Step]) -> bool {
     let position = |is_so: &dyn Fn(&Step) -> bool| steps.iter().rposition(is_so);
+    let says = |at: usize, what| steps[at].to_string() == what;
     let last_work = position(&|it| it.to_string() == "sendto quit")
+        .map(|quit| quit - usize::from(quit > 0 && says(quit - 1, "sendto query-chardev")))
         .or_else(|| position(&|it| it.to_string().ends_with("/record.json")));
     position(&|it| std::ptr::eq(it, step)) >= last_work
 }
