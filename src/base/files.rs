@@ -246,6 +246,12 @@ pub fn remove_if_exists(path: &Path) -> Result<(), FileError> {
     }
 }
 
+/// What a file takes on the disk, which of one with holes is less than its length.
+pub fn allocated(path: &Path) -> Size {
+    // st_blocks counts 512 bytes, whatever the file system's own blocks are (stat(2)).
+    Size::bytes(fs::metadata(path).map_or(0, |it| it.blocks() * 512))
+}
+
 /// The last `lines` lines of a log, lossily as text; empty when there is no such file.
 pub fn tail(path: &Path, lines: usize) -> String {
     let text = fs::read(path).unwrap_or_default();

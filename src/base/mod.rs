@@ -7,6 +7,7 @@ pub mod files;
 pub mod name;
 pub mod progress;
 pub mod size;
+pub mod sparse;
 pub mod tls;
 pub mod trust;
 

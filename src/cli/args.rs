@@ -67,9 +67,9 @@ pub struct Global {
 pub enum Command {
     /// Make the machine, boot it and install k3s, until the node is Ready
     Setup(Box<setup::Args>),
-    /// Boot the stopped machine, until the node is Ready
+    /// Boot the stopped machine, or have a suspended one go on, until the node is Ready
     Start(start::Args),
-    /// Stop k3s and power the machine off
+    /// Stop k3s and power the machine off, or suspend it
     Stop(stop::Args),
     /// Show the machine, its ports and its cluster
     Status(status::Args),

@@ -75,7 +75,7 @@ impl From<MachineError> for CommandError {
         };
         let code = match &error {
             MachineError::Absent(_) => code::ABSENT,
-            MachineError::Stopped(_) => code::STOPPED,
+            MachineError::Stopped(_) | MachineError::Suspended(_) => code::STOPPED,
             MachineError::Choice(_)
             | MachineError::Contradiction { .. }
             | MachineError::Running

@@ -123,6 +123,17 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         ],
         MachineError::Absent(_) => one("make one: k3s-vm setup"),
         MachineError::Stopped(_) => one("start it: k3s-vm start"),
+        MachineError::Suspended(_) => one("have it go on: k3s-vm start"),
+        MachineError::Unfinished(_) => one("finish it: k3s-vm setup; or power it off: k3s-vm stop --power-off"),
+        MachineError::Suspend(_) => one("it goes on; power it off instead: k3s-vm stop --power-off"),
+        MachineError::MemorySpace { path, .. } => vec![
+            make_room(path),
+            "or power it off, which takes no room; until then it goes on: k3s-vm stop --power-off".to_owned(),
+        ],
+        MachineError::SuspendedByKvm(kvm) => [
+            of_kvm(kvm),
+            one("or give its memory up and boot it: k3s-vm stop --power-off && k3s-vm start"),
+        ].concat(),
         MachineError::Running => one("stop it first: k3s-vm stop && k3s-vm start --restore-datastore"),
         MachineError::Monitor(_) => one("end it by force: k3s-vm stop --force && k3s-vm start"),
         MachineError::Unrecorded { .. } => one("end it, and begin anew: k3s-vm reset && k3s-vm setup"),

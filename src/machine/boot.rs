@@ -8,8 +8,8 @@ use super::{
     watch::{Failure, watch},
 };
 use crate::{
-    project::{Project, Record, config::AccelChoice},
-    qemu::{Accelerator, Launch, Process, command_line::Attachment, kvm::Kvm},
+    project::{Project, Record, Suspended, config::AccelChoice},
+    qemu::{Accelerator, Launch, Process, command_line::Attachment, kvm::Kvm, visible},
 };
 
 /// How QEMU ends when a forwarded port is taken (net/slirp.c).
@@ -66,7 +66,7 @@ async fn launch_and_watch(
         spec.cpus,
         spec.memory
     );
-    let process = match launch(machine, host, spec, record, accelerator).await {
+    let process = match launch(machine, host, spec, record, accelerator, None).await {
         Err(MachineError::Process(error))
             if accelerator == Accelerator::Kvm && blames_kvm(&error) =>
         {
@@ -79,16 +79,18 @@ async fn launch_and_watch(
     Ok((process, limits))
 }
 
-/// Launches QEMU; when another program was quicker to take the API's port, with another port, unless the user chose it.
-async fn launch(
+/// Launches QEMU, to go on with the guest that was `suspended` if there is one; when another program was quicker to take the
+/// API's port, with another port, unless the user chose it.
+pub(super) async fn launch(
     machine: &Machine,
     host: &Host,
     spec: &Spec,
     record: &mut Record,
     accelerator: Accelerator,
+    suspended: Option<&Suspended>,
 ) -> Result<Process, MachineError> {
     for _ in 0..PORT_TRIES {
-        let launch = plan(&machine.project, host, spec, record, accelerator)?;
+        let launch = plan(&machine.project, host, spec, record, accelerator, suspended)?;
         match Process::spawn(&host.qemu, &launch, &machine.project.qemu_log()).await {
             Err(error) if !error.to_string().contains(PORT_TAKEN) => return Err(error.into()),
             Err(_) if spec.api_port.is_none() => {
@@ -109,18 +111,24 @@ fn blames_kvm(error: &crate::qemu::ProcessError) -> bool {
     text.contains("kvm") || text.contains("msr") || text.contains("vcpu")
 }
 
-fn plan(
+/// What QEMU is given; the guest that was `suspended` finds the disks that it had.
+pub(super) fn plan(
     project: &Project,
     host: &Host,
     spec: &Spec,
     record: &Record,
     accelerator: Accelerator,
+    suspended: Option<&Suspended>,
 ) -> Result<Launch, MachineError> {
     let mut attachments = vec![Attachment {
         name: "seed",
         file: project.seed(),
     }];
-    if !record.provisioned {
+    let installs = match suspended {
+        None => !record.provisioned,
+        Some(it) => visible::has_disk(&it.arguments, "k3s"),
+    };
+    if installs {
         attachments.push(Attachment {
             name: "k3s",
             file: record.release.binary.clone(),
@@ -152,6 +160,7 @@ fn plan(
         mac: record.mac.clone(),
         api_port: record.api_port,
         isolated: spec.isolated,
+        incoming: suspended.is_some(),
         monitor: project.monitor_socket(),
         console_log: project.console_log(),
         stages_log: project.stages_log(),

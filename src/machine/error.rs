@@ -7,7 +7,7 @@ use crate::{
     cluster::{ApiError, KubeconfigError},
     guest::{SshError, keys::KeyError},
     image::ImageError,
-    project::{ConfigError, LockError, RecordError},
+    project::{ConfigError, LockError, Project, RecordError, Suspended},
     qemu::{MonitorError, ProcessError, VersionError, kvm::Kvm},
 };
 
@@ -74,6 +74,28 @@ pub enum MachineError {
     /// A verb that needs a running machine.
     #[error("the machine {0} is stopped")]
     Stopped(Name),
+    /// A verb that needs a running machine, which is suspended.
+    #[error("the machine {0} is suspended")]
+    Suspended(Name),
+    /// A machine that has nothing yet that would be worth its memory.
+    #[error("the setup of {0} has not come to its end, and there is nothing to suspend yet")]
+    Unfinished(Name),
+    /// The guest's memory could not be saved.
+    #[error("the machine cannot be suspended: {0}")]
+    Suspend(String),
+    /// The project's file system has no room for the guest's memory.
+    #[error("{} has {} free, and the guest's memory takes {}", path.display(), free.approximate(), needed.approximate())]
+    MemorySpace {
+        /// The project's directory.
+        path: PathBuf,
+        /// What is free.
+        free: Size,
+        /// What is needed.
+        needed: Size,
+    },
+    /// A guest that was suspended under KVM goes on under no other accelerator.
+    #[error("the machine was suspended under KVM, and now {}", describe_kvm(.0))]
+    SuspendedByKvm(Kvm),
     /// k3s reads its datastore when it starts.
     #[error("the datastore is put back while the machine starts, and it is running")]
     Running,
@@ -203,6 +225,17 @@ pub enum MachineError {
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+impl MachineError {
+    /// Of a machine that is there and does not run.
+    pub fn not_running(project: &Project, name: Name) -> Self {
+        if Suspended::exists(project) {
+            Self::Suspended(name)
+        } else {
+            Self::Stopped(name)
+        }
+    }
 }
 
 /// Fits behind "KVM" or "and".

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::{MachineError, error::describe_kvm};
 use crate::{
-    base::Size,
+    base::{Digest, Size},
     project::config::AccelChoice,
     qemu::{Accelerator, Version, kvm::Kvm, version},
 };
@@ -66,6 +66,20 @@ impl Host {
             },
         }
     }
+}
+
+/// The processor on which a guest runs: its model, and a digest of its features. Emulated ones have none of the host's.
+pub fn processor(accelerator: Accelerator) -> Option<String> {
+    if accelerator == Accelerator::Tcg {
+        return None;
+    }
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let value = |key: &str| {
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        Some(line.split_once(": ")?.1)
+    };
+    let features = Digest::of(value("flags")?.as_bytes()).short(16);
+    Some(format!("{} {features}", value("model name")?))
 }
 
 /// One warning that nobody overlooks.

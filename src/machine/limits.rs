@@ -37,6 +37,11 @@ impl Limits {
         }
     }
 
+    /// What is left of the time.
+    pub fn left(&self) -> Duration {
+        self.within.saturating_sub(self.began.elapsed())
+    }
+
     /// Whether there is time left to wait for something.
     ///
     /// # Errors

@@ -181,6 +181,15 @@ pub fn prepare_start(project: &Project) -> Result<(), MachineError> {
     ] {
         files::open_in_place(&log, true)?;
     }
+    prepare_runtime(project)
+}
+
+/// The same without the logs, which go on with the guest.
+///
+/// # Errors
+///
+/// Those of [`prepare_start`].
+pub fn prepare_runtime(project: &Project) -> Result<(), MachineError> {
     // QEMU would write its number through a link; no QEMU runs now.
     files::remove_if_exists(&project.pidfile())?;
     let runtime = project.runtime();

@@ -13,6 +13,7 @@ pub mod logs;
 pub mod make;
 pub mod ready;
 pub mod reset;
+mod restore;
 pub mod resume;
 mod running;
 pub mod setup;
@@ -21,6 +22,7 @@ pub mod spec;
 pub mod state;
 pub mod status;
 pub mod stop;
+mod suspend;
 pub mod timings;
 pub mod watch;
 

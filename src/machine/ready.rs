@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Limits, MachineError, Timings, kubeconfig, state, timings::Whose};
+use super::{Limits, MachineError, Timings, kubeconfig, resume, state, timings::Whose};
 use crate::{
     base::Name,
     cluster::{Api, Kubeconfig},
@@ -37,14 +37,16 @@ pub async fn ready(
     })
     .await?;
     timings.end_of("sshd answers", Whose::Guest);
-    let kubeconfig = fetch(ssh, project, record).await?;
+    let resumed = process.is_resumed();
+    let kubeconfig = fetch(ssh, project, record, resumed).await?;
     kubeconfig::write(project, record, &kubeconfig)?;
     timings.end_of("kubeconfig is fetched", Whose::Own);
     let api = client(&record.kubeconfig, &kubeconfig)?;
     until(process, limits, "the API", async || Ok(api.ready().await?)).await?;
     tracing::info!("API is ready");
     timings.end_of("API becomes ready", Whose::Guest);
-    let booted = SystemTime::now() - process.uptime().unwrap_or_default();
+    // A guest that goes on has not booted with its QEMU.
+    let booted = (!resumed).then(|| SystemTime::now() - process.uptime().unwrap_or_default());
     until(process, limits, "the node", async || {
         node_ready(&api, &record.name, booted).await
     })
@@ -66,7 +68,9 @@ async fn until<T>(
     attempt: impl AsyncFn() -> Result<T, MachineError>,
 ) -> Result<T, MachineError> {
     loop {
-        let error = match attempt().await {
+        let attempt = tokio::time::timeout(limits.left(), attempt());
+        let result = attempt.await;
+        let error = match result.unwrap_or(Err(MachineError::NotYet("no answer"))) {
             Ok(value) => return Ok(value),
             Err(
                 error @ (MachineError::Key { .. }
@@ -88,9 +92,19 @@ async fn until<T>(
     }
 }
 
-/// k3s has written the file before it says that it started.
-async fn fetch(ssh: Ssh, project: &Project, record: &Record) -> Result<Kubeconfig, MachineError> {
-    let yaml = ssh.output(&format!("cat {IN_GUEST}")).await?;
+/// k3s has written the file before it says that it started. A guest that goes on is told so on the way: an emulated one
+/// takes half a second for each command.
+async fn fetch(
+    ssh: Ssh,
+    project: &Project,
+    record: &Record,
+    resumed: bool,
+) -> Result<Kubeconfig, MachineError> {
+    let mut command = format!("cat {IN_GUEST}");
+    if resumed {
+        command = format!("{}; {command}", resume::waking());
+    }
+    let yaml = ssh.output(&command).await?;
     ssh.close().await;
     let unusable = |source| MachineError::Kubeconfig {
         path: PathBuf::from(format!("the guest's {IN_GUEST}")),
@@ -103,17 +117,25 @@ async fn fetch(ssh: Ssh, project: &Project, record: &Record) -> Result<Kubeconfi
 }
 
 /// What the node said before this boot does not count: the API remembers it as Ready until it misses its heartbeats.
-async fn node_ready(api: &Api, name: &Name, booted: SystemTime) -> Result<(), MachineError> {
+async fn node_ready(
+    api: &Api,
+    name: &Name,
+    booted: Option<SystemTime>,
+) -> Result<(), MachineError> {
     let nodes = api.nodes().await?;
     let node = nodes.iter().find(|node| node.name == name.as_str());
     match node {
         None => Err(MachineError::NotYet("it has not registered")),
         Some(node) if !node.ready => Err(MachineError::NotYet("it is NotReady")),
-        Some(node) if node.heard.is_some_and(|heard| heard + CLOCK_SKEW < booted) => Err(
-            MachineError::NotYet("it has not been heard of since the boot"),
-        ),
+        Some(node) if is_silent(node.heard, booted) => Err(MachineError::NotYet(
+            "it has not been heard of since the boot",
+        )),
         Some(_) => Ok(()),
     }
+}
+
+fn is_silent(heard: Option<SystemTime>, since: Option<SystemTime>) -> bool {
+    matches!((heard, since), (Some(heard), Some(since)) if heard + CLOCK_SKEW < since)
 }
 
 fn client(path: &Path, kubeconfig: &Kubeconfig) -> Result<Api, MachineError> {

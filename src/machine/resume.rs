@@ -1,14 +1,14 @@
-//! A machine that runs and does not work, until somebody has it go on: QEMU was paused, or an interrupted stop has taken
-//! k3s down.
+//! A machine that runs and does not work, until somebody has it go on: QEMU was paused, a suspend did not come to its
+//! end, its memory was just loaded, or an interrupted stop has taken k3s down.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use qapi::qmp;
+use qapi::qmp::{self, RunState};
 
 use super::{MachineError, state};
 use crate::{
-    project::Project,
-    qemu::{Monitor, MonitorError},
+    project::{Project, Suspended},
+    qemu::{Monitor, migration},
 };
 
 /// A guest that is up logs in within seconds, and one that is not yet needs no word.
@@ -18,14 +18,32 @@ const LOGIN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 ///
-/// When QEMU does not answer.
-pub async fn unpause(project: &Project) -> Result<(), MonitorError> {
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
-    if monitor.execute(qmp::query_status {}).await?.status == qmp::RunState::paused {
+/// When QEMU does not answer, or its saved memory cannot be removed.
+pub async fn unpause(project: &Project) -> Result<(), MachineError> {
+    if release(project).await? {
         tracing::info!("the machine was paused, and goes on");
-        monitor.execute(qmp::cont {}).await?;
     }
     Ok(())
+}
+
+/// The same without a word; whether it was paused.
+///
+/// # Errors
+///
+/// Those of [`unpause`].
+pub async fn release(project: &Project) -> Result<bool, MachineError> {
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    migration::cancel(&mut monitor).await?;
+    // The disk goes on with the guest; memory of before must never be loaded on it.
+    if Suspended::exists(project) || project.memory().exists() {
+        Suspended::discard(project)?;
+    }
+    let status = monitor.execute(qmp::query_status {}).await?.status;
+    let paused = matches!(status, RunState::paused | RunState::postmigrate);
+    if paused {
+        monitor.execute(qmp::cont {}).await?;
+    }
+    Ok(paused)
 }
 
 /// Has the guest's systemd start k3s, where it does not run and is not about to. Whether it has started before, which no
@@ -45,4 +63,15 @@ pub async fn start_k3s(project: &Project) -> bool {
         Err(_) => tracing::debug!("the guest does not answer yet"),
     }
     false
+}
+
+/// What tells a guest that goes on what has changed: the time, which it would see only at its next look at the clock, and
+/// that what it takes for random was once in a file. (Linux since 5.18 sees that for itself, by QEMU's vmgenid.)
+pub fn waking() -> String {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    format!(
+        "date --set=@{}.{:03} >/dev/null; dd if=/dev/hwrng of=/dev/urandom bs=64 count=1 status=none",
+        now.as_secs(),
+        now.subsec_millis()
+    )
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use qapi::qmp;
 
-use super::{Machine, MachineError, Spec, State, stop};
+use super::{Machine, MachineError, Spec, State, stop, suspend};
 use crate::{
     base::Size,
     project::{Record, config::AccelChoice},
@@ -22,7 +22,7 @@ const POLL: Duration = Duration::from_millis(50);
 ///
 /// Those of [`Machine::state`], and when that QEMU cannot be ended.
 pub(super) async fn reachable(machine: &Machine) -> Result<State, MachineError> {
-    if let State::Running(_, process) = machine.state()? {
+    if let State::Running(_, process) = suspend::settled(machine).await? {
         while process.uptime().is_some_and(|uptime| uptime < OPENING)
             && process.is_alive()
             && Running::look(machine).await.is_err()

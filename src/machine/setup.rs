@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{
     Limits, Machine, MachineError, Spec, State, Timings, assets, boot, files,
     host::{self, Host},
-    kubeconfig, logs, make, ready, resume,
+    kubeconfig, logs, make, ready, restore, resume,
     running::{self, Running},
     timings::Whose,
     watch,
@@ -215,7 +215,11 @@ async fn bring_up(
     }
     timings.end_of("look at files and ports", Whose::Own);
     let work = async {
-        let (process, limits) = boot::boot(machine, host, spec, &mut record, &mut timings).await?;
+        let resumed = restore::restore(machine, host, spec, &mut record, &mut timings).await?;
+        let (process, limits) = match resumed {
+            Some(resumed) => resumed,
+            None => boot::boot(machine, host, spec, &mut record, &mut timings).await?,
+        };
         arrive(machine, spec, record, &process, limits, timings).await
     };
     logs::capped(project, work).await

@@ -70,7 +70,7 @@ impl State {
     pub fn running(self, project: &Project) -> Result<(Record, Process), MachineError> {
         match self {
             Self::Absent => Err(MachineError::Absent(project.root().to_owned())),
-            Self::Stopped(record) => Err(MachineError::Stopped(record.name)),
+            Self::Stopped(record) => Err(MachineError::not_running(project, record.name)),
             Self::Running(record, process) => Ok((record, process)),
         }
     }
@@ -86,6 +86,7 @@ pub struct Machine {
     /// The root of the shared cache.
     pub cache: PathBuf,
     launched: AtomicBool,
+    suspending: AtomicBool,
     _lock: Lock,
 }
 
@@ -121,6 +122,7 @@ impl Machine {
             given_name,
             cache,
             launched: AtomicBool::new(false),
+            suspending: AtomicBool::new(false),
             _lock: lock,
         })
     }
@@ -156,14 +158,25 @@ impl Machine {
         self.launched.store(true, Ordering::Relaxed);
     }
 
+    /// From now on the guest is paused, and goes on when the command does not come to its end.
+    pub fn mark_suspending(&self) {
+        self.suspending.store(true, Ordering::Relaxed);
+    }
+
     /// The machine is where the command wanted it; QEMU stays.
     pub fn mark_arrived(&self) {
         self.launched.store(false, Ordering::Relaxed);
+        self.suspending.store(false, Ordering::Relaxed);
     }
 
     /// Ends a QEMU that this command started and did not bring to where it should be, and clears what it leaves. Never
-    /// ends one that ran before.
+    /// ends one that ran before: its guest goes on, if this command has paused it.
     pub async fn abandon(&self) {
+        if self.suspending.swap(false, Ordering::Relaxed)
+            && let Err(error) = super::resume::release(&self.project).await
+        {
+            tracing::warn!(%error, "the machine stays paused; `k3s-vm start` has it go on");
+        }
         if !self.launched.swap(false, Ordering::Relaxed) {
             return;
         }

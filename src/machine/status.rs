@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::{MachineError, Spec, State, error::with_causes, logs, ready};
 use crate::{
-    base::Name,
+    base::{Name, files::allocated},
     cluster::{Api, Node},
     guest::{Course, StageLog},
     image,
-    project::{Config, Project, Record},
+    project::{Config, Project, Record, Suspended},
     qemu::{Monitor, MonitorError, Process, monitor::forwarded_port},
 };
 
@@ -26,7 +26,7 @@ const API: Duration = Duration::from_secs(3);
 pub struct Status {
     /// The layout's number.
     pub schema: u32,
-    /// Running, stopped or absent.
+    /// Running, suspended, stopped or absent.
     pub state: Condition,
     /// Running, with an API that is ready and nodes that are.
     pub healthy: bool,
@@ -36,6 +36,8 @@ pub struct Status {
     pub machine: Option<Described>,
     /// What a running QEMU says of itself.
     pub process: Option<Running>,
+    /// What is kept of a suspended machine.
+    pub suspended: Option<Kept>,
     /// What the cluster says of itself.
     pub cluster: Option<Cluster>,
 }
@@ -46,6 +48,8 @@ pub struct Status {
 pub enum Condition {
     /// QEMU runs.
     Running,
+    /// There is a machine, QEMU does not run, and its memory is kept.
+    Suspended,
     /// There is a machine, and QEMU does not run.
     Stopped,
     /// There is none.
@@ -104,6 +108,17 @@ pub struct Running {
     pub monitor: PathBuf,
 }
 
+/// The kept memory of a suspended machine.
+#[derive(Debug, Serialize)]
+pub struct Kept {
+    /// Since when, in seconds since 1970; unless what says so is damaged.
+    pub since: Option<u64>,
+    /// What it takes on the host, in bytes.
+    pub memory_used: u64,
+    /// Where it lies.
+    pub memory_path: PathBuf,
+}
+
 /// A cluster as its API tells.
 #[derive(Debug, Serialize)]
 pub struct Cluster {
@@ -138,6 +153,9 @@ pub struct NodeStatus {
 pub async fn status(project: &Project) -> Result<Status, MachineError> {
     let (condition, record, process) = match State::observe(project)? {
         State::Absent => (Condition::Absent, None, None),
+        State::Stopped(record) if Suspended::exists(project) => {
+            (Condition::Suspended, Some(record), None)
+        }
         State::Stopped(record) => (Condition::Stopped, Some(record), None),
         State::Running(record, process) => (Condition::Running, Some(record), Some(process)),
     };
@@ -167,7 +185,20 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
         project: project.root().to_owned(),
         machine,
         process: running,
+        suspended: (condition == Condition::Suspended)
+            .then(|| kept(project))
+            .transpose()?,
         cluster,
+    })
+}
+
+fn kept(project: &Project) -> Result<Kept, MachineError> {
+    let path = project.memory();
+    let suspended = Suspended::load(project)?.and_then(Result::ok);
+    Ok(Kept {
+        since: suspended.map(|it| it.since),
+        memory_used: allocated(&path).as_bytes(),
+        memory_path: path,
     })
 }
 

@@ -1,13 +1,13 @@
-//! `stop`: k3s down, power button, a deadline, then the plug.
+//! `stop`: k3s down, power button, a deadline, then the plug; or the machine is suspended.
 
 use std::time::Duration;
 
 use qapi::qmp;
 
-use super::{Machine, MachineError, State, logs, resume, state};
+use super::{Machine, MachineError, State, logs, resume, state, suspend};
 use crate::{
     base::files,
-    project::Project,
+    project::{Config, Project, Suspended},
     qemu::{Monitor, MonitorError, Process},
 };
 
@@ -28,32 +28,77 @@ pub enum Ending {
     Orderly,
     /// The plug was pulled, because it was asked for or the guest did not end in time.
     Pulled,
+    /// It goes on at the next start.
+    Suspended,
+    /// It was suspended before.
+    AlreadySuspended,
+    /// It was suspended before, and boots at the next start.
+    MemoryGivenUp,
 }
 
-/// Stops the machine, by force at once or after the deadline.
+/// How a machine is to be stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As the config says: suspended, if it can be, or powered off.
+    Usual,
+    /// Powered off.
+    PowerOff,
+    /// Ended at once.
+    Force,
+    /// Suspended.
+    Suspend,
+}
+
+/// Stops the machine; who says `within` which time wants it powered off, and then by force.
 ///
 /// # Errors
 ///
-/// [`MachineError::Absent`] when there is none; else when QEMU cannot be ended at all.
+/// [`MachineError::Absent`] when there is none; else when QEMU cannot be ended at all, or the machine not be suspended.
 pub async fn stop(
     machine: &Machine,
-    force: bool,
+    way: Way,
     within: Option<Duration>,
 ) -> Result<Ending, MachineError> {
-    let process = match machine.state()? {
-        State::Absent => return Err(MachineError::Absent(machine.project.root().to_owned())),
+    let project = &machine.project;
+    let (record, process) = match suspend::settled(machine).await? {
+        State::Absent => return Err(MachineError::Absent(project.root().to_owned())),
         State::Stopped(_) => {
-            clear(&machine.project)?;
-            return Ok(Ending::AlreadyStopped);
+            clear(project)?;
+            return already(project, way);
         }
-        State::Running(_, process) => process,
+        State::Running(record, process) => (record, process),
     };
-    let orderly = !force && shut_down(&machine.project, &process, within.unwrap_or(ORDERLY)).await;
-    end(&machine.project, &process).await?;
+    let suspends = match way {
+        Way::Suspend => true,
+        Way::Usual if record.provisioned && within.is_none() => {
+            Config::load(&project.config())?.suspend == Some(true)
+        }
+        Way::Usual | Way::PowerOff | Way::Force => false,
+    };
+    if suspends {
+        suspend::suspend(machine, &record, &process).await?;
+        end(project, &process).await?;
+        return Ok(Ending::Suspended);
+    }
+    let within = within.unwrap_or(ORDERLY);
+    let orderly = way != Way::Force && shut_down(project, &process, within).await;
+    end(project, &process).await?;
     Ok(if orderly {
         Ending::Orderly
     } else {
         Ending::Pulled
+    })
+}
+
+/// There is nothing to end, but memory may be asked to be given up.
+fn already(project: &Project, way: Way) -> Result<Ending, MachineError> {
+    Ok(match way {
+        _ if !Suspended::exists(project) => Ending::AlreadyStopped,
+        Way::PowerOff => {
+            Suspended::discard(project)?;
+            Ending::MemoryGivenUp
+        }
+        _ => Ending::AlreadySuspended,
     })
 }
 

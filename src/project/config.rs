@@ -50,6 +50,8 @@ pub struct Config {
     pub timeout: Option<Timeout>,
     /// Whether the guest is kept from the network and from the host.
     pub isolated: Option<bool>,
+    /// Whether `stop` suspends the machine.
+    pub suspend: Option<bool>,
 }
 
 /// How the guest's instructions are run.
@@ -181,6 +183,7 @@ const HEADER: &str = "\
 # kubeconfig = \".kube/config\"
 # timeout = \"5m\"
 # isolated = true           # the guest reaches neither the network nor the host
+# suspend = true            # stop keeps the guest's memory, and start goes on where it was
 
 ";
 
@@ -234,6 +237,7 @@ impl Config {
             kubeconfig: self.kubeconfig.or(under.kubeconfig),
             timeout: self.timeout.or(under.timeout),
             isolated: self.isolated.or(under.isolated),
+            suspend: self.suspend.or(under.suspend),
         }
     }
 
@@ -291,7 +295,7 @@ impl Config {
         Ok(header.unwrap_or_default() + &document.to_string())
     }
 
-    fn values(&self) -> [(&'static str, Option<Value>); 13] {
+    fn values(&self) -> [(&'static str, Option<Value>); 14] {
         let text = |value: Option<String>| value.map(Value::from);
         [
             ("cpus", self.cpus.map(|cpus| Value::from(i64::from(cpus)))),
@@ -332,6 +336,7 @@ impl Config {
                 ),
             ),
             ("isolated", self.isolated.map(Value::from)),
+            ("suspend", self.suspend.map(Value::from)),
         ]
     }
 }

@@ -5,8 +5,10 @@ pub mod config;
 pub mod lock;
 pub mod paths;
 pub mod record;
+pub mod suspended;
 
 pub use config::{Config, ConfigError};
 pub use lock::{Lock, LockError};
 pub use paths::Project;
 pub use record::{Record, RecordError};
+pub use suspended::Suspended;

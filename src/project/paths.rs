@@ -114,6 +114,16 @@ impl Project {
         self.directory().join("uefi-vars.fd")
     }
 
+    /// The memory of a suspended machine.
+    pub fn memory(&self) -> PathBuf {
+        self.directory().join("memory")
+    }
+
+    /// What has to be as it was for that memory to be of use.
+    pub fn suspended(&self) -> PathBuf {
+        self.directory().join("suspended.json")
+    }
+
     /// Links named `kubectl` and `k9s` that lead to this program.
     pub fn bin(&self) -> PathBuf {
         self.directory().join("bin")

@@ -20,6 +20,9 @@ pub const CONSOLE: &str = "console";
 /// QEMU's name of what keeps the stage reports.
 pub const STAGES: &str = "stages";
 
+/// The option of a QEMU that goes on with a guest instead of booting it.
+pub const INCOMING: &str = "-incoming";
+
 /// Everything that shapes a QEMU process.
 #[derive(Debug, Clone)]
 pub struct Launch {
@@ -48,6 +51,8 @@ pub struct Launch {
     /// Whether the guest reaches nothing: neither the network nor the host's own services, which user networking shows
     /// it as 10.0.2.2. What is forwarded to it still comes in.
     pub isolated: bool,
+    /// Whether it waits for saved memory instead of booting.
+    pub incoming: bool,
     /// Where the monitor listens.
     pub monitor: PathBuf,
     /// Where the serial console is kept.
@@ -161,12 +166,18 @@ impl Launch {
         args.extend([OsString::from("-chardev"), monitor]);
         args.extend(words(&["-mon", "chardev=monitor,mode=control"]));
         args.extend(device(&json!({ "driver": "virtio-rng-pci" })));
+        // Linux mixes its random numbers anew when it sees another one, as it does after a resume.
+        args.extend(device(&json!({ "driver": "vmgenid", "guid": "auto" })));
         args
     }
 
     fn process_args(&self) -> Vec<OsString> {
         let mut args = words(&["-pidfile"]);
         args.push(self.pidfile.clone().into());
+        if self.incoming {
+            // -S: loaded is not yet running.
+            args.extend(words(&[INCOMING, "defer", "-S"]));
+        }
         args.extend(words(&[
             "-action",
             "panic=exit-failure",
@@ -241,6 +252,7 @@ pub(crate) mod tests {
             mac: "52:54:00:12:34:56".into(),
             api_port: 6443,
             isolated: false,
+            incoming: false,
             monitor: "/run/user/1000/k3s-vm/abc/qmp.sock".into(),
             console_log: "/p/.k3s-vm/console.log".into(),
             stages_log: "/p/.k3s-vm/stages.log".into(),

@@ -4,12 +4,15 @@ pub mod accel;
 pub mod command_line;
 pub mod firmware;
 pub mod kvm;
+pub mod migration;
 pub mod monitor;
 pub mod process;
 pub mod version;
+pub mod visible;
 
 pub use accel::Accelerator;
 pub use command_line::Launch;
+pub use migration::{Layout, MigrationError};
 pub use monitor::{Monitor, MonitorError};
 pub use process::{Process, ProcessError};
 pub use version::{Version, VersionError};

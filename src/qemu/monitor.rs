@@ -5,15 +5,20 @@
 //! instead of failing on them, and a timeout leaves nothing half done, for the connection goes with it.
 
 use std::{
-    io,
+    io::{self, IoSlice},
+    mem::MaybeUninit,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use qapi::{Execute, qmp};
-use serde_json::Value;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{
+        AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Interest,
+    },
     net::UnixStream,
     time::{sleep, timeout},
 };
@@ -45,11 +50,13 @@ pub enum MonitorError {
         /// How it broke.
         source: io::Error,
     },
-    /// QEMU took longer than [`PATIENCE`].
-    #[error("QEMU did not answer {command} within {} s", PATIENCE.as_secs())]
+    /// QEMU took longer than it has.
+    #[error("QEMU did not answer {command} within {} s", within.as_secs())]
     Silent {
         /// The command under way.
         command: String,
+        /// The time that it had.
+        within: Duration,
     },
     /// QEMU refused the command.
     #[error("QEMU refused {command}: {reason}")]
@@ -74,6 +81,7 @@ pub enum MonitorError {
 pub struct Monitor<S> {
     stream: BufReader<S>,
     last_id: u64,
+    patience: Duration,
 }
 
 impl Monitor<UnixStream> {
@@ -98,9 +106,42 @@ impl Monitor<UnixStream> {
         };
         let late = |_| MonitorError::Silent {
             command: "greeting".into(),
+            within: PATIENCE,
         };
         let stream = timeout(PATIENCE, connected).await.map_err(late)?;
         Self::greet(stream.map_err(connect)?).await
+    }
+
+    /// Passes an open file to QEMU, which knows it as `name` from then on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Monitor::execute`].
+    pub async fn pass(&mut self, name: &str, file: impl AsFd) -> Result<(), MonitorError> {
+        let command = "getfd";
+        let request = self.numbered(json!({ "execute": command, "arguments": { "fdname": name } }));
+        let line = format!("{request}\n");
+        let stream = self.stream.get_ref();
+        let descriptors = [file.as_fd()];
+        let send = || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut with = SendAncillaryBuffer::new(&mut space);
+            with.push(SendAncillaryMessage::ScmRights(&descriptors));
+            let bytes = [IoSlice::new(line.as_bytes())];
+            let sent = sendmsg(stream, &bytes, &mut with, SendFlags::NOSIGNAL)?;
+            // A socket that is empty takes a line whole.
+            if sent == line.len() {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::WriteZero.into())
+            }
+        };
+        let sent = stream.async_io(Interest::WRITABLE, send).await;
+        sent.map_err(|source| MonitorError::Broken {
+            command: command.to_owned(),
+            source,
+        })?;
+        self.answer(command, &request).await.map(drop)
     }
 }
 
@@ -114,6 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Monitor<S> {
         let mut monitor = Self {
             stream: BufReader::new(stream),
             last_id: 0,
+            patience: PATIENCE,
         };
         let greeting = async {
             while monitor.message("greeting").await?.get("QMP").is_none() {}
@@ -123,6 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Monitor<S> {
             .await
             .map_err(|_| MonitorError::Silent {
                 command: "greeting".into(),
+                within: PATIENCE,
             })??;
         monitor
             .execute(qmp::qmp_capabilities { enable: None })
@@ -150,6 +193,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Monitor<S> {
         serde_json::from_value(reply).map_err(|error| malformed(error.to_string()))
     }
 
+    /// From now on QEMU may take that long for an answer.
+    pub fn wait_for_answers(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// Executes a command whose reply is not the same in all QEMUs, or not known to qapi.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Monitor::execute`].
+    pub async fn raw(&mut self, name: &str, arguments: Value) -> Result<Value, MonitorError> {
+        self.exchange(name, json!({ "execute": name, "arguments": arguments }))
+            .await
+    }
+
     /// Executes a human monitor command, for the few things that QMP does not offer.
     ///
     /// # Errors
@@ -163,19 +221,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Monitor<S> {
         .await
     }
 
-    async fn exchange(&mut self, name: &str, mut request: Value) -> Result<Value, MonitorError> {
+    async fn exchange(&mut self, name: &str, request: Value) -> Result<Value, MonitorError> {
+        let request = self.numbered(request);
+        let line = format!("{request}\n");
+        let write = self.stream.get_mut().write_all(line.as_bytes());
+        let silent = |_| MonitorError::Silent {
+            command: name.to_owned(),
+            within: self.patience,
+        };
+        timeout(self.patience, write)
+            .await
+            .map_err(silent)?
+            .map_err(|source| MonitorError::Broken {
+                command: name.to_owned(),
+                source,
+            })?;
+        self.answer(name, &request).await
+    }
+
+    /// The request with a number, by which its answer is told from others.
+    fn numbered(&mut self, mut request: Value) -> Value {
         self.last_id += 1;
         request["id"] = self.last_id.into();
-        let broken = |source| MonitorError::Broken {
-            command: name.to_owned(),
-            source,
-        };
-        let conversation = async {
-            self.stream
-                .get_mut()
-                .write_all(format!("{request}\n").as_bytes())
-                .await
-                .map_err(broken)?;
+        request
+    }
+
+    async fn answer(&mut self, name: &str, request: &Value) -> Result<Value, MonitorError> {
+        let patience = self.patience;
+        let answer = async {
             loop {
                 let mut message = self.message(name).await?;
                 if message.get("id") != Some(&request["id"]) {
@@ -198,9 +271,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Monitor<S> {
                     .unwrap_or_default());
             }
         };
-        timeout(PATIENCE, conversation).await.unwrap_or_else(|_| {
+        timeout(patience, answer).await.unwrap_or_else(|_| {
             Err(MonitorError::Silent {
                 command: name.to_owned(),
+                within: patience,
             })
         })
     }

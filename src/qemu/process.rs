@@ -16,8 +16,8 @@ use nix::{
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{Launch, Monitor};
-use crate::base::{FileError, files};
+use super::{Launch, Monitor, command_line::INCOMING};
+use crate::base::{FileError, Size, files};
 
 /// How long QEMU may take from its start to an answering monitor; it takes a tenth of a second when nothing is wrong.
 const STARTUP: Duration = Duration::from_secs(20);
@@ -140,7 +140,7 @@ impl Process {
             if let Ok(Some(status)) = child.try_wait() {
                 return Err(ProcessError::Ended {
                     status: status.to_string(),
-                    said: said(log),
+                    said: said(log).unwrap_or_else(|| "it printed nothing".to_owned()),
                 });
             }
             if launch.monitor.exists() && Monitor::connect(&launch.monitor).await.is_ok() {
@@ -154,6 +154,33 @@ impl Process {
     /// The process id, for people.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
+    }
+
+    /// Its arguments, from `/proc`; none when it has just ended.
+    pub fn arguments(&self) -> Vec<String> {
+        let line = std::fs::read(format!("/proc/{}/cmdline", self.pid())).unwrap_or_default();
+        String::from_utf8_lossy(&line)
+            .split_terminator('\0')
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Whether it went on with a guest whose memory was saved.
+    pub fn is_resumed(&self) -> bool {
+        self.arguments().iter().any(|argument| argument == INCOMING)
+    }
+
+    /// How much of a mapping of `length` bytes, as which the guest has its memory, it has touched, from `/proc`.
+    pub fn resident(&self, length: Size) -> Option<Size> {
+        let maps = std::fs::read_to_string(format!("/proc/{}/smaps", self.pid())).ok()?;
+        let kib = |line: &str, key: &str| -> Option<u64> {
+            let rest = line.strip_prefix(key)?.trim_start();
+            rest.strip_suffix(" kB")?.parse().ok()
+        };
+        let mut lines = maps.lines();
+        lines.find(|line| kib(line, "Size:") == Some(length.as_bytes() >> 10))?;
+        let resident = lines.find_map(|line| kib(line, "Rss:"))?;
+        Some(Size::bytes(resident << 10))
     }
 
     /// How long it has been running, from `/proc`.
@@ -270,8 +297,8 @@ fn write_lock() -> libc::flock {
     }
 }
 
-/// What QEMU printed, without its time stamps and in one line.
-fn said(log: &Path) -> String {
+/// What QEMU printed, without its time stamps and in one line; if anything.
+pub fn said(log: &Path) -> Option<String> {
     let tail = files::tail(log, 5);
     let lines: Vec<&str> = tail
         .lines()
@@ -280,11 +307,7 @@ fn said(log: &Path) -> String {
                 .map_or(line, |it| it.1)
         })
         .collect();
-    if lines.is_empty() {
-        "it printed nothing".to_owned()
-    } else {
-        lines.join("; ")
-    }
+    (!lines.is_empty()).then(|| lines.join("; "))
 }
 
 /// A session of its own keeps the terminal's signals away from QEMU, so that it outlives this program.

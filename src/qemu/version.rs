@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use qapi::qmp;
+
 /// A QEMU release, `major.minor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
@@ -20,6 +22,9 @@ pub const OLDEST: Version = Version { major: 6, minor: 2 };
 
 /// The program's name: k3s has amd64 assets, and so has every image of the catalogue.
 pub const PROGRAM: &str = "qemu-system-x86_64";
+
+/// How the line of `--version` begins.
+const INTRODUCTION: &str = "QEMU emulator version ";
 
 /// Why there is no usable QEMU.
 #[derive(Debug, thiserror::Error)]
@@ -71,15 +76,7 @@ fn is_program(path: &Path) -> bool {
 /// See [`VersionError`].
 pub fn find() -> Result<(PathBuf, Version), VersionError> {
     let path = find_program(PROGRAM).ok_or(VersionError::Missing)?;
-    let output = match Command::new(&path).arg("--version").output() {
-        Ok(output) => output,
-        Err(source) => return Err(VersionError::NotRunning { path, source }),
-    };
-    let said = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned();
+    let said = ask(&path)?;
     match Version::parse(&said) {
         None => Err(VersionError::Unknown { path, said }),
         Some(found) if found < OLDEST => Err(VersionError::TooOld { path, found }),
@@ -87,12 +84,50 @@ pub fn find() -> Result<(PathBuf, Version), VersionError> {
     }
 }
 
+/// The first line of `--version`.
+fn ask(path: &Path) -> Result<String, VersionError> {
+    let output = Command::new(path).arg("--version").output();
+    let output = output.map_err(|source| VersionError::NotRunning {
+        path: path.to_owned(),
+        source,
+    })?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    Ok(said.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Asks the program for its full version, with the build that a distribution made of it: `7.2.22 (Debian 1:7.2+dfsg-7)`.
+///
+/// # Errors
+///
+/// [`VersionError::NotRunning`].
+pub fn full(path: &Path) -> Result<String, VersionError> {
+    let said = ask(path)?;
+    Ok(said.strip_prefix(INTRODUCTION).unwrap_or(&said).to_owned())
+}
+
+/// The same of a running QEMU, from its answer to `query-version`.
+pub fn full_of(answer: &qmp::VersionInfo) -> String {
+    let qmp::VersionTriple {
+        major,
+        minor,
+        micro,
+    } = answer.qemu;
+    // Without a word for the build, `--version` has no brackets.
+    match answer.package.as_str() {
+        "" => format!("{major}.{minor}.{micro}"),
+        package => format!("{major}.{minor}.{micro} ({package})"),
+    }
+}
+
 impl Version {
     /// Reads the first line of `--version`: `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)`.
     pub fn parse(line: &str) -> Option<Self> {
-        let mut numbers = line
-            .strip_prefix("QEMU emulator version ")?
-            .split(|c: char| !c.is_ascii_digit());
+        Self::of_full(line.strip_prefix(INTRODUCTION)?)
+    }
+
+    /// Reads a full version: `7.2.22 (Debian 1:7.2+dfsg-7)`.
+    pub fn of_full(text: &str) -> Option<Self> {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit());
         Some(Self {
             major: numbers.next()?.parse().ok()?,
             minor: numbers.next()?.parse().ok()?,

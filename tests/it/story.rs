@@ -67,6 +67,24 @@ fn the_same_on_qemu_10() {
         .succeeds()
         .says(" Ready ");
     story.run("k3s-vm ssh test -d /sys/firmware/efi").succeeds();
+    story
+        .run("k3s-vm ssh 'echo kept >/run/mark' && k3s-vm stop --suspend")
+        .succeeds()
+        .says("suspended; `k3s-vm start` has it go on");
+    story.run("k3s-vm status").exits(3).says("suspended");
+    story
+        .run("k3s-vm start")
+        .succeeds()
+        .says("resuming")
+        .never_says("boots instead");
+    story
+        .run("k3s-vm ssh cat /run/mark")
+        .succeeds()
+        .prints("kept");
+    story
+        .run("k3s-vm kubectl get nodes")
+        .succeeds()
+        .says(" Ready ");
     story.run("k3s-vm stop").succeeds().never_says("by force");
     story.run("k3s-vm reset --yes").succeeds();
 }

@@ -2,7 +2,7 @@
 //! surroundings. The shared parts that are slow to make (the guest's image) are kept under `target/`.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output, Stdio},
@@ -20,6 +20,8 @@ pub(crate) struct TestEnv {
     directory: TempDir,
     pub(crate) project: PathBuf,
     pub(crate) cache: PathBuf,
+    /// Where its programs are.
+    pub(crate) programs: OsString,
 }
 
 /// How a command ended.
@@ -50,6 +52,7 @@ impl TestEnv {
             directory,
             project,
             cache,
+            programs: std::env::var_os("PATH").unwrap_or_default(),
         }
     }
 
@@ -66,7 +69,7 @@ impl TestEnv {
         command
             .current_dir(&self.project)
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("PATH", &self.programs)
             .env("HOME", self.directory.path().join("home"))
             .env("XDG_RUNTIME_DIR", self.directory.path().join("run"))
             .env("K3S_VM_CACHE_DIR", &self.cache)

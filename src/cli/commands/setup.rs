@@ -125,6 +125,7 @@ impl Args {
             kubeconfig: self.kubeconfig.map(absolute).transpose()?,
             timeout: self.timeout,
             isolated: self.isolated,
+            suspend: None,
         })
     }
 }

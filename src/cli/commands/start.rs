@@ -1,4 +1,4 @@
-//! `start`: boot the machine that is there.
+//! `start`: boot the machine that is there, or have a suspended one go on.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::{
     project::{Config, config::Timeout},
 };
 
-/// Returns when the node is Ready. A changed .k3s-vm/config takes effect.
+/// Returns when the node is Ready. A suspended machine goes on where it was. A changed .k3s-vm/config takes effect.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm start\n  \

@@ -1,6 +1,10 @@
 //! `status`: one screen, or one JSON document; the exit code is the short form.
 
-use std::{fmt::Write, process::ExitCode, time::Duration};
+use std::{
+    fmt::Write,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
 
 use crate::{
     base::{Size, address::without_logins},
@@ -13,7 +17,7 @@ use crate::{
     machine::status::{self, Condition, Described, Status},
 };
 
-/// Exit code: 0 running and healthy, 3 stopped, 4 absent, 5 running and not healthy.
+/// Exit code: 0 running and healthy, 3 stopped or suspended, 4 absent, 5 running and not healthy.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm status\n  \
@@ -47,7 +51,7 @@ pub(super) async fn run(
     Ok(ExitCode::from(match status.state {
         Condition::Running if status.healthy => 0,
         Condition::Running => code::UNHEALTHY,
-        Condition::Stopped => code::STOPPED,
+        Condition::Stopped | Condition::Suspended => code::STOPPED,
         Condition::Absent => code::ABSENT,
     }))
 }
@@ -120,7 +124,17 @@ fn state(status: &Status) -> String {
             "stopped, setup not finished".to_owned()
         }
         (Condition::Stopped, _) => "stopped".to_owned(),
+        (Condition::Suspended, _) => "suspended".to_owned(),
         (Condition::Absent, _) => "absent".to_owned(),
+    }
+}
+
+fn time(seconds: u64) -> String {
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    // The formatter knows no years of more than four digits, and a file may have any number.
+    match time {
+        Some(time) if seconds < 1 << 37 => humantime::format_rfc3339_seconds(time).to_string(),
+        _ => format!("{seconds} s after 1970"),
     }
 }
 
@@ -152,6 +166,14 @@ fn details(screen: &mut Screen, status: &Status, machine: &Described) {
             );
         }
         screen.row("monitor", process.monitor.display());
+    }
+    if let Some(kept) = &status.suspended {
+        if let Some(since) = kept.since {
+            screen.row("suspended", format_args!("since {}", time(since)));
+        }
+        let used = Size::bytes(kept.memory_used).approximate();
+        let path = kept.memory_path.display();
+        screen.row("memory", format_args!("{path} ({used})"));
     }
     for node in status.cluster.iter().flat_map(|cluster| &cluster.nodes) {
         if let Some(address) = &node.address {

@@ -41,7 +41,9 @@ pub struct Args {
 pub(super) fn run(tool: Tool, args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
     let record = match State::observe(&context.project)? {
         State::Absent => return Err(MachineError::Absent(context.project.root().to_owned()).into()),
-        State::Stopped(record) => return Err(MachineError::Stopped(record.name).into()),
+        State::Stopped(record) => {
+            return Err(MachineError::not_running(&context.project, record.name).into());
+        }
         State::Running(record, _) => record,
     };
     kubeconfig::of(&record)?;

@@ -1,7 +1,7 @@
 //! What has to survive a power cut is on the disk before it has its name, and has its name before the command goes on:
 //! strace shows the order of the flushes.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, process::Command};
 
 use super::{
     scene::{Scene, say},
@@ -41,5 +41,53 @@ fn everything_that_gets_a_name_is_flushed_before_and_its_directory_after() {
         "k3s",
     ] {
         assert!(named.contains(name), "{name} is not in {named:?}");
+    }
+}
+
+/// A machine is suspended when its memory is on the disk, and QEMU ends only then; it goes on only when no power cut can
+/// bring the memory back, for its disk goes on with it.
+#[test]
+fn saved_memory_is_there_for_good_or_gone_for_good() {
+    let scene = Scene::new();
+    scene.runs();
+    let [directory, memory, note] = ["", "memory", "suspended.json"].map(|name| scene.file(name));
+    let directory = directory.components().as_path();
+    let named = |step: &Step| step.renames().is_some_and(|(_, to)| to == note);
+    in_this_order(
+        &scene,
+        &scene.env.command(&["stop", "--suspend"]),
+        &[
+            ("stopped", &|step| step.to_string() == "sendto stop"),
+            ("saved", &|step| step.to_string() == "sendto migrate"),
+            ("flushed", &|step| step.flushes(&memory)),
+            ("suspended", &named),
+            ("flushed as well", &|step| step.flushes(directory)),
+            ("ended", &|step| step.to_string() == "sendto quit"),
+        ],
+    );
+    let removed = format!("unlink {}", note.display());
+    in_this_order(
+        &scene,
+        &scene.resume(),
+        &[
+            ("loaded", &|step| {
+                step.to_string() == "sendto migrate-incoming"
+            }),
+            ("removed", &|step| step.to_string() == removed),
+            ("flushed", &|step| step.flushes(directory)),
+            ("released", &|step| step.to_string() == "sendto cont"),
+        ],
+    );
+}
+
+type IsIt<'a> = &'a dyn Fn(&Step) -> bool;
+
+/// Each of them comes, and behind the one before it.
+#[track_caller]
+fn in_this_order(scene: &Scene, command: &Command, expected: &[(&str, IsIt<'_>)]) {
+    let (_, said, steps) = Traced::start(scene, command, None).finish();
+    let mut rest = steps.iter();
+    for (what, is_it) in expected {
+        assert!(rest.any(is_it), "{what}: {steps:#?}\n{said}");
     }
 }

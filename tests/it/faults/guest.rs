@@ -15,7 +15,7 @@ use super::{
         clock_error, fails_running, guest_asks, healthy, monitor, qemu, run, service_of_the_host,
         ssh, unhealthy,
     },
-    scene::{Scene, eventually, send},
+    scene::{Scene, eventually, say, send},
     table::{tell, tell_running},
 };
 use crate::support::{VERSION, guest_image, make_release};
@@ -26,6 +26,7 @@ fn a_guest_that_runs() {
     comes_up(&scene);
     a_flood_that_nobody_watches(&scene);
     arriving_at_every_step(&scene);
+    a_machine_that_is_suspended(&scene);
     a_machine_that_is_paused(&scene);
     a_clock_that_is_hours_off(&scene);
     a_qemu_that_hangs(&scene);
@@ -154,6 +155,39 @@ fn a_flood_that_nobody_watches(scene: &Scene) {
         );
     }
     assert!(healthy(scene));
+}
+
+/// Twice, for the second time is from a QEMU that has not booted its guest. Before `start` returns, all is as if nobody had
+/// been away.
+fn a_machine_that_is_suspended(scene: &Scene) {
+    let boot = "cat /proc/sys/kernel/random/boot_id /run/mark";
+    ssh(scene, "echo kept >/run/mark");
+    let before = ssh(scene, boot);
+    for (nth, pause) in [(1, 31), (2, 0)] {
+        let began = Instant::now();
+        let stop = run(scene, &["stop", "--suspend"]);
+        say(&format!("  suspended in {:.1?}", began.elapsed()));
+        tell(scene, "a cluster is suspended", &stop);
+        assert_eq!((stop.code, scene.is_suspended()), (0, true), "{stop:?}");
+        thread::sleep(Duration::from_secs(pause));
+        let began = Instant::now();
+        let start = run(scene, &["start"]);
+        say(&format!("  goes on after {:.1?}", began.elapsed()));
+        assert!(healthy(scene));
+        assert!(clock_error(scene) < 6, "{} s", clock_error(scene));
+        tell_running(scene, "a cluster goes on", &start);
+        assert_eq!(start.code, 0, "{start:?}");
+        assert!(start.stderr.contains("resuming ") && !start.stderr.contains("boots"));
+        scene.is_in_memory();
+        assert_eq!(ssh(scene, boot), before, "it has not booted");
+        let reseeded = "dmesg | grep -c 'crng reseeded due to virtual machine fork'";
+        assert_eq!(ssh(scene, reseeded).trim(), nth.to_string());
+        let clocks = ssh(scene, "cat /sys/class/rtc/rtc0/since_epoch; date +%s");
+        let clocks: Vec<i64> = clocks.lines().flat_map(str::parse).collect();
+        assert!((clocks[0] - clocks[1]).abs() <= 2, "{clocks:?}");
+        assert_eq!(run(scene, &["kubectl", "get", "nodes"]).code, 0);
+    }
+    assert_eq!(run(scene, &["kubectl", "get", "configmap", "kept"]).code, 0);
 }
 
 /// The pause is what a host that sleeps does to a guest.

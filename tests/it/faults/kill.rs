@@ -76,6 +76,62 @@ fn reset_at_every_step() {
     });
 }
 
+#[test]
+fn suspend_at_every_step() {
+    at_every_step(&Verb {
+        name: "stop --suspend",
+        prepare: |scene| {
+            scene.runs();
+            hide_key(scene);
+        },
+        command: |scene| scene.env.command(&["stop", "--suspend"]),
+        again: lives_on,
+    });
+}
+
+#[test]
+fn resume_at_every_step() {
+    at_every_step(&Verb {
+        name: "start of a suspended machine",
+        prepare: |scene| {
+            scene.runs();
+            hide_key(scene);
+            assert_eq!(scene.suspend().code, 0);
+            show_key(scene);
+        },
+        command: |scene| scene.env.command(&["start", "--timeout", "1s"]),
+        again: lives_on,
+    });
+}
+
+/// Without its key, nobody waits for a guest that does not answer.
+fn hide_key(scene: &Scene) {
+    fs::rename(scene.file("id_ed25519"), scene.env.path("key")).expect("moved");
+}
+
+fn show_key(scene: &Scene) {
+    let _ = fs::rename(scene.env.path("key"), scene.file("id_ed25519"));
+}
+
+/// The guest that ran before the command runs again, in its old QEMU or from its memory, and never boots.
+fn lives_on(scene: &Scene) {
+    show_key(scene);
+    let qemu = scene.env.pid();
+    let start = scene.env.run(&["start", "--timeout", "1s"]);
+    assert_eq!(start.code, 1, "{start:?}");
+    assert!(!start.stderr.contains("boots instead"), "{start:?}");
+    assert_eq!(scene.status()["process"]["run_state"], "running");
+    scene.state_is_gone();
+    let resumed = scene
+        .processes()
+        .iter()
+        .any(|it| it.contains(" -incoming "));
+    assert!(
+        resumed || (qemu.is_some() && qemu == scene.env.pid()),
+        "{start:?}"
+    );
+}
+
 /// A port of the scene's own: machines that start at once race for the usual one, and need further steps for another.
 fn port(scene: &Scene) -> String {
     let digest = Digest::of(scene.env.project.as_os_str().as_bytes()).short(4);

@@ -15,6 +15,11 @@ impl Scene {
     /// A machine that is there, does not run, and whose setup came to its end once, with a kubeconfig at that place.
     pub(super) fn finished(&self, kubeconfig: &Path) -> PathBuf {
         self.stopped();
+        self.provisioned(kubeconfig)
+    }
+
+    /// From now on its setup has come to its end.
+    pub(super) fn provisioned(&self, kubeconfig: &Path) -> PathBuf {
         let path = self.file("record.json");
         let text = fs::read_to_string(&path).expect("there");
         let mut record: serde_json::Value = serde_json::from_str(&text).expect("a record");

@@ -100,7 +100,7 @@ impl Traced {
                 "--follow-forks",
                 "--interruptible=anywhere",
                 "--decode-fds=path",
-                "--string-limit=200",
+                "--string-limit=500",
                 "--output",
             ])
             .arg(&trace)

@@ -86,6 +86,11 @@ pub(super) fn first_line(env: &TestEnv, stderr: &str) -> String {
         (r"k3s-vm/[0-9a-f]{16}/", "k3s-vm/ID/"),
         (r"(k3s-[a-z]+)-[0-9a-f]{6}", "$1-HASH"),
         (r"port [0-9]{4,5} on", "port N on"),
+        (
+            r"[0-9.]+ [KMG]iB free, and the guest's memory takes [0-9.]+ MiB",
+            "FREE free, and the guest's memory takes NEEDED",
+        ),
+        (r"[0-9]+\.[0-9]+\.[0-9]+ \(Debian [^)]+\)", "VERSION"),
         (r"/tmp/k3s-vm-it-[A-Za-z0-9]+/", "~/"),
     ] {
         line = Regex::new(pattern)

@@ -3,7 +3,11 @@
 use k3s_vm::{
     cluster::api::parse_nodes,
     guest::{Report, stages::printable},
-    qemu::{Monitor, Version, firmware, monitor::forwarded_port},
+    qemu::{
+        Monitor, Version, firmware,
+        monitor::forwarded_port,
+        visible::{difference, visible},
+    },
 };
 use qapi::qmp;
 use tokio::{io::sink, runtime::Builder};
@@ -35,6 +39,17 @@ fn usernet() {
         [22, 6443]
             .into_iter()
             .any(|port| forwarded_port(&text, port).is_some())
+    });
+}
+
+/// The command line of a process, as the kernel has it.
+#[test]
+fn arguments() {
+    Storm::of("arguments").on(|input| {
+        let line = String::from_utf8_lossy(input);
+        let seen = visible(line.split_terminator('\0'));
+        assert_eq!(difference(&seen, &seen), None);
+        !seen.is_empty()
     });
 }
 

@@ -7,7 +7,7 @@ use k3s_vm::{
     base::Name,
     cluster::Kubeconfig,
     guest::KeyPair,
-    project::{Config, Record},
+    project::{Config, Record, Suspended},
 };
 
 use super::{storm::Storm, text};
@@ -33,6 +33,17 @@ fn record() {
             return false;
         };
         assert_eq!(Record::parse(&record.to_json()), Ok(record));
+        true
+    }));
+}
+
+#[test]
+fn suspended() {
+    Storm::of("suspended").on(text(|json| {
+        let Ok(suspended) = Suspended::parse(json) else {
+            return false;
+        };
+        assert_eq!(Suspended::parse(&suspended.to_json()), Ok(suspended));
         true
     }));
 }

@@ -1,0 +1,138 @@
+//! A suspended machine: its memory in one file, and in another one all that has to be as it was for the memory to be of
+//! use. The second one, which is written last and removed first, decides whether the machine is suspended.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use super::Project;
+use crate::base::{
+    FileError,
+    files::{self, PRIVATE},
+};
+
+/// The only layout so far.
+const SCHEMA: u32 = 1;
+
+/// What `.k3s-vm/suspended.json` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suspended {
+    /// The layout's number.
+    pub schema: u32,
+    /// When, in seconds since 1970.
+    pub since: u64,
+    /// QEMU's full version.
+    pub qemu: String,
+    /// What the guest sees of QEMU's arguments.
+    pub arguments: Vec<String>,
+    /// The host's processor, where the guest runs on it.
+    pub processor: Option<String>,
+    /// The disk, to which nobody has written since.
+    pub disk: Stamp,
+    /// The memory file's length in bytes.
+    pub length: u64,
+    /// Its checksum.
+    pub checksum: u32,
+}
+
+/// A file as it was last written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stamp {
+    /// Bytes.
+    pub length: u64,
+    /// When, in seconds since 1970.
+    pub seconds: i64,
+    /// And nanoseconds.
+    pub nanoseconds: i64,
+}
+
+impl Stamp {
+    /// That of the file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be looked at.
+    pub fn of(path: &Path) -> Result<Self, FileError> {
+        let metadata = fs::metadata(path).map_err(FileError::on("look at", path))?;
+        Ok(Self {
+            length: metadata.len(),
+            seconds: metadata.mtime(),
+            nanoseconds: metadata.mtime_nsec(),
+        })
+    }
+}
+
+impl Suspended {
+    /// Whether the project's machine is suspended, for good or ill: the file may be damaged.
+    pub fn exists(project: &Project) -> bool {
+        project.suspended().exists()
+    }
+
+    /// What the file says; `None` without one.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn load(project: &Project) -> Result<Option<Result<Self, String>>, FileError> {
+        let text = files::read_if_exists(&project.suspended())?;
+        Ok(text.map(|text| Self::parse(&text)))
+    }
+
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let suspended: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if suspended.schema != SCHEMA {
+            return Err(format!(
+                "its schema is {}, this program knows {SCHEMA}",
+                suspended.schema
+            ));
+        }
+        Ok(suspended)
+    }
+
+    /// From now on the machine is suspended, whatever happens.
+    ///
+    /// # Errors
+    ///
+    /// When the project's directory cannot be written.
+    pub fn save(&self, project: &Project) -> Result<(), FileError> {
+        files::write(&project.suspended(), self.to_json().as_bytes(), PRIVATE)
+    }
+
+    /// The file's text.
+    pub fn to_json(&self) -> String {
+        let text = serde_json::to_string_pretty(self).expect("it has only string keys");
+        text + "\n"
+    }
+
+    /// The machine is suspended no more. The memory stays for whoever has it open.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be removed.
+    pub fn forget(project: &Project) -> Result<(), FileError> {
+        files::remove_if_exists(&project.suspended())
+    }
+
+    /// Removes both files, so that no power cut brings one of them back.
+    ///
+    /// # Errors
+    ///
+    /// When one of them cannot be removed.
+    pub fn discard(project: &Project) -> Result<(), FileError> {
+        Self::forget(project)?;
+        files::remove_if_exists(&project.memory())?;
+        files::sync_directory(&project.directory())
+    }
+
+    /// The layout that this program writes.
+    pub const fn schema() -> u32 {
+        SCHEMA
+    }
+}

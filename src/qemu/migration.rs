@@ -1,0 +1,247 @@
+//! Memory and devices of a paused guest, saved to a file and loaded from it: QEMU's migration, with a file at its other
+//! end.
+//!
+//! Where QEMU has mapped-ram, each page has its place in the file, which is as sparse as the guest's memory. Before that
+//! the file is the stream that another QEMU would be sent, in which a page of zeros takes a few bytes.
+
+use std::{fs::File, path::Path, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::{net::UnixStream, time::sleep};
+
+use super::{Monitor, MonitorError, Version};
+
+/// The first QEMU that has mapped-ram.
+const MAPPED_RAM: Version = Version { major: 9, minor: 0 };
+/// Bytes a second: more than any disk takes. QEMU would leave room for others otherwise.
+const UNBOUNDED: u64 = 1 << 40;
+/// Threads that write and read: one of them alone does so page by page.
+const CHANNELS: u8 = 2;
+/// How long QEMU may be at work without a word: it writes the end of a file, and reads all of one, in one go.
+const PATIENCE: Duration = Duration::from_secs(600);
+const POLL: Duration = Duration::from_millis(10);
+/// The file as QEMU knows it where it is passed.
+const PASSED: &str = "memory";
+
+/// How the file is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Each page has its place.
+    Mapped,
+    /// One page after the other.
+    Stream,
+}
+
+/// Why memory was not saved or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    /// QEMU says so.
+    #[error("{0}")]
+    Failed(String),
+    /// QEMU does not answer, or ended on the way.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+}
+
+impl Layout {
+    /// The best one of that QEMU.
+    pub fn of(version: Version) -> Self {
+        if version < MAPPED_RAM {
+            Self::Stream
+        } else {
+            Self::Mapped
+        }
+    }
+
+    /// What is to be set before either direction.
+    fn settings(self) -> [(&'static str, Value); 2] {
+        let mut parameters = json!({ "max-bandwidth": UNBOUNDED });
+        let mut capabilities = Vec::new();
+        if self == Self::Mapped {
+            parameters["multifd-channels"] = CHANNELS.into();
+            capabilities.extend(["mapped-ram", "multifd"]);
+        }
+        let capabilities: Vec<Value> = capabilities
+            .into_iter()
+            .map(|name| json!({ "capability": name, "state": true }))
+            .collect();
+        [
+            (
+                "migrate-set-capabilities",
+                json!({ "capabilities": capabilities }),
+            ),
+            ("migrate-set-parameters", parameters),
+        ]
+    }
+
+    /// The other end, as `migrate` and `migrate-incoming` are told of it. A path is no part of a URI, so that it needs no
+    /// escaping.
+    fn end(self, path: &Path) -> Value {
+        match self {
+            Self::Mapped => {
+                let file = json!({
+                    "transport": "file",
+                    "filename": path.to_string_lossy(),
+                    "offset": 0,
+                });
+                json!({ "channels": [{ "channel-type": "main", "addr": file }] })
+            }
+            Self::Stream => json!({ "uri": format!("fd:{PASSED}") }),
+        }
+    }
+}
+
+/// Saves memory and devices of a guest that does not run to `file`, which lies empty in `path`. QEMU ends in its state
+/// `postmigrate` and has given its disks up.
+///
+/// # Errors
+///
+/// [`MigrationError::Failed`] with QEMU's words: nothing is lost, and [`cancel`] has the guest go on.
+pub async fn save(
+    monitor: &mut Monitor<UnixStream>,
+    layout: Layout,
+    path: &Path,
+    file: &File,
+) -> Result<(), MigrationError> {
+    migrate(monitor, "migrate", layout, path, file).await
+}
+
+/// Loads what was saved to `file`, which lies in `path`, into a QEMU that waits for it. The guest stays paused.
+///
+/// # Errors
+///
+/// When QEMU does not take it; it may have ended of it.
+pub async fn load(
+    monitor: &mut Monitor<UnixStream>,
+    layout: Layout,
+    path: &Path,
+    file: &File,
+) -> Result<(), MigrationError> {
+    migrate(monitor, "migrate-incoming", layout, path, file).await
+}
+
+async fn migrate(
+    monitor: &mut Monitor<UnixStream>,
+    command: &str,
+    layout: Layout,
+    path: &Path,
+    file: &File,
+) -> Result<(), MigrationError> {
+    monitor.wait_for_answers(PATIENCE);
+    for (command, arguments) in layout.settings() {
+        monitor.raw(command, arguments).await?;
+    }
+    if layout == Layout::Stream {
+        monitor.pass(PASSED, file).await?;
+    }
+    match monitor.raw(command, layout.end(path)).await {
+        // Some devices of some hosts stay where they are.
+        Err(MonitorError::Refused { reason, .. }) => return Err(MigrationError::Failed(reason)),
+        other => other?,
+    };
+    loop {
+        match progress(&monitor.raw("query-migrate", json!({})).await?) {
+            Progress::UnderWay => sleep(POLL).await,
+            Progress::Done => return Ok(()),
+            Progress::Failed(reason) => return Err(MigrationError::Failed(reason)),
+        }
+    }
+}
+
+/// Ends a save that is under way, so that the guest can go on.
+///
+/// # Errors
+///
+/// When QEMU does not answer.
+pub async fn cancel(monitor: &mut Monitor<UnixStream>) -> Result<(), MonitorError> {
+    loop {
+        let answer = monitor.raw("query-migrate", json!({})).await?;
+        let begun = answer.get("status").is_some();
+        if !begun || !matches!(progress(&answer), Progress::UnderWay) {
+            return Ok(());
+        }
+        monitor.raw("migrate_cancel", json!({})).await?;
+        sleep(POLL).await;
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    UnderWay,
+    Done,
+    Failed(String),
+}
+
+/// Reads `query-migrate`, of which qapi's type does not know all that QEMU says.
+fn progress(answer: &Value) -> Progress {
+    match answer.get("status").and_then(Value::as_str) {
+        Some("completed") => Progress::Done,
+        Some(status @ ("failed" | "cancelled")) => {
+            let words = answer.get("error-desc").and_then(Value::as_str);
+            Progress::Failed(words.unwrap_or(status).to_owned())
+        }
+        _ => Progress::UnderWay,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_qemu_has_its_way() {
+        let path = Path::new("/p/a,offset=0x1 \"b\"/.k3s-vm/memory");
+        let of = |major, minor| Layout::of(Version { major, minor });
+        for (major, minor) in [(6, 2), (7, 2), (8, 2)] {
+            assert_eq!(of(major, minor), Layout::Stream);
+            assert_eq!(of(major, minor).end(path), json!({ "uri": "fd:memory" }));
+        }
+        for (major, minor) in [(9, 0), (10, 0)] {
+            let end = of(major, minor).end(path);
+            let filename = &end["channels"][0]["addr"]["filename"];
+            assert_eq!(filename, "/p/a,offset=0x1 \"b\"/.k3s-vm/memory");
+        }
+        let set = |layout: Layout| {
+            layout
+                .settings()
+                .map(|(_, arguments)| arguments.to_string())
+        };
+        assert_eq!(
+            set(Layout::Stream),
+            [
+                r#"{"capabilities":[]}"#,
+                r#"{"max-bandwidth":1099511627776}"#
+            ]
+        );
+        assert_eq!(
+            set(Layout::Mapped),
+            [
+                r#"{"capabilities":[{"capability":"mapped-ram","state":true},{"capability":"multifd","state":true}]}"#,
+                r#"{"max-bandwidth":1099511627776,"multifd-channels":2}"#
+            ]
+        );
+    }
+
+    #[test]
+    fn qemus_words_are_kept() {
+        for (answer, expected) in [
+            (json!({}), Progress::UnderWay),
+            (json!({ "status": "setup" }), Progress::UnderWay),
+            (
+                json!({ "status": "active", "ram": { "new": 1 } }),
+                Progress::UnderWay,
+            ),
+            (json!({ "status": "completed" }), Progress::Done),
+            (
+                json!({ "status": "failed", "error-desc": "disk on fire" }),
+                Progress::Failed("disk on fire".into()),
+            ),
+            (
+                json!({ "status": "failed" }),
+                Progress::Failed("failed".into()),
+            ),
+        ] {
+            assert_eq!(progress(&answer), expected, "{answer}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What the guest sees of QEMU's arguments. A guest whose memory was saved finds the same machine around it when it goes
+//! on, or cannot go on; where the host keeps its files and which of its ports it forwards is all the same to it.
+
+use serde_json::Value;
+
+/// The first of our own arguments: before it may be those of a wrapper.
+const FIRST: &str = "-nodefaults";
+
+/// The options that the guest sees, in their order, each with its value.
+pub fn visible<S: AsRef<str>>(arguments: impl IntoIterator<Item = S>) -> Vec<String> {
+    let mut arguments = arguments
+        .into_iter()
+        .skip_while(|argument| argument.as_ref() != FIRST);
+    let mut seen = Vec::new();
+    while let Some(option) = arguments.next() {
+        let option = option.as_ref();
+        let shown: fn(&str) -> String = match option {
+            "-enable-kvm" => {
+                seen.push(option.to_owned());
+                continue;
+            }
+            "-machine" | "-accel" | "-cpu" | "-smp" | "-m" | "-uuid" | "-device" | "-serial" => {
+                str::to_owned
+            }
+            "-drive" => |value| value.split(",file=").next().unwrap_or_default().to_owned(),
+            "-blockdev" => node_name,
+            _ => continue,
+        };
+        let value = arguments.next();
+        let value = value.as_ref().map_or("", AsRef::as_ref);
+        seen.push(format!("{option} {}", shown(value)));
+    }
+    seen
+}
+
+fn node_name(options: &str) -> String {
+    let options: Value = serde_json::from_str(options).unwrap_or_default();
+    let name = options.get("node-name").and_then(Value::as_str);
+    name.unwrap_or_default().to_owned()
+}
+
+/// Whether the disk `name` is among them.
+pub fn has_disk(visible: &[String], name: &str) -> bool {
+    visible
+        .iter()
+        .any(|it| it.strip_prefix("-blockdev ") == Some(name))
+}
+
+/// The first difference, in words for people; none when both are the same.
+pub fn difference(then: &[String], now: &[String]) -> Option<String> {
+    let only = |these: &[String], those: &[String]| {
+        let only = these.iter().find(|it| !those.contains(it));
+        only.map_or_else(|| "nothing".to_owned(), Clone::clone)
+    };
+    (then != now).then(|| format!("{} then, {} now", only(then, now), only(now, then)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::qemu::{
+        Launch,
+        command_line::{Attachment, tests::example},
+        firmware::Uefi,
+    };
+
+    fn of(launch: &Launch) -> Vec<String> {
+        visible(
+            launch
+                .arguments()
+                .into_iter()
+                .filter_map(|it: OsString| it.into_string().ok()),
+        )
+    }
+
+    #[test]
+    fn where_the_host_has_its_things_is_not_seen() {
+        let moved = Launch {
+            disk: "/q/.k3s-vm/disk.qcow2".into(),
+            attachments: example()
+                .attachments
+                .into_iter()
+                .map(|it| Attachment {
+                    file: "/elsewhere".into(),
+                    ..it
+                })
+                .collect(),
+            api_port: 7443,
+            isolated: true,
+            incoming: true,
+            monitor: "/m".into(),
+            console_log: "/c".into(),
+            stages_log: "/s".into(),
+            pidfile: "/p".into(),
+            ..example()
+        };
+        assert_eq!(of(&moved), of(&example()));
+        let seen = of(&example());
+        assert!(has_disk(&seen, "disk") && has_disk(&seen, "k3s"));
+        assert!(!has_disk(&seen, "airgap"));
+        let wrapped = ["-L", "/usr/share", "-m", "1M"].map(String::from);
+        let arguments = example().arguments().into_iter();
+        let arguments = arguments.filter_map(|it| it.into_string().ok());
+        assert_eq!(visible(wrapped.into_iter().chain(arguments)), seen);
+    }
+
+    #[test]
+    fn what_the_guest_has_is_seen() {
+        let seen = of(&example());
+        let then = |launch: Launch| difference(&seen, &of(&launch)).unwrap_or_default();
+        assert_eq!(then(example()), "");
+        let more = Launch {
+            cpus: 4,
+            ..example()
+        };
+        assert_eq!(then(more), "-smp 2 then, -smp 4 now");
+        let by_uefi = Launch {
+            uefi: Some(Uefi {
+                code: "/code".into(),
+                variables: "/variables".into(),
+            }),
+            ..example()
+        };
+        assert_eq!(
+            then(by_uefi),
+            "nothing then, -drive if=pflash,unit=0,format=raw,readonly=on now"
+        );
+        let mut fewer = example();
+        fewer.attachments.pop();
+        assert_eq!(then(fewer), "-blockdev k3s then, nothing now");
+    }
+}

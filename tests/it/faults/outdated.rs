@@ -1,0 +1,183 @@
+//! Saved memory that is of no use any more, whole or not: it is told in a word and not used, and the machine boots.
+
+use std::{fs, path::Path, process::Command};
+
+use serde_json::Value;
+
+use super::scene::Scene;
+
+#[track_caller]
+pub(super) fn boots(scene: &Scene, fault: &str, start: Command, word: &str) {
+    let words = ["warning: k3s-", " boots instead of going on: ", word];
+    let said = scene.survives(fault, start, &words).stderr;
+    assert_eq!(said.matches("warning:").count(), 1, "{said}");
+    scene.state_is_gone();
+    scene.nothing_runs();
+}
+
+/// One thing that is not as it was.
+struct Change {
+    fault: &'static str,
+    change: fn(&Scene),
+    word: &'static str,
+}
+
+/// Alters the metadata's text.
+pub(super) fn rewrite(scene: &Scene, alter: impl FnOnce(&mut Value)) {
+    let path = scene.file("suspended.json");
+    let text = fs::read_to_string(&path).expect("there");
+    let mut value = serde_json::from_str(&text).expect("JSON");
+    alter(&mut value);
+    fs::write(&path, value.to_string()).expect("written");
+}
+
+/// Alters the memory's bytes.
+fn overwrite(scene: &Scene, alter: impl FnOnce(&mut Vec<u8>)) {
+    let path = scene.file("memory");
+    let mut bytes = fs::read(&path).expect("there");
+    alter(&mut bytes);
+    fs::write(&path, bytes).expect("written");
+}
+
+/// Where the guest's own code is: a part of the file that is in use.
+fn in_use(bytes: &[u8]) -> usize {
+    let code = [0xeb, 0xfe, 0, 0, 0, 0, 0, 0];
+    let found = bytes.windows(code.len()).position(|it| it == code);
+    found.expect("the boot sector is in the memory")
+}
+
+const CHANGES: [Change; 13] = [
+    Change {
+        fault: "saved memory that is truncated",
+        change: |scene| overwrite(scene, |bytes| bytes.truncate(bytes.len() - 1)),
+        word: "/.k3s-vm/memory has another length",
+    },
+    Change {
+        fault: "saved memory with one bit that is altered",
+        change: |scene| {
+            overwrite(scene, |bytes| {
+                let at = in_use(bytes);
+                bytes[at] ^= 1;
+            });
+        },
+        word: "/.k3s-vm/memory is damaged",
+    },
+    Change {
+        fault: "saved memory that is torn",
+        change: |scene| {
+            overwrite(scene, |bytes| {
+                let page = in_use(bytes) / 4096 * 4096;
+                bytes[page..page + 4096].fill(0);
+            });
+        },
+        word: "/.k3s-vm/memory is damaged",
+    },
+    Change {
+        fault: "saved memory that is gone",
+        change: |scene| fs::remove_file(scene.file("memory")).expect("removed"),
+        word: "/.k3s-vm/memory is gone",
+    },
+    Change {
+        fault: "saved memory that QEMU does not take",
+        change: |scene| {
+            overwrite(scene, |bytes| bytes.fill(0));
+            rewrite(scene, |json| json["checksum"] = 0.into());
+        },
+        word: "QEMU does not take the memory: ",
+    },
+    Change {
+        fault: "a suspended.json that is torn",
+        change: |scene| {
+            fs::write(scene.file("suspended.json"), "{\"schema\": 1,").expect("written")
+        },
+        word: "/.k3s-vm/suspended.json is damaged (EOF",
+    },
+    Change {
+        fault: "a suspended.json of a later program",
+        change: |scene| rewrite(scene, |json| json["schema"] = 2.into()),
+        word: "its schema is 2, this program knows 1",
+    },
+    Change {
+        fault: "a suspended.json with a key of a later program",
+        change: |scene| rewrite(scene, |json| json["encrypted"] = true.into()),
+        word: "unknown field `encrypted`",
+    },
+    Change {
+        fault: "suspended by a QEMU that was updated since",
+        change: |scene| rewrite(scene, |json| json["qemu"] = "7.1.0 (Debian 1:7.1)".into()),
+        word: "QEMU was 7.1.0 (Debian 1:7.1) and is ",
+    },
+    Change {
+        fault: "suspended on a host with another processor",
+        change: |scene| rewrite(scene, |json| json["processor"] = "Another 486DX2".into()),
+        word: "this host's processor is another one",
+    },
+    Change {
+        fault: "other resources since it was suspended",
+        change: |scene| {
+            let config = fs::read_to_string(scene.file("config")).expect("there");
+            let config = config.replace("cpus = 2", "cpus = 1");
+            fs::write(scene.file("config"), config).expect("written");
+        },
+        word: "it was started otherwise: -smp 2 then, -smp 1 now",
+    },
+    Change {
+        fault: "a disk that was written to since it was suspended",
+        change: |scene| {
+            let disk = fs::File::options()
+                .append(true)
+                .open(scene.file("disk.qcow2"));
+            let now = std::time::SystemTime::now();
+            disk.and_then(|disk| disk.set_modified(now))
+                .expect("touched");
+        },
+        word: "its disk was written to meanwhile",
+    },
+    Change {
+        fault: "an attached disk that is gone since it was suspended",
+        change: |scene| {
+            let record = fs::read_to_string(scene.file("record.json")).expect("there");
+            let record: Value = serde_json::from_str(&record).expect("a record");
+            let binary = record["release"]["binary"].as_str().expect("a path");
+            fs::remove_file(binary).expect("removed");
+        },
+        word: "/k3s is gone",
+    },
+];
+
+#[test]
+fn what_has_changed_since_it_was_suspended() {
+    let scene = Scene::new();
+    scene.suspended();
+    let kept = scene.env.path("kept");
+    let copy = |from: &Path, to: &Path| {
+        let status = Command::new("cp").arg("-aT").args([from, to]).status();
+        assert!(status.expect("cp runs").success());
+    };
+    copy(&scene.file(""), &kept);
+    for Change {
+        fault,
+        change,
+        word,
+    } in &CHANGES
+    {
+        fs::remove_dir_all(scene.file("")).expect("removed");
+        copy(&kept, &scene.file(""));
+        change(&scene);
+        boots(&scene, fault, scene.env.command(&["start"]), word);
+    }
+}
+
+#[test]
+fn a_start_that_wants_a_boot() {
+    let scene = Scene::new();
+    scene.suspended();
+    let start = scene.env.command(&["start", "--restore-datastore"]);
+    let word = "it was started otherwise: ";
+    boots(
+        &scene,
+        "start --restore-datastore of a suspended machine",
+        start,
+        word,
+    );
+}

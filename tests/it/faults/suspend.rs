@@ -1,0 +1,196 @@
+//! A suspend that fails on the way: the machine goes on, and can be suspended when there is nothing in the way any more.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    thread,
+};
+
+use rustix::process::Signal;
+
+use super::{
+    live::{monitor, qemu},
+    scene::{Background, Scene, eventually, send},
+    small::{PAGE, Small},
+    table::{tell, tell_running},
+};
+
+/// More than a new project is asked to have room for.
+const ENOUGH: u64 = 3 << 30;
+/// What the guest of [`hungry_image`] touches.
+const TOUCHED: u64 = 512 << 20;
+
+/// The machine runs as if nothing had happened, in its old QEMU, and nothing is left of the attempt.
+#[track_caller]
+fn goes_on(scene: &Scene, qemu_before: u32) {
+    let status = scene.status();
+    assert_eq!(status["process"]["run_state"], "running", "{status}");
+    assert_eq!(qemu(scene), qemu_before);
+    scene.state_is_gone();
+}
+
+#[test]
+fn a_disk_that_is_full() {
+    let mut scene = Scene::new();
+    scene.image = hungry_image(&scene.env.path("hungry.img"));
+    let project = scene.env.project.clone();
+    let small = Small::over(&mut scene, &project, ENOUGH);
+    let setup = scene.booting();
+    eventually("the guest has touched its memory", || {
+        fs::read_to_string(scene.file("console.log")).is_ok_and(|text| text.contains('!'))
+    });
+    setup.signal(Signal::KILL);
+    drop(setup);
+    scene.provisioned(".kube/config".as_ref());
+    let before = pid(&scene);
+
+    let words = [
+        "/.k3s-vm has ",
+        " free, and the guest's memory takes 51",
+        "hint: make room on the file system of",
+        "k3s-vm stop --power-off",
+    ];
+    small.has_room_for(&scene, 16 << 20);
+    fails(&scene, "no space for the memory", &words);
+    assert_eq!(pid(&scene), before);
+
+    // There is room when it begins, and none on the way.
+    small.has_room_for(&scene, ENOUGH);
+    let memory = scene.file("memory");
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            let some = || fs::metadata(&memory).is_ok_and(|it| it.blocks() > (8 << 20) / 512);
+            eventually("the memory is being saved", some);
+            // It goes on being saved meanwhile.
+            small.has_room_for(&scene, 128 << 20);
+        });
+        fails(
+            &scene,
+            "the space is gone while the memory is saved",
+            &words,
+        );
+    });
+    assert_eq!(pid(&scene), before);
+
+    small.has_room_for(&scene, ENOUGH);
+    assert_eq!(scene.suspend().code, 0);
+    let used = fs::metadata(&memory).expect("there").blocks() * 512;
+    assert!((TOUCHED..TOUCHED + (64 << 20)).contains(&used), "{used}");
+    scene.goes_on_in_memory(scene.resume());
+}
+
+/// Of the scene's QEMU, wherever its files are.
+fn pid(scene: &Scene) -> u32 {
+    let pidfile = fs::read_to_string(scene.file("qemu.pid")).expect("it runs");
+    pidfile.trim().parse().expect("a number")
+}
+
+#[track_caller]
+fn fails(scene: &Scene, fault: &str, words: &[&str]) {
+    let ended = scene.suspend();
+    tell_running(scene, fault, &ended);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    for word in words {
+        assert!(ended.stderr.contains(word), "{word:?}: {}", ended.stderr);
+    }
+    let status = scene.status();
+    assert_eq!(status["process"]["run_state"], "running", "{status}");
+    scene.state_is_gone();
+}
+
+#[test]
+fn interrupted() {
+    let scene = Scene::new();
+    scene.runs();
+    let before = qemu(&scene);
+    for (signal, name, code) in [
+        (Signal::INT, "SIGINT", 130),
+        (Signal::TERM, "SIGTERM", 143),
+        (Signal::HUP, "SIGHUP", 129),
+    ] {
+        let stop = Background::start(&scene, scene.env.command(&["stop", "--suspend"]));
+        // It waits for a guest that does not answer.
+        stop.says("suspending ");
+        stop.signal(signal);
+        let ended = stop.end();
+        tell_running(&scene, &format!("{name} during a suspend"), &ended);
+        assert_eq!(ended.code, code);
+        goes_on(&scene, before);
+    }
+}
+
+#[test]
+fn a_qemu_that_does_not_do_it() {
+    let scene = Scene::new();
+    scene.runs();
+    let before = qemu(&scene);
+    send(Signal::STOP, before);
+    let ended = scene.suspend();
+    tell_running(&scene, "QEMU hangs, stop --suspend", &ended);
+    assert_eq!(ended.code, 1);
+    assert!(
+        ended
+            .stderr
+            .contains("hint: end it by force: k3s-vm stop --force")
+    );
+    send(Signal::CONT, before);
+    goes_on(&scene, before);
+
+    // What a person did by the monitor is no hindrance.
+    monitor(&scene, "stop");
+    assert_eq!(scene.suspend().code, 0);
+    scene.goes_on_in_memory(scene.resume());
+
+    let killed = Background::start(&scene, scene.env.command(&["stop", "--suspend"]));
+    killed.says("suspending ");
+    send(Signal::KILL, qemu(&scene));
+    let ended = killed.end();
+    tell(&scene, "QEMU is killed during a suspend", &ended);
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("QEMU ended while"), "{ended:?}");
+    scene.state_is_gone();
+    assert_eq!(scene.status()["state"], "stopped");
+}
+
+/// A boot sector that writes to each page of the first half GiB, says so, and halts.
+fn hungry_image(path: &Path) -> PathBuf {
+    let pages = u32::try_from((TOUCHED - (1 << 20)) / PAGE).expect("few");
+    let code = [
+        &[0xfa][..],                     // cli
+        &[0x31, 0xc0],                   // xor ax, ax
+        &[0x8e, 0xd8],                   // mov ds, ax
+        &[0x0f, 0x01, 0x16, 0x58, 0x7c], // lgdt [0x7c58]
+        &[0x0f, 0x20, 0xc0],             // mov eax, cr0
+        &[0x0c, 0x01],                   // or al, 1
+        &[0x0f, 0x22, 0xc0],             // mov cr0, eax
+        &[0xea, 0x17, 0x7c, 0x08, 0x00], // jmp 8:0x7c17, with 32 bits from here on
+        &[0x66, 0xb8, 0x10, 0x00],       // mov ax, 16
+        &[0x8e, 0xd8],                   // mov ds, ax
+        &[0xbf, 0x00, 0x00, 0x10, 0x00], // mov edi, 1 MiB
+        &[0xb9],                         // mov ecx, pages
+        &pages.to_le_bytes(),            //
+        &[0x89, 0x3f],                   // next: mov [edi], edi
+        &[0x81, 0xc7, 0x00, 0x10, 0, 0], // add edi, 4096
+        &[0xe2, 0xf6],                   // loop next
+        &[0xba, 0xf8, 0x03, 0x00, 0x00], // mov edx, 0x3f8
+        &[0xb0, b'!'],                   // mov al, '!'
+        &[0xee],                         // out dx, al
+        &[0xf4],                         // wait: hlt
+        &[0xeb, 0xfd],                   // jmp wait
+    ]
+    .concat();
+    let table = [
+        &[0; 8][..],
+        &[0xff, 0xff, 0, 0, 0, 0x9a, 0xcf, 0], // code: all 4 GiB
+        &[0xff, 0xff, 0, 0, 0, 0x92, 0xcf, 0], // data: the same
+        &[0x17, 0, 0x40, 0x7c, 0, 0],          // at 0x7c58: 24 bytes at 0x7c40
+    ]
+    .concat();
+    let mut bytes = vec![0; 2 << 20];
+    bytes[..code.len()].copy_from_slice(&code);
+    bytes[0x40..0x40 + table.len()].copy_from_slice(&table);
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+    fs::write(path, bytes).expect("written");
+    path.to_owned()
+}

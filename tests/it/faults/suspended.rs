@@ -1,0 +1,243 @@
+//! A machine that is suspended, and goes on: there and back, elsewhere, and as the usual way to stop.
+//!
+//! Its guest boots nothing, so that `start` has it go on and then waits in vain for its cluster.
+
+use std::{fs, os::unix::fs::MetadataExt, process::Command};
+
+use rustix::process::Signal;
+
+use super::{
+    outdated::boots,
+    scene::{Scene, eventually},
+    table::tell_running,
+};
+use crate::support::{Ended, ended, mode, program};
+
+/// What the saved state is in.
+pub(super) const STATE: [&str; 2] = ["memory", "suspended.json"];
+
+impl Scene {
+    /// A machine that runs after a setup that came to its end: nobody is at work on it.
+    pub(super) fn runs(&self) {
+        self.left_running();
+        self.provisioned(".kube/config".as_ref());
+    }
+
+    /// The same, suspended.
+    #[track_caller]
+    pub(super) fn suspended(&self) {
+        self.runs();
+        let ended = self.suspend();
+        assert_eq!(ended.code, 0, "{ended:?}");
+        assert!(self.is_suspended());
+    }
+
+    pub(super) fn suspend(&self) -> Ended {
+        let mut stop = self.inside(self.env.command(&["stop", "--suspend"]));
+        ended(stop.output().expect("the program runs"))
+    }
+
+    pub(super) fn is_suspended(&self) -> bool {
+        self.status()["state"] == "suspended"
+    }
+
+    /// `start` of the suspended machine, in whose guest nobody answers.
+    pub(super) fn resume(&self) -> Command {
+        self.inside(self.env.command(&["start", "--timeout", "2s"]))
+    }
+
+    /// The guest goes on where it was, and is not booted.
+    #[track_caller]
+    pub(super) fn goes_on_in_memory(&self, mut command: Command) -> Ended {
+        let ended = ended(command.output().expect("the program runs"));
+        assert_eq!(ended.code, 1, "{ended:?}");
+        for words in ["resuming ", "not done within 2s: the guest's sshd"] {
+            assert!(ended.stderr.contains(words), "{ended:?}");
+        }
+        assert!(!ended.stderr.contains("boots instead"), "{ended:?}");
+        self.is_in_memory();
+        ended
+    }
+
+    /// Its QEMU runs on memory that was saved, and no saved memory is left.
+    #[track_caller]
+    pub(super) fn is_in_memory(&self) {
+        let status = self.status();
+        assert_eq!(status["process"]["run_state"], "running", "{status}");
+        assert!(self.processes().iter().any(|it| it.contains(" -incoming ")));
+        self.state_is_gone();
+    }
+
+    #[track_caller]
+    pub(super) fn state_is_gone(&self) {
+        for name in STATE {
+            assert!(!self.file(name).exists(), "{name}");
+        }
+    }
+}
+
+/// The whole way there and back, twice, for a machine that still has the disks of its setup.
+fn there_and_back(scene: &Scene) {
+    scene.runs();
+    for _ in 0..2 {
+        let ended = scene.suspend();
+        assert_eq!(ended.code, 0, "{ended:?}");
+        assert!(
+            ended
+                .stderr
+                .contains("suspended; `k3s-vm start` has it go on")
+        );
+        scene.nothing_runs();
+        for name in STATE {
+            assert_eq!(mode(&scene.file(name)), 0o600, "{name}");
+        }
+        let used = fs::metadata(scene.file("memory")).expect("there").blocks() * 512;
+        assert!(used < 128 << 20, "{used} of 1 GiB");
+        let status = scene.status();
+        assert_eq!(status["suspended"]["memory_used"], used);
+        scene.goes_on_in_memory(scene.resume());
+    }
+    scene.env.ok(&["stop", "--force"]);
+    assert_eq!(scene.status()["state"], "stopped");
+}
+
+#[test]
+fn a_suspended_machine_goes_on() {
+    there_and_back(&Scene::new());
+}
+
+#[test]
+#[ignore = "needs QEMU 10 under target/qemu10, where tests/run.sh unpacks it"]
+fn the_same_on_qemu_10() {
+    let mut scene = Scene::new();
+    let hosts = scene.env.programs.clone();
+    let target = program().ancestors().nth(2).expect("target/").to_owned();
+    scene.env.programs = target.join("qemu10/bin").into();
+    scene.env.programs.push(":");
+    scene.env.programs.push(&hosts);
+    there_and_back(&scene);
+    // What it saved is of no use to the host's own.
+    scene.suspended_again();
+    scene.env.programs = hosts;
+    let fault = "suspended by another QEMU than the PATH has now";
+    boots(&scene, fault, scene.env.command(&["start"]), "QEMU was 10.");
+}
+
+#[test]
+fn what_a_suspended_machine_says() {
+    let scene = Scene::new();
+    scene.suspended();
+    for arguments in [
+        &["ssh", "true"][..],
+        &["kubectl", "get", "nodes"],
+        &["logs", "k3s"],
+    ] {
+        let fault = format!("{} on a suspended machine", arguments.join(" "));
+        let words = ["is suspended", "hint: have it go on: k3s-vm start"];
+        scene.fails(&fault, scene.env.command(arguments), 3, &words);
+    }
+    let status = scene.env.run(&["status", "--verbose"]);
+    assert_eq!(status.code, 3);
+    for words in [
+        "state        suspended\n",
+        "suspended    since 20",
+        "/.k3s-vm/memory (",
+    ] {
+        assert!(status.stdout.contains(words), "{}", status.stdout);
+    }
+    for arguments in [
+        &["stop"][..],
+        &["stop", "--suspend"],
+        &["stop", "--timeout", "1s"],
+    ] {
+        let said = scene.env.ok(arguments).stderr;
+        assert!(said.contains("the machine is suspended already"), "{said}");
+    }
+    let said = scene.env.ok(&["stop", "--power-off"]).stderr;
+    assert!(
+        said.contains("its memory is given up; the next start boots it"),
+        "{said}"
+    );
+    scene.state_is_gone();
+    let said = scene.env.ok(&["stop"]).stderr;
+    assert!(said.contains("the machine is stopped already"), "{said}");
+    scene.suspended_again();
+    scene.env.ok(&["reset", "--yes"]);
+    scene.state_is_gone();
+}
+
+impl Scene {
+    /// A machine that was stopped is suspended.
+    fn suspended_again(&self) {
+        let mut start = self.env.command(&["start", "--timeout", "5m"]);
+        let mut start = start
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("it runs");
+        eventually("the machine runs", || {
+            self.status()["process"]["run_state"] == "running"
+        });
+        start.kill().expect("killed");
+        start.wait().expect("reaped");
+        assert_eq!(self.suspend().code, 0);
+    }
+}
+
+/// The guest does not see where the host keeps its files.
+#[test]
+fn a_suspended_project_is_moved_and_copied() {
+    let mut scene = Scene::new();
+    scene.suspended();
+    let copy = scene.env.path("copy");
+    let careless = scene.env.path("careless");
+    for (flags, to) in [("-aT", &copy), ("-rT", &careless)] {
+        let mut cp = Command::new("cp");
+        let status = cp.arg(flags).args([&scene.env.project, to]).status();
+        assert!(status.expect("cp runs").success());
+    }
+    let there = scene.env.path("moved");
+    fs::rename(&scene.env.project, &there).expect("moved");
+    scene.env.project = there;
+    scene.goes_on_in_memory(scene.resume());
+    let other = scene.elsewhere(copy);
+    let ended = other.run(&["start", "--timeout", "2s"]);
+    assert!(
+        ended
+            .stderr
+            .contains("not done within 2s: the guest's sshd"),
+        "{ended:?}"
+    );
+    assert_eq!(other.status()["process"]["run_state"], "running");
+    drop(other);
+    let other = scene.elsewhere(careless);
+    let ended = other.run(&["start", "--timeout", "2s"]);
+    let word = "boots instead of going on: its disk was written to meanwhile";
+    assert!(ended.stderr.contains(word), "{ended:?}");
+}
+
+#[test]
+fn suspend_as_the_usual_way() {
+    let scene = Scene::new();
+    let setup = scene.booting();
+    setup.signal(Signal::KILL);
+    drop(setup);
+    let words = [
+        "has not come to its end, and there is nothing to suspend yet",
+        "hint: finish it: k3s-vm setup; or power it off: k3s-vm stop --power-off",
+    ];
+    let ended = scene.suspend();
+    tell_running(&scene, "stop --suspend before the end of setup", &ended);
+    assert_eq!(ended.code, 1);
+    for word in words {
+        assert!(ended.stderr.contains(word), "{ended:?}");
+    }
+    let config = fs::read_to_string(scene.file("config")).expect("there");
+    fs::write(scene.file("config"), format!("{config}suspend = true\n")).expect("written");
+    // It would power it off now.
+    scene.provisioned(".kube/config".as_ref());
+    scene.env.ok(&["stop"]);
+    assert!(scene.is_suspended());
+    scene.goes_on_in_memory(scene.resume());
+    scene.env.ok(&["stop", "--timeout", "1s"]);
+    assert_eq!(scene.status()["state"], "stopped", "who waits wants it off");
+}
