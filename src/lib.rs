@@ -10,7 +10,7 @@
 //! - [`machine`]: the story of one machine, top to bottom: setup, start, stop, status, reset.
 //! - [`qemu`]: the process: command line, acceleration, firmware, liveness, monitor (QMP).
 //! - [`image`]: base images: catalogue, downloads, cache, overlay (qcow2).
-//! - [`seed`]: what cloud-init reads at the first boot, as a FAT image.
+//! - [`seed`]: what the guest reads at its first boot, as a FAT image.
 //! - [`guest`]: what is said to the guest and heard from it: SSH, stage reports, console.
 //! - [`cluster`]: k3s: release, configuration, readiness, kubeconfig, kubectl and k9s.
 //! - [`project`]: what lies under `.k3s-vm/`.

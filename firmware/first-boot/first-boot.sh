@@ -1,30 +1,49 @@
 #!/bin/sh
-# Run by cloud-init's bootcmd, with the seed's mount point as its argument: lays the machine's files down and starts
-# the provisioning, which goes on by itself. Runs again, with the same outcome, until a setup has come to its end.
+# Run by cloud-init's bootcmd, or "alone" before it (see k3s-vm-first-boot.service), with the seed's mount point as its
+# argument: lays down what all machines have in common and starts the provisioning, which goes on by itself. Runs again,
+# with the same outcome, until a setup has come to its end.
 set -eu
 seed=$1
 lib=/usr/local/lib/k3s-vm
+scripts="report disk provision prepare identity grow stop-pods k3s-starting k3s-ended follow-clock"
+units="k3s-vm-clock k3s-vm-identity k3s-vm-pods"
 
-for script in report provision stop-pods k3s-ended restore-datastore follow-clock; do
+for script in $scripts; do
     install -D -m 0755 "$seed/$script.sh" "$lib/$script"
 done
 "$lib/report" booted
+if [ "${2-}" = alone ]; then
+    # What waits for others goes before them, or it would begin.
+    systemctl stop --no-block cloud-init-network.service cloud-init-local.service cloud-init-main.service
+    install -D -m 0644 "$seed/k3s-vm.network" /etc/systemd/network/10-k3s-vm.network
+    systemctl enable --quiet --no-reload systemd-networkd.service
+    systemctl start --no-block systemd-networkd.service
+fi
 
 install -D -m 0600 "$seed/release.env" "$lib/release.env"
-install -D -m 0600 "$seed/k3s.yaml" /etc/rancher/k3s/config.yaml
 install -D -m 0644 "$seed/sshd.conf" /etc/ssh/sshd_config.d/00-k3s-vm.conf
-for unit in k3s k3s-vm-booted k3s-vm-clock k3s-vm-pods k3s-vm-provision; do
+for unit in $units k3s k3s-vm-provision; do
     install -D -m 0644 "$seed/$unit.service" "/etc/systemd/system/$unit.service"
 done
 
-# What a node does not use, what would change it or its clock (see follow-clock.sh) behind the developer's back, and
-# root's own systemd, which every first login would wait for.
-systemctl mask --quiet --now --no-block \
-    apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd-news.timer man-db.timer \
-    e2scrub_all.timer e2scrub_reap.service grub-common.service fwupd-refresh.timer \
-    snapd.service snapd.socket snapd.seeded.service multipathd.service multipathd.socket \
-    ua-timer.timer update-notifier-download.timer update-notifier-motd.timer \
-    systemd-timesyncd.service chrony.service \
-    user@0.service || true
-systemctl daemon-reload
+# The rest of the boot waits for neither: systemd finds new units without being told to look, and takes a second to look.
 systemctl start --no-block k3s-vm-provision.service
+# shellcheck disable=SC2086
+systemctl enable --quiet --no-reload $units
+
+# What a node does not use, what would change it or its clock (see follow-clock.sh) behind the developer's back, and root's
+# own systemd, which every first login would wait for.
+unused="apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd-news.timer man-db.timer
+    e2scrub_all.timer e2scrub_reap.service grub-common.service fwupd-refresh.timer
+    snapd.service snapd.socket snapd.seeded.service multipathd.service multipathd.socket
+    ua-timer.timer update-notifier-download.timer update-notifier-motd.timer
+    systemd-timesyncd.service chrony.service
+    sshd-keygen.service getty@tty1.service serial-getty@ttyS0.service user@0.service"
+# What an early boot spends time on, and waiting for more than k3s needs (see k3s-starting.sh): from the next boot on.
+slow="systemd-networkd-wait-online.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount
+    systemd-pstore.service sys-fs-fuse-connections.mount sys-kernel-config.mount"
+# shellcheck disable=SC2086
+systemctl mask --quiet --no-reload $unused $slow 2>/dev/null || true
+# The rest of cloud-init has nothing to do.
+# shellcheck disable=SC2086
+systemctl stop --quiet --no-block $unused cloud-config.service cloud-final.service 2>/dev/null || true

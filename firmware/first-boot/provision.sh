@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the k3s release that the host has attached, once. Everything comes from read-only disks whose content the
-# host has verified; nothing is downloaded.
+# Makes a node of the guest, once: what is the same for all machines with this image and k3s release, and then what is
+# this machine's own. k3s comes from read-only disks whose content the host has verified; nothing is downloaded.
 set -eu
 lib=/usr/local/lib/k3s-vm
 step="reading the release's description"
@@ -11,14 +11,19 @@ failed() {
 trap '[ $? -eq 0 ] || failed' EXIT
 
 . "$lib/release.env"
-"$lib/report" disk-grown "$(df --output=size -BM / | tail -n 1 | tr -d ' ')"
+step="growing the disk"
+# Only where the image's own size does not do: a disk that others are to stand on has it still.
+if [ "$(df --output=avail -B1 / | tail -n 1)" -lt $((K3S_SIZE + ${AIRGAP_SIZE:-0} + (256 << 20))) ]; then
+    "$lib/grow"
+    mkdir -p /etc/k3s-vm
+    touch /etc/k3s-vm/grown
+fi
 
 # attach_copy DISK SIZE MODE TARGET: the first SIZE bytes of an attached disk become a file.
 attach_copy() {
-    device=/dev/disk/by-id/virtio-$1
     step="copying $4 from the attached disk $1"
-    udevadm settle --exit-if-exists="$device" --timeout=10
-    mkdir -p "$(dirname "$4")"
+    device=$("$lib/disk" "$1")
+    mkdir -p "${4%/*}"
     head -c "$2" "$device" >"$4.part"
     [ "$(stat -c %s "$4.part")" = "$2" ]
     chmod "$3" "$4.part"
@@ -34,12 +39,16 @@ if [ -n "$AIRGAP_SIZE" ]; then
     # Later starts skip what was imported (k3s 1.33.1, 1.32.5, 1.31.9 and later).
     touch "$images/.cache.json"
 fi
-step="flushing the disk"
+step="enabling k3s.service"
+systemctl enable --quiet --no-reload k3s.service
+# Later boots have nothing left to do for cloud-init; the network configuration that it wrote stays.
+touch /etc/cloud/cloud-init.disabled
 sync
 "$lib/report" k3s-installed "$K3S_VERSION"
 
+step="letting the host keep the disk"
+"$lib/prepare"
+step="becoming this machine"
+"$lib/identity" now
 step="starting k3s.service"
-systemctl enable --quiet k3s.service k3s-vm-booted.service k3s-vm-clock.service k3s-vm-pods.service
 systemctl start --no-block k3s-vm-clock.service k3s-vm-pods.service k3s.service
-# Later boots have nothing left to do for cloud-init; the network configuration that it wrote stays.
-touch /etc/cloud/cloud-init.disabled

@@ -5,7 +5,9 @@ line="$uptime $*"
 echo "k3s-vm: $line" >/dev/kmsg
 for _ in 1 2 3 4 5 6 7 8 9 10; do
     for port in /sys/class/virtio-ports/*; do
-        if [ "$(cat "$port/name" 2>/dev/null)" = org.k3s-vm.stages ]; then
+        name=
+        [ ! -e "$port/name" ] || read -r name <"$port/name"
+        if [ "$name" = org.k3s-vm.stages ]; then
             echo "$line" >"/dev/${port##*/}"
             exit 0
         fi

@@ -42,6 +42,14 @@ impl FileError {
         )
     }
 
+    /// Whether this user may not write there.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+        )
+    }
+
     /// The same; of a full file system with the bytes that were to be written, and what there is room for.
     fn needing(mut self, needed: usize) -> Self {
         if self.is_out_of_space() {

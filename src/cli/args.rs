@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ColorChoice, Parser, Subcommand};
 
-use super::commands::{completions, doctor, logs, reset, setup, ssh, start, status, stop, tool};
+use super::commands::{
+    cache, completions, doctor, logs, reset, setup, ssh, start, status, stop, tool,
+};
 
 /// A local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU
 ///
@@ -83,6 +85,8 @@ pub enum Command {
     K9s(tool::Args),
     /// Look at what the host has and lacks
     Doctor(doctor::Args),
+    /// Show what all projects share, or remove what none needs
+    Cache(cache::Args),
     /// Open a shell in the guest, or run a command there
     Ssh(ssh::Args),
     /// Show the logs that explain a failed start

@@ -121,6 +121,7 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
             "a machine keeps what it was made with; leave the flag (or the line in .k3s-vm/config) away to go on with it".to_owned(),
             "or make it anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup ...".to_owned(),
         ],
+        MachineError::CacheInUse(_) => one("wait until it has ended, and run the same command again"),
         MachineError::Absent(_) => one("make one: k3s-vm setup"),
         MachineError::Stopped(_) => one("start it: k3s-vm start"),
         MachineError::Suspended(_) => one("have it go on: k3s-vm start"),
@@ -137,6 +138,7 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Running => one("stop it first: k3s-vm stop && k3s-vm start --restore-datastore"),
         MachineError::Monitor(_) => one("end it by force: k3s-vm stop --force && k3s-vm start"),
         MachineError::Unrecorded { .. } => one("end it, and begin anew: k3s-vm reset && k3s-vm setup"),
+        MachineError::Damaged { what: "note in the cache", path, .. } => vec![format!("remove it, and start its machine once more, which writes it anew: rm {}", path.display())],
         MachineError::Gone { .. } | MachineError::Damaged { .. } => one("put it back as it was, or make the machine anew: k3s-vm reset && k3s-vm setup"),
         MachineError::ForeignKubeconfig { path, .. } => vec![
             format!("move it away: {}", move_away(path)),

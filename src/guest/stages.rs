@@ -21,6 +21,10 @@ pub enum Stage {
     DiskGrown,
     /// The k3s release is in its place.
     K3sInstalled,
+    /// The disk holds what all machines have in common, and nothing else; the guest waits for the host to keep it.
+    Prepared,
+    /// The host did not keep it.
+    WentOn,
     /// systemd starts k3s.
     K3sStarting,
     /// k3s told systemd that it is ready; the node need not be.
@@ -65,6 +69,8 @@ impl Report {
             "booted" => Stage::Booted,
             "disk-grown" => Stage::DiskGrown,
             "k3s-installed" => Stage::K3sInstalled,
+            "prepared" => Stage::Prepared,
+            "went-on" => Stage::WentOn,
             "k3s-starting" => Stage::K3sStarting,
             "k3s-started" => Stage::K3sStarted,
             "k3s-exited" => Stage::K3sExited,
@@ -87,6 +93,8 @@ impl Report {
             Stage::Booted => "guest booted".to_owned(),
             Stage::DiskGrown => format!("disk grown to {detail}"),
             Stage::K3sInstalled => format!("k3s {detail} installed"),
+            Stage::Prepared => "the disk is prepared".to_owned(),
+            Stage::WentOn => "the guest went on by itself".to_owned(),
             Stage::K3sStarting => "k3s is starting".to_owned(),
             Stage::K3sStarted => "k3s started".to_owned(),
             Stage::K3sExited => format!("k3s ended ({detail})"),

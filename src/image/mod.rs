@@ -13,6 +13,7 @@ mod http;
 mod overlay;
 mod partial;
 mod patience;
+pub mod prepared;
 mod source;
 #[cfg(test)]
 mod test_server;
@@ -24,5 +25,6 @@ pub use checksum::Checksum;
 pub use error::ImageError;
 pub use format::Format;
 pub use http::{fetch_text, http_client};
-pub use overlay::{disk_use, is_qcow2, plan};
+pub use overlay::{disk_use, is_fresh, is_qcow2, plan};
 pub use patience::Patience;
+pub use prepared::Prepared;

@@ -107,6 +107,13 @@ fn check(image: &[u8], name: &str, size: u64) -> Result<(), String> {
     }
 }
 
+/// Whether nothing has been written to an overlay of `size` since it was planned.
+pub fn is_fresh(path: &Path, size: Size) -> bool {
+    let planned = format(size.as_bytes().next_multiple_of(SECTOR as u64));
+    let length = path.metadata().map(|metadata| metadata.len());
+    planned.is_ok_and(|it| length.is_ok_and(|length| length <= it.len() as u64))
+}
+
 /// Whether a file begins as a qcow2 image does: one that was torn or overwritten mostly does not.
 ///
 /// # Errors

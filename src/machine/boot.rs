@@ -3,13 +3,18 @@
 use super::{
     Limits, Machine, MachineError, Spec, Timings,
     host::Host,
-    kubeconfig, make,
+    kubeconfig, make, prepare,
     timings::Whose,
     watch::{Failure, watch},
 };
 use crate::{
     project::{Project, Record, Suspended, config::AccelChoice},
-    qemu::{Accelerator, Launch, Process, command_line::Attachment, kvm::Kvm, visible},
+    qemu::{
+        Accelerator, Launch, Process,
+        command_line::{self, Attachment},
+        kvm::Kvm,
+        visible,
+    },
 };
 
 /// How QEMU ends when a forwarded port is taken (net/slirp.c).
@@ -75,7 +80,7 @@ async fn launch_and_watch(
         other => other?,
     };
     timings.end_of("start QEMU", Whose::Own);
-    watch(&machine.project, &process, accelerator, limits, timings).await?;
+    watch(machine, &process, accelerator, limits, timings).await?;
     Ok((process, limits))
 }
 
@@ -124,9 +129,16 @@ pub(super) fn plan(
         name: "seed",
         file: project.seed(),
     }];
-    let installs = match suspended {
-        None => !record.provisioned,
-        Some(it) => visible::has_disk(&it.arguments, "k3s"),
+    // What was suspended goes on with the devices that it had.
+    let (preparing, installs) = match suspended {
+        None => (
+            prepare::is_due(project, record),
+            !record.provisioned && !prepare::is_given(record),
+        ),
+        Some(it) => (
+            visible::has_port(&it.arguments, command_line::WORD_PORT),
+            visible::has_disk(&it.arguments, "k3s"),
+        ),
     };
     if installs {
         attachments.push(Attachment {
@@ -139,7 +151,7 @@ pub(super) fn plan(
         }));
     }
     if spec.restore_datastore {
-        // The guest looks for the disk's name (see restore-datastore.sh), not into it.
+        // The guest looks for the disk's name (see k3s-starting.sh), not into it.
         attachments.push(Attachment {
             name: "restore-datastore",
             file: project.seed(),
@@ -147,7 +159,7 @@ pub(super) fn plan(
     }
     Ok(Launch {
         name: record.name.clone(),
-        uuid: record.uuid.clone(),
+        uuid: (!preparing).then(|| record.uuid.clone()),
         accelerator,
         version: host.version,
         cpus: spec.cpus,
@@ -155,9 +167,23 @@ pub(super) fn plan(
         uefi: (record.firmware == "uefi")
             .then(|| make::ensure_uefi(project, &host.qemu))
             .transpose()?,
-        disk: project.disk(),
+        disk: if preparing && suspended.is_none() {
+            record.image.path.clone()
+        } else {
+            project.disk()
+        },
         attachments,
-        mac: record.mac.clone(),
+        credentials: if installs {
+            &make::FIRST_BOOT_CREDENTIALS
+        } else {
+            &[]
+        },
+        mac: if preparing {
+            command_line::NOBODYS_MAC.to_owned()
+        } else {
+            record.mac.clone()
+        },
+        waits: preparing,
         api_port: record.api_port,
         isolated: spec.isolated,
         incoming: suspended.is_some(),

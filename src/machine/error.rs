@@ -68,6 +68,9 @@ pub enum MachineError {
         /// How it is asked to be.
         asked: String,
     },
+    /// What is needed of the cache is known only when that command has ended.
+    #[error("a command is at work on the machine of {}, and may need what nothing needs yet", .0.display())]
+    CacheInUse(PathBuf),
     /// A verb that needs a machine, in a project that has none.
     #[error("there is no machine in {}", .0.display())]
     Absent(PathBuf),

@@ -1,13 +1,10 @@
 //! The machine's files as they are found: what a start cannot do without, and whether anything would be lost with them.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{Machine, MachineError, state};
 use crate::{
-    image::{self, Cache},
+    image::{self, Prepared, prepared},
     project::{Project, Record},
 };
 
@@ -18,7 +15,10 @@ use crate::{
 /// [`MachineError::Gone`], [`MachineError::Damaged`] and [`MachineError::Key`] name the first file that will not do.
 pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
     let disk = project.disk();
-    require_one(&record.image.path, "base image")?;
+    match prepared::look(&record.image.path) {
+        None => require_one(&record.image.path, "base image")?,
+        Some(state) => require_prepared(record, state)?,
+    }
     require_one(&disk, "disk")?;
     if !image::is_qcow2(&disk)? {
         return Err(MachineError::Damaged {
@@ -36,6 +36,21 @@ pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
     Ok(())
 }
 
+/// What the machine's disk stands on, and what that stands on.
+fn require_prepared(record: &Record, state: Prepared) -> Result<(), MachineError> {
+    let path = &record.image.path;
+    require_one(path, "prepared disk")?;
+    if state == Prepared::Altered {
+        return Err(MachineError::Damaged {
+            what: "prepared disk",
+            path: path.clone(),
+            reason: "it is not what it was when the machine was made",
+        });
+    }
+    prepared::image_below(path, record.image.digest)
+        .map_or(Ok(()), |image| require_one(&image, "base image"))
+}
+
 fn require_one(path: &Path, what: &'static str) -> Result<(), MachineError> {
     if path.exists() {
         Ok(())
@@ -49,8 +64,11 @@ fn require_one(path: &Path, what: &'static str) -> Result<(), MachineError> {
 
 /// Whether no guest has ever written to the machine's disk: other choices lose nothing then.
 pub fn is_untouched(machine: &Machine, record: &Record) -> bool {
-    let base = Cache::new(machine.cache.clone()).find_image(record.image.digest);
-    let fresh = base.and_then(|base| image::plan(&base, record.disk).ok());
-    let disk = fs::metadata(machine.project.disk()).map_or(0, |it| it.len());
-    !record.provisioned && fresh.is_some_and(|fresh| disk <= fresh.len() as u64)
+    let disk = machine.project.disk();
+    let below = &record.image.path;
+    // What another machine has written is nothing that this one would lose.
+    let own = prepared::look(below) == Some(Prepared::Private) && below.exists();
+    !record.provisioned
+        && (!disk.exists() || image::is_fresh(&disk, record.disk))
+        && (!own || image::is_fresh(below, record.disk))
 }

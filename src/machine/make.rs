@@ -19,7 +19,7 @@ use crate::{
     guest::KeyPair,
     project::{Project, Record},
     qemu::firmware::Uefi,
-    seed::{Identity, SeedFile, cloud_config, fat},
+    seed::{SeedFile, cloud_config, fat},
 };
 
 macro_rules! first_boot {
@@ -29,20 +29,38 @@ macro_rules! first_boot {
 }
 
 /// The files of `firmware/first-boot/`, as the guest finds them on the seed.
-const FIRST_BOOT: [(&str, &str); 13] = first_boot![
+const FIRST_BOOT: [(&str, &str); 18] = first_boot![
     "first-boot.sh",
     "provision.sh",
+    "prepare.sh",
+    "identity.sh",
+    "grow.sh",
+    "disk.sh",
     "report.sh",
     "stop-pods.sh",
+    "k3s-starting.sh",
     "k3s-ended.sh",
-    "restore-datastore.sh",
     "follow-clock.sh",
     "sshd.conf",
+    "k3s-vm.network",
     "k3s.service",
-    "k3s-vm-booted.service",
     "k3s-vm-clock.service",
+    "k3s-vm-identity.service",
     "k3s-vm-pods.service",
     "k3s-vm-provision.service",
+];
+
+/// What the firmware hands to a guest that has not been made a node yet, as systemd's credentials: a unit, and that it is
+/// to be started (systemd-debug-generator(8)).
+pub const FIRST_BOOT_CREDENTIALS: [(&str, &str); 2] = [
+    (
+        "systemd.extra-unit.k3s-vm-first-boot.service",
+        include_str!("../../firmware/first-boot/k3s-vm-first-boot.service"),
+    ),
+    (
+        "systemd.unit-dropin.sysinit.target",
+        "[Unit]\nWants=k3s-vm-first-boot.service\n",
+    ),
 ];
 
 /// The key in `path`, made if there is none.
@@ -76,6 +94,21 @@ pub fn ensure_disk(project: &Project, overlay: &[u8]) -> Result<(), MachineError
     Ok(files::write(&disk, overlay, PRIVATE)?)
 }
 
+/// What the guests of all machines are given alike.
+pub fn generic() -> Vec<(&'static str, String)> {
+    let own = FIRST_BOOT
+        .iter()
+        .chain(&FIRST_BOOT_CREDENTIALS)
+        .map(|&(name, text)| (name, text.to_owned()));
+    let mut all: Vec<_> = own.collect();
+    all.extend([
+        ("meta-data", cloud_config::meta_data()),
+        ("user-data", cloud_config::user_data()),
+        ("network-config", cloud_config::network_config()),
+    ]);
+    all
+}
+
 /// The seed, made anew: the same record and keys give the same bytes.
 ///
 /// # Errors
@@ -85,35 +118,38 @@ pub fn ensure_seed(project: &Project, record: &Record) -> Result<(), MachineErro
     let client = ensure_key(project.client_key(), "k3s-vm")?;
     let host = ensure_key(project.host_key(), record.name.as_str())?;
     let unusable = |path: PathBuf| move |source| MachineError::Key { path, source };
-    let identity = Identity {
-        name: record.name.clone(),
-        instance_id: record.uuid.clone(),
-        authorized_key: client
-            .public_line()
-            .map_err(unusable(project.client_key()))?,
-        host_key_private: host.to_pem().map_err(unusable(project.host_key()))?,
-        host_key_public: host.public_line().map_err(unusable(project.host_key()))?,
-    };
-    let mut files = vec![
-        SeedFile {
-            name: "meta-data",
-            content: cloud_config::meta_data(&identity).into_bytes(),
-        },
-        SeedFile {
-            name: "user-data",
-            content: cloud_config::user_data(&identity).into_bytes(),
-        },
-        SeedFile {
-            name: "k3s.yaml",
-            content: ServerConfig::new(record.name.clone())
-                .to_yaml()
-                .into_bytes(),
-        },
-        SeedFile {
-            name: "release.env",
-            content: release_env(record)?.into_bytes(),
-        },
+    let texts = [
+        // For cloud-init, and the same for every machine.
+        ("meta-data", cloud_config::meta_data()),
+        ("user-data", cloud_config::user_data()),
+        ("network-config", cloud_config::network_config()),
+        ("release.env", release_env(record)?),
+        // For `identity.sh`: what makes the guest this machine.
+        ("machine", format!("{}\n", record.uuid)),
+        ("hostname", format!("{}\n", record.name)),
+        ("k3s.yaml", ServerConfig::new(record.name.clone()).to_yaml()),
+        (
+            "authorized_keys",
+            client
+                .public_line()
+                .map_err(unusable(project.client_key()))?
+                + "\n",
+        ),
+        (
+            "host_key",
+            host.to_pem()
+                .map_err(unusable(project.host_key()))?
+                .to_string(),
+        ),
+        (
+            "host_key.pub",
+            host.public_line().map_err(unusable(project.host_key()))? + "\n",
+        ),
     ];
+    let mut files = Vec::from(texts.map(|(name, text)| SeedFile {
+        name,
+        content: text.into_bytes(),
+    }));
     files.extend(FIRST_BOOT.map(|(name, text)| SeedFile {
         name,
         content: text.into(),

@@ -4,6 +4,7 @@
 
 pub mod assets;
 pub mod boot;
+pub mod cached;
 pub mod error;
 pub mod files;
 pub mod host;
@@ -11,6 +12,7 @@ pub mod kubeconfig;
 pub mod limits;
 pub mod logs;
 pub mod make;
+mod prepare;
 pub mod ready;
 pub mod reset;
 mod restore;

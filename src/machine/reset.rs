@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Machine, MachineError, State, kubeconfig, stop};
+use super::{Machine, MachineError, State, cached, kubeconfig, prepare, stop};
 use crate::{
     base::{FileError, files},
     project::Project,
@@ -20,8 +20,10 @@ pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
         Ok(State::Running(record, process)) => {
             stop::end(project, &process).await?;
             kubeconfig::remove(project, &record.kubeconfig, &record.name)?;
+            prepare::discard(machine, &record)?;
         }
         Ok(State::Stopped(record)) => {
+            prepare::discard(machine, &record)?;
             kubeconfig::remove(project, &record.kubeconfig, &record.name)?;
         }
         Ok(State::Absent) | Err(MachineError::Record(_) | MachineError::Unrecorded { .. }) => {
@@ -31,7 +33,9 @@ pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
         }
         Err(error) => return Err(error),
     }
-    remove_files(project)
+    remove_files(project)?;
+    cached::sign_off(machine);
+    Ok(())
 }
 
 fn remove_files(project: &Project) -> Result<(), MachineError> {

@@ -3,9 +3,9 @@
 use uuid::Uuid;
 
 use super::{
-    Limits, Machine, MachineError, Spec, State, Timings, assets, boot, files,
+    Limits, Machine, MachineError, Spec, State, Timings, assets, boot, cached, files,
     host::{self, Host},
-    kubeconfig, logs, make, ready, restore, resume,
+    kubeconfig, logs, make, prepare, ready, restore, resume,
     running::{self, Running},
     timings::Whose,
     watch,
@@ -36,7 +36,7 @@ pub struct Summary {
 }
 
 /// A new overlay grows by about this much until the node is Ready.
-const FIRST_SPACE: Size = Size::gib(2);
+pub(super) const FIRST_SPACE: Size = Size::gib(2);
 
 /// Makes, boots and provisions the machine, or goes on with it from wherever it is.
 ///
@@ -63,6 +63,7 @@ pub async fn setup(
         }
         tracing::info!("{} has never booted; it is made anew", record.name);
         remove_if_exists(&machine.project.disk())?;
+        prepare::discard(machine, record)?;
         state = State::Absent;
     }
     if let State::Running(record, process) = state {
@@ -136,11 +137,11 @@ async fn make_new(
         FirmwareChoice::Auto | FirmwareChoice::Bios => "bios",
         FirmwareChoice::Uefi => make::ensure_uefi(&machine.project, &host.qemu).map(|_| "uefi")?,
     };
+    cached::sign(machine, unfinished.as_ref())?;
     let assets = assets::ensure(&machine.cache, spec, unfinished.as_ref(), progress).await?;
     timings.end_of("fetch image and k3s", Whose::Network);
-    // A disk that cannot be is refused before there is a machine that has it.
-    let disk = image::plan(&assets.image, spec.disk)?;
-    let record = Record {
+    let begun = unfinished.is_some();
+    let mut record = Record {
         schema: Record::schema(),
         uuid: unfinished
             .as_ref()
@@ -152,20 +153,32 @@ async fn make_new(
         disk: spec.disk,
         image: BaseImage {
             source: spec.image.clone(),
-            path: assets.image.path.clone(),
+            path: unfinished.as_ref().map_or_else(
+                || assets.image.path.clone(),
+                |record| record.image.path.clone(),
+            ),
             digest: assets.image.digest,
         },
         release: Release {
             version: assets.version.to_string(),
-            binary: assets.binary,
-            airgap: assets.airgap,
+            binary: assets.binary.clone(),
+            airgap: assets.airgap.clone(),
         },
         firmware: firmware.to_owned(),
         api_port: unfinished.as_ref().map_or(0, |record| record.api_port),
         kubeconfig: unfinished.map_or_else(|| spec.kubeconfig.clone(), |record| record.kubeconfig),
         provisioned: false,
     };
+    // A disk that cannot be is refused before there is a machine that has it.
+    let ground = prepare::ground(machine, &assets, &record, begun);
+    let mut disk = image::plan(&ground, spec.disk)?;
+    record.image.path = ground.path;
     record.save(&machine.project)?;
+    if !prepare::begin(&assets.image, &record)? {
+        record.image.path.clone_from(&assets.image.path);
+        record.save(&machine.project)?;
+        disk = image::plan(&assets.image, spec.disk)?;
+    }
     make::ensure_disk(&machine.project, &disk)?;
     timings.end_of("make the disk", Whose::Own);
     Ok(record)
@@ -206,6 +219,7 @@ async fn bring_up(
         spec.api_port,
         (record.api_port != 0).then_some(record.api_port),
     )?;
+    cached::sign(machine, Some(&record))?;
     kubeconfig::announce(project, &record)?;
     if !record.provisioned || !project.seed().exists() {
         make::ensure_seed(project, &record)?;
@@ -300,6 +314,10 @@ async fn arrive(
     record.provisioned = true;
     record.save(project)?;
     machine.mark_arrived();
+    if machine.has_prepared() {
+        prepare::publish(&record).await;
+        timings.end_of("the disk is kept for others", Whose::Own);
+    }
     logs::to_memory(project).await;
     Ok(Summary {
         record,

@@ -87,6 +87,7 @@ pub struct Machine {
     pub cache: PathBuf,
     launched: AtomicBool,
     suspending: AtomicBool,
+    prepared: AtomicBool,
     _lock: Lock,
 }
 
@@ -123,6 +124,7 @@ impl Machine {
             cache,
             launched: AtomicBool::new(false),
             suspending: AtomicBool::new(false),
+            prepared: AtomicBool::new(false),
             _lock: lock,
         })
     }
@@ -161,6 +163,16 @@ impl Machine {
     /// From now on the guest is paused, and goes on when the command does not come to its end.
     pub fn mark_suspending(&self) {
         self.suspending.store(true, Ordering::Relaxed);
+    }
+
+    /// The disk that the machine stands on holds what all machines have in common, and nothing else.
+    pub fn mark_prepared(&self) {
+        self.prepared.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that disk can be given to others.
+    pub fn has_prepared(&self) -> bool {
+        self.prepared.load(Ordering::Relaxed)
     }
 
     /// The machine is where the command wanted it; QEMU stays.

@@ -8,7 +8,7 @@ use std::{
 
 use qapi::qmp;
 
-use super::{Limits, MachineError, Timings, timings::Whose};
+use super::{Limits, Machine, MachineError, Timings, prepare, timings::Whose};
 use crate::{
     base::{FileError, files},
     guest::{Console, Course, Report, Stage, StageLog, Trouble, stages},
@@ -76,15 +76,15 @@ pub async fn wait_for_k3s(
 
 /// The same for a guest that has just been launched; tells apart whether the accelerator runs it at all.
 pub(super) async fn watch(
-    project: &Project,
+    machine: &Machine,
     process: &Process,
     accelerator: Accelerator,
     limits: Limits,
     timings: &mut Timings,
 ) -> Result<(), Failure> {
-    Watch::new(project, limits)
-        .until_k3s(process, accelerator, timings)
-        .await
+    let mut watch = Watch::new(&machine.project, limits);
+    watch.machine = Some(machine);
+    watch.until_k3s(process, accelerator, timings).await
 }
 
 /// Does `work` with a guest whose k3s has started, and ends early when there is no hope for it any more.
@@ -113,8 +113,9 @@ async fn lose_hope(project: &Project, process: &Process, limits: Limits) -> Fail
 fn time(report: &Report, timings: &mut Timings) {
     let step = match report.stage {
         Stage::Booted => "guest boots",
-        Stage::DiskGrown => "disk grows, cloud-init",
+        Stage::DiskGrown => "disk grows, identity",
         Stage::K3sInstalled => "k3s is copied into the guest",
+        Stage::Prepared => "the disk is handed over",
         Stage::K3sStarting => "units before k3s",
         Stage::K3sStarted => "k3s starts",
         _ => return,
@@ -125,6 +126,8 @@ fn time(report: &Report, timings: &mut Timings) {
 /// What is known of a guest on its way.
 struct Watch<'a> {
     project: &'a Project,
+    /// The machine whose disk can be kept for others, if it is this command that has launched it.
+    machine: Option<&'a Machine>,
     limits: Limits,
     stages: StageLog,
     course: Course,
@@ -138,6 +141,7 @@ impl<'a> Watch<'a> {
     fn new(project: &'a Project, limits: Limits) -> Self {
         Self {
             project,
+            machine: None,
             limits,
             stages: StageLog::new(project.stages_log()),
             course: Course::default(),
@@ -158,6 +162,9 @@ impl<'a> Watch<'a> {
             for report in self.reports()? {
                 tracing::info!("{}", report.describe());
                 time(&report, timings);
+                if report.stage == Stage::Prepared {
+                    self.keep_disk().await;
+                }
                 self.course.take(report);
             }
             self.verdict(process, accelerator).await?;
@@ -166,6 +173,16 @@ impl<'a> Watch<'a> {
             }
             self.look_at_the_time(accelerator)?;
             tokio::time::sleep(TICK).await;
+        }
+    }
+
+    /// A guest whose disk is not kept goes on as well.
+    async fn keep_disk(&self) {
+        let Some(machine) = self.machine else { return };
+        match prepare::take(self.project).await {
+            Ok(true) => machine.mark_prepared(),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "the prepared disk is not kept"),
         }
     }
 

@@ -22,9 +22,9 @@ pub struct Record {
     pub schema: u32,
     /// The machine's name, also its node's and its context's.
     pub name: Name,
-    /// The machine's SMBIOS UUID, also cloud-init's instance id.
+    /// The machine's SMBIOS UUID, by which the guest sees whether it has this machine's identity.
     pub uuid: String,
-    /// The network card's address; the guest's network configuration is bound to it.
+    /// The network card's address.
     pub mac: String,
     /// The disk's size at its making.
     pub disk: Size,

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 
 use super::{Accelerator, Version, firmware::Uefi};
@@ -15,6 +16,14 @@ use crate::base::{Name, Size};
 
 /// The virtio-serial port on which the guest reports its stages; the guest finds it by this name.
 pub const STAGE_PORT: &str = "org.k3s-vm.stages";
+/// The virtio-serial port on which the guest hears that it may go on, where it has to wait for that.
+pub const WORD_PORT: &str = "org.k3s-vm.words";
+/// QEMU's name of that port's other end.
+pub const WORDS: &str = "words";
+/// QEMU's name of the machine's disk.
+pub const DISK: &str = "disk";
+/// QEMU's own address for network cards: a guest that knows no other is nobody yet.
+pub const NOBODYS_MAC: &str = "52:54:00:12:34:56";
 /// QEMU's name of what keeps the serial console.
 pub const CONSOLE: &str = "console";
 /// QEMU's name of what keeps the stage reports.
@@ -28,8 +37,8 @@ pub const INCOMING: &str = "-incoming";
 pub struct Launch {
     /// Shown in `ps` and to the guest.
     pub name: Name,
-    /// The SMBIOS UUID.
-    pub uuid: String,
+    /// The SMBIOS UUID; a guest that has none is nobody yet.
+    pub uuid: Option<String>,
     /// How instructions are run.
     pub accelerator: Accelerator,
     /// The QEMU that will run.
@@ -44,6 +53,8 @@ pub struct Launch {
     pub disk: PathBuf,
     /// Read-only raw disks; the guest finds each as `/dev/disk/by-id/virtio-<name>`.
     pub attachments: Vec<Attachment>,
+    /// What the firmware hands to the guest's systemd (256 and later): names and contents of systemd.system-credentials(7).
+    pub credentials: &'static [(&'static str, &'static str)],
     /// The network card's address.
     pub mac: String,
     /// The host port on 127.0.0.1 that leads to the guest's 6443.
@@ -53,6 +64,8 @@ pub struct Launch {
     pub isolated: bool,
     /// Whether it waits for saved memory instead of booting.
     pub incoming: bool,
+    /// Whether the guest waits for a word from the host.
+    pub waits: bool,
     /// Where the monitor listens.
     pub monitor: PathBuf,
     /// Where the serial console is kept.
@@ -100,7 +113,15 @@ impl Launch {
             "-m",
             &format!("{}M", self.memory.as_mib()),
         ]));
-        args.extend(words(&["-name", self.name.as_str(), "-uuid", &self.uuid]));
+        args.extend(words(&["-name", self.name.as_str()]));
+        if let Some(uuid) = &self.uuid {
+            args.extend(words(&["-uuid", uuid]));
+        }
+        for (name, content) in self.credentials {
+            let content = BASE64.encode(content);
+            let value = format!("type=11,value=io.systemd.credential.binary:{name}={content}");
+            args.extend(words(&["-smbios", &value]));
+        }
         if let Some(uefi) = &self.uefi {
             let pflash = |unit: u8, read_only: &str, file: &Path| {
                 let mut drive = OsString::from(format!(
@@ -116,14 +137,10 @@ impl Launch {
     }
 
     fn disk_args(&self) -> Vec<OsString> {
-        // Discarded blocks of the guest become holes of the overlay. aio=threads works where io_uring is forbidden.
-        let mut args = Vec::from(blockdev(&json!({
-            "node-name": "disk",
-            "driver": "qcow2",
-            "discard": "unmap",
-            "file": { "driver": "file", "filename": text(&self.disk), "aio": "threads", "discard": "unmap" },
-        })));
-        args.extend(device(&json!({ "driver": "virtio-blk-pci", "drive": "disk", "serial": "disk", "bootindex": 1 })));
+        let mut args = Vec::from(blockdev(&overlay(DISK, &self.disk)));
+        args.extend(device(
+            &json!({ "driver": "virtio-blk-pci", "drive": DISK, "serial": "disk", "bootindex": 1 }),
+        ));
         for Attachment { name, file } in &self.attachments {
             args.extend(blockdev(&json!({
                 "node-name": name,
@@ -161,6 +178,12 @@ impl Launch {
         args.extend(device(
             &json!({ "driver": "virtserialport", "chardev": STAGES, "name": STAGE_PORT }),
         ));
+        if self.waits {
+            args.extend(words(&["-chardev", "null,id=words"]));
+            args.extend(device(
+                &json!({ "driver": "virtserialport", "chardev": WORDS, "name": WORD_PORT }),
+            ));
+        }
         let mut monitor = OsString::from("socket,id=monitor,server=on,wait=off,path=");
         monitor.push(doubled_commas(&self.monitor));
         args.extend([OsString::from("-chardev"), monitor]);
@@ -190,6 +213,17 @@ impl Launch {
         ]));
         args
     }
+}
+
+/// How QEMU is to use the overlay at `path`, as the node `name`.
+pub fn overlay(name: &str, path: &Path) -> Value {
+    // Discarded blocks of the guest become holes of the overlay. aio=threads works where io_uring is forbidden.
+    json!({
+        "node-name": name,
+        "driver": "qcow2",
+        "discard": "unmap",
+        "file": { "driver": "file", "filename": text(path), "aio": "threads", "discard": "unmap" },
+    })
 }
 
 fn words(words: &[&str]) -> Vec<OsString> {
@@ -232,7 +266,7 @@ pub(crate) mod tests {
     pub(crate) fn example() -> Launch {
         Launch {
             name: "k3s-shop-1a2b3c".parse().expect("sound"),
-            uuid: "11111111-2222-4333-8444-555555555555".into(),
+            uuid: Some("11111111-2222-4333-8444-555555555555".into()),
             accelerator: Accelerator::Kvm,
             version: Version { major: 7, minor: 2 },
             cpus: 2,
@@ -249,10 +283,12 @@ pub(crate) mod tests {
                     file: "/c/k3s/v1/k3s".into(),
                 },
             ],
+            credentials: &[("systemd.extra-unit.x.service", "[Unit]\n")],
             mac: "52:54:00:12:34:56".into(),
             api_port: 6443,
             isolated: false,
             incoming: false,
+            waits: false,
             monitor: "/run/user/1000/k3s-vm/abc/qmp.sock".into(),
             console_log: "/p/.k3s-vm/console.log".into(),
             stages_log: "/p/.k3s-vm/stages.log".into(),
@@ -285,6 +321,23 @@ pub(crate) mod tests {
         let line = shown(&launch);
         let line = line.lines().find(|line| line.starts_with("-netdev"));
         insta::assert_snapshot!(line.unwrap_or_default(), @"-netdev user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:6443-:6443,hostfwd=tcp:127.0.0.1:0-:22");
+    }
+
+    #[test]
+    fn a_guest_that_is_nobody_yet() {
+        let launch = Launch {
+            uuid: None,
+            mac: NOBODYS_MAC.to_owned(),
+            waits: true,
+            ..example()
+        };
+        let shown = shown(&launch);
+        assert!(!shown.contains("-uuid"), "{shown}");
+        let lines = shown.lines().filter(|line| line.contains("words"));
+        insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r#"
+        -chardev null,id=words
+        -device {"chardev":"words","driver":"virtserialport","name":"org.k3s-vm.words"}
+        "#);
     }
 
     #[test]

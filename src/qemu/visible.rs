@@ -46,6 +46,14 @@ pub fn has_disk(visible: &[String], name: &str) -> bool {
         .any(|it| it.strip_prefix("-blockdev ") == Some(name))
 }
 
+/// Whether the virtio-serial port `name` is among them.
+pub fn has_port(visible: &[String], name: &str) -> bool {
+    let end = format!("\"name\":\"{name}\"}}");
+    visible
+        .iter()
+        .any(|it| it.starts_with("-device ") && it.ends_with(&end))
+}
+
 /// The first difference, in words for people; none when both are the same.
 pub fn difference(then: &[String], now: &[String]) -> Option<String> {
     let only = |these: &[String], those: &[String]| {
@@ -62,7 +70,7 @@ mod tests {
     use super::*;
     use crate::qemu::{
         Launch,
-        command_line::{Attachment, tests::example},
+        command_line::{Attachment, STAGE_PORT, WORD_PORT, tests::example},
         firmware::Uefi,
     };
 
@@ -100,6 +108,7 @@ mod tests {
         let seen = of(&example());
         assert!(has_disk(&seen, "disk") && has_disk(&seen, "k3s"));
         assert!(!has_disk(&seen, "airgap"));
+        assert!(has_port(&seen, STAGE_PORT) && !has_port(&seen, WORD_PORT));
         let wrapped = ["-L", "/usr/share", "-m", "1M"].map(String::from);
         let arguments = example().arguments().into_iter();
         let arguments = arguments.filter_map(|it| it.into_string().ok());

@@ -1,40 +1,22 @@
-//! `meta-data` and `user-data` as types. JSON is YAML, so they are written as JSON and nothing has to be escaped.
+//! `meta-data`, `user-data` and `network-config` as types. JSON is YAML, so they are written as JSON and nothing has to
+//! be escaped.
 //!
-//! cloud-init does only what it must: plants the keys, grows the disk, and hands over to `first-boot.sh` on the seed.
+//! They are the same for every machine: cloud-init only brings the network up and hands over to `first-boot.sh` on the
+//! seed. What makes a guest one machine and no other lies beside them, for `identity.sh`.
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::base::Name;
-
 /// Where the guest mounts the seed, readable by root alone.
 const MOUNT: &str = "/run/k3s-vm/seed";
 
-/// What makes a guest this machine and no other.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// The host name, also the node's.
-    pub name: Name,
-    /// cloud-init runs its first-boot work again when this changes.
-    pub instance_id: String,
-    /// The public key that may log in as root, in OpenSSH's one-line format.
-    pub authorized_key: String,
-    /// The guest's private host key, in OpenSSH's PEM format.
-    pub host_key_private: String,
-    /// Its public half, in OpenSSH's one-line format.
-    pub host_key_public: String,
-}
-
 /// The content of `meta-data`.
-pub fn meta_data(identity: &Identity) -> String {
-    document(
-        "",
-        &json!({ "instance-id": identity.instance_id, "local-hostname": identity.name }),
-    )
+pub fn meta_data() -> String {
+    document("", &json!({ "instance-id": "k3s-vm" }))
 }
 
 /// The content of `user-data`.
-pub fn user_data(identity: &Identity) -> String {
+pub fn user_data() -> String {
     let first_boot = format!(
         "mkdir -p {MOUNT} && chmod 0700 {MOUNT} && \
          {{ mountpoint -q {MOUNT} || mount -t vfat -o ro,umask=077 /dev/disk/by-id/virtio-seed {MOUNT}; }} && \
@@ -42,22 +24,24 @@ pub fn user_data(identity: &Identity) -> String {
     );
     let config: Value = json!({
         "bootcmd": [["sh", "-c", first_boot]],
-        "disable_root": false,
-        "users": [],
-        "ssh_authorized_keys": [identity.authorized_key],
-        "ssh_keys": { "ed25519_private": identity.host_key_private, "ed25519_public": identity.host_key_public },
-        "manage_etc_hosts": "localhost",
-        "growpart": { "mode": "auto", "devices": ["/"] },
-        "resize_rootfs": true,
+        "preserve_hostname": true,
         // What a node does not need is not run: it would only compete with k3s for the processor.
-        "cloud_init_modules": [
-            "seed_random", "bootcmd", "growpart", "resizefs", "set_hostname", "update_hostname", "update_etc_hosts",
-            "users-groups", "ssh",
-        ],
+        "cloud_init_modules": ["bootcmd"],
         "cloud_config_modules": [],
         "cloud_final_modules": [],
     });
     document("#cloud-config\n", &config)
+}
+
+/// The content of `network-config`: user networking gives every guest the same address, so that no boot has to ask for it.
+pub fn network_config() -> String {
+    let card = json!({
+        "match": { "name": "e*" },
+        "addresses": ["10.0.2.15/24"],
+        "routes": [{ "to": "0.0.0.0/0", "via": "10.0.2.2" }],
+        "nameservers": { "addresses": ["10.0.2.3"] },
+    });
+    document("", &json!({ "version": 2, "ethernets": { "host": card } }))
 }
 
 fn document(header: &str, value: &impl Serialize) -> String {
@@ -69,21 +53,10 @@ fn document(header: &str, value: &impl Serialize) -> String {
 mod tests {
     use super::*;
 
-    fn identity() -> Identity {
-        Identity {
-            name: "k3s-shop-1a2b3c".parse().expect("sound"),
-            instance_id: "11111111-2222-4333-8444-555555555555".into(),
-            authorized_key: "ssh-ed25519 AAAAclient k3s-vm".into(),
-            host_key_private:
-                "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"
-                    .into(),
-            host_key_public: "ssh-ed25519 AAAAhost".into(),
-        }
-    }
-
     #[test]
     fn documents() {
-        insta::assert_snapshot!("meta-data", meta_data(&identity()));
-        insta::assert_snapshot!("user-data", user_data(&identity()));
+        insta::assert_snapshot!("meta-data", meta_data());
+        insta::assert_snapshot!("user-data", user_data());
+        insta::assert_snapshot!("network-config", network_config());
     }
 }

@@ -1,7 +1,6 @@
-//! The seed: what cloud-init reads at the first boot (its NoCloud data source), as a small FAT image.
+//! The seed: what the guest reads at its first boot, as a small FAT image; for cloud-init it is a NoCloud data source.
 
 pub mod cloud_config;
 pub mod fat;
 
-pub use cloud_config::Identity;
 pub use fat::SeedFile;

@@ -1,20 +1,20 @@
 //! The course of the measurements: short ones alone, boots in rounds in which the old way and the program take turns, so
 //! that a busy minute of the machine hits both.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use k3s_vm::{
     base::{Digest, Size},
     image::{BaseImage, Format},
     qemu::Accelerator,
-    seed::{Identity, SeedFile, cloud_config, fat},
+    seed::{SeedFile, cloud_config, fat},
 };
 use serde_json::Value;
 
 use crate::{
     baseline::OldWay,
     figures::{self, Figures},
-    measure::{cost, disk_used, times},
+    measure::{allocated, cost, disk_used, times},
     program::Program,
     support::{TestEnv, guest_image, program},
     ways::{Way, bring_up},
@@ -61,21 +61,14 @@ pub(crate) fn short(figures: &mut Figures) {
 }
 
 fn seed() {
-    let identity = Identity {
-        name: "k3s-bench".parse().expect("sound"),
-        instance_id: "bench".into(),
-        authorized_key: "ssh-ed25519 AAAA".into(),
-        host_key_private: "key".into(),
-        host_key_public: "key".into(),
-    };
     let files = [
         SeedFile {
             name: "meta-data",
-            content: cloud_config::meta_data(&identity).into_bytes(),
+            content: cloud_config::meta_data().into_bytes(),
         },
         SeedFile {
             name: "user-data",
-            content: cloud_config::user_data(&identity).into_bytes(),
+            content: cloud_config::user_data().into_bytes(),
         },
     ];
     assert!(!fat::image(&files).expect("made").is_empty());
@@ -129,6 +122,7 @@ pub(crate) fn round(figures: &mut Figures, seen: &Seen, mirror: &str) {
     figures.push(figures::START, up.cost.took);
     figures.push(figures::START_WORK, up.qemu_processor);
     figures.push_phases(figures::NEW_START, up.phases);
+    suspended(figures, &program);
     figures.push(figures::STOP, stop(&program));
 
     let up = bring_up(&old_way, "start");
@@ -142,6 +136,27 @@ pub(crate) fn round(figures: &mut Figures, seen: &Seen, mirror: &str) {
     figures.push(figures::SECOND_WORK, up.qemu_processor);
     figures.push(figures::SECOND_WRITTEN, up.cost.written);
     figures.push_phases(figures::SECOND_SETUP, up.phases);
+}
+
+/// With k3s and this, a guest comes to about a GiB; what is random is no page of zeros.
+const TOUCH: &str = "head -c 600M /dev/urandom >/dev/shm/touched";
+
+/// The machine goes to the disk and comes back.
+fn suspended(figures: &mut Figures, program: &Program) {
+    cost(&mut program.in_guest(TOUCH));
+    let suspend = cost(&mut program.env.command(&["stop", "--suspend"]));
+    figures.push(figures::SUSPEND, suspend.took);
+    let memory = program.env.project.join(".k3s-vm/memory");
+    let copy = program.env.path("copy");
+    let mut dd = Command::new("dd");
+    let named = |key: &str, path: &Path| format!("{key}={}", path.display());
+    dd.args([named("if", &memory), named("of", &copy)])
+        .args(["bs=1M", "conv=fsync,sparse"]);
+    figures.push(figures::DD, cost(&mut dd).took);
+    let saved = fs::metadata(&memory).expect("suspended");
+    figures.push(figures::SAVED, allocated(&saved));
+    fs::remove_file(copy).expect("removed");
+    figures.push(figures::RESUME, cost(&mut program.command("start")).took);
 }
 
 fn stop(way: &impl Way) -> f64 {

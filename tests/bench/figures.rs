@@ -39,6 +39,9 @@ pub(crate) const FIRST: &str = "first `setup`, to node Ready";
 pub(crate) const SECOND: &str = "`setup` of a second project";
 pub(crate) const START: &str = "`start` after `stop`, to node Ready";
 pub(crate) const STOP: &str = "`stop`";
+pub(crate) const SUSPEND: &str = "`stop --suspend` of a guest that has touched 1 GiB";
+pub(crate) const DD: &str = "`dd` of its memory's file, with `fsync`";
+pub(crate) const RESUME: &str = "`start` after `stop --suspend`, to node Ready";
 pub(crate) const SIZE: &str = "the program: one file, which needs libc, libm and libgcc";
 pub(crate) const FIRST_WORK: &str = "processor time of QEMU in the first `setup`";
 pub(crate) const SECOND_WORK: &str = "processor time of QEMU in the second `setup`";
@@ -48,6 +51,7 @@ pub(crate) const QEMU_MEMORY: &str = "peak memory of QEMU in `setup`";
 pub(crate) const WRITTEN: &str = "bytes written by `setup`, QEMU's included";
 pub(crate) const SECOND_WRITTEN: &str = "bytes written by the second `setup`";
 pub(crate) const DISK: &str = "disk used by the project after `setup`";
+pub(crate) const SAVED: &str = "disk used by the memory of a suspended machine";
 pub(crate) const CACHE: &str = "disk used by the cache after `setup`";
 
 /// All lines, in their order.
@@ -55,7 +59,10 @@ pub(crate) const ROWS: &[Row] = &[
     time(FIRST, Beside::OldWay, Some(0.7)),
     time(SECOND, Beside::Row(FIRST), Some(0.5)),
     time(START, Beside::OldWay, Some(0.5)),
+    time(RESUME, Beside::Row(START), Some(0.1)),
     time(STOP, Beside::OldWay, None),
+    time(SUSPEND, Beside::Row(DD), Some(2.0)),
+    time(DD, Beside::Nothing, None),
     time(STATUS, Beside::Nothing, Some(0.050)),
     time(STATUS_OWN, Beside::Nothing, None),
     time(ABSENT, Beside::Nothing, None),
@@ -70,6 +77,7 @@ pub(crate) const ROWS: &[Row] = &[
     bytes(WRITTEN, Beside::OldWay),
     bytes(SECOND_WRITTEN, Beside::Row(WRITTEN)),
     bytes(DISK, Beside::OldWay),
+    bytes(SAVED, Beside::Nothing),
     bytes(CACHE, Beside::Nothing),
     bytes(SIZE, Beside::Nothing),
 ];

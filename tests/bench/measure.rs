@@ -1,7 +1,7 @@
 //! What a command costs, seen from outside: time, processor, memory, bytes written; and what lies on the disk.
 
 use std::{
-    fs,
+    fs::{self, Metadata},
     os::unix::fs::MetadataExt,
     path::Path,
     process::{Child, Command, Stdio},
@@ -145,8 +145,13 @@ pub(crate) fn disk_used(directory: &Path) -> f64 {
     entries
         .map(|entry| match entry.metadata() {
             Ok(it) if it.is_dir() => disk_used(&entry.path()),
-            Ok(it) => (it.blocks() * BLOCK) as f64,
+            Ok(it) => allocated(&it),
             Err(_) => 0.0,
         })
         .sum()
+}
+
+/// The blocks that a file takes, in bytes.
+pub(crate) fn allocated(file: &Metadata) -> f64 {
+    (file.blocks() * BLOCK) as f64
 }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::{Ended, TestEnv, ended, mode, names, on_a_terminal};
 
-const VERBS: [&str; 11] = [
+const VERBS: [&str; 12] = [
     "setup",
     "start",
     "stop",
@@ -17,6 +17,7 @@ const VERBS: [&str; 11] = [
     "kubectl",
     "k9s",
     "doctor",
+    "cache",
     "ssh",
     "logs",
     "completions",

@@ -5,6 +5,7 @@
 //! `cargo test --test it faults -- --nocapture` shows each fault with the message that it gives.
 
 mod boot;
+mod cached;
 mod cage;
 mod choices;
 mod copies;

@@ -8,4 +8,5 @@ mod faults;
 mod hostile;
 mod house;
 mod licences;
+mod prepared;
 mod story;

@@ -1,5 +1,6 @@
 //! One file a verb: its arguments and a `run` that calls the machine and tells the terminal.
 
+pub mod cache;
 pub mod completions;
 pub mod doctor;
 pub mod logs;
@@ -11,7 +12,7 @@ pub mod status;
 pub mod stop;
 pub mod tool;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use super::{
     args::{Cli, Command},
@@ -36,8 +37,21 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Kubectl(args) => tool::run(Tool::Kubectl, &args, &context),
         Command::K9s(args) => tool::run(Tool::K9s, &args, &context),
         Command::Doctor(args) => doctor::run(&args, &context, output).await,
+        Command::Cache(args) => cache::run(&args, &context, output),
         Command::Ssh(args) => ssh::run(&args, &context).await,
         Command::Logs(args) => logs::run(&args, &context, output).await,
         Command::Completions(_) => unreachable!("handled above"),
     }
+}
+
+/// What the person at the terminal says to that.
+fn consent(question: &str) -> Result<bool, CommandError> {
+    let mut stderr = std::io::stderr();
+    let _ = write!(stderr, "{question} [y/N] ");
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| CommandError::new("cannot read the answer").because(&error))?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }

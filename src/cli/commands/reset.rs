@@ -1,9 +1,6 @@
 //! `reset`: everything of the machine goes, with consent.
 
-use std::{
-    io::{IsTerminal, Write},
-    process::ExitCode,
-};
+use std::{io::IsTerminal, process::ExitCode};
 
 use crate::{
     cli::{
@@ -41,7 +38,7 @@ pub(super) async fn run(
         );
         return Ok(ExitCode::SUCCESS);
     }
-    if !args.yes && !consent(&context)? {
+    if !args.yes && !ask(&context)? {
         output.line("nothing was changed");
         return Ok(ExitCode::from(code::FAILURE));
     }
@@ -55,7 +52,7 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn consent(context: &Context) -> Result<bool, CommandError> {
+fn ask(context: &Context) -> Result<bool, CommandError> {
     if !std::io::stdin().is_terminal() {
         return Err(CommandError::new(
             "reset deletes the machine with all that is in it, and there is no terminal to ask on",
@@ -63,16 +60,8 @@ fn consent(context: &Context) -> Result<bool, CommandError> {
         .hint("to go ahead without asking: k3s-vm reset --yes")
         .with_code(code::USAGE));
     }
-    let mut stderr = std::io::stderr();
-    let _ = write!(
-        stderr,
-        "Delete the machine of {} with all that is in it? [y/N] ",
+    super::consent(&format!(
+        "Delete the machine of {} with all that is in it?",
         context.project.root().display()
-    );
-    let _ = stderr.flush();
-    let mut answer = String::new();
-    std::io::stdin()
-        .read_line(&mut answer)
-        .map_err(|error| CommandError::new("cannot read the answer").because(&error))?;
-    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    ))
 }

@@ -3,12 +3,14 @@
 
 use std::{fs, path::Path, process::Command};
 
+use k3s_vm::image::prepared::publish;
 use rustix::process::Signal;
 
 use super::{
     scene::{Background, Scene, eventually, say},
     table::tell,
 };
+use crate::support::names;
 
 /// The command comes to a running QEMU all the same.
 #[track_caller]
@@ -136,18 +138,84 @@ fn a_damaged_seed() {
 fn a_base_image_that_is_gone() {
     let scene = Scene::new();
     scene.finished(".kube/config".as_ref());
-    let image = scene.status()["machine"]["image_path"].clone();
-    let image = Path::new(image.as_str().expect("told"));
-    let away = scene.env.path("away");
-    fs::rename(image, &away).expect("moved");
-    let words = ["the machine's base image", "is gone", "hint: put it back"];
-    scene.fails(
-        "the base image is gone, start",
-        scene.env.command(&["start"]),
-        1,
-        &words,
+    let images = scene.env.cache.join("images");
+    let image = images.join(&names(&images)[0]);
+    let prepared = scene.status()["machine"]["image_path"].clone();
+    let prepared = Path::new(prepared.as_str().expect("told"));
+    for (what, path) in [("base image", image.as_path()), ("prepared disk", prepared)] {
+        let away = scene.env.path("away");
+        fs::rename(path, &away).expect("moved");
+        let gone = format!("the machine's {what}");
+        scene.fails(
+            &format!("the {what} is gone, start"),
+            scene.env.command(&["start"]),
+            1,
+            &[&gone, "is gone", "hint: put it back"],
+        );
+        fs::rename(&away, path).expect("put back");
+    }
+    scene.goes_on(scene.env.command(&["start"]));
+}
+
+/// Another machine has made the disk that this one stands on.
+#[test]
+fn a_prepared_disk_that_is_altered() {
+    let maker = Scene::new();
+    maker.stopped();
+    let prepared = maker.status()["machine"]["image_path"].clone();
+    let prepared = Path::new(prepared.as_str().expect("told"));
+    publish(prepared).expect("published");
+    let mut scene = Scene::new();
+    for used in [&mut scene.image, &mut scene.mirror] {
+        *used = maker
+            .env
+            .path(used.file_name().expect("a name").to_str().expect("text"));
+    }
+    scene.env.cache.clone_from(&maker.env.cache);
+    let told = scene.survives(
+        "a prepared disk",
+        scene.setup(&[]),
+        &["the disk is prepared already"],
     );
-    fs::rename(&away, image).expect("put back");
+    assert!(!told.stderr.contains("fetching"), "{}", told.stderr);
+    let words = [
+        "the machine's prepared disk",
+        "is damaged: it is not what it was when the machine was made",
+        "hint: put it back as it was, or make the machine anew",
+    ];
+    let sound = fs::read(prepared).expect("there");
+    let mut altered = sound.clone();
+    *altered.last_mut().expect("not empty") ^= 1;
+    for (how, bytes) in [
+        ("altered", altered),
+        ("truncated", sound[..sound.len() / 2].to_vec()),
+        ("empty", Vec::new()),
+    ] {
+        fs::remove_file(prepared).expect("removed");
+        fs::write(prepared, bytes).expect("written");
+        for (verb, command) in [
+            ("start", scene.env.command(&["start"])),
+            ("setup", scene.setup(&[])),
+        ] {
+            scene.fails(
+                &format!("the prepared disk is {how}, {verb}"),
+                command,
+                1,
+                &words,
+            );
+        }
+        let other = Scene {
+            image: scene.image.clone(),
+            mirror: scene.mirror.clone(),
+            ..Scene::new()
+        };
+        let mut setup = other.setup(&[]);
+        setup.env("K3S_VM_CACHE_DIR", &scene.env.cache);
+        let fault = format!("the prepared disk is {how}, setup of another machine");
+        other.survives(&fault, setup, &["is not what it was; another is prepared"]);
+    }
+    fs::remove_file(prepared).expect("removed");
+    fs::write(prepared, sound).expect("put back");
     scene.goes_on(scene.env.command(&["start"]));
 }
 

@@ -56,6 +56,12 @@ impl Step {
         !self.call.ends_with("sync") && !self.call.starts_with("ftruncate")
     }
 
+    /// Whether it is the same step at another count: what is asked until it is so was asked more or fewer times before it,
+    /// and a disturbance has missed it.
+    pub(super) fn is_later_or_earlier(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string() && self.nth != other.nth
+    }
+
     /// The old and the new name of what is renamed.
     pub(super) fn renames(&self) -> Option<(&Path, &Path)> {
         match self.paths.as_slice() {
@@ -214,10 +220,11 @@ impl Traced {
             let Some(subject) = subject(call, arguments) else {
                 continue;
             };
-            // Temporary files, and the directory of the sockets, are called otherwise in each run.
+            // Temporary files and what is called after a machine or its directory have other names in each run.
+            let own = [".tmp-", "/run/k3s-vm/", "/cache/users/", "/cache/prepared/"];
             steps.push(Step {
                 call: call.to_owned(),
-                unique: of_files && !subject.contains(".tmp-") && !subject.contains("/run/k3s-vm/"),
+                unique: of_files && !own.iter().any(|it| subject.contains(it)),
                 subject,
                 paths: quoted(arguments),
                 nth: *nth,

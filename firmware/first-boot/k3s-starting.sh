@@ -1,0 +1,55 @@
+#!/bin/sh
+# All that k3s needs before it starts (ExecStartPre= of its unit): modules, a way out, and the copy of its datastore when
+# the host has attached a disk of that name to ask for it (once a boot; the damaged one is kept aside).
+set -eu
+lib=/usr/local/lib/k3s-vm
+server=/var/lib/rancher/k3s/server
+copy=$server/k3s-vm-datastore.tar
+
+modprobe --all br_netfilter overlay || true
+
+# k3s takes its address from the default route, and the pods' name servers from what is there when it starts.
+routed() {
+    while read -r _ destination _; do
+        [ "$destination" != 00000000 ] || return 0
+    done </proc/net/route
+    return 1
+}
+named() {
+    for file in /run/systemd/resolve/resolv.conf /etc/resolv.conf; do
+        [ -e "$file" ] || continue
+        while read -r word address _; do
+            case $word$address in nameserver127.* | nameserver::1) ;; nameserver*) return 0 ;; esac
+        done <"$file"
+    done
+    return 1
+}
+tries=300
+until { routed && named; } || [ $((tries -= 1)) -eq 0 ]; do
+    sleep 0.1
+done
+
+restore() {
+    trap '[ $? -eq 0 ] || "$lib/report" failed "restoring the datastore: $step"' EXIT
+    step="there is no copy from an orderly stop"
+    [ -e "$copy" ]
+    step="unpacking $copy"
+    rm -rf "$server/restored"
+    mkdir -m 0700 "$server/restored"
+    tar -C "$server/restored" -xpf "$copy"
+    step="putting the copy in place"
+    rm -rf "$server/db.damaged"
+    [ ! -e "$server/db" ] || mv "$server/db" "$server/db.damaged"
+    mv "$server/restored/db" "$server/db"
+    mv "$server/restored/token" "$server/token"
+    rmdir "$server/restored"
+    mkdir -p /run/k3s-vm
+    touch /run/k3s-vm/restored
+    "$lib/report" datastore-restored "$(date --utc --reference="$copy" '+%Y-%m-%d %H:%M UTC')"
+}
+for serial in /sys/block/vd*/serial; do
+    name=
+    read -r name <"$serial" || true
+    [ "$name" != restore-datastore ] || [ -e /run/k3s-vm/restored ] || restore
+done
+"$lib/report" k3s-starting

@@ -1,0 +1,111 @@
+//! `cache`: what all projects share, who needs it, and the end of what nobody needs.
+
+use std::{fmt::Write, io::IsTerminal, process::ExitCode};
+
+use crate::{
+    base::Size,
+    cli::{
+        context::Context,
+        error::{CommandError, code},
+        output::Output,
+    },
+    machine::cached::{self, Item},
+};
+
+/// Shows or clears what all projects share: base images, k3s releases, and the disks that a first setup has prepared for
+/// the next ones.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm cache list\n  \
+    k3s-vm cache prune              # what no machine needs; asks before\n  \
+    k3s-vm cache prune --yes        # without asking, for scripts\n\n\
+    When it fails:\n  \
+    A machine needs what it was last begun with. One that was copied from another project, or that an\n  \
+    older k3s-vm has begun, is known from its next start on.")]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Show what the cache holds, and which projects need it
+    List,
+    /// Remove what no machine needs
+    Prune {
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+pub(super) fn run(
+    args: &Args,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    match args.verb {
+        Verb::List => output.data(&table(&cached::list(&context.cache)?)),
+        Verb::Prune { yes } => return prune(yes, context, output),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn prune(yes: bool, context: &Context, output: &Output) -> Result<ExitCode, CommandError> {
+    if !yes {
+        if !std::io::stdin().is_terminal() {
+            return Err(CommandError::new(
+                "what no machine needs is removed from the cache, and there is no terminal to ask on",
+            )
+            .hint("to go ahead without asking: k3s-vm cache prune --yes")
+            .with_code(code::USAGE));
+        }
+        let unneeded: Vec<Item> = cached::list(&context.cache)?
+            .into_iter()
+            .filter(|item| item.users.is_empty())
+            .collect();
+        output.data(&table(&unneeded));
+        if !super::consent(&format!("Remove {} of it?", size_of(&unneeded)))? {
+            output.line("nothing was changed");
+            return Ok(ExitCode::from(code::FAILURE));
+        }
+    }
+    let gone = cached::prune(&context.cache)?;
+    match gone.len() {
+        0 => tracing::info!("a machine needs all that is there; nothing to do"),
+        1 => tracing::info!("1 file is removed, {}", size_of(&gone)),
+        files => tracing::info!("{files} files are removed, {}", size_of(&gone)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn size_of(items: &[Item]) -> String {
+    let bytes = items.iter().map(|item| item.size.as_bytes()).sum();
+    Size::bytes(bytes).approximate()
+}
+
+fn table(items: &[Item]) -> String {
+    let mut table = String::new();
+    for item in items {
+        let used = humantime::format_rfc3339_seconds(item.used);
+        let size = item.size.approximate();
+        let _ = writeln!(
+            table,
+            "{:<14} {size:>10}  {}",
+            item.kind,
+            item.path.display()
+        );
+        let users = if item.users.is_empty() {
+            "needed by no machine".to_owned()
+        } else {
+            let users: Vec<String> = item
+                .users
+                .iter()
+                .map(|it| it.display().to_string())
+                .collect();
+            format!("needed by {}", users.join(", "))
+        };
+        let _ = writeln!(table, "{:<25}  last used {used}, {users}", "");
+    }
+    table
+}

@@ -1,0 +1,198 @@
+//! Prepared disks: what is the same for all machines with one image and one k3s release, done once on this host. The
+//! guest of one machine writes such a disk; once it is published nobody does, and other machines' disks stand on it.
+//!
+//! ```text
+//! prepared/<key>-<maker>.qcow2   an overlay on the base image; its maker's alone until it is published
+//! prepared/<key>-<maker>.json    that it is published, and what it was then
+//! ```
+
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cache, ImageError, is_qcow2, source::stamp};
+use crate::base::{Digest, FileError, files};
+
+/// The folder, by which a path tells that it leads to a prepared disk.
+const BUCKET: &str = "prepared";
+const SCHEMA: u32 = 1;
+/// For QEMU to read, and for nobody to write to.
+const READ_ONLY: u32 = 0o400;
+
+/// A disk in `prepared/` as it is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prepared {
+    /// Its maker's own, not yet or never to be shared.
+    Private,
+    /// For all, and as it was when it was published.
+    Published,
+    /// For all, and not what it was.
+    Altered,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    schema: u32,
+    digest: Digest,
+    /// What shows without reading it that it is the same as then.
+    stamp: String,
+}
+
+impl Cache {
+    /// Where the machine `maker` may write a disk that is to be published as `key`.
+    pub fn new_prepared(&self, key: &Digest, maker: &str) -> PathBuf {
+        let maker: String = maker.chars().take(8).collect();
+        self.root()
+            .join(BUCKET)
+            .join(format!("{key}-{maker}.qcow2"))
+    }
+
+    /// A sound disk that was published as `key`. One that is not what it was is offered to nobody any more.
+    pub fn find_prepared(&self, key: &Digest) -> Option<PathBuf> {
+        let entries = fs::read_dir(self.root().join(BUCKET)).ok()?;
+        let mut disks: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|it| it == "json"))
+            .map(|path| path.with_extension("qcow2"))
+            .filter(|path| {
+                path.file_name()
+                    .is_some_and(|it| it.to_string_lossy().starts_with(&key.to_string()))
+            })
+            .collect();
+        disks.sort();
+        disks.into_iter().find(|path| {
+            let sound = look(path) == Some(Prepared::Published);
+            if !sound {
+                tracing::info!("{} is not what it was; another is prepared", path.display());
+            }
+            sound
+        })
+    }
+}
+
+/// What is at `path`, if that is where prepared disks are. A file that only looks changed is read.
+pub fn look(path: &Path) -> Option<Prepared> {
+    if path.parent()?.file_name()? != BUCKET {
+        return None;
+    }
+    let Ok(Some(text)) = files::read_if_exists(&note(path)) else {
+        return Some(Prepared::Private);
+    };
+    let sound = serde_json::from_str::<Note>(&text).is_ok_and(|note| {
+        note.schema == SCHEMA
+            && (stamp_of(path).is_ok_and(|it| it == note.stamp)
+                || is_still(path, &note).is_ok_and(|it| it))
+    });
+    Some(if sound {
+        Prepared::Published
+    } else {
+        Prepared::Altered
+    })
+}
+
+/// The file that a prepared disk is an overlay on, for the cache may have lost it.
+pub fn image_below(path: &Path, digest: Digest) -> Option<PathBuf> {
+    Some(
+        path.parent()?
+            .parent()?
+            .join("images")
+            .join(format!("{digest}.img")),
+    )
+}
+
+/// Offers the disk at `path` to all machines. Nobody may write to it any more.
+///
+/// # Errors
+///
+/// When it cannot be read or the cache not be written.
+pub fn publish(path: &Path) -> Result<(), ImageError> {
+    fs::set_permissions(path, Permissions::from_mode(READ_ONLY))
+        .map_err(FileError::on("set the mode of", path))?;
+    let file = File::open(path).map_err(FileError::on("open", path))?;
+    file.sync_all().map_err(FileError::on("flush", path))?;
+    let digest = Digest::of_reader(file).map_err(FileError::on("read", path))?;
+    write_note(path, digest)
+}
+
+/// Whether its bytes are the same in spite of its looks: a cache that was copied has other times. It is noted then.
+fn is_still(path: &Path, note: &Note) -> Result<bool, ImageError> {
+    if !is_qcow2(path)? {
+        return Ok(false);
+    }
+    let file = File::open(path).map_err(FileError::on("open", path))?;
+    let same = Digest::of_reader(file).map_err(FileError::on("read", path))? == note.digest;
+    if same {
+        write_note(path, note.digest)?;
+    }
+    Ok(same)
+}
+
+fn write_note(path: &Path, digest: Digest) -> Result<(), ImageError> {
+    let written = Note {
+        schema: SCHEMA,
+        digest,
+        stamp: stamp_of(path)?,
+    };
+    let json = serde_json::to_vec_pretty(&written).expect("texts have a JSON form");
+    Ok(files::write(&note(path), &json, files::PRIVATE)?)
+}
+
+fn stamp_of(path: &Path) -> Result<String, FileError> {
+    fs::metadata(path)
+        .map(|metadata| stamp(&metadata))
+        .map_err(FileError::on("look at", path))
+}
+
+fn note(path: &Path) -> PathBuf {
+    path.with_extension("json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache() -> (tempfile::TempDir, Cache, Digest, PathBuf) {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let cache = Cache::new(directory.path().join("cache"));
+        let key = Digest::of(b"image and release");
+        let path = cache.new_prepared(&key, "11111111-2222");
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(&path, b"QFI\xfbdisk").expect("written");
+        (directory, cache, key, path)
+    }
+
+    #[test]
+    fn it_is_its_makers_until_it_is_published() {
+        let (_directory, cache, key, path) = cache();
+        assert_eq!(look(&path), Some(Prepared::Private));
+        assert_eq!(cache.find_prepared(&key), None);
+        publish(&path).expect("published");
+        assert_eq!(look(&path), Some(Prepared::Published));
+        assert_eq!(cache.find_prepared(&key), Some(path));
+        assert_eq!(cache.find_prepared(&Digest::of(b"another")), None);
+        assert_eq!(look(Path::new("/cache/images/x.img")), None);
+    }
+
+    #[test]
+    fn a_copy_is_as_good_and_an_altered_one_is_not() {
+        let (_directory, cache, key, path) = cache();
+        publish(&path).expect("published");
+        let copy = path.with_extension("copy");
+        fs::copy(&path, &copy).expect("copied");
+        fs::rename(&copy, &path).expect("in its place");
+        assert_eq!(cache.find_prepared(&key), Some(path.clone()));
+        for bytes in [&b"QFI\xfbdisc"[..], b"QFI\xfbdis", b"", b"other"] {
+            fs::remove_file(&path).expect("removed");
+            fs::write(&path, bytes).expect("written");
+            assert_eq!(look(&path), Some(Prepared::Altered), "{bytes:?}");
+            assert_eq!(cache.find_prepared(&key), None);
+        }
+        fs::write(path.with_extension("json"), "{").expect("written");
+        assert_eq!(look(&path), Some(Prepared::Altered));
+    }
+}

@@ -1,0 +1,274 @@
+//! What the shared cache holds, and which machines of this user stand on it.
+//!
+//! A machine signs for what it needs: `users/<id>.json` in the cache says what, and `users/<id>.lock` is a second name of
+//! its project's lock file, by which it is known to be still there, wherever the project was moved to, and to be at work.
+
+use std::{
+    fs::{self, File, Metadata},
+    io::ErrorKind,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Machine, MachineError};
+use crate::{
+    base::{
+        FileError, Size,
+        files::{self, PRIVATE},
+    },
+    image::prepared,
+    project::{Project, Record, Suspended},
+};
+
+const USERS: &str = "users";
+const SCHEMA: u32 = 1;
+/// The folders of what can be had again, and how people call what is in them.
+const KINDS: [(&str, &str); 3] = [
+    ("images", "base image"),
+    ("k3s", "k3s release"),
+    ("prepared", "prepared disk"),
+];
+
+/// A file of the cache.
+#[derive(Debug)]
+pub struct Item {
+    /// What it is.
+    pub kind: &'static str,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it takes on the disk.
+    pub size: Size,
+    /// When it was made, or a command last worked on a machine that needs it.
+    pub used: SystemTime,
+    /// The projects of the machines that need it.
+    pub users: Vec<PathBuf>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct User {
+    schema: u32,
+    project: PathBuf,
+    needs: Vec<PathBuf>,
+}
+
+/// A machine that is still there.
+struct Signed {
+    user: User,
+    /// Where its project's lock file is found.
+    lock: PathBuf,
+    /// When a command last worked on it.
+    used: SystemTime,
+}
+
+/// Signs for what the machine needs. Who cannot write to the cache cannot prune it either, and need not sign.
+///
+/// # Errors
+///
+/// When the cache can be written, and this is not.
+pub(super) fn sign(machine: &Machine, record: Option<&Record>) -> Result<(), FileError> {
+    match try_to_sign(machine, record) {
+        Err(error) if error.is_forbidden() => {
+            tracing::debug!(%error, "the cache does not know of this machine");
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+fn try_to_sign(machine: &Machine, record: Option<&Record>) -> Result<(), FileError> {
+    let project = &machine.project;
+    let (note, lock) = files_of(&machine.cache, project);
+    let user = User {
+        schema: SCHEMA,
+        project: project.root().to_owned(),
+        needs: record.map(|it| needs(project, it)).unwrap_or_default(),
+    };
+    let json = serde_json::to_string_pretty(&user)
+        .map_err(|error| FileError::on("write", &note)(error.into()))?;
+    if files::read_if_exists(&note)?.as_ref() != Some(&json) {
+        files::create_private_dir(&machine.cache.join(USERS))?;
+        files::write(&note, json.as_bytes(), PRIVATE)?;
+    }
+    let own = project.lock();
+    let inode = |path: &Path| path.metadata().map(|it| (it.dev(), it.ino())).ok();
+    if inode(&lock) == inode(&own) {
+        return Ok(());
+    }
+    files::remove_if_exists(&lock)?;
+    match fs::hard_link(own, &lock) {
+        Err(error) if error.kind() == ErrorKind::CrossesDevices => Ok(()),
+        linked => linked.map_err(FileError::on("link", &lock)),
+    }
+}
+
+/// Whether another machine needs that file, too; in doubt it does.
+pub(super) fn others_need(machine: &Machine, path: &PathBuf) -> bool {
+    users(&machine.cache).map_or(true, |users| {
+        users
+            .iter()
+            .any(|it| it.user.project != machine.project.root() && it.user.needs.contains(path))
+    })
+}
+
+/// The machine is gone.
+pub(super) fn sign_off(machine: &Machine) {
+    let (note, lock) = files_of(&machine.cache, &machine.project);
+    for path in [lock, note] {
+        if let Err(error) = files::remove_if_exists(&path) {
+            tracing::debug!(%error, "the cache still knows of this machine");
+        }
+    }
+}
+
+fn files_of(cache: &Path, project: &Project) -> (PathBuf, PathBuf) {
+    let runtime = project.runtime();
+    let note = cache
+        .join(USERS)
+        .join(runtime.file_name().unwrap_or_default())
+        .with_extension("json");
+    let lock = note.with_extension("lock");
+    (note, lock)
+}
+
+fn needs(project: &Project, record: &Record) -> Vec<PathBuf> {
+    let mut needs = vec![record.image.path.clone(), record.release.binary.clone()];
+    if prepared::look(&record.image.path).is_some() {
+        needs.extend(prepared::image_below(
+            &record.image.path,
+            record.image.digest,
+        ));
+    }
+    // A suspended machine goes on with all disks that it had.
+    if !record.provisioned || Suspended::exists(project) {
+        needs.extend(record.release.airgap.clone());
+    }
+    needs
+}
+
+/// What there is, the largest first.
+///
+/// # Errors
+///
+/// When a folder of the cache cannot be read.
+pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
+    let users = users(cache)?;
+    let mut items = Vec::new();
+    for (folder, kind) in KINDS {
+        for path in files_below(&cache.join(folder))? {
+            let Ok(metadata) = path.metadata() else {
+                continue;
+            };
+            if path.extension().is_some_and(|it| it == "json") {
+                continue;
+            }
+            let of_it: Vec<_> = users
+                .iter()
+                .filter(|it| it.user.needs.contains(&path))
+                .collect();
+            let used = of_it.iter().map(|it| it.used);
+            items.push(Item {
+                kind,
+                size: Size::bytes(metadata.blocks() * 512),
+                used: used
+                    .chain([made(&metadata)])
+                    .max()
+                    .unwrap_or(SystemTime::UNIX_EPOCH),
+                users: of_it.iter().map(|it| it.user.project.clone()).collect(),
+                path,
+            });
+        }
+    }
+    items.sort_by(|one, other| {
+        other
+            .size
+            .cmp(&one.size)
+            .then_with(|| one.path.cmp(&other.path))
+    });
+    Ok(items)
+}
+
+/// Removes what no machine needs; what that was.
+///
+/// # Errors
+///
+/// When a command is at work on a machine, and may be about to need what nobody needs yet; when a file cannot be removed.
+pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
+    for signed in users(cache)? {
+        if File::open(&signed.lock).is_ok_and(|file| file.try_lock_shared().is_err()) {
+            return Err(MachineError::CacheInUse(signed.user.project));
+        }
+    }
+    let mut gone = Vec::new();
+    for item in list(cache)? {
+        if !item.users.is_empty() {
+            continue;
+        }
+        files::remove_if_exists(&item.path.with_extension("json"))?;
+        files::remove_if_exists(&item.path)?;
+        // A release has a folder of its own.
+        let _ = item.path.parent().map(fs::remove_dir);
+        gone.push(item);
+    }
+    Ok(gone)
+}
+
+/// The machines that are still there. Those that are not are forgotten.
+fn users(cache: &Path) -> Result<Vec<Signed>, MachineError> {
+    let mut users = Vec::new();
+    for note in files_below(&cache.join(USERS))? {
+        if note.extension().is_none_or(|it| it != "json") {
+            continue;
+        }
+        let text = files::read_if_exists(&note)?.unwrap_or_default();
+        let Some(user) = serde_json::from_str::<User>(&text)
+            .ok()
+            .filter(|user| user.schema == SCHEMA)
+        else {
+            return Err(MachineError::Damaged {
+                what: "note in the cache",
+                path: note,
+                reason: "it does not say what a machine needs",
+            });
+        };
+        let second = note.with_extension("lock");
+        let own = Project::at(&user.project).lock();
+        // A project on another file system has no second name here.
+        let (lock, there) = match second.metadata() {
+            Ok(metadata) => (second.clone(), metadata.nlink() > 1),
+            Err(_) => (own.clone(), own.exists()),
+        };
+        if there {
+            let used = lock
+                .metadata()
+                .map_or(SystemTime::UNIX_EPOCH, |it| made(&it));
+            users.push(Signed { user, lock, used });
+        } else {
+            files::remove_if_exists(&second)?;
+            files::remove_if_exists(&note)?;
+        }
+    }
+    Ok(users)
+}
+
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(FileError::on("list", folder))?,
+    };
+    let mut files = Vec::new();
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|it| it.is_dir()) {
+            files.extend(files_below(&entry.path())?);
+        } else {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
+
+fn made(metadata: &Metadata) -> SystemTime {
+    metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH)
+}

@@ -1,0 +1,245 @@
+//! A second project of the same user: its machine stands on the disk that the first one's setup has prepared, and is
+//! nevertheless a machine of its own. On real guests; `cargo test --test it prepared -- --nocapture`.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use k3s_vm::cluster::Kubeconfig;
+
+use crate::{
+    support::{VERSION, guest_image, names},
+    telling::{Story, chapter, found},
+};
+
+#[test]
+fn a_second_machine_stands_on_what_the_first_has_prepared() {
+    let first = Story::begin("first");
+    chapter("The first setup prepares the disk on its way");
+    // Larger than the second one's, which cannot shrink.
+    setup(&first, "6GiB").never_says("prepared already");
+    let one = identity(&first);
+    assert_eq!(names(&first.env.cache.join("prepared")).len(), 2);
+    first.run("k3s-vm stop").succeeds().never_says("by force");
+    it_is_nobodys(&first, &one);
+
+    chapter("The second setup finds it, and installs nothing");
+    let mut second = Story::begin("second");
+    second.env.cache.clone_from(&first.env.cache);
+    setup(&second, "4GiB")
+        .says("the disk is prepared already")
+        .never_says("installed");
+    let other = identity(&second);
+    for (what, value) in &one {
+        assert_ne!(other[what], *value, "{what}");
+    }
+    found("name, number, keys, certificates, token: all its own");
+    second
+        .run("k3s-vm ssh 'systemctl is-system-running; test ! -e /dev/disk/by-id/virtio-k3s'")
+        .succeeds();
+    let told = second.run("k3s-vm ssh df --output=size -BM / | tail -n 1");
+    let size: u32 = told
+        .ended
+        .stdout
+        .trim()
+        .trim_end_matches('M')
+        .parse()
+        .expect("a number");
+    assert!((3500..4096).contains(&size), "the disk has grown: {size}M");
+    second
+        .run("k3s-vm kubectl create configmap proof --from-literal=a=b")
+        .succeeds();
+    second.run("k3s-vm stop").succeeds().never_says("by force");
+    second.run("k3s-vm start").succeeds();
+    second
+        .run("k3s-vm kubectl get configmap proof -o 'jsonpath={.data.a}'")
+        .prints("b");
+    second.run("k3s-vm reset --yes").succeeds();
+
+    chapter("The first goes on beside it");
+    first.run("k3s-vm start").succeeds();
+    assert_eq!(identity(&first), one);
+    first.run("k3s-vm reset --yes").succeeds();
+}
+
+/// At the moment that matters, and then once more.
+#[test]
+fn a_setup_that_is_killed_while_the_disk_is_kept() {
+    let story = Story::begin("killed");
+    for moment in [" prepared", " disk-grown"] {
+        chapter(&format!("Killed at {moment:?}, and run again"));
+        let mut setup = story.env.command(&["setup"]);
+        setup
+            .args(flags(&story, "4GiB"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut setup = setup.spawn().expect("it runs");
+        let began = Instant::now();
+        let stages = story.file("stages.log");
+        while !fs::read_to_string(&stages).is_ok_and(|text| text.contains(moment)) {
+            assert!(
+                began.elapsed() < Duration::from_secs(900),
+                "in vain waited for {moment}"
+            );
+            assert_eq!(setup.try_wait().expect("waited"), None, "{moment}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        setup.kill().expect("killed");
+        setup.wait().expect("reaped");
+        // The guest goes on by itself, and the machine is whole whatever the moment was.
+        self::setup(&story, "4GiB");
+        story.run("k3s-vm ssh hostname").succeeds();
+        story.run("k3s-vm stop").succeeds().never_says("by force");
+        story.run("qemu-img check .k3s-vm/disk.qcow2").succeeds();
+        story.run("k3s-vm start").succeeds();
+        story.run("k3s-vm reset --yes").succeeds();
+        fs::remove_dir_all(story.env.cache.join("prepared")).expect("removed");
+    }
+}
+
+fn flags(story: &Story, disk: &str) -> Vec<String> {
+    let (image, mirror) = (guest_image().display().to_string(), story.env.mirror());
+    let flags = [
+        "--image",
+        &image,
+        "--k3s-version",
+        VERSION,
+        "--k3s-mirror",
+        &mirror,
+        "--memory",
+        "1536MiB",
+        "--accel",
+        "tcg",
+        "--disk",
+        disk,
+    ];
+    flags.map(str::to_owned).to_vec()
+}
+
+#[track_caller]
+fn setup(story: &Story, disk: &str) -> crate::telling::Told {
+    story
+        .run(&format!("k3s-vm setup {}", flags(story, disk).join(" ")))
+        .succeeds()
+}
+
+/// What makes the machine this one and no other.
+fn identity(story: &Story) -> BTreeMap<&'static str, String> {
+    let read = |path: &Path| fs::read_to_string(path).expect("readable");
+    let guest = |path: &str| story.env.ok(&["ssh", "cat", path]).stdout.trim().to_owned();
+    let record: serde_json::Value =
+        serde_json::from_str(&read(&story.file("record.json"))).expect("JSON");
+    let text = |name: &str| record[name].as_str().expect("a text").to_owned();
+    let kubeconfig =
+        Kubeconfig::parse(&read(&story.env.project.join(".kube/config"))).expect("sound");
+    let credentials = kubeconfig.credentials().expect("sound");
+    let long = |text: &str| {
+        text.lines()
+            .rfind(|it| it.len() == 64 || it.len() == 70)
+            .expect("a line of it")
+            .to_owned()
+    };
+    BTreeMap::from([
+        ("name", text("name")),
+        ("uuid", text("uuid")),
+        ("mac", text("mac")),
+        ("machine-id", guest("/etc/machine-id")),
+        (
+            "host key",
+            guest("/etc/ssh/ssh_host_ed25519_key.pub")
+                .split(' ')
+                .nth(1)
+                .expect("a key")
+                .to_owned(),
+        ),
+        ("private host key", long(&read(&story.file("host_ed25519")))),
+        ("private key", long(&read(&story.file("id_ed25519")))),
+        ("token", guest("/var/lib/rancher/k3s/server/token")),
+        (
+            "certificate",
+            long(&String::from_utf8_lossy(&credentials.identity)),
+        ),
+    ])
+}
+
+/// All that the published disk shows to a guest, byte by byte.
+fn it_is_nobodys(story: &Story, identity: &BTreeMap<&'static str, String>) {
+    chapter("Nothing on the prepared disk is the first machine's");
+    let folder = story.env.cache.join("prepared");
+    let disk = names(&folder)
+        .into_iter()
+        .find(|name| name.ends_with(".qcow2"));
+    let prepared = folder.join(disk.expect("a disk"));
+    let needles: Vec<Vec<u8>> = identity.values().flat_map(|value| forms(value)).collect();
+    assert!(needles.len() > 30, "{}", needles.len());
+    assert_eq!(occurring(story, &prepared, &needles), Vec::<String>::new());
+    let told = ["name", "machine-id", "host key"].map(|what| identity[what].clone().into_bytes());
+    let own = occurring(story, &story.file("disk.qcow2"), &told);
+    assert_eq!(own.len(), told.len(), "they would be found: {own:?}");
+}
+
+/// As text, in base64 at any offset, and a number as its bytes.
+fn forms(value: &str) -> Vec<Vec<u8>> {
+    let mut forms = vec![value.as_bytes().to_vec()];
+    for skipped in 0..3.min(value.len()) {
+        let encoded = BASE64.encode(&value.as_bytes()[skipped..]);
+        // The end depends on what follows.
+        let sure = (value.len() - skipped) / 3 * 4;
+        if sure >= 8 {
+            forms.push(encoded.as_bytes()[..sure].to_vec());
+        }
+    }
+    let digits: String = value.chars().filter(|it| !"-:".contains(*it)).collect();
+    if digits.len().is_multiple_of(2) && digits.chars().all(|it| it.is_ascii_hexdigit()) {
+        let bytes = (0..digits.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&digits[at..at + 2], 16));
+        let bytes: Vec<u8> = bytes.collect::<Result<_, _>>().expect("digits");
+        // Zeros end a line for those who search.
+        let longest = bytes.split(|&byte| byte == 0).max_by_key(|part| part.len());
+        forms.extend(longest.filter(|part| part.len() > 4).map(<[u8]>::to_vec));
+        forms.push(digits.into_bytes());
+    }
+    forms
+}
+
+/// Which of them there are in what a guest would see of the disk.
+fn occurring(story: &Story, disk: &Path, needles: &[Vec<u8>]) -> Vec<String> {
+    let raw = story.env.path("raw");
+    let converted = Command::new("qemu-img")
+        .args(["convert", "-U", "-O", "raw"])
+        .args([disk, &raw])
+        .status();
+    assert!(converted.expect("qemu-img runs").success());
+    let patterns: Vec<String> = needles
+        .iter()
+        .map(|needle| needle.iter().map(|byte| format!("\\x{byte:02x}")).collect())
+        .collect();
+    let found = Command::new("grep")
+        .env("LC_ALL", "C")
+        // Lines end with zeros, so that a hole is no endless one.
+        .args(["-zaoP", &patterns.join("|")])
+        .arg(&raw)
+        .output()
+        .expect("grep runs");
+    fs::remove_file(raw).expect("removed");
+    assert!(
+        found.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&found.stderr)
+    );
+    let mut found: Vec<String> = found
+        .stdout
+        .split(|&byte| byte == 0)
+        .filter(|it| !it.is_empty())
+        .map(|it| String::from_utf8_lossy(it).into_owned())
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
