@@ -5,7 +5,7 @@
 set -eu
 seed=$1
 lib=/usr/local/lib/k3s-vm
-scripts="report disk provision prepare identity grow stop-pods k3s-starting k3s-ended follow-clock"
+scripts="report disk provision prepare identity grow stop-pods k3s-starting k3s-ended damage watch-datastore follow-clock"
 units="k3s-vm-clock k3s-vm-identity k3s-vm-pods"
 
 for script in $scripts; do
@@ -22,7 +22,7 @@ fi
 
 install -D -m 0600 "$seed/release.env" "$lib/release.env"
 install -D -m 0644 "$seed/sshd.conf" /etc/ssh/sshd_config.d/00-k3s-vm.conf
-for unit in $units k3s k3s-vm-provision; do
+for unit in $units k3s k3s-vm-datastore k3s-vm-provision; do
     install -D -m 0644 "$seed/$unit.service" "/etc/systemd/system/$unit.service"
 done
 
@@ -37,13 +37,16 @@ unused="apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd
     e2scrub_all.timer e2scrub_reap.service grub-common.service fwupd-refresh.timer
     snapd.service snapd.socket snapd.seeded.service multipathd.service multipathd.socket
     ua-timer.timer update-notifier-download.timer update-notifier-motd.timer
-    systemd-timesyncd.service chrony.service
+    systemd-timesyncd.service chrony.service dpkg-db-backup.timer
     sshd-keygen.service getty@tty1.service serial-getty@ttyS0.service user@0.service"
 # What an early boot spends time on, and waiting for more than k3s needs (see k3s-starting.sh): from the next boot on.
 slow="systemd-networkd-wait-online.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount
-    systemd-pstore.service sys-fs-fuse-connections.mount sys-kernel-config.mount"
+    systemd-pstore.service sys-fs-fuse-connections.mount sys-kernel-config.mount
+    systemd-growfs-root.service systemd-network-generator.service"
 # shellcheck disable=SC2086
 systemctl mask --quiet --no-reload $unused $slow 2>/dev/null || true
+# No boot that has come so far needs /boot and /boot/efi: they are mounted, and nobody waits for them.
+[ ! -e /etc/fstab ] || sed -Ei '/nofail/!s,^([^[:space:]#]+[[:space:]]+/boot(/efi)?[[:space:]]+[^[:space:]]+[[:space:]]+)([^[:space:]]+),\1\3\,nofail,' /etc/fstab
 # The rest of cloud-init has nothing to do.
 # shellcheck disable=SC2086
 systemctl stop --quiet --no-block $unused cloud-config.service cloud-final.service 2>/dev/null || true

@@ -1,6 +1,6 @@
 #!/bin/sh
 # After each end of k3s (ExecStopPost= of its unit): tells the host why, and keeps a copy of the datastore when k3s has
-# closed it in good order, for `restore-datastore` to put back when the datastore is damaged.
+# closed it in good order, for `k3s-starting` to put back when the datastore is damaged.
 lib=/usr/local/lib/k3s-vm
 server=/var/lib/rancher/k3s/server
 copy=$server/k3s-vm-datastore.tar
@@ -8,8 +8,7 @@ umask 077
 
 journalctl --sync
 said=$(journalctl --quiet --no-pager --output=cat --lines=100 "_SYSTEMD_INVOCATION_ID=$INVOCATION_ID")
-# sqlite's words for SQLITE_CORRUPT and SQLITE_NOTADB.
-damage=$(printf "%s\n" "$said" | grep -o -e 'database disk image is malformed' -e 'file is not a database' | tail -n 1)
+damage=$(printf "%s\n" "$said" | "$lib/damage")
 
 if [ -n "$damage" ]; then
     kept="there is no copy of it"

@@ -29,7 +29,7 @@ macro_rules! first_boot {
 }
 
 /// The files of `firmware/first-boot/`, as the guest finds them on the seed.
-const FIRST_BOOT: [(&str, &str); 18] = first_boot![
+const FIRST_BOOT: [(&str, &str); 21] = first_boot![
     "first-boot.sh",
     "provision.sh",
     "prepare.sh",
@@ -40,6 +40,9 @@ const FIRST_BOOT: [(&str, &str); 18] = first_boot![
     "stop-pods.sh",
     "k3s-starting.sh",
     "k3s-ended.sh",
+    "damage.sh",
+    "watch-datastore.sh",
+    "k3s-vm-datastore.service",
     "follow-clock.sh",
     "sshd.conf",
     "k3s-vm.network",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,17 +25,24 @@ struct Kept {
     config_maps: BTreeMap<String, Value>,
 }
 
+/// As k3s does with a state.db that sqlite does not read.
+fn asks_on() -> ! {
+    loop {
+        crate::log(
+            "error",
+            "Failed to ping database connection: file is not a database",
+        );
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
 impl State {
     /// Opens the database of a data directory, or begins one, and counts the start.
     pub(crate) fn open(data_dir: &Path) -> Result<Self, Failure> {
         let path = data_dir.join("server/db/state.json");
         std::fs::create_dir_all(data_dir.join("server/db"))?;
         let mut kept = match std::fs::read(&path) {
-            // As k3s ends on a state.db that sqlite does not read.
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|_| {
-                "starting kubernetes: preparing server: creating storage endpoint: building kine: \
-                 file is not a database"
-            })?,
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|_| asks_on()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Kept {
                 created: now(),
                 node_uid: uid()?,
