@@ -138,7 +138,7 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Running => one("stop it first: k3s-vm stop && k3s-vm start --restore-datastore"),
         MachineError::Monitor(_) => one("end it by force: k3s-vm stop --force && k3s-vm start"),
         MachineError::Unrecorded { .. } => one("end it, and begin anew: k3s-vm reset && k3s-vm setup"),
-        MachineError::Damaged { what: "note in the cache", path, .. } => vec![format!("remove it, and start its machine once more, which writes it anew: rm {}", path.display())],
+        MachineError::CacheNote(path) => vec![format!("remove it, and start its machine once more, which writes it anew: rm {}", path.display())],
         MachineError::Gone { .. } | MachineError::Damaged { .. } => one("put it back as it was, or make the machine anew: k3s-vm reset && k3s-vm setup"),
         MachineError::ForeignKubeconfig { path, .. } => vec![
             format!("move it away: {}", move_away(path)),

@@ -171,7 +171,7 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
             let used = of_it.iter().map(|it| it.used);
             items.push(Item {
                 kind,
-                size: Size::bytes(metadata.blocks() * 512),
+                size: files::allocated(&path),
                 used: used
                     .chain([made(&metadata)])
                     .max()
@@ -227,11 +227,7 @@ fn users(cache: &Path) -> Result<Vec<Signed>, MachineError> {
             .ok()
             .filter(|user| user.schema == SCHEMA)
         else {
-            return Err(MachineError::Damaged {
-                what: "note in the cache",
-                path: note,
-                reason: "it does not say what a machine needs",
-            });
+            return Err(MachineError::CacheNote(note));
         };
         let second = note.with_extension("lock");
         let own = Project::at(&user.project).lock();

@@ -71,6 +71,9 @@ pub enum MachineError {
     /// What is needed of the cache is known only when that command has ended.
     #[error("a command is at work on the machine of {}, and may need what nothing needs yet", .0.display())]
     CacheInUse(PathBuf),
+    /// What says which files of the cache a machine needs is torn or somebody else's.
+    #[error("the machine's note in the cache {} does not say what a machine needs", .0.display())]
+    CacheNote(PathBuf),
     /// A verb that needs a machine, in a project that has none.
     #[error("there is no machine in {}", .0.display())]
     Absent(PathBuf),

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{Machine, MachineError, assets::Assets, cached, make, setup::FIRST_SPACE};
 use crate::{
     base::{
-        Digest,
+        Digest, FileError,
         files::{self, PRIVATE, free_space},
     },
     guest::{Stage, StageLog},
@@ -163,7 +163,7 @@ where
     let path = project.stages_log();
     let reports = StageLog::new(path.clone())
         .poll()
-        .map_err(crate::base::FileError::on("read", &path))?;
+        .map_err(FileError::on("read", &path))?;
     if reports.last().is_none_or(|it| it.stage != Stage::Prepared) {
         return Ok(false);
     }

@@ -111,22 +111,13 @@ impl Suspended {
         text + "\n"
     }
 
-    /// The machine is suspended no more. The memory stays for whoever has it open.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be removed.
-    pub fn forget(project: &Project) -> Result<(), FileError> {
-        files::remove_if_exists(&project.suspended())
-    }
-
-    /// Removes both files, so that no power cut brings one of them back.
+    /// The machine is suspended no more: removes both files, so that no power cut brings one of them back.
     ///
     /// # Errors
     ///
     /// When one of them cannot be removed.
     pub fn discard(project: &Project) -> Result<(), FileError> {
-        Self::forget(project)?;
+        files::remove_if_exists(&project.suspended())?;
         files::remove_if_exists(&project.memory())?;
         files::sync_directory(&project.directory())
     }
