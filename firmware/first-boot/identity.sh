@@ -11,7 +11,7 @@ trap '[ $? -eq 0 ] || "$lib/report" failed "becoming this machine: $step"' EXIT
 own=
 taken=none
 [ ! -e /sys/class/dmi/id/product_uuid ] || read -r own </sys/class/dmi/id/product_uuid
-[ ! -e "$mark" ] || read -r taken <"$mark"
+[ ! -s "$mark" ] || read -r taken <"$mark"
 [ "$own" != "$taken" ] || exit 0
 
 "$lib/grow" &
@@ -43,7 +43,9 @@ step="growing the disk"
 wait "$growing"
 "$lib/report" disk-grown "$(df --output=size -BM / | tail -n 1 | tr -d ' ')"
 step="leaving the seed"
-# The mark comes last, so that a boot that was cut begins again.
+# The mark comes last and whole, so that a boot that was cut begins again.
 sync
-install -D -m 0600 "$seed/machine" "$mark"
+install -D -m 0600 "$seed/machine" "$mark.new"
+sync "$mark.new"
+mv "$mark.new" "$mark"
 umount "$seed"

@@ -20,6 +20,8 @@ use crate::{
 /// How QEMU ends when a forwarded port is taken (net/slirp.c).
 const PORT_TAKEN: &str = "Could not set up host forwarding rule";
 const PORT_TRIES: usize = 10;
+/// How often a guest may die of the emulator.
+const STUMBLES: usize = 2;
 
 /// Starts the machine and returns when k3s has told its systemd that it started.
 ///
@@ -54,7 +56,29 @@ pub async fn boot(
     }
 }
 
+/// Until the guest is up, or does not come up for a reason of its own.
 async fn launch_and_watch(
+    machine: &Machine,
+    host: &Host,
+    spec: &Spec,
+    record: &mut Record,
+    accelerator: Accelerator,
+    timings: &mut Timings,
+) -> Result<(Process, Limits), Failure> {
+    for _ in 0..STUMBLES {
+        match launch_once(machine, host, spec, record, accelerator, timings).await {
+            Err(Failure::Stumbled(_)) => {}
+            other => return other,
+        }
+        machine.abandon().await;
+        tracing::warn!(
+            "the guest's kernel died of the emulator's handling of patched code; it is started once more"
+        );
+    }
+    launch_once(machine, host, spec, record, accelerator, timings).await
+}
+
+async fn launch_once(
     machine: &Machine,
     host: &Host,
     spec: &Spec,

@@ -27,6 +27,8 @@ const LOOK_AT_QEMU: Duration = Duration::from_millis(500);
 pub(super) enum Failure {
     /// The accelerator does not run the guest.
     NotRunning(String),
+    /// The guest died of the emulator, and need not do so another time.
+    Stumbled(MachineError),
     /// All else.
     Other(MachineError),
 }
@@ -36,7 +38,7 @@ impl Failure {
     pub(super) fn into_error(self) -> MachineError {
         match self {
             Self::NotRunning(reason) => MachineError::Kvm(Kvm::Broken(reason)),
-            Self::Other(error) => error,
+            Self::Stumbled(error) | Self::Other(error) => error,
         }
     }
 }
@@ -242,9 +244,14 @@ impl<'a> Watch<'a> {
             self.sign_of_life();
         }
         if self.console.panicked() {
-            return Err(self
-                .failed("the guest's kernel panicked", self.project.console_log())
-                .into());
+            let panicked = self.failed("the guest's kernel panicked", self.project.console_log());
+            return Err(
+                if accelerator == Accelerator::Tcg && self.console.stumbled() {
+                    Failure::Stumbled(panicked)
+                } else {
+                    panicked.into()
+                },
+            );
         }
         // A monitor that does not answer once is no verdict; a dead process is seen elsewhere.
         let Ok(mut monitor) = Monitor::connect(&self.project.monitor_socket()).await else {

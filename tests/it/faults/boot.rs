@@ -79,6 +79,24 @@ fn a_kernel_that_panics() {
     );
 }
 
+/// The breakpoint is the emulator's fault, and may not come another time.
+#[test]
+fn a_kernel_that_stumbles_over_its_own_breakpoint() {
+    let scene = Scene::new();
+    let last_words = "Oops: int3: 0000 [#1] SMP\r\nKernel panic - not syncing: Fatal exception\r\n";
+    let image = speaking_image(&scene.env.path("stumbles.img"), last_words)
+        .display()
+        .to_string();
+    let ended = scene.fails(
+        "a kernel panic of the emulator's",
+        scene.setup(&["--image", &image]),
+        1,
+        &["the guest's kernel panicked (last stage: none)"],
+    );
+    let tries = ended.stderr.matches("it is started once more").count();
+    assert_eq!(tries, 2, "{}", ended.stderr);
+}
+
 #[test]
 fn a_console_that_floods() {
     const MOST: u64 = 8 << 20;
