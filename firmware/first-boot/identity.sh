@@ -1,9 +1,11 @@
 #!/bin/sh
-# What makes the guest this machine and no other: its name, its keys and the size of its disk. The seed tells, and is asked
-# when the guest is another machine, or none yet. Run early at each boot, and by `provision` ("now") in the first.
+# What makes the guest this machine and no other: its name, its keys and the size of its disk. `prepare` has been told, or
+# the seed tells, and is asked when the guest is another machine, or none yet. Run early at each boot, and by `provision`
+# ("now") in the first.
 set -eu
 lib=/usr/local/lib/k3s-vm
 seed=/run/k3s-vm/seed
+told=/run/k3s-vm/identity
 mark=/etc/k3s-vm/machine
 [ "${1-}" = now ] || "$lib/report" booted
 step="reading whose it is"
@@ -20,24 +22,25 @@ step="mounting the seed"
 umask 077
 mkdir -p "$seed"
 mountpoint -q "$seed" || mount -t vfat -o ro,umask=077 "$("$lib/disk" seed)" "$seed"
+[ -e "$told/machine" ] || told=$seed
 
 step="taking its name"
-read -r name <"$seed/hostname"
+read -r name <"$told/hostname"
 echo "$name" >/proc/sys/kernel/hostname
-install -m 0644 "$seed/hostname" /etc/hostname
+install -m 0644 "$told/hostname" /etc/hostname
 {
     grep -v '^127\.0\.1\.1[[:space:]]' /etc/hosts || true
     echo "127.0.1.1 $name"
 } >/etc/hosts.new
 chmod 0644 /etc/hosts.new
 mv /etc/hosts.new /etc/hosts
-install -D -m 0600 "$seed/k3s.yaml" /etc/rancher/k3s/config.yaml
+install -D -m 0600 "$told/k3s.yaml" /etc/rancher/k3s/config.yaml
 
 step="taking its keys"
-install -D -m 0600 "$seed/authorized_keys" /root/.ssh/authorized_keys
+install -D -m 0600 "$told/authorized_keys" /root/.ssh/authorized_keys
 rm -f /etc/ssh/ssh_host_*
-install -m 0600 "$seed/host_key" /etc/ssh/ssh_host_ed25519_key
-install -m 0644 "$seed/host_key.pub" /etc/ssh/ssh_host_ed25519_key.pub
+install -m 0600 "$told/host_key" /etc/ssh/ssh_host_ed25519_key
+install -m 0644 "$told/host_key.pub" /etc/ssh/ssh_host_ed25519_key.pub
 
 step="growing the disk"
 wait "$growing"
@@ -45,7 +48,8 @@ wait "$growing"
 step="leaving the seed"
 # The mark comes last and whole, so that a boot that was cut begins again.
 sync
-install -D -m 0600 "$seed/machine" "$mark.new"
+install -D -m 0600 "$told/machine" "$mark.new"
 sync "$mark.new"
 mv "$mark.new" "$mark"
 umount "$seed"
+rm -rf /run/k3s-vm/identity

@@ -212,14 +212,22 @@ pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
 ///
 /// When it cannot be opened or is a link.
 pub fn open_in_place(path: &Path, emptied: bool) -> Result<File, FileError> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(emptied)
-        .mode(PRIVATE)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(path);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true);
+    opened(path, options.truncate(emptied).mode(PRIVATE))
+}
+
+/// A file that is only read. A link in its place is not followed.
+///
+/// # Errors
+///
+/// When it cannot be opened or is a link.
+pub fn open_plain(path: &Path) -> Result<File, FileError> {
+    opened(path, OpenOptions::new().read(true))
+}
+
+fn opened(path: &Path, options: &mut OpenOptions) -> Result<File, FileError> {
+    let opened = options.custom_flags(nix::libc::O_NOFOLLOW).open(path);
     opened.map_err(|error| match error.raw_os_error() {
         Some(nix::libc::ELOOP) => trust::refused(path, "it is a link, and leads elsewhere"),
         _ => FileError::on("open", path)(error),

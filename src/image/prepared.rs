@@ -2,8 +2,9 @@
 //! guest of one machine writes such a disk; once it is published nobody does, and other machines' disks stand on it.
 //!
 //! ```text
-//! prepared/<key>-<maker>.qcow2   an overlay on the base image; its maker's alone until it is published
-//! prepared/<key>-<maker>.json    that it is published, and what it was then
+//! prepared/<key>-<maker>.qcow2    an overlay on the base image; its maker's alone until it is published
+//! prepared/<key>-<maker>.memory   what the guest had in its memory when it had written that
+//! prepared/<key>-<maker>.json     that both are published, and what they were then
 //! ```
 
 use std::{
@@ -15,7 +16,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Cache, ImageError, is_qcow2, source::stamp};
-use crate::base::{Digest, FileError, files};
+use crate::{
+    base::{Digest, FileError, files},
+    project::suspended::Memory,
+};
 
 /// The folder, by which a path tells that it leads to a prepared disk.
 const BUCKET: &str = "prepared";
@@ -40,6 +44,8 @@ struct Note {
     digest: Digest,
     /// What shows without reading it that it is the same as then.
     stamp: String,
+    /// What the guest had in its memory, where that was kept.
+    memory: Option<Memory>,
 }
 
 impl Cache {
@@ -83,16 +89,42 @@ pub fn look(path: &Path) -> Option<Prepared> {
     let Ok(Some(text)) = files::read_if_exists(&note(path)) else {
         return Some(Prepared::Private);
     };
-    let sound = serde_json::from_str::<Note>(&text).is_ok_and(|note| {
-        note.schema == SCHEMA
-            && (stamp_of(path).is_ok_and(|it| it == note.stamp)
-                || is_still(path, &note).is_ok_and(|it| it))
+    let sound = parse(&text).is_some_and(|note| {
+        stamp_of(path).is_ok_and(|it| it == note.stamp) || is_still(path, note).is_ok_and(|it| it)
     });
     Some(if sound {
         Prepared::Published
     } else {
         Prepared::Altered
     })
+}
+
+fn parse(note: &str) -> Option<Note> {
+    let note = serde_json::from_str::<Note>(note).ok()?;
+    (note.schema == SCHEMA).then_some(note)
+}
+
+/// Where the memory is that belongs to the disk at `path`.
+pub fn memory_path(path: &Path) -> PathBuf {
+    path.with_extension("memory")
+}
+
+/// What was published of that memory, if it was.
+pub fn memory(path: &Path) -> Option<Memory> {
+    let text = files::read_if_exists(&note(path)).ok()??;
+    parse(&text)?.memory
+}
+
+/// Removes a disk that is not published, or not any more, with its memory.
+///
+/// # Errors
+///
+/// When one of the files cannot be removed.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    for file in [note(path), memory_path(path), path.to_owned()] {
+        files::remove_if_exists(&file)?;
+    }
+    Ok(())
 }
 
 /// The file that a prepared disk is an overlay on, for the cache may have lost it.
@@ -105,38 +137,45 @@ pub fn image_below(path: &Path, digest: Digest) -> Option<PathBuf> {
     )
 }
 
-/// Offers the disk at `path` to all machines. Nobody may write to it any more.
+/// Offers the disk at `path` to all machines, and the memory that belongs to it. Nobody may write to them any more.
 ///
 /// # Errors
 ///
-/// When it cannot be read or the cache not be written.
-pub fn publish(path: &Path) -> Result<(), ImageError> {
-    fs::set_permissions(path, Permissions::from_mode(READ_ONLY))
-        .map_err(FileError::on("set the mode of", path))?;
+/// When they cannot be read or the cache not be written.
+pub fn publish(path: &Path, memory: Option<Memory>) -> Result<(), ImageError> {
+    let files = [
+        Some(path.to_owned()),
+        memory.as_ref().map(|_| memory_path(path)),
+    ];
+    for file in files.into_iter().flatten() {
+        fs::set_permissions(&file, Permissions::from_mode(READ_ONLY))
+            .map_err(FileError::on("set the mode of", &file))?;
+    }
     let file = File::open(path).map_err(FileError::on("open", path))?;
     file.sync_all().map_err(FileError::on("flush", path))?;
     let digest = Digest::of_reader(file).map_err(FileError::on("read", path))?;
-    write_note(path, digest)
+    write_note(path, digest, memory)
 }
 
 /// Whether its bytes are the same in spite of its looks: a cache that was copied has other times. It is noted then.
-fn is_still(path: &Path, note: &Note) -> Result<bool, ImageError> {
+fn is_still(path: &Path, note: Note) -> Result<bool, ImageError> {
     if !is_qcow2(path)? {
         return Ok(false);
     }
     let file = File::open(path).map_err(FileError::on("open", path))?;
     let same = Digest::of_reader(file).map_err(FileError::on("read", path))? == note.digest;
     if same {
-        write_note(path, note.digest)?;
+        write_note(path, note.digest, note.memory)?;
     }
     Ok(same)
 }
 
-fn write_note(path: &Path, digest: Digest) -> Result<(), ImageError> {
+fn write_note(path: &Path, digest: Digest, memory: Option<Memory>) -> Result<(), ImageError> {
     let written = Note {
         schema: SCHEMA,
         digest,
         stamp: stamp_of(path)?,
+        memory,
     };
     let json = serde_json::to_vec_pretty(&written).expect("texts have a JSON form");
     Ok(files::write(&note(path), &json, files::PRIVATE)?)
@@ -171,7 +210,7 @@ mod tests {
         let (_directory, cache, key, path) = cache();
         assert_eq!(look(&path), Some(Prepared::Private));
         assert_eq!(cache.find_prepared(&key), None);
-        publish(&path).expect("published");
+        publish(&path, None).expect("published");
         assert_eq!(look(&path), Some(Prepared::Published));
         assert_eq!(cache.find_prepared(&key), Some(path));
         assert_eq!(cache.find_prepared(&Digest::of(b"another")), None);
@@ -181,7 +220,7 @@ mod tests {
     #[test]
     fn a_copy_is_as_good_and_an_altered_one_is_not() {
         let (_directory, cache, key, path) = cache();
-        publish(&path).expect("published");
+        publish(&path, None).expect("published");
         let copy = path.with_extension("copy");
         fs::copy(&path, &copy).expect("copied");
         fs::rename(&copy, &path).expect("in its place");

@@ -104,7 +104,7 @@ async fn launch_once(
         other => other?,
     };
     timings.end_of("start QEMU", Whose::Own);
-    watch(machine, &process, accelerator, limits, timings).await?;
+    watch(machine, record, &process, accelerator, limits, timings).await?;
     Ok((process, limits))
 }
 
@@ -118,6 +118,10 @@ pub(super) async fn launch(
     accelerator: Accelerator,
     suspended: Option<&Suspended>,
 ) -> Result<Process, MachineError> {
+    if !record.provisioned || !machine.project.seed().exists() {
+        let asks = prepare::asks(&machine.project, record, suspended);
+        make::ensure_seed(&machine.project, record, asks)?;
+    }
     for _ in 0..PORT_TRIES {
         let launch = plan(&machine.project, host, spec, record, accelerator, suspended)?;
         match Process::spawn(&host.qemu, &launch, &machine.project.qemu_log()).await {
@@ -154,15 +158,10 @@ pub(super) fn plan(
         file: project.seed(),
     }];
     // What was suspended goes on with the devices that it had.
-    let (preparing, installs) = match suspended {
-        None => (
-            prepare::is_due(project, record),
-            !record.provisioned && !prepare::is_given(record),
-        ),
-        Some(it) => (
-            visible::has_port(&it.arguments, command_line::WORD_PORT),
-            visible::has_disk(&it.arguments, "k3s"),
-        ),
+    let asks = prepare::asks(project, record, suspended);
+    let installs = match suspended {
+        None => !record.provisioned && !prepare::is_given(record),
+        Some(it) => visible::has_disk(&it.memory.origin.arguments, "k3s"),
     };
     if installs {
         attachments.push(Attachment {
@@ -183,7 +182,7 @@ pub(super) fn plan(
     }
     Ok(Launch {
         name: record.name.clone(),
-        uuid: (!preparing).then(|| record.uuid.clone()),
+        uuid: (!asks).then(|| record.uuid.clone()),
         accelerator,
         version: host.version,
         cpus: spec.cpus,
@@ -191,7 +190,7 @@ pub(super) fn plan(
         uefi: (record.firmware == "uefi")
             .then(|| make::ensure_uefi(project, &host.qemu))
             .transpose()?,
-        disk: if preparing && suspended.is_none() {
+        disk: if asks && suspended.is_none() {
             record.image.path.clone()
         } else {
             project.disk()
@@ -202,12 +201,12 @@ pub(super) fn plan(
         } else {
             &[]
         },
-        mac: if preparing {
+        mac: if asks {
             command_line::NOBODYS_MAC.to_owned()
         } else {
             record.mac.clone()
         },
-        waits: preparing,
+        asks,
         api_port: record.api_port,
         isolated: spec.isolated,
         incoming: suspended.is_some(),

@@ -164,13 +164,20 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
             if path.extension().is_some_and(|it| it == "json") {
                 continue;
             }
+            let is_memory = path.extension().is_some_and(|it| it == "memory");
+            // It is as long of use as the disk that it belongs to.
+            let needed = if is_memory {
+                path.with_extension("qcow2")
+            } else {
+                path.clone()
+            };
             let of_it: Vec<_> = users
                 .iter()
-                .filter(|it| it.user.needs.contains(&path))
+                .filter(|it| it.user.needs.contains(&needed))
                 .collect();
             let used = of_it.iter().map(|it| it.used);
             items.push(Item {
-                kind,
+                kind: if is_memory { "prepared memory" } else { kind },
                 size: files::allocated(&path),
                 used: used
                     .chain([made(&metadata)])
@@ -206,6 +213,7 @@ pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
         if !item.users.is_empty() {
             continue;
         }
+        // First what says that it is there.
         files::remove_if_exists(&item.path.with_extension("json"))?;
         files::remove_if_exists(&item.path)?;
         // A release has a folder of its own.

@@ -112,22 +112,16 @@ pub fn generic() -> Vec<(&'static str, String)> {
     all
 }
 
-/// The seed, made anew: the same record and keys give the same bytes.
+/// What makes the guest this machine and no other, for `identity.sh`.
 ///
 /// # Errors
 ///
-/// When a key or the release cannot be read, or the seed cannot be written.
-pub fn ensure_seed(project: &Project, record: &Record) -> Result<(), MachineError> {
+/// When a key cannot be read or made.
+pub fn identity(project: &Project, record: &Record) -> Result<Vec<SeedFile>, MachineError> {
     let client = ensure_key(project.client_key(), "k3s-vm")?;
     let host = ensure_key(project.host_key(), record.name.as_str())?;
     let unusable = |path: PathBuf| move |source| MachineError::Key { path, source };
-    let texts = [
-        // For cloud-init, and the same for every machine.
-        ("meta-data", cloud_config::meta_data()),
-        ("user-data", cloud_config::user_data()),
-        ("network-config", cloud_config::network_config()),
-        ("release.env", release_env(record)?),
-        // For `identity.sh`: what makes the guest this machine.
+    Ok(seed_files([
         ("machine", format!("{}\n", record.uuid)),
         ("hostname", format!("{}\n", record.name)),
         ("k3s.yaml", ServerConfig::new(record.name.clone()).to_yaml()),
@@ -148,11 +142,34 @@ pub fn ensure_seed(project: &Project, record: &Record) -> Result<(), MachineErro
             "host_key.pub",
             host.public_line().map_err(unusable(project.host_key()))? + "\n",
         ),
-    ];
-    let mut files = Vec::from(texts.map(|(name, text)| SeedFile {
+    ]))
+}
+
+fn seed_files<const N: usize>(texts: [(&'static str, String); N]) -> Vec<SeedFile> {
+    Vec::from(texts.map(|(name, text)| SeedFile {
         name,
         content: text.into_bytes(),
-    }));
+    }))
+}
+
+/// The seed, made anew: the same record and keys give the same bytes. A guest that `asks` who it is does not find it there:
+/// others may go on from its memory.
+///
+/// # Errors
+///
+/// When a key or the release cannot be read, or the seed cannot be written.
+pub fn ensure_seed(project: &Project, record: &Record, asks: bool) -> Result<(), MachineError> {
+    let own = identity(project, record)?;
+    let mut files = seed_files([
+        // For cloud-init, and the same for every machine.
+        ("meta-data", cloud_config::meta_data()),
+        ("user-data", cloud_config::user_data()),
+        ("network-config", cloud_config::network_config()),
+        ("release.env", release_env(record)?),
+    ]);
+    if !asks {
+        files.extend(own);
+    }
     files.extend(FIRST_BOOT.map(|(name, text)| SeedFile {
         name,
         content: text.into(),

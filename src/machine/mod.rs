@@ -12,6 +12,7 @@ pub mod kubeconfig;
 pub mod limits;
 pub mod logs;
 pub mod make;
+mod memory;
 mod prepare;
 pub mod ready;
 pub mod reset;

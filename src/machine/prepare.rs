@@ -4,22 +4,36 @@
 //! overlay on it. QEMU is begun on the former. When the guest says that it holds what all machines have in common, the
 //! overlay is put under the running machine, and from then on it takes what is written. So the machine's own disk is right
 //! at every moment, whoever dies in it; and what nobody has seen to its end is never published.
+//!
+//! At that moment the guest's memory is saved, too. A new machine begins as one that was suspended then, so that it boots
+//! nothing and goes on from there. In both the guest does not know who it is until the host [`tell`]s it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use qapi::qmp;
 use serde_json::json;
+use tokio::{net::UnixStream, task::spawn_blocking};
 
-use super::{Machine, MachineError, assets::Assets, cached, make, setup::FIRST_SPACE};
+use super::{
+    Machine, MachineError, Spec, assets::Assets, cached, host::Host, make, memory, restore,
+    setup::FIRST_SPACE,
+};
 use crate::{
     base::{
-        Digest, FileError,
+        Digest, FileError, Size,
         files::{self, PRIVATE, free_space},
     },
     guest::{Stage, StageLog},
     image::{self, BaseImage, Cache, Format, Prepared, prepared},
-    project::{Project, Record},
-    qemu::{Monitor, command_line},
+    project::{
+        Project, Record, Suspended,
+        suspended::{Origin, Stamp},
+    },
+    qemu::{Monitor, Process, command_line, visible},
+    seed::SeedFile,
 };
 
 /// To be raised when disks that an older program has prepared will not do.
@@ -89,7 +103,7 @@ pub(super) fn begin(image: &BaseImage, record: &Record) -> Result<bool, MachineE
 pub(super) fn discard(machine: &Machine, record: &Record) -> Result<(), MachineError> {
     let path = &record.image.path;
     if prepared::look(path) == Some(Prepared::Private) && !cached::others_need(machine, path) {
-        files::remove_if_exists(path)?;
+        prepared::remove(path)?;
     }
     Ok(())
 }
@@ -115,51 +129,160 @@ pub(super) fn is_given(record: &Record) -> bool {
     prepared::look(&record.image.path) == Some(Prepared::Published)
 }
 
-/// Whether the machine is to be begun on the disk in the cache: it is its own, and its overlay has taken nothing yet.
+/// Whether the machine is to be begun on the disk in the cache: no guest has written to it, nor to the overlay on it.
 pub(super) fn is_due(project: &Project, record: &Record) -> bool {
+    let below = &record.image.path;
     !record.provisioned
-        && prepared::look(&record.image.path) == Some(Prepared::Private)
+        && prepared::look(below) == Some(Prepared::Private)
+        && image::is_fresh(below, record.disk)
         && image::is_fresh(&project.disk(), record.disk)
 }
 
-/// The guest waits with a disk that holds what all machines have in common: what it writes from now on goes to its own
-/// overlay. Whether that disk can be published.
+/// Has a new machine on a published disk begin as if it had been suspended when the disk was made, if the host can have it go
+/// on from there.
+///
+/// # Errors
+///
+/// When that cannot be noted.
+pub(super) async fn begin_suspended(
+    project: &Project,
+    host: &Host,
+    spec: &Spec,
+    record: &Record,
+) -> Result<(), MachineError> {
+    let disk = project.disk();
+    let path = &record.image.path;
+    let Some(memory) = prepared::memory(path) else {
+        return Ok(());
+    };
+    if !is_given(record) || Suspended::exists(project) || !image::is_fresh(&disk, record.disk) {
+        return Ok(());
+    }
+    let suspended = Suspended {
+        schema: Suspended::schema(),
+        since: SystemTime::UNIX_EPOCH
+            .elapsed()
+            .unwrap_or_default()
+            .as_secs(),
+        disk: Stamp::of(&disk)?,
+        memory,
+        from: Some(prepared::memory_path(path)),
+    };
+    let accelerator = host.accelerator(spec.accel).await?;
+    match restore::obstacle(project, host, spec, record, &suspended, accelerator)? {
+        None => suspended.save(project)?,
+        Some(reason) => tracing::info!("the guest boots, for its memory is not prepared: {reason}"),
+    }
+    Ok(())
+}
+
+/// Whether the guest that goes on like this, or boots when nothing was suspended, asks who it is.
+pub(super) fn asks(project: &Project, record: &Record, suspended: Option<&Suspended>) -> bool {
+    match suspended {
+        None => is_due(project, record),
+        Some(it) => visible::has_port(&it.memory.origin.arguments, command_line::WORD_PORT),
+    }
+}
+
+/// The guest waits with a disk and a memory that hold what all machines have in common: what it writes from now on goes to
+/// its own overlay. What is to be known of the memory, if the disk can be published.
 ///
 /// # Errors
 ///
 /// When QEMU does not do as it is told; the machine goes on then as it was.
-pub(super) async fn take(project: &Project) -> Result<bool, MachineError> {
+pub(super) async fn take(
+    project: &Project,
+    record: &Record,
+    process: &Process,
+) -> Result<Option<Taken>, MachineError> {
     let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
     // While it is paused it cannot go on by itself, and what it has said until then is all.
     monitor.execute(qmp::stop {}).await?;
-    let taken = put_overlay(project, &mut monitor).await;
+    let taken = match put_overlay(project, &mut monitor).await {
+        Ok(true) => Ok(Some(keep_memory(record, &mut monitor, process).await)),
+        other => other.map(|_| None),
+    };
     monitor.execute(qmp::cont {}).await?;
-    let word = project.runtime().join("word");
-    files::write(&word, b"go\n", PRIVATE)?;
+    taken
+}
+
+/// What was taken: the disk for certain, and perhaps the memory.
+pub(super) type Taken = Option<Origin>;
+
+/// Saves the paused guest's memory beside the disk. Others boot where that cannot be.
+async fn keep_memory(
+    record: &Record,
+    monitor: &mut Monitor<UnixStream>,
+    process: &Process,
+) -> Taken {
+    let path = prepared::memory_path(&record.image.path);
+    let saved = async {
+        let origin = memory::origin(monitor, process).await?;
+        let needed = memory::needed(monitor, process).await?;
+        let folder = path.parent().unwrap_or(&path);
+        // The machine itself still grows.
+        let room = Size::bytes(needed.as_bytes() + FIRST_SPACE.as_bytes());
+        memory::require_room(folder, room, Size::bytes(0))?;
+        let file = files::open_in_place(&path, true)?;
+        memory::write(monitor, &origin, &path, &file, needed).await?;
+        Ok::<_, MachineError>(origin)
+    };
+    match saved.await {
+        Ok(origin) => Some(origin),
+        Err(error) => {
+            tracing::debug!(%error, "the guest's memory is not kept for others");
+            let _ = files::remove_if_exists(&path);
+            None
+        }
+    }
+}
+
+/// Tells a guest that asks who it is: for each file a line with its name and size and then its bytes, and at the end a line
+/// with another name (see prepare.sh).
+///
+/// # Errors
+///
+/// When a key cannot be read or QEMU does not pass it on.
+pub(super) async fn tell(project: &Project, record: &Record) -> Result<(), MachineError> {
+    let entropy: [u8; 64] = rand::random();
+    let mut files = make::identity(project, record)?;
+    files.push(SeedFile {
+        name: "entropy",
+        content: entropy.to_vec(),
+    });
+    let mut words = Vec::new();
+    for SeedFile { name, content } in files {
+        words.extend(format!("{name} {}\n", content.len()).into_bytes());
+        words.extend(content);
+    }
+    words.extend(b"end 0\n");
+    let path = project.runtime().join("word");
+    files::write(&path, &words, PRIVATE)?;
     let backend = qmp::ChardevFile {
         base: qmp::ChardevCommon {
             logappend: None,
             logfile: None,
         },
         append: None,
-        in_: Some(word.to_string_lossy().into_owned()),
+        in_: Some(path.to_string_lossy().into_owned()),
         out: "/dev/null".to_owned(),
     };
-    let said = monitor
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let told = monitor
         .execute(qmp::chardev_change {
             id: command_line::WORDS.to_owned(),
             backend: qmp::ChardevBackend::file(backend.into()),
         })
         .await;
-    files::remove_if_exists(&word)?;
-    said?;
-    taken
+    files::remove_if_exists(&path)?;
+    told?;
+    Ok(())
 }
 
-async fn put_overlay<S>(project: &Project, monitor: &mut Monitor<S>) -> Result<bool, MachineError>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
+async fn put_overlay(
+    project: &Project,
+    monitor: &mut Monitor<UnixStream>,
+) -> Result<bool, MachineError> {
     let path = project.stages_log();
     let reports = StageLog::new(path.clone())
         .poll()
@@ -176,15 +299,24 @@ where
     Ok(true)
 }
 
-/// Offers the disk that this machine has made to all machines. That it cannot is no reason to fail.
-pub(super) async fn publish(record: &Record) {
+/// Offers the disk that this machine has made to all machines, with the memory. That it cannot is no reason to fail.
+pub(super) async fn publish(record: &Record, taken: Taken) {
     let path = record.image.path.clone();
-    let published = tokio::task::spawn_blocking(move || prepared::publish(&path)).await;
-    match published
-        .map_err(|error| error.to_string())
-        .and_then(|it| it.map_err(|error| error.to_string()))
-    {
+    let memory = match taken {
+        Some(origin) => memory::sealed(prepared::memory_path(&path), origin)
+            .await
+            .map(Some),
+        None => Ok(None),
+    };
+    let published = match memory {
+        Ok(memory) => spawn_blocking(move || prepared::publish(&path, memory))
+            .await
+            .expect("neither panics nor is cancelled")
+            .map_err(MachineError::from),
+        Err(error) => Err(error),
+    };
+    match published {
         Ok(()) => tracing::debug!("the disk is prepared for other machines"),
-        Err(error) => tracing::debug!(error, "the disk stays this machine's own"),
+        Err(error) => tracing::debug!(%error, "the disk stays this machine's own"),
     }
 }

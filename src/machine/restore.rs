@@ -3,23 +3,19 @@
 //! What has changed meanwhile so that the memory is of no use any more is told in a word, and the machine boots. What only
 //! keeps it from starting now (a port, memory of the host, a KVM that does not work) is an error, and nothing is lost.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use tokio::task::spawn_blocking;
 
 use super::{
-    Limits, Machine, MachineError, Spec, Timings, boot,
-    host::{self, Host},
-    make, resume,
-    suspend::ENDING,
-    timings::Whose,
+    Limits, Machine, MachineError, Spec, Timings, boot, host::Host, make, memory, prepare, resume,
+    suspend::ENDING, timings::Whose,
 };
 use crate::{
     base::{FileError, files, sparse},
     project::{Project, Record, Suspended, config::AccelChoice, suspended::Stamp},
     qemu::{
-        Accelerator, Layout, MigrationError, Monitor, Process, migration, process::said, version,
-        visible,
+        Accelerator, Layout, MigrationError, Monitor, Process, migration, process::said, visible,
     },
 };
 
@@ -82,39 +78,39 @@ async fn go_on(
 ) -> Result<(Process, Limits), Obstacle> {
     let project = &machine.project;
     let accelerator = accelerator(host, spec, suspended).await?;
-    let launch = boot::plan(project, host, spec, record, accelerator, Some(suspended))?;
-    let arguments = launch.arguments().into_iter();
-    let now = visible::visible(arguments.filter_map(|it| it.into_string().ok()));
-    let gone = launch.attachments.iter().find(|it| !it.file.exists());
-    let hindrance = match gone {
-        Some(disk) => Some(format!("{} is gone", disk.file.display())),
-        None => difference(project, host, suspended, &now, accelerator)?,
-    };
-    if let Some(reason) = hindrance {
+    if let Some(reason) = obstacle(project, host, spec, record, suspended, accelerator)? {
         return Err(Obstacle::Unusable(reason));
     }
     let limits = Limits::for_start(accelerator, spec.timeout);
-    make::prepare_runtime(project)?;
+    if record.provisioned {
+        make::prepare_runtime(project)?;
+        tracing::info!("resuming {}", record.name);
+    } else {
+        make::prepare_start(project)?;
+        tracing::info!("{} goes on from a prepared memory", record.name);
+    }
     machine.mark_launched();
-    tracing::info!("resuming {}", record.name);
     // Opened twice, for each reads it from its beginning; and here while QEMU starts, which then finds it read.
-    let path = project.memory();
-    let memory = files::open_in_place(&path, false)?;
-    let checksum = files::open_in_place(&path, false)?;
+    let path = suspended.path(project);
+    let memory = files::open_plain(&path)?;
+    let checksum = files::open_plain(&path)?;
     let checksum = spawn_blocking(move || sparse::checksum(&checksum));
     let process = boot::launch(machine, host, spec, record, accelerator, Some(suspended)).await?;
     timings.end_of("start QEMU", Whose::Own);
     let checksum = checksum.await.expect("neither panics nor is cancelled");
-    if checksum.map_err(FileError::on("read", &path))? != suspended.checksum {
+    if checksum.map_err(FileError::on("read", &path))? != suspended.memory.checksum {
         let reason = format!("{} is damaged", path.display());
         return Err(Obstacle::Unusable(reason));
     }
     timings.end_of("memory is verified", Whose::Own);
-    load(project, host, &process, &memory).await?;
+    load(project, host, &process, &path, &memory).await?;
     timings.end_of("memory is loaded", Whose::Own);
     // From here on the guest lives in this QEMU alone, which stays whatever comes.
     machine.mark_arrived();
     resume::release(project).await?;
+    if prepare::asks(project, record, Some(suspended)) {
+        prepare::tell(project, record).await?;
+    }
     timings.end_of("guest goes on", Whose::Own);
     Ok((process, limits))
 }
@@ -126,40 +122,52 @@ async fn accelerator(
     suspended: &Suspended,
 ) -> Result<Accelerator, MachineError> {
     let accelerator = host.accelerator(spec.accel).await?;
-    let by_kvm = suspended.arguments.iter().any(|it| it == "-enable-kvm");
+    let by_kvm = suspended
+        .memory
+        .origin
+        .arguments
+        .iter()
+        .any(|it| it == "-enable-kvm");
     if by_kvm && accelerator == Accelerator::Tcg && spec.accel == AccelChoice::Auto {
         return Err(MachineError::SuspendedByKvm(host.kvm().await.clone()));
     }
     Ok(accelerator)
 }
 
-/// What is not as it was, in words; the cheap half of it.
-fn difference(
+/// Why the memory is of no use, in words; as far as that is seen without reading it.
+///
+/// # Errors
+///
+/// When something cannot be looked at.
+pub(super) fn obstacle(
     project: &Project,
     host: &Host,
+    spec: &Spec,
+    record: &Record,
     suspended: &Suspended,
-    now: &[String],
     accelerator: Accelerator,
 ) -> Result<Option<String>, MachineError> {
-    let qemu = version::full(&host.qemu)?;
-    if qemu != suspended.qemu {
-        let then = &suspended.qemu;
-        return Ok(Some(format!("QEMU was {then} and is {qemu}")));
+    let launch = boot::plan(project, host, spec, record, accelerator, Some(suspended))?;
+    // The seed is made anew where it is gone.
+    let seed = project.seed();
+    let mut disks = launch.attachments.iter().map(|it| &it.file);
+    if let Some(disk) = disks.find(|it| !it.exists() && **it != seed) {
+        return Ok(Some(format!("{} is gone", disk.display())));
     }
-    if let Some(difference) = visible::difference(&suspended.arguments, now) {
-        return Ok(Some(format!("it was started otherwise: {difference}")));
-    }
-    if host::processor(accelerator) != suspended.processor {
-        return Ok(Some("this host's processor is another one".to_owned()));
+    let memory = &suspended.memory;
+    let arguments = launch.arguments().into_iter();
+    let now = visible::visible(arguments.filter_map(|it| it.into_string().ok()));
+    if let Some(difference) = memory::difference(host, &memory.origin, &now, accelerator)? {
+        return Ok(Some(difference));
     }
     if Stamp::of(&project.disk())? != suspended.disk {
         return Ok(Some("its disk was written to meanwhile".to_owned()));
     }
-    let memory = project.memory();
-    Ok(match fs::metadata(&memory) {
-        Err(_) => Some(format!("{} is gone", memory.display())),
-        Ok(it) if it.len() != suspended.length => {
-            Some(format!("{} has another length", memory.display()))
+    let path = suspended.path(project);
+    Ok(match fs::metadata(&path) {
+        Err(_) => Some(format!("{} is gone", path.display())),
+        Ok(it) if it.len() != memory.length => {
+            Some(format!("{} has another length", path.display()))
         }
         Ok(_) => None,
     })
@@ -169,13 +177,14 @@ async fn load(
     project: &Project,
     host: &Host,
     process: &Process,
+    path: &Path,
     memory: &fs::File,
 ) -> Result<(), Obstacle> {
     let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
     let layout = Layout::of(host.version);
     let refused =
         |words: &str| Obstacle::Unusable(format!("QEMU does not take the memory: {words}"));
-    match migration::load(&mut monitor, layout, &project.memory(), memory).await {
+    match migration::load(&mut monitor, layout, path, memory).await {
         Ok(()) => Ok(()),
         Err(MigrationError::Failed(words)) => Err(refused(&words)),
         Err(MigrationError::Monitor(error)) => {

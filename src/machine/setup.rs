@@ -180,6 +180,7 @@ async fn make_new(
         disk = image::plan(&assets.image, spec.disk)?;
     }
     make::ensure_disk(&machine.project, &disk)?;
+    prepare::begin_suspended(&machine.project, host, spec, &record).await?;
     timings.end_of("make the disk", Whose::Own);
     Ok(record)
 }
@@ -221,9 +222,6 @@ async fn bring_up(
     )?;
     cached::sign(machine, Some(&record))?;
     kubeconfig::announce(project, &record)?;
-    if !record.provisioned || !project.seed().exists() {
-        make::ensure_seed(project, &record)?;
-    }
     if let Ok(program) = std::env::current_exe() {
         make::ensure_links(project, &program)?;
     }
@@ -231,7 +229,12 @@ async fn bring_up(
     let work = async {
         let resumed = restore::restore(machine, host, spec, &mut record, &mut timings).await?;
         let (process, limits) = match resumed {
-            Some(resumed) => resumed,
+            Some((process, limits)) => {
+                if !record.provisioned {
+                    watch::wait_for_k3s(project, &process, limits, &mut timings).await?;
+                }
+                (process, limits)
+            }
             None => boot::boot(machine, host, spec, &mut record, &mut timings).await?,
         };
         arrive(machine, spec, record, &process, limits, timings).await
@@ -285,7 +288,7 @@ async fn go_on(
     let started = anew && resume::start_k3s(&machine.project).await;
     let work = async {
         if !started {
-            watch::wait_for_k3s(&machine.project, &process, limits, &mut timings, anew).await?;
+            watch::wait_on(machine, &record, &process, limits, &mut timings, anew).await?;
         }
         arrive(machine, spec, record, &process, limits, timings).await
     };
@@ -311,12 +314,16 @@ async fn arrive(
     if former != record.kubeconfig {
         kubeconfig::remove(project, &former, &record.name)?;
     }
+    if !record.provisioned {
+        // From now on the guest finds there who it is, should it forget.
+        make::ensure_seed(project, &record, false)?;
+    }
     record.provisioned = true;
     record.save(project)?;
     machine.mark_arrived();
-    if machine.has_prepared() {
-        prepare::publish(&record).await;
-        timings.end_of("the disk is kept for others", Whose::Own);
+    if let Some(taken) = machine.prepared() {
+        prepare::publish(&record, taken).await;
+        timings.end_of("disk and memory are kept for others", Whose::Own);
     }
     logs::to_memory(project).await;
     Ok(Summary {

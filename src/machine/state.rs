@@ -2,11 +2,14 @@
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use super::MachineError;
+use super::{MachineError, prepare::Taken};
 use crate::{
     base::{
         Name,
@@ -87,7 +90,7 @@ pub struct Machine {
     pub cache: PathBuf,
     launched: AtomicBool,
     suspending: AtomicBool,
-    prepared: AtomicBool,
+    prepared: Mutex<Option<Taken>>,
     _lock: Lock,
 }
 
@@ -124,7 +127,7 @@ impl Machine {
             cache,
             launched: AtomicBool::new(false),
             suspending: AtomicBool::new(false),
-            prepared: AtomicBool::new(false),
+            prepared: Mutex::default(),
             _lock: lock,
         })
     }
@@ -166,13 +169,13 @@ impl Machine {
     }
 
     /// The disk that the machine stands on holds what all machines have in common, and nothing else.
-    pub fn mark_prepared(&self) {
-        self.prepared.store(true, Ordering::Relaxed);
+    pub(super) fn mark_prepared(&self, taken: Taken) {
+        *self.prepared.lock().expect("nobody panics with it") = Some(taken);
     }
 
-    /// Whether that disk can be given to others.
-    pub fn has_prepared(&self) -> bool {
-        self.prepared.load(Ordering::Relaxed)
+    /// What can be given to others.
+    pub(super) fn prepared(&self) -> Option<Taken> {
+        self.prepared.lock().expect("nobody panics with it").take()
     }
 
     /// The machine is where the command wanted it; QEMU stays.

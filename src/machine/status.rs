@@ -153,7 +153,7 @@ pub struct NodeStatus {
 pub async fn status(project: &Project) -> Result<Status, MachineError> {
     let (condition, record, process) = match State::observe(project)? {
         State::Absent => (Condition::Absent, None, None),
-        State::Stopped(record) if Suspended::exists(project) => {
+        State::Stopped(record) if record.provisioned && Suspended::exists(project) => {
             (Condition::Suspended, Some(record), None)
         }
         State::Stopped(record) => (Condition::Stopped, Some(record), None),
@@ -193,8 +193,10 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
 }
 
 fn kept(project: &Project) -> Result<Kept, MachineError> {
-    let path = project.memory();
     let suspended = Suspended::load(project)?.and_then(Result::ok);
+    let path = suspended
+        .as_ref()
+        .map_or_else(|| project.memory(), |it| it.path(project));
     Ok(Kept {
         since: suspended.map(|it| it.since),
         memory_used: allocated(&path).as_bytes(),

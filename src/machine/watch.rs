@@ -12,7 +12,7 @@ use super::{Limits, Machine, MachineError, Timings, prepare, timings::Whose};
 use crate::{
     base::{FileError, files},
     guest::{Console, Course, Report, Stage, StageLog, Trouble, stages},
-    project::Project,
+    project::{Project, Record},
     qemu::{Accelerator, Monitor, Process, kvm::Kvm},
 };
 
@@ -49,20 +49,35 @@ impl<E: Into<MachineError>> From<E> for Failure {
     }
 }
 
-/// Waits on a running QEMU until the guest reports that k3s has started. With `anew`, what the guest has reported against
-/// itself so far does not count.
+/// Waits on a guest that goes on until it reports that k3s has started.
 ///
 /// # Errors
 ///
 /// [`MachineError::Boot`] with the last stage and the end of the log that explains it.
-pub async fn wait_for_k3s(
+pub(super) async fn wait_for_k3s(
     project: &Project,
+    process: &Process,
+    limits: Limits,
+    timings: &mut Timings,
+) -> Result<(), MachineError> {
+    Watch::new(project, limits)
+        .until_k3s(process, Accelerator::Tcg, timings)
+        .await
+        .map_err(Failure::into_error)
+}
+
+/// The same for one that another command has launched. With `anew`, what the guest has reported against itself so far does
+/// not count.
+pub(super) async fn wait_on(
+    machine: &Machine,
+    record: &Record,
     process: &Process,
     limits: Limits,
     timings: &mut Timings,
     anew: bool,
 ) -> Result<(), MachineError> {
-    let mut watch = Watch::new(project, limits);
+    let mut watch = Watch::new(&machine.project, limits);
+    watch.record = Some(record);
     if anew {
         watch
             .reports()?
@@ -79,6 +94,7 @@ pub async fn wait_for_k3s(
 /// The same for a guest that has just been launched; tells apart whether the accelerator runs it at all.
 pub(super) async fn watch(
     machine: &Machine,
+    record: &Record,
     process: &Process,
     accelerator: Accelerator,
     limits: Limits,
@@ -86,6 +102,7 @@ pub(super) async fn watch(
 ) -> Result<(), Failure> {
     let mut watch = Watch::new(&machine.project, limits);
     watch.machine = Some(machine);
+    watch.record = Some(record);
     watch.until_k3s(process, accelerator, timings).await
 }
 
@@ -130,6 +147,8 @@ struct Watch<'a> {
     project: &'a Project,
     /// The machine whose disk can be kept for others, if it is this command that has launched it.
     machine: Option<&'a Machine>,
+    /// Who the guest is, if it may have to be told.
+    record: Option<&'a Record>,
     limits: Limits,
     stages: StageLog,
     course: Course,
@@ -144,6 +163,7 @@ impl<'a> Watch<'a> {
         Self {
             project,
             machine: None,
+            record: None,
             limits,
             stages: StageLog::new(project.stages_log()),
             course: Course::default(),
@@ -161,13 +181,15 @@ impl<'a> Watch<'a> {
         timings: &mut Timings,
     ) -> Result<(), Failure> {
         loop {
+            let mut asks = false;
             for report in self.reports()? {
                 tracing::info!("{}", report.describe());
                 time(&report, timings);
-                if report.stage == Stage::Prepared {
-                    self.keep_disk().await;
-                }
+                asks = matches!(report.stage, Stage::Prepared | Stage::WentOn);
                 self.course.take(report);
+            }
+            if asks && let Some(record) = self.record.take() {
+                self.answer(record, process).await?;
             }
             self.verdict(process, accelerator).await?;
             if self.course.started {
@@ -178,14 +200,16 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// A guest whose disk is not kept goes on as well.
-    async fn keep_disk(&self) {
-        let Some(machine) = self.machine else { return };
-        match prepare::take(self.project).await {
-            Ok(true) => machine.mark_prepared(),
-            Ok(false) => {}
-            Err(error) => tracing::debug!(%error, "the prepared disk is not kept"),
+    /// The guest asks who it is. One whose disk is not kept before goes on as well.
+    async fn answer(&self, record: &Record, process: &Process) -> Result<(), MachineError> {
+        if let Some(machine) = self.machine {
+            match prepare::take(self.project, record, process).await {
+                Ok(Some(taken)) => machine.mark_prepared(taken),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "the prepared disk is not kept"),
+            }
         }
+        prepare::tell(self.project, record).await
     }
 
     fn reports(&mut self) -> Result<Vec<Report>, FileError> {

@@ -1,7 +1,11 @@
 //! A suspended machine: its memory in one file, and in another one all that has to be as it was for the memory to be of
 //! use. The second one, which is written last and removed first, decides whether the machine is suspended.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,18 +26,36 @@ pub struct Suspended {
     pub schema: u32,
     /// When, in seconds since 1970.
     pub since: u64,
+    /// The disk, to which nobody has written since.
+    pub disk: Stamp,
+    /// What is in the memory file.
+    pub memory: Memory,
+    /// Where that file is, if it is not the machine's own: other machines go on from it, too.
+    pub from: Option<PathBuf>,
+}
+
+/// A guest's memory and devices, saved to a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// By whom.
+    pub origin: Origin,
+    /// The file's length in bytes.
+    pub length: u64,
+    /// Its checksum.
+    pub checksum: u32,
+}
+
+/// What is around a guest, and has to be as it was for its memory to be of use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
     /// QEMU's full version.
     pub qemu: String,
     /// What the guest sees of QEMU's arguments.
     pub arguments: Vec<String>,
     /// The host's processor, where the guest runs on it.
     pub processor: Option<String>,
-    /// The disk, to which nobody has written since.
-    pub disk: Stamp,
-    /// The memory file's length in bytes.
-    pub length: u64,
-    /// Its checksum.
-    pub checksum: u32,
 }
 
 /// A file as it was last written.
@@ -94,6 +116,11 @@ impl Suspended {
             ));
         }
         Ok(suspended)
+    }
+
+    /// Where the memory is.
+    pub fn path(&self, project: &Project) -> PathBuf {
+        self.from.clone().unwrap_or_else(|| project.memory())
     }
 
     /// From now on the machine is suspended, whatever happens.

@@ -16,7 +16,7 @@ use crate::base::{Name, Size};
 
 /// The virtio-serial port on which the guest reports its stages; the guest finds it by this name.
 pub const STAGE_PORT: &str = "org.k3s-vm.stages";
-/// The virtio-serial port on which the guest hears that it may go on, where it has to wait for that.
+/// The virtio-serial port on which the guest hears who it is, where it has to ask.
 pub const WORD_PORT: &str = "org.k3s-vm.words";
 /// QEMU's name of that port's other end.
 pub const WORDS: &str = "words";
@@ -64,8 +64,8 @@ pub struct Launch {
     pub isolated: bool,
     /// Whether it waits for saved memory instead of booting.
     pub incoming: bool,
-    /// Whether the guest waits for a word from the host.
-    pub waits: bool,
+    /// Whether the guest asks the host who it is.
+    pub asks: bool,
     /// Where the monitor listens.
     pub monitor: PathBuf,
     /// Where the serial console is kept.
@@ -178,7 +178,7 @@ impl Launch {
         args.extend(device(
             &json!({ "driver": "virtserialport", "chardev": STAGES, "name": STAGE_PORT }),
         ));
-        if self.waits {
+        if self.asks {
             args.extend(words(&["-chardev", "null,id=words"]));
             args.extend(device(
                 &json!({ "driver": "virtserialport", "chardev": WORDS, "name": WORD_PORT }),
@@ -288,7 +288,7 @@ pub(crate) mod tests {
             api_port: 6443,
             isolated: false,
             incoming: false,
-            waits: false,
+            asks: false,
             monitor: "/run/user/1000/k3s-vm/abc/qmp.sock".into(),
             console_log: "/p/.k3s-vm/console.log".into(),
             stages_log: "/p/.k3s-vm/stages.log".into(),
@@ -328,7 +328,7 @@ pub(crate) mod tests {
         let launch = Launch {
             uuid: None,
             mac: NOBODYS_MAC.to_owned(),
-            waits: true,
+            asks: true,
             ..example()
         };
         let shown = shown(&launch);

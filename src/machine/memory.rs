@@ -1,0 +1,165 @@
+//! A guest's memory in a file: its own, for the time that it is suspended, or that of a prepared disk, from which other
+//! machines go on.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use qapi::qmp;
+use tokio::{net::UnixStream, task::spawn_blocking};
+
+use super::{
+    MachineError,
+    host::{self, Host},
+};
+use crate::{
+    base::{FileError, Size, files, sparse},
+    project::suspended::{Memory, Origin},
+    qemu::{
+        Accelerator, Layout, MigrationError, Monitor, Process, Version, migration, version, visible,
+    },
+};
+
+type QemuMonitor = Monitor<UnixStream>;
+
+/// What is to be as it is now for the memory to be of use.
+///
+/// # Errors
+///
+/// When QEMU does not tell.
+pub(super) async fn origin(
+    monitor: &mut QemuMonitor,
+    process: &Process,
+) -> Result<Origin, MachineError> {
+    let arguments = visible::visible(process.arguments());
+    let qemu = version::full_of(&monitor.execute(qmp::query_version {}).await?);
+    if arguments.is_empty() || Version::of_full(&qemu).is_none() {
+        let reason = format!("QEMU {qemu} does not tell what it runs with");
+        return Err(MachineError::Suspend(reason));
+    }
+    let kvm = monitor.execute(qmp::query_kvm {}).await?.enabled;
+    let accelerator = if kvm {
+        Accelerator::Kvm
+    } else {
+        Accelerator::Tcg
+    };
+    Ok(Origin {
+        qemu,
+        arguments,
+        processor: host::processor(accelerator),
+    })
+}
+
+/// What is not as it was, in words.
+///
+/// # Errors
+///
+/// When QEMU does not tell its version.
+pub(super) fn difference(
+    host: &Host,
+    then: &Origin,
+    now: &[String],
+    accelerator: Accelerator,
+) -> Result<Option<String>, MachineError> {
+    let qemu = version::full(&host.qemu)?;
+    if qemu != then.qemu {
+        return Ok(Some(format!("QEMU was {} and is {qemu}", then.qemu)));
+    }
+    if let Some(difference) = visible::difference(&then.arguments, now) {
+        return Ok(Some(format!("it was started otherwise: {difference}")));
+    }
+    if host::processor(accelerator) != then.processor {
+        return Ok(Some("this host's processor is another one".to_owned()));
+    }
+    Ok(None)
+}
+
+/// What the guest has touched of its memory; nothing where the host does not tell.
+///
+/// # Errors
+///
+/// When QEMU does not answer.
+pub(super) async fn needed(
+    monitor: &mut QemuMonitor,
+    process: &Process,
+) -> Result<Size, MachineError> {
+    let memory = monitor.execute(qmp::query_memory_size_summary {}).await?;
+    let memory = Size::bytes(memory.base_memory);
+    Ok(process.resident(memory).unwrap_or(Size::bytes(0)))
+}
+
+/// Whether there is room for so much in the folder beside `ours`, which goes.
+///
+/// # Errors
+///
+/// [`MachineError::MemorySpace`] when there is not.
+pub(super) fn require_room(folder: &Path, needed: Size, ours: Size) -> Result<(), MachineError> {
+    let free = files::free_space(folder)?.bytes;
+    let free = Size::bytes(free.as_bytes() + ours.as_bytes());
+    if free < needed {
+        return Err(MachineError::MemorySpace {
+            path: folder.to_owned(),
+            free,
+            needed,
+        });
+    }
+    Ok(())
+}
+
+/// Writes the memory of a paused guest, which needs so much, to the file that lies empty in `path`.
+///
+/// # Errors
+///
+/// When it cannot be written: QEMU says only that, if that, and here it is said whether there was no room.
+pub(super) async fn write(
+    monitor: &mut QemuMonitor,
+    origin: &Origin,
+    path: &Path,
+    file: &File,
+    needed: Size,
+) -> Result<(), MachineError> {
+    let version = Version::of_full(&origin.qemu).expect("an origin has a version");
+    match migration::save(monitor, Layout::of(version), path, file).await {
+        Ok(()) => Ok(()),
+        Err(MigrationError::Monitor(error)) => Err(error.into()),
+        Err(MigrationError::Failed(reason)) => {
+            let folder = path.parent().unwrap_or(path);
+            match require_room(folder, needed, files::allocated(path)) {
+                Err(full @ MachineError::MemorySpace { .. }) => Err(full),
+                _ => Err(MachineError::Suspend(reason)),
+            }
+        }
+    }
+}
+
+/// Puts the file on the disk, and says what it is.
+///
+/// # Errors
+///
+/// When it cannot be read or flushed.
+pub(super) async fn sealed(path: PathBuf, origin: Origin) -> Result<Memory, MachineError> {
+    let reader = path.clone();
+    let checksum = spawn_blocking(move || {
+        let file = open(&reader)?;
+        let checksum = sparse::checksum(&file).map_err(FileError::on("read", &reader))?;
+        Ok::<_, FileError>(checksum)
+    });
+    let flush = spawn_blocking(move || {
+        let file = open(&path)?;
+        file.sync_all().map_err(FileError::on("flush", &path))?;
+        let metadata = file.metadata().map_err(FileError::on("look at", &path))?;
+        Ok::<_, FileError>(metadata.len())
+    });
+    let finished = "neither panics nor is cancelled";
+    let (checksum, length) = (checksum.await, flush.await);
+    Ok(Memory {
+        origin,
+        length: length.expect(finished)?,
+        checksum: checksum.expect(finished)?,
+    })
+}
+
+fn open(path: &Path) -> Result<File, FileError> {
+    File::open(path).map_err(FileError::on("open", path))
+}
