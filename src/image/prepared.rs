@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{Cache, ImageError, is_qcow2, source::stamp};
 use crate::{
     base::{Digest, FileError, files},
-    project::suspended::Memory,
+    project::{Identity, suspended::Memory},
 };
 
 /// The folder, by which a path tells that it leads to a prepared disk.
@@ -46,6 +46,8 @@ struct Note {
     stamp: String,
     /// What the guest had in its memory, where that was kept.
     memory: Option<Memory>,
+    /// Who the guest is, if it is somebody: a template, of which others are copies.
+    identity: Option<Identity>,
 }
 
 impl Cache {
@@ -115,6 +117,12 @@ pub fn memory(path: &Path) -> Option<Memory> {
     parse(&text)?.memory
 }
 
+/// Who the guest of the disk at `path` is, if it is a template.
+pub fn identity(path: &Path) -> Option<Identity> {
+    let text = files::read_if_exists(&note(path)).ok()??;
+    parse(&text)?.identity
+}
+
 /// Removes a disk that is not published, or not any more, with its memory.
 ///
 /// # Errors
@@ -142,7 +150,11 @@ pub fn image_below(path: &Path, digest: Digest) -> Option<PathBuf> {
 /// # Errors
 ///
 /// When they cannot be read or the cache not be written.
-pub fn publish(path: &Path, memory: Option<Memory>) -> Result<(), ImageError> {
+pub fn publish(
+    path: &Path,
+    memory: Option<Memory>,
+    identity: Option<Identity>,
+) -> Result<(), ImageError> {
     let files = [
         Some(path.to_owned()),
         memory.as_ref().map(|_| memory_path(path)),
@@ -154,7 +166,7 @@ pub fn publish(path: &Path, memory: Option<Memory>) -> Result<(), ImageError> {
     let file = File::open(path).map_err(FileError::on("open", path))?;
     file.sync_all().map_err(FileError::on("flush", path))?;
     let digest = Digest::of_reader(file).map_err(FileError::on("read", path))?;
-    write_note(path, digest, memory)
+    write_note(path, digest, memory, identity)
 }
 
 /// Whether its bytes are the same in spite of its looks: a cache that was copied has other times. It is noted then.
@@ -165,17 +177,23 @@ fn is_still(path: &Path, note: Note) -> Result<bool, ImageError> {
     let file = File::open(path).map_err(FileError::on("open", path))?;
     let same = Digest::of_reader(file).map_err(FileError::on("read", path))? == note.digest;
     if same {
-        write_note(path, note.digest, note.memory)?;
+        write_note(path, note.digest, note.memory, note.identity)?;
     }
     Ok(same)
 }
 
-fn write_note(path: &Path, digest: Digest, memory: Option<Memory>) -> Result<(), ImageError> {
+fn write_note(
+    path: &Path,
+    digest: Digest,
+    memory: Option<Memory>,
+    identity: Option<Identity>,
+) -> Result<(), ImageError> {
     let written = Note {
         schema: SCHEMA,
         digest,
         stamp: stamp_of(path)?,
         memory,
+        identity,
     };
     let json = serde_json::to_vec_pretty(&written).expect("texts have a JSON form");
     Ok(files::write(&note(path), &json, files::PRIVATE)?)
@@ -210,7 +228,7 @@ mod tests {
         let (_directory, cache, key, path) = cache();
         assert_eq!(look(&path), Some(Prepared::Private));
         assert_eq!(cache.find_prepared(&key), None);
-        publish(&path, None).expect("published");
+        publish(&path, None, None).expect("published");
         assert_eq!(look(&path), Some(Prepared::Published));
         assert_eq!(cache.find_prepared(&key), Some(path));
         assert_eq!(cache.find_prepared(&Digest::of(b"another")), None);
@@ -220,7 +238,7 @@ mod tests {
     #[test]
     fn a_copy_is_as_good_and_an_altered_one_is_not() {
         let (_directory, cache, key, path) = cache();
-        publish(&path, None).expect("published");
+        publish(&path, None, None).expect("published");
         let copy = path.with_extension("copy");
         fs::copy(&path, &copy).expect("copied");
         fs::rename(&copy, &path).expect("in its place");

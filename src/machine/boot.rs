@@ -119,7 +119,7 @@ pub(super) async fn launch(
     suspended: Option<&Suspended>,
 ) -> Result<Process, MachineError> {
     if !record.provisioned || !machine.project.seed().exists() {
-        let asks = prepare::asks(&machine.project, record, suspended);
+        let asks = prepare::asks(&machine.project, spec, record, suspended);
         make::ensure_seed(&machine.project, record, asks)?;
     }
     for _ in 0..PORT_TRIES {
@@ -158,7 +158,7 @@ pub(super) fn plan(
         file: project.seed(),
     }];
     // What was suspended goes on with the devices that it had.
-    let asks = prepare::asks(project, record, suspended);
+    let asks = prepare::asks(project, spec, record, suspended);
     let installs = match suspended {
         None => !record.provisioned && !prepare::is_given(record),
         Some(it) => visible::has_disk(&it.memory.origin.arguments, "k3s"),
@@ -184,13 +184,14 @@ pub(super) fn plan(
         name: record.name.clone(),
         uuid: (!asks).then(|| record.uuid.clone()),
         accelerator,
+        cpu: spec.cpu.clone(),
         version: host.version,
         cpus: spec.cpus,
         memory: spec.memory,
         uefi: (record.firmware == "uefi")
             .then(|| make::ensure_uefi(project, &host.qemu))
             .transpose()?,
-        disk: if asks && suspended.is_none() {
+        disk: if suspended.is_none() && prepare::is_due(project, record) {
             record.image.path.clone()
         } else {
             project.disk()

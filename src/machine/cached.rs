@@ -177,7 +177,11 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
                 .collect();
             let used = of_it.iter().map(|it| it.used);
             items.push(Item {
-                kind: if is_memory { "prepared memory" } else { kind },
+                kind: match is_memory {
+                    true => "prepared memory",
+                    false if prepared::identity(&path).is_some() => "template",
+                    false => kind,
+                },
                 size: files::allocated(&path),
                 used: used
                     .chain([made(&metadata)])

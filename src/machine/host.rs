@@ -68,9 +68,10 @@ impl Host {
     }
 }
 
-/// The processor on which a guest runs: its model, and a digest of its features. Emulated ones have none of the host's.
-pub fn processor(accelerator: Accelerator) -> Option<String> {
-    if accelerator == Accelerator::Tcg {
+/// What a guest that is started with these arguments has of the host's processor: the vendor, and unless a model was chosen
+/// the host's model and a digest of its features. Emulated ones have none of it.
+pub fn processor(arguments: &[String]) -> Option<String> {
+    if !arguments.iter().any(|it| it == "-enable-kvm") {
         return None;
     }
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
@@ -78,8 +79,12 @@ pub fn processor(accelerator: Accelerator) -> Option<String> {
         let line = text.lines().find(|line| line.starts_with(key))?;
         Some(line.split_once(": ")?.1)
     };
+    let vendor = value("vendor_id")?;
+    if !arguments.iter().any(|it| it == "-cpu host") {
+        return Some(vendor.to_owned());
+    }
     let features = Digest::of(value("flags")?.as_bytes()).short(16);
-    Some(format!("{} {features}", value("model name")?))
+    Some(format!("{vendor} {} {features}", value("model name")?))
 }
 
 /// One warning that nobody overlooks.

@@ -16,9 +16,7 @@ use super::{
 use crate::{
     base::{FileError, Size, files, sparse},
     project::suspended::{Memory, Origin},
-    qemu::{
-        Accelerator, Layout, MigrationError, Monitor, Process, Version, migration, version, visible,
-    },
+    qemu::{Layout, MigrationError, Monitor, Process, Version, migration, version, visible},
 };
 
 type QemuMonitor = Monitor<UnixStream>;
@@ -38,16 +36,10 @@ pub(super) async fn origin(
         let reason = format!("QEMU {qemu} does not tell what it runs with");
         return Err(MachineError::Suspend(reason));
     }
-    let kvm = monitor.execute(qmp::query_kvm {}).await?.enabled;
-    let accelerator = if kvm {
-        Accelerator::Kvm
-    } else {
-        Accelerator::Tcg
-    };
     Ok(Origin {
+        processor: host::processor(&arguments),
         qemu,
         arguments,
-        processor: host::processor(accelerator),
     })
 }
 
@@ -60,7 +52,6 @@ pub(super) fn difference(
     host: &Host,
     then: &Origin,
     now: &[String],
-    accelerator: Accelerator,
 ) -> Result<Option<String>, MachineError> {
     let qemu = version::full(&host.qemu)?;
     if qemu != then.qemu {
@@ -69,7 +60,7 @@ pub(super) fn difference(
     if let Some(difference) = visible::difference(&then.arguments, now) {
         return Ok(Some(format!("it was started otherwise: {difference}")));
     }
-    if host::processor(accelerator) != then.processor {
+    if host::processor(now) != then.processor {
         return Ok(Some("this host's processor is another one".to_owned()));
     }
     Ok(None)

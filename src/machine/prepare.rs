@@ -7,6 +7,8 @@
 //!
 //! At that moment the guest's memory is saved, too. A new machine begins as one that was suspended then, so that it boots
 //! nothing and goes on from there. In both the guest does not know who it is until the host [`tell`]s it.
+//!
+//! A template is the same thing at a later moment: the node is Ready, and the guest is somebody, of whom all copies are.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,8 +20,13 @@ use serde_json::json;
 use tokio::{net::UnixStream, task::spawn_blocking};
 
 use super::{
-    Machine, MachineError, Spec, assets::Assets, cached, host::Host, make, memory, restore,
+    Machine, MachineError, Spec,
+    assets::Assets,
+    cached,
+    host::{self, Host},
+    make, memory, restore,
     setup::FIRST_SPACE,
+    suspend,
 };
 use crate::{
     base::{
@@ -29,10 +36,10 @@ use crate::{
     guest::{Stage, StageLog},
     image::{self, BaseImage, Cache, Format, Prepared, prepared},
     project::{
-        Project, Record, Suspended,
+        Identity, Project, Record, Suspended,
         suspended::{Origin, Stamp},
     },
-    qemu::{Monitor, Process, command_line, visible},
+    qemu::{Accelerator, Monitor, Process, command_line, version, visible},
     seed::SeedFile,
 };
 
@@ -42,12 +49,18 @@ const SCHEMA: u32 = 1;
 const OVERLAY: &str = "own-disk";
 
 /// The image that a new machine's disk is to stand on: a prepared disk, one that is to be, or the base image itself.
-pub(super) fn ground(
+///
+/// # Errors
+///
+/// When the host does not tell what a template is to fit.
+pub(super) async fn ground(
     machine: &Machine,
+    host: &Host,
+    spec: &Spec,
     assets: &Assets,
     record: &Record,
     unfinished: bool,
-) -> BaseImage {
+) -> Result<BaseImage, MachineError> {
     let on = |path: PathBuf| BaseImage {
         path,
         format: Format::Qcow2,
@@ -55,18 +68,58 @@ pub(super) fn ground(
     };
     let begun = &record.image.path;
     if unfinished && machine.project.disk().exists() && begun.exists() {
-        return match prepared::look(begun) {
+        return Ok(match prepared::look(begun) {
             None => assets.image.clone(),
             Some(_) => on(begun.clone()),
-        };
+        });
     }
     let cache = Cache::new(machine.cache.clone());
-    let key = key(assets, &record.firmware);
-    if let Some(path) = cache.find_prepared(&key) {
-        tracing::info!("the disk is prepared already");
-        return on(path);
+    let mut key = key(assets, &record.firmware);
+    if spec.share_identity {
+        key = key_of_template(machine, host, spec, &key).await?;
     }
-    on(cache.new_prepared(&key, &record.uuid))
+    Ok(on(match cache.find_prepared(&key) {
+        Some(path) => {
+            let what = if spec.share_identity {
+                "a template"
+            } else {
+                "the disk"
+            };
+            tracing::info!("{what} is prepared already");
+            path
+        }
+        None => cache.new_prepared(&key, &record.uuid),
+    }))
+}
+
+/// A template is of use to those alone who can go on from its memory, and who have asked for the same.
+async fn key_of_template(
+    machine: &Machine,
+    host: &Host,
+    spec: &Spec,
+    of_disk: &Digest,
+) -> Result<Digest, MachineError> {
+    let accelerator = host.accelerator(spec.accel).await?;
+    let runs = match accelerator {
+        Accelerator::Kvm => "-enable-kvm".to_owned(),
+        Accelerator::Tcg => String::new(),
+    };
+    let cpu = format!(
+        "-cpu {}",
+        accelerator.cpu(host.version, spec.cpu.as_deref())
+    );
+    let shaped = json!([
+        of_disk,
+        machine.given_name,
+        spec.cpus,
+        spec.memory,
+        spec.disk,
+        version::full(&host.qemu)?,
+        host::processor(&[runs.clone(), cpu.clone()]),
+        runs,
+        cpu,
+    ]);
+    Ok(Digest::of(shaped.to_string().as_bytes()))
 }
 
 /// Makes the disk that is to be prepared, where there is one to be; `false` where the cache has no place for it. Others would
@@ -177,9 +230,15 @@ pub(super) async fn begin_suspended(
 }
 
 /// Whether the guest that goes on like this, or boots when nothing was suspended, asks who it is.
-pub(super) fn asks(project: &Project, record: &Record, suspended: Option<&Suspended>) -> bool {
+pub(super) fn asks(
+    project: &Project,
+    spec: &Spec,
+    record: &Record,
+    suspended: Option<&Suspended>,
+) -> bool {
     match suspended {
-        None => is_due(project, record),
+        // A template's guest knows from its beginning.
+        None => is_due(project, record) && !spec.share_identity,
         Some(it) => visible::has_port(&it.memory.origin.arguments, command_line::WORD_PORT),
     }
 }
@@ -198,12 +257,51 @@ pub(super) async fn take(
     let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
     // While it is paused it cannot go on by itself, and what it has said until then is all.
     monitor.execute(qmp::stop {}).await?;
-    let taken = match put_overlay(project, &mut monitor).await {
-        Ok(true) => Ok(Some(keep_memory(record, &mut monitor, process).await)),
-        other => other.map(|_| None),
+    let taken = if waits(project)? {
+        put_overlay(project, record, &mut monitor, process)
+            .await
+            .map(Some)
+    } else {
+        Ok(None)
     };
     monitor.execute(qmp::cont {}).await?;
     taken
+}
+
+fn waits(project: &Project) -> Result<bool, FileError> {
+    let path = project.stages_log();
+    let reports = StageLog::new(path.clone())
+        .poll()
+        .map_err(FileError::on("read", &path))?;
+    Ok(reports.last().is_some_and(|it| it.stage == Stage::Prepared))
+}
+
+/// Keeps a machine whose node is Ready as a template, if it was begun as one: what it writes from now on goes to its own
+/// overlay. That it cannot be kept is no reason to fail.
+pub(super) async fn share(machine: &Machine, record: &Record, process: &Process) {
+    let project = &machine.project;
+    if prepared::look(&record.image.path) != Some(Prepared::Private)
+        || !image::is_fresh(&project.disk(), record.disk)
+    {
+        return;
+    }
+    tracing::info!("keeping {} as a template", record.name);
+    suspend::sync(project).await;
+    let kept = async {
+        let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+        machine.mark_suspending();
+        monitor.execute(qmp::stop {}).await?;
+        let taken = put_overlay(project, record, &mut monitor, process).await;
+        monitor.execute(qmp::cont {}).await?;
+        machine.mark_arrived();
+        let identity = Identity::of(project, record)?;
+        publish(record, taken?, identity).await;
+        Ok::<_, MachineError>(())
+    };
+    if let Err(error) = kept.await {
+        tracing::warn!(%error, "{} is no template", record.name);
+        machine.abandon().await;
+    }
 }
 
 /// What was taken: the disk for certain, and perhaps the memory.
@@ -235,6 +333,18 @@ async fn keep_memory(
             None
         }
     }
+}
+
+/// Has a guest that goes on see its disk's size anew: the machine that it was had another disk.
+///
+/// # Errors
+///
+/// When QEMU does not do as it is told.
+pub(super) async fn resize(project: &Project, record: &Record) -> Result<(), MachineError> {
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let size = json!({ "node-name": command_line::DISK, "size": record.disk.as_bytes() });
+    monitor.raw("block_resize", size).await?;
+    Ok(())
 }
 
 /// Tells a guest that asks who it is: for each file a line with its name and size and then its bytes, and at the end a line
@@ -279,28 +389,24 @@ pub(super) async fn tell(project: &Project, record: &Record) -> Result<(), Machi
     Ok(())
 }
 
+/// Under a paused guest, whose memory is kept, too.
 async fn put_overlay(
     project: &Project,
+    record: &Record,
     monitor: &mut Monitor<UnixStream>,
-) -> Result<bool, MachineError> {
-    let path = project.stages_log();
-    let reports = StageLog::new(path.clone())
-        .poll()
-        .map_err(FileError::on("read", &path))?;
-    if reports.last().is_none_or(|it| it.stage != Stage::Prepared) {
-        return Ok(false);
-    }
+    process: &Process,
+) -> Result<Taken, MachineError> {
     let mut overlay = command_line::overlay(OVERLAY, &project.disk());
     // It names its backing file, and is to have the node that is open already.
     overlay["backing"] = serde_json::Value::Null;
     monitor.raw("blockdev-add", overlay).await?;
     let snapshot = json!({ "node": command_line::DISK, "overlay": OVERLAY });
     monitor.raw("blockdev-snapshot", snapshot).await?;
-    Ok(true)
+    Ok(keep_memory(record, monitor, process).await)
 }
 
 /// Offers the disk that this machine has made to all machines, with the memory. That it cannot is no reason to fail.
-pub(super) async fn publish(record: &Record, taken: Taken) {
+pub(super) async fn publish(record: &Record, taken: Taken, identity: Option<Identity>) {
     let path = record.image.path.clone();
     let memory = match taken {
         Some(origin) => memory::sealed(prepared::memory_path(&path), origin)
@@ -309,7 +415,7 @@ pub(super) async fn publish(record: &Record, taken: Taken) {
         None => Ok(None),
     };
     let published = match memory {
-        Ok(memory) => spawn_blocking(move || prepared::publish(&path, memory))
+        Ok(memory) => spawn_blocking(move || prepared::publish(&path, memory, identity))
             .await
             .expect("neither panics nor is cancelled")
             .map_err(MachineError::from),

@@ -82,7 +82,7 @@ async fn go_on(
         return Err(Obstacle::Unusable(reason));
     }
     let limits = Limits::for_start(accelerator, spec.timeout);
-    if record.provisioned {
+    if suspended.from.is_none() {
         make::prepare_runtime(project)?;
         tracing::info!("resuming {}", record.name);
     } else {
@@ -104,11 +104,15 @@ async fn go_on(
     }
     timings.end_of("memory is verified", Whose::Own);
     load(project, host, &process, &path, &memory).await?;
+    let asks = prepare::asks(project, spec, record, Some(suspended));
+    if asks {
+        prepare::resize(project, record).await?;
+    }
     timings.end_of("memory is loaded", Whose::Own);
     // From here on the guest lives in this QEMU alone, which stays whatever comes.
     machine.mark_arrived();
     resume::release(project).await?;
-    if prepare::asks(project, record, Some(suspended)) {
+    if asks {
         prepare::tell(project, record).await?;
     }
     timings.end_of("guest goes on", Whose::Own);
@@ -157,7 +161,7 @@ pub(super) fn obstacle(
     let memory = &suspended.memory;
     let arguments = launch.arguments().into_iter();
     let now = visible::visible(arguments.filter_map(|it| it.into_string().ok()));
-    if let Some(difference) = memory::difference(host, &memory.origin, &now, accelerator)? {
+    if let Some(difference) = memory::difference(host, &memory.origin, &now)? {
         return Ok(Some(difference));
     }
     if Stamp::of(&project.disk())? != suspended.disk {

@@ -15,9 +15,9 @@ use crate::{
         Progress, Size,
         files::{free_space, remove_if_exists},
     },
-    image,
+    image::{self, prepared},
     project::{
-        Config, Record,
+        Config, Identity, Record,
         config::FirmwareChoice,
         record::{BaseImage, Release},
     },
@@ -170,9 +170,12 @@ async fn make_new(
         provisioned: false,
     };
     // A disk that cannot be is refused before there is a machine that has it.
-    let ground = prepare::ground(machine, &assets, &record, begun);
+    let ground = prepare::ground(machine, host, spec, &assets, &record, begun).await?;
     let mut disk = image::plan(&ground, spec.disk)?;
     record.image.path = ground.path;
+    if let Some(template) = prepared::identity(&record.image.path) {
+        return copy(machine, host, spec, &template, record, &disk).await;
+    }
     record.save(&machine.project)?;
     if !prepare::begin(&assets.image, &record)? {
         record.image.path.clone_from(&assets.image.path);
@@ -182,6 +185,32 @@ async fn make_new(
     make::ensure_disk(&machine.project, &disk)?;
     prepare::begin_suspended(&machine.project, host, spec, &record).await?;
     timings.end_of("make the disk", Whose::Own);
+    Ok(record)
+}
+
+/// A copy of the template on whose disk it stands. It is no machine before all of it is there.
+async fn copy(
+    machine: &Machine,
+    host: &Host,
+    spec: &Spec,
+    template: &Identity,
+    record: Record,
+    disk: &[u8],
+) -> Result<Record, MachineError> {
+    let project = &machine.project;
+    let mut record = Record {
+        name: template.record.name.clone(),
+        uuid: template.record.uuid.clone(),
+        mac: template.record.mac.clone(),
+        ..record
+    };
+    kubeconfig::check_place(project, &spec.kubeconfig, &record.name)?;
+    record.save(project)?;
+    make::ensure_disk(project, disk)?;
+    template.give_keys(project)?;
+    record.provisioned = true;
+    prepare::begin_suspended(project, host, spec, &record).await?;
+    record.save(project)?;
     Ok(record)
 }
 
@@ -322,8 +351,12 @@ async fn arrive(
     record.save(project)?;
     machine.mark_arrived();
     if let Some(taken) = machine.prepared() {
-        prepare::publish(&record, taken).await;
+        prepare::publish(&record, taken, None).await;
         timings.end_of("disk and memory are kept for others", Whose::Own);
+    }
+    if spec.share_identity {
+        prepare::share(machine, &record, process).await;
+        timings.end_of("the machine is kept as a template", Whose::Own);
     }
     logs::to_memory(project).await;
     Ok(Summary {

@@ -38,6 +38,8 @@ pub struct Spec {
     pub api_port: Option<u16>,
     /// How instructions are run.
     pub accel: AccelChoice,
+    /// The processor's model, if the user chose one.
+    pub cpu: Option<String>,
     /// How the guest boots.
     pub firmware: FirmwareChoice,
     /// Where the kubeconfig goes (absolute).
@@ -46,6 +48,8 @@ pub struct Spec {
     pub timeout: Option<Duration>,
     /// Whether the guest is kept from the network and from the host.
     pub isolated: bool,
+    /// Whether a new machine is a copy of one that is kept for this, identity included.
+    pub share_identity: bool,
     /// Whether the guest puts the copy of its datastore back: a wish for one start, never of the config.
     pub restore_datastore: bool,
 }
@@ -110,6 +114,7 @@ impl Spec {
             mirror,
             api_port: config.api_port,
             accel: config.accel.unwrap_or_default(),
+            cpu: config.cpu.clone().map(cpu_model).transpose()?,
             firmware: config.firmware.unwrap_or_default(),
             kubeconfig: match &config.kubeconfig {
                 Some(path) => project.root().join(path),
@@ -117,6 +122,7 @@ impl Spec {
             },
             timeout: config.timeout.map(|timeout| timeout.0),
             isolated: config.isolated.unwrap_or_default(),
+            share_identity: config.share_identity.unwrap_or_default(),
             restore_datastore: false,
         };
         Ok(spec)
@@ -190,6 +196,16 @@ fn shown_name(source: &ImageSource, project: &Project) -> String {
         ImageSource::Path(_) => image_name(source, project),
         _ => source.shown(),
     }
+}
+
+/// Whether it can be a model is QEMU's to say; what cannot be one is not passed on.
+fn cpu_model(model: String) -> Result<String, MachineError> {
+    let fits = |it: char| it.is_ascii_alphanumeric() || "-_.,=+".contains(it);
+    if model.starts_with(|it: char| it.is_ascii_alphanumeric()) && model.chars().all(fits) {
+        return Ok(model);
+    }
+    let what = format!("{model:?} is no processor: qemu-system-x86_64 -cpu help names them");
+    Err(MachineError::Choice(what))
 }
 
 fn at_least(what: &str, size: Size, least: Size) -> Result<Size, MachineError> {

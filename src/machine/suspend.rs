@@ -79,7 +79,7 @@ async fn save(machine: &Machine, record: &Record, process: &Process) -> Result<(
 }
 
 /// Without it, a later boot would find the disk as after a power cut some seconds ago; with it, as after one now.
-async fn sync(project: &Project) {
+pub(super) async fn sync(project: &Project) {
     let sync = async {
         let ssh = state::connect(project).await?;
         ssh.output("sync").await?;

@@ -42,6 +42,8 @@ pub struct Config {
     pub api_port: Option<u16>,
     /// How the guest's instructions are run.
     pub accel: Option<AccelChoice>,
+    /// The processor's model, as QEMU calls it.
+    pub cpu: Option<String>,
     /// How the guest boots.
     pub firmware: Option<FirmwareChoice>,
     /// Where the kubeconfig is written; relative to the project.
@@ -52,6 +54,8 @@ pub struct Config {
     pub isolated: Option<bool>,
     /// Whether `stop` suspends the machine.
     pub suspend: Option<bool>,
+    /// Whether the machine is the same as all others of this user that say so, keys and certificates included.
+    pub share_identity: Option<bool>,
 }
 
 /// How the guest's instructions are run.
@@ -170,7 +174,7 @@ pub enum ConfigError {
 
 const HEADER: &str = "\
 # The machine of this project, for k3s-vm. Edit it, or let the flags of `k3s-vm setup` do so.
-# cpus, memory, accel, api_port, kubeconfig, timeout and isolated hold from the next start on; the
+# cpus, memory, accel, cpu, api_port, kubeconfig, timeout and isolated hold from the next start on; the
 # others are for a machine that is made anew (k3s-vm reset && k3s-vm setup).
 #
 # image = \"ubuntu-26.04\"   # or ubuntu-24.04, ubuntu-22.04, debian-13, debian-12, a path, a URL
@@ -179,10 +183,12 @@ const HEADER: &str = "\
 # k3s_mirror = \"https://github.com/k3s-io/k3s/releases/download\"
 # api_port = 6443           # left out: 6443 or a free one
 # accel = \"auto\"           # or \"kvm\", \"tcg\"
+# cpu = \"Westmere\"         # a processor that QEMU knows; left out: all that the host's can do
 # firmware = \"auto\"        # or \"bios\", \"uefi\"
 # kubeconfig = \".kube/config\"
 # timeout = \"5m\"
 # isolated = true           # the guest reaches neither the network nor the host
+# share_identity = true     # a copy of one machine of yours, keys and certificates included
 # suspend = true            # stop keeps the guest's memory, and start goes on where it was
 
 ";
@@ -233,11 +239,13 @@ impl Config {
             k3s_mirror: self.k3s_mirror.or(under.k3s_mirror),
             api_port: self.api_port.or(under.api_port),
             accel: self.accel.or(under.accel),
+            cpu: self.cpu.or(under.cpu),
             firmware: self.firmware.or(under.firmware),
             kubeconfig: self.kubeconfig.or(under.kubeconfig),
             timeout: self.timeout.or(under.timeout),
             isolated: self.isolated.or(under.isolated),
             suspend: self.suspend.or(under.suspend),
+            share_identity: self.share_identity.or(under.share_identity),
         }
     }
 
@@ -295,7 +303,7 @@ impl Config {
         Ok(header.unwrap_or_default() + &document.to_string())
     }
 
-    fn values(&self) -> [(&'static str, Option<Value>); 14] {
+    fn values(&self) -> [(&'static str, Option<Value>); 16] {
         let text = |value: Option<String>| value.map(Value::from);
         [
             ("cpus", self.cpus.map(|cpus| Value::from(i64::from(cpus)))),
@@ -316,6 +324,7 @@ impl Config {
                 "accel",
                 text(self.accel.map(|accel| accel.name().to_owned())),
             ),
+            ("cpu", text(self.cpu.clone())),
             (
                 "firmware",
                 text(self.firmware.map(|firmware| firmware.name().to_owned())),
@@ -337,6 +346,7 @@ impl Config {
             ),
             ("isolated", self.isolated.map(Value::from)),
             ("suspend", self.suspend.map(Value::from)),
+            ("share_identity", self.share_identity.map(Value::from)),
         ]
     }
 }

@@ -2,12 +2,14 @@
 //! was made, and the lock that lets one command at a time change the machine.
 
 pub mod config;
+pub mod identity;
 pub mod lock;
 pub mod paths;
 pub mod record;
 pub mod suspended;
 
 pub use config::{Config, ConfigError};
+pub use identity::Identity;
 pub use lock::{Lock, LockError};
 pub use paths::Project;
 pub use record::{Record, RecordError};

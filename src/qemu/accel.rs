@@ -19,13 +19,17 @@ pub enum Accelerator {
 const SOUND_CMPXCHG16B: Version = Version { major: 8, minor: 0 };
 
 impl Accelerator {
-    /// The CPU model: all that the host, or the translator of this QEMU, can do soundly.
-    pub fn cpu(self, qemu: Version) -> &'static str {
-        match self {
+    /// The CPU model: the chosen one, or all that the host or the translator of this QEMU can do; only what it does
+    /// soundly.
+    pub fn cpu(self, qemu: Version, chosen: Option<&str>) -> String {
+        let model = chosen.unwrap_or(match self {
             Self::Kvm => "host",
-            Self::Tcg if qemu < SOUND_CMPXCHG16B => "max,cx16=off",
             Self::Tcg => "max",
+        });
+        if self == Self::Tcg && qemu < SOUND_CMPXCHG16B {
+            return format!("{model},cx16=off");
         }
+        model.to_owned()
     }
 }
 

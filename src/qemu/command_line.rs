@@ -41,6 +41,8 @@ pub struct Launch {
     pub uuid: Option<String>,
     /// How instructions are run.
     pub accelerator: Accelerator,
+    /// The processor's model, where it is chosen.
+    pub cpu: Option<String>,
     /// The QEMU that will run.
     pub version: Version,
     /// Virtual CPUs.
@@ -106,7 +108,8 @@ impl Launch {
             Accelerator::Kvm => words(&["-enable-kvm"]),
             Accelerator::Tcg => words(&["-accel", "tcg,thread=multi"]),
         });
-        args.extend(words(&["-cpu", self.accelerator.cpu(self.version)]));
+        let cpu = self.accelerator.cpu(self.version, self.cpu.as_deref());
+        args.extend(words(&["-cpu", &cpu]));
         args.extend(words(&[
             "-smp",
             &self.cpus.to_string(),
@@ -268,6 +271,7 @@ pub(crate) mod tests {
             name: "k3s-shop-1a2b3c".parse().expect("sound"),
             uuid: Some("11111111-2222-4333-8444-555555555555".into()),
             accelerator: Accelerator::Kvm,
+            cpu: None,
             version: Version { major: 7, minor: 2 },
             cpus: 2,
             memory: Size::gib(4),

@@ -42,7 +42,7 @@ impl OldWay {
                 format!("{mirror}/{}", VERSION.replace('+', "%2B")),
             ),
             ("ACCELERATOR", how.to_owned()),
-            ("CPU", accelerator.cpu(version).to_owned()),
+            ("CPU", accelerator.cpu(version, None)),
             ("CPUS", CPUS.to_owned()),
             ("MEMORY", MEMORY.trim_end_matches("iB").to_owned()),
             ("SSH_PORT", free_port()),

@@ -6,7 +6,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -24,21 +24,56 @@ fn a_second_machine_stands_on_what_the_first_has_prepared() {
     // Larger than the second one's, which cannot shrink.
     setup(&first, "6GiB").never_says("prepared already");
     let one = identity(&first);
-    assert_eq!(names(&first.env.cache.join("prepared")).len(), 2);
+    assert_eq!(names(&first.env.cache.join("prepared")).len(), 3);
     first.run("k3s-vm stop").succeeds().never_says("by force");
     it_is_nobodys(&first, &one);
 
-    chapter("The second setup finds it, and installs nothing");
+    chapter("The second setup goes on from there, and boots nothing");
     let mut second = Story::begin("second");
     second.env.cache.clone_from(&first.env.cache);
     setup(&second, "4GiB")
-        .says("the disk is prepared already")
-        .never_says("installed");
+        .says("goes on from a prepared memory")
+        .never_says("booted");
     let other = identity(&second);
-    for (what, value) in &one {
-        assert_ne!(other[what], *value, "{what}");
-    }
-    found("name, number, keys, certificates, token: all its own");
+    differs(&one, &other);
+    let told = second.run("k3s-vm ssh date +%s").succeeds();
+    let guest: u64 = told.ended.stdout.trim().parse().expect("seconds");
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+    assert!(guest.abs_diff(now.as_secs()) <= 2, "{guest} and {now:?}");
+    second.run("k3s-vm stop --force").succeeds();
+    second.run("k3s-vm start").succeeds();
+    assert_eq!(identity(&second), other);
+    second.run("k3s-vm reset --yes").succeeds();
+
+    chapter("Another one goes on from the same memory, with random numbers of its own");
+    setup(&second, "4GiB").never_says("booted");
+    differs(&other, &identity(&second));
+    second.run("k3s-vm reset --yes").succeeds();
+
+    chapter("A memory that is damaged is not believed");
+    let prepared = first.env.cache.join("prepared");
+    let memory = names(&prepared)
+        .into_iter()
+        .find(|it| it.ends_with(".memory"));
+    let memory = prepared.join(memory.expect("it is kept"));
+    let mut bytes = fs::read(&memory).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4096].fill(0x5a);
+    fs::remove_file(&memory).expect("removed");
+    fs::write(&memory, bytes).expect("written");
+    setup(&second, "4GiB")
+        .says("boots instead of going on:")
+        .says(".memory is damaged")
+        .says("guest booted");
+    second.run("k3s-vm reset --yes").succeeds();
+
+    chapter("A third one has another shape, and boots from the disk alone");
+    setup_with(&second, "4GiB", &["--cpus", "1"])
+        .says("it was started otherwise: -smp 2 then, -smp 1 now")
+        .never_says("installed");
+    let third = identity(&second);
+    differs(&one, &third);
+    differs(&other, &third);
     second
         .run("k3s-vm ssh 'systemctl is-system-running; test ! -e /dev/disk/by-id/virtio-k3s'")
         .succeeds();
@@ -65,6 +100,14 @@ fn a_second_machine_stands_on_what_the_first_has_prepared() {
     first.run("k3s-vm start").succeeds();
     assert_eq!(identity(&first), one);
     first.run("k3s-vm reset --yes").succeeds();
+}
+
+#[track_caller]
+fn differs(one: &BTreeMap<&'static str, String>, other: &BTreeMap<&'static str, String>) {
+    for (what, value) in one {
+        assert_ne!(other[what], *value, "{what}");
+    }
+    found("name, number, keys, certificates, token: all its own");
 }
 
 /// At the moment that matters, and then once more.
@@ -123,8 +166,14 @@ fn flags(story: &Story, disk: &str) -> Vec<String> {
 
 #[track_caller]
 fn setup(story: &Story, disk: &str) -> crate::telling::Told {
+    setup_with(story, disk, &[])
+}
+
+#[track_caller]
+fn setup_with(story: &Story, disk: &str, more: &[&str]) -> crate::telling::Told {
+    let flags = flags(story, disk).join(" ");
     story
-        .run(&format!("k3s-vm setup {}", flags(story, disk).join(" ")))
+        .run(&format!("k3s-vm setup {flags} {}", more.join(" ")))
         .succeeds()
 }
 
@@ -167,9 +216,9 @@ fn identity(story: &Story) -> BTreeMap<&'static str, String> {
     ])
 }
 
-/// All that the published disk shows to a guest, byte by byte.
+/// All that the published disk shows to a guest, and all that the guest had in its memory, byte by byte.
 fn it_is_nobodys(story: &Story, identity: &BTreeMap<&'static str, String>) {
-    chapter("Nothing on the prepared disk is the first machine's");
+    chapter("Nothing on the prepared disk and in the prepared memory is the first machine's");
     let folder = story.env.cache.join("prepared");
     let disk = names(&folder)
         .into_iter()
@@ -177,9 +226,14 @@ fn it_is_nobodys(story: &Story, identity: &BTreeMap<&'static str, String>) {
     let prepared = folder.join(disk.expect("a disk"));
     let needles: Vec<Vec<u8>> = identity.values().flat_map(|value| forms(value)).collect();
     assert!(needles.len() > 30, "{}", needles.len());
-    assert_eq!(occurring(story, &prepared, &needles), Vec::<String>::new());
+    let nothing = Vec::<String>::new();
+    assert_eq!(on_disk(story, &prepared, &needles), nothing);
+    let memory = prepared.with_extension("memory");
+    assert_eq!(occurring(&memory, &needles), nothing);
+    let kernel = vec![b"Linux version ".to_vec()];
+    assert_eq!(occurring(&memory, &kernel).len(), 1, "memory is searched");
     let told = ["name", "machine-id", "host key"].map(|what| identity[what].clone().into_bytes());
-    let own = occurring(story, &story.file("disk.qcow2"), &told);
+    let own = on_disk(story, &story.file("disk.qcow2"), &told);
     assert_eq!(own.len(), told.len(), "they would be found: {own:?}");
 }
 
@@ -209,13 +263,20 @@ fn forms(value: &str) -> Vec<Vec<u8>> {
 }
 
 /// Which of them there are in what a guest would see of the disk.
-fn occurring(story: &Story, disk: &Path, needles: &[Vec<u8>]) -> Vec<String> {
+fn on_disk(story: &Story, disk: &Path, needles: &[Vec<u8>]) -> Vec<String> {
     let raw = story.env.path("raw");
     let converted = Command::new("qemu-img")
         .args(["convert", "-U", "-O", "raw"])
         .args([disk, &raw])
         .status();
     assert!(converted.expect("qemu-img runs").success());
+    let found = occurring(&raw, needles);
+    fs::remove_file(raw).expect("removed");
+    found
+}
+
+/// Which of them there are in a file.
+fn occurring(file: &Path, needles: &[Vec<u8>]) -> Vec<String> {
     let patterns: Vec<String> = needles
         .iter()
         .map(|needle| needle.iter().map(|byte| format!("\\x{byte:02x}")).collect())
@@ -224,10 +285,9 @@ fn occurring(story: &Story, disk: &Path, needles: &[Vec<u8>]) -> Vec<String> {
         .env("LC_ALL", "C")
         // Lines end with zeros, so that a hole is no endless one.
         .args(["-zaoP", &patterns.join("|")])
-        .arg(&raw)
+        .arg(file)
         .output()
         .expect("grep runs");
-    fs::remove_file(raw).expect("removed");
     assert!(
         found.stderr.is_empty(),
         "{}",

@@ -68,6 +68,14 @@ pub struct Args {
     /// How the guest runs: auto, kvm or tcg (emulation) [default: auto]
     #[arg(long, value_name = "HOW")]
     accel: Option<AccelChoice>,
+    /// The processor's model, one of `qemu-system-x86_64 -cpu help`, with features like Westmere,enforce: saved memory is
+    /// of use on all hosts of one vendor that have it [default: all that the host's processor can do]
+    #[arg(long, value_name = "MODEL")]
+    cpu: Option<String>,
+    /// Be a copy of one machine of yours that is kept for this, keys and certificates included: a ready cluster within
+    /// seconds, except for the first time
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    share_identity: Option<bool>,
     /// How the guest boots: auto, bios or uefi [default: auto]
     #[arg(long, value_name = "HOW")]
     firmware: Option<FirmwareChoice>,
@@ -121,11 +129,13 @@ impl Args {
             k3s_mirror: self.k3s_mirror,
             api_port: self.api_port,
             accel: self.accel,
+            cpu: self.cpu,
             firmware: self.firmware,
             kubeconfig: self.kubeconfig.map(absolute).transpose()?,
             timeout: self.timeout,
             isolated: self.isolated,
             suspend: None,
+            share_identity: self.share_identity,
         })
     }
 }

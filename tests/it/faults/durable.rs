@@ -164,7 +164,7 @@ fn a_prepared_disk_that_is_altered() {
     maker.stopped();
     let prepared = maker.status()["machine"]["image_path"].clone();
     let prepared = Path::new(prepared.as_str().expect("told"));
-    publish(prepared).expect("published");
+    publish(prepared, None, None).expect("published");
     let mut scene = Scene::new();
     for used in [&mut scene.image, &mut scene.mirror] {
         *used = maker

@@ -74,7 +74,9 @@ fn what_keeps_it_from_going_on() {
 fn a_kvm_that_is_gone_for_the_moment() {
     let scene = Scene::new();
     scene.suspended();
-    rewrite(&scene, |json| json["arguments"][1] = json!("-enable-kvm"));
+    rewrite(&scene, |json| {
+        json["memory"]["origin"]["arguments"][1] = json!("-enable-kvm")
+    });
     let config = fs::read_to_string(scene.file("config")).expect("there");
     let config = config.replace("accel = \"tcg\"", "accel = \"auto\"");
     fs::write(scene.file("config"), config).expect("written");

@@ -81,7 +81,7 @@ const CHANGES: [Change; 13] = [
         fault: "saved memory that QEMU does not take",
         change: |scene| {
             overwrite(scene, |bytes| bytes.fill(0));
-            rewrite(scene, |json| json["checksum"] = 0.into());
+            rewrite(scene, |json| json["memory"]["checksum"] = 0.into());
         },
         word: "QEMU does not take the memory: ",
     },
@@ -104,12 +104,20 @@ const CHANGES: [Change; 13] = [
     },
     Change {
         fault: "suspended by a QEMU that was updated since",
-        change: |scene| rewrite(scene, |json| json["qemu"] = "7.1.0 (Debian 1:7.1)".into()),
+        change: |scene| {
+            rewrite(scene, |json| {
+                json["memory"]["origin"]["qemu"] = "7.1.0 (Debian 1:7.1)".into()
+            })
+        },
         word: "QEMU was 7.1.0 (Debian 1:7.1) and is ",
     },
     Change {
         fault: "suspended on a host with another processor",
-        change: |scene| rewrite(scene, |json| json["processor"] = "Another 486DX2".into()),
+        change: |scene| {
+            rewrite(scene, |json| {
+                json["memory"]["origin"]["processor"] = "Another 486DX2".into()
+            })
+        },
         word: "this host's processor is another one",
     },
     Change {

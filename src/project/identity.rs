@@ -1,0 +1,51 @@
+//! All that makes a machine the one that it is, for others that are to be the same.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Project, Record};
+use crate::base::{
+    FileError,
+    files::{self, PRIVATE},
+};
+
+/// The machine's record and its keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// What it is called, and what it was made of.
+    pub record: Record,
+    client_key: String,
+    host_key: String,
+}
+
+impl Identity {
+    /// That of the project's machine; `None` when it has no keys.
+    ///
+    /// # Errors
+    ///
+    /// When a key cannot be read.
+    pub fn of(project: &Project, record: &Record) -> Result<Option<Self>, FileError> {
+        let keys = (
+            files::read_if_exists(&project.client_key())?,
+            files::read_if_exists(&project.host_key())?,
+        );
+        Ok(match keys {
+            (Some(client_key), Some(host_key)) => Some(Self {
+                record: record.clone(),
+                client_key,
+                host_key,
+            }),
+            _ => None,
+        })
+    }
+
+    /// Gives the project these keys.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written.
+    pub fn give_keys(&self, project: &Project) -> Result<(), FileError> {
+        files::write(&project.client_key(), self.client_key.as_bytes(), PRIVATE)?;
+        files::write(&project.host_key(), self.host_key.as_bytes(), PRIVATE)
+    }
+}
