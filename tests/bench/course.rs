@@ -23,6 +23,8 @@ use crate::{
 /// How often what takes milliseconds is measured, and how often on a running machine, in each round.
 const SHORT: usize = 50;
 const STATUS: usize = 10;
+/// And what takes seconds.
+const TWICE: usize = 2;
 
 /// Which machine the guests had, for the report.
 #[derive(Debug)]
@@ -122,7 +124,10 @@ pub(crate) fn round(figures: &mut Figures, seen: &Seen, mirror: &str) {
     figures.push(figures::START, up.cost.took);
     figures.push(figures::START_WORK, up.qemu_processor);
     figures.push_phases(figures::NEW_START, up.phases);
-    suspended(figures, &program);
+    cost(&mut program.in_guest(TOUCH));
+    for _ in 0..TWICE {
+        suspended(figures, &program);
+    }
     figures.push(figures::STOP, stop(&program));
 
     let up = bring_up(&old_way, "start");
@@ -131,11 +136,24 @@ pub(crate) fn round(figures: &mut Figures, seen: &Seen, mirror: &str) {
     figures.push_phases(figures::OLD_START, up.phases);
     figures.push_old(figures::STOP, stop(&old_way));
 
-    let up = bring_up(&program.second(), "setup");
+    let up = bring_up(&program.second(&[]), "setup");
     figures.push(figures::SECOND, up.cost.took);
     figures.push(figures::SECOND_WORK, up.qemu_processor);
     figures.push(figures::SECOND_WRITTEN, up.cost.written);
     figures.push_phases(figures::SECOND_SETUP, up.phases);
+
+    let up = bring_up(&program.second(&["--cpus", "1"]), "setup");
+    figures.push(figures::OTHER, up.cost.took);
+    figures.push_phases(figures::OTHER_SETUP, up.phases);
+
+    let share = ["--share-identity"];
+    let up = bring_up(&program.second(&share), "setup");
+    figures.push(figures::TEMPLATE, up.cost.took);
+    for _ in 0..TWICE {
+        let up = bring_up(&program.second(&share), "setup");
+        figures.push(figures::CLONE, up.cost.took);
+        figures.push_phases(figures::CLONED, up.phases);
+    }
 }
 
 /// With k3s and this, a guest comes to about a GiB; what is random is no page of zeros.
@@ -143,7 +161,6 @@ const TOUCH: &str = "head -c 600M /dev/urandom >/dev/shm/touched";
 
 /// The machine goes to the disk and comes back.
 fn suspended(figures: &mut Figures, program: &Program) {
-    cost(&mut program.in_guest(TOUCH));
     let suspend = cost(&mut program.env.command(&["stop", "--suspend"]));
     figures.push(figures::SUSPEND, suspend.took);
     let memory = program.env.project.join(".k3s-vm/memory");

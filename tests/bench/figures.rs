@@ -36,7 +36,10 @@ pub(crate) const STATUS_OWN: &str = "of it the program's processor time";
 pub(crate) const OVERLAY: &str = "overlay of 20 GiB planned";
 pub(crate) const SEED: &str = "seed built";
 pub(crate) const FIRST: &str = "first `setup`, to node Ready";
-pub(crate) const SECOND: &str = "`setup` of a second project";
+pub(crate) const SECOND: &str = "`setup` of a second project: a clone, its identity its own";
+pub(crate) const OTHER: &str = "the same with other CPUs: the prepared disk boots";
+pub(crate) const TEMPLATE: &str = "first `setup --share-identity`: the template is made";
+pub(crate) const CLONE: &str = "`setup --share-identity` of a clone";
 pub(crate) const START: &str = "`start` after `stop`, to node Ready";
 pub(crate) const STOP: &str = "`stop`";
 pub(crate) const SUSPEND: &str = "`stop --suspend` of a guest that has touched 1 GiB";
@@ -57,7 +60,10 @@ pub(crate) const CACHE: &str = "disk used by the cache after `setup`";
 /// All lines, in their order.
 pub(crate) const ROWS: &[Row] = &[
     time(FIRST, Beside::OldWay, Some(0.7)),
-    time(SECOND, Beside::Row(FIRST), Some(0.5)),
+    time(SECOND, Beside::Row(FIRST), Some(0.4)),
+    time(OTHER, Beside::Row(FIRST), None),
+    time(TEMPLATE, Beside::Row(FIRST), None),
+    time(CLONE, Beside::Row(FIRST), Some(0.1)),
     time(START, Beside::OldWay, Some(0.5)),
     time(RESUME, Beside::Row(START), Some(0.1)),
     time(STOP, Beside::OldWay, None),
@@ -104,9 +110,19 @@ const fn bytes(name: &'static str, beside: Beside) -> Row {
 pub(crate) const OLD_SETUP: &str = "setup, the old way";
 pub(crate) const FIRST_SETUP: &str = "first setup";
 pub(crate) const SECOND_SETUP: &str = "setup of a second project";
+pub(crate) const OTHER_SETUP: &str = "with other CPUs";
+pub(crate) const CLONED: &str = "clone with the same identity";
 pub(crate) const OLD_START: &str = "start, the old way";
 pub(crate) const NEW_START: &str = "start";
-const BARS: &[&str] = &[OLD_SETUP, FIRST_SETUP, SECOND_SETUP, OLD_START, NEW_START];
+const BARS: &[&str] = &[
+    OLD_SETUP,
+    FIRST_SETUP,
+    SECOND_SETUP,
+    OTHER_SETUP,
+    CLONED,
+    OLD_START,
+    NEW_START,
+];
 
 /// What was measured.
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@ use crate::{
     ways::Way,
 };
 
-/// What both ways give the guest.
+/// What both ways give the guest; the program does so of its own accord where it is its default.
 pub(crate) const CPUS: &str = "2";
 pub(crate) const MEMORY: &str = "2GiB";
 
@@ -26,8 +26,6 @@ impl Program {
         let image = image.display().to_string();
         let setup = [
             "setup",
-            "--cpus",
-            CPUS,
             "--memory",
             MEMORY,
             "--image",
@@ -43,14 +41,13 @@ impl Program {
         }
     }
 
-    /// Another project on the same host.
-    pub(crate) fn second(&self) -> Self {
+    /// Another project on the same host, set up with more flags.
+    pub(crate) fn second(&self, more: &[&str]) -> Self {
         let mut env = TestEnv::new();
         env.cache.clone_from(&self.env.cache);
-        Self {
-            env,
-            setup: self.setup.clone(),
-        }
+        let mut setup = self.setup.clone();
+        setup.extend(more.iter().map(|&flag| flag.to_owned()));
+        Self { env, setup }
     }
 }
 

@@ -88,7 +88,7 @@ fn phases(way: &impl Way, [began, started, ended]: [f64; 3]) -> Phases {
         let micros = rest.lines().find_map(|line| line.strip_prefix(key));
         kernel + first_number(micros.unwrap_or_else(|| panic!("{key} in {rest}"))) / 1e6
     };
-    let moments = [
+    let mut moments = [
         began,
         started,
         kernel,
@@ -97,5 +97,9 @@ fn phases(way: &impl Way, [began, started, ended]: [f64; 3]) -> Phases {
         at("ActiveEnterTimestampMonotonic="),
         ended,
     ];
+    // What was over before QEMU began is in the memory that the guest went on from.
+    for at in 1..moments.len() {
+        moments[at] = moments[at].max(moments[at - 1]);
+    }
     std::array::from_fn(|phase| moments[phase + 1] - moments[phase])
 }

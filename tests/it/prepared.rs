@@ -110,30 +110,123 @@ fn differs(one: &BTreeMap<&'static str, String>, other: &BTreeMap<&'static str, 
     found("name, number, keys, certificates, token: all its own");
 }
 
+/// A template, and machines that are the same as it and each other, until each goes its own way.
+#[test]
+fn a_cluster_that_is_cloned() {
+    let share = &["--share-identity"];
+    chapter("The first one is kept as a template, and goes on");
+    let first = Story::begin("first");
+    setup_with(&first, "4GiB", share).says("as a template");
+    let one = identity(&first);
+    first
+        .run("k3s-vm kubectl create configmap proof --from-literal=a=first")
+        .succeeds();
+
+    chapter("The second one is there at once, and the same");
+    let mut second = Story::begin("second");
+    second.env.cache.clone_from(&first.env.cache);
+    for moment in ["suspended.json", "qemu.pid", "stages.log"] {
+        let setup = Setup::begin(&second, share);
+        setup.until(&format!("{moment} is there"), || {
+            second.file(moment).exists()
+        });
+        setup.kill();
+    }
+    setup_with(&second, "4GiB", share).never_says("booted");
+    assert_eq!(identity(&second), one);
+    found("name, number, keys, certificates, token: those of the template");
+    second.run("k3s-vm kubectl get configmap proof").exits(1);
+    second
+        .run("k3s-vm kubectl create configmap proof --from-literal=a=second")
+        .succeeds();
+    let told = second.run("k3s-vm ssh date +%s").succeeds();
+    let guest: u64 = told.ended.stdout.trim().parse().expect("seconds");
+    let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+    assert!(guest.abs_diff(now.as_secs()) <= 2, "{guest} and {now:?}");
+    let value = "kubectl get configmap proof -o 'jsonpath={.data.a}'";
+    first.run(&format!("k3s-vm {value}")).prints("first");
+
+    chapter("Each goes its own way");
+    first.run("k3s-vm reset --yes").succeeds();
+    second.run("k3s-vm stop").succeeds().never_says("by force");
+    second.run("k3s-vm cache prune --yes").succeeds();
+    second.run("k3s-vm start").succeeds();
+    second.run(&format!("k3s-vm {value}")).prints("second");
+    second.run("k3s-vm reset --yes").succeeds();
+
+    chapter("The cache is packed, carried to another host, and unpacked");
+    let cache = second.env.cache.display();
+    // Of the times only seconds are left.
+    let carry = format!("tar -C {cache} --format=gnu -cf ../carried.tar . && rm -rf {cache}/*");
+    second.run(&carry).succeeds();
+    second
+        .run(&format!(
+            "tar -C {cache} -xf ../carried.tar && rm ../carried.tar"
+        ))
+        .succeeds();
+    setup_with(&second, "4GiB", share).never_says("booted");
+    second.run("k3s-vm reset --yes").succeeds();
+
+    chapter("Without its memory the template boots");
+    let folder = second.env.cache.join("prepared");
+    let memory = names(&folder)
+        .into_iter()
+        .find(|it| it.ends_with(".memory"));
+    fs::remove_file(folder.join(memory.expect("it was kept"))).expect("removed");
+    setup_with(&second, "4GiB", share)
+        .says(".memory is gone")
+        .says("guest booted");
+    assert_eq!(identity(&second), one);
+    second.run("k3s-vm reset --yes").succeeds();
+    second.run("k3s-vm cache prune --yes").succeeds();
+    assert!(!folder.exists(), "nothing is left of it");
+}
+
+/// A setup that is not to come to its end.
+struct Setup {
+    process: std::process::Child,
+}
+
+impl Setup {
+    fn begin(story: &Story, more: &[&str]) -> Self {
+        let mut setup = story.env.command(&["setup"]);
+        setup
+            .args(flags(story, "4GiB"))
+            .args(more)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let process = setup.spawn().expect("it runs");
+        Self { process }
+    }
+
+    fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !is_so() {
+            let waited = began.elapsed();
+            assert!(waited < Duration::from_secs(900), "in vain waited: {what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn kill(mut self) {
+        self.process.kill().expect("killed");
+        let ended = self.process.wait().expect("reaped");
+        assert_eq!(ended.code(), None, "it came to its end before");
+    }
+}
+
 /// At the moment that matters, and then once more.
 #[test]
 fn a_setup_that_is_killed_while_the_disk_is_kept() {
     let story = Story::begin("killed");
     for moment in [" prepared", " disk-grown"] {
         chapter(&format!("Killed at {moment:?}, and run again"));
-        let mut setup = story.env.command(&["setup"]);
-        setup
-            .args(flags(&story, "4GiB"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut setup = setup.spawn().expect("it runs");
-        let began = Instant::now();
+        let setup = Setup::begin(&story, &[]);
         let stages = story.file("stages.log");
-        while !fs::read_to_string(&stages).is_ok_and(|text| text.contains(moment)) {
-            assert!(
-                began.elapsed() < Duration::from_secs(900),
-                "in vain waited for {moment}"
-            );
-            assert_eq!(setup.try_wait().expect("waited"), None, "{moment}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        setup.kill().expect("killed");
-        setup.wait().expect("reaped");
+        setup.until(moment, || {
+            fs::read_to_string(&stages).is_ok_and(|text| text.contains(moment))
+        });
+        setup.kill();
         // The guest goes on by itself, and the machine is whole whatever the moment was.
         self::setup(&story, "4GiB");
         story.run("k3s-vm ssh hostname").succeeds();

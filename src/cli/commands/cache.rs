@@ -91,7 +91,7 @@ fn table(items: &[Item]) -> String {
         let size = item.size.approximate();
         let _ = writeln!(
             table,
-            "{:<14} {size:>10}  {}",
+            "{:<15} {size:>10}  {}",
             item.kind,
             item.path.display()
         );
@@ -105,7 +105,7 @@ fn table(items: &[Item]) -> String {
                 .collect();
             format!("needed by {}", users.join(", "))
         };
-        let _ = writeln!(table, "{:<25}  last used {used}, {users}", "");
+        let _ = writeln!(table, "{:<26}  last used {used}, {users}", "");
     }
     table
 }
