@@ -184,7 +184,7 @@ pub(super) fn plan(
         name: record.name.clone(),
         uuid: (!asks).then(|| record.uuid.clone()),
         accelerator,
-        cpu: spec.cpu.clone(),
+        cpu_model: spec.cpu_model.clone(),
         version: host.version,
         cpus: spec.cpus,
         memory: spec.memory,

@@ -106,7 +106,7 @@ async fn key_of_template(
     };
     let cpu = format!(
         "-cpu {}",
-        accelerator.cpu(host.version, spec.cpu.as_deref())
+        accelerator.cpu(host.version, spec.cpu_model.as_deref())
     );
     let shaped = json!([
         of_disk,
@@ -366,7 +366,7 @@ pub(super) async fn tell(project: &Project, record: &Record) -> Result<(), Machi
         words.extend(content);
     }
     words.extend(b"end 0\n");
-    let path = project.runtime().join("word");
+    let path = project.identity();
     files::write(&path, &words, PRIVATE)?;
     let backend = qmp::ChardevFile {
         base: qmp::ChardevCommon {

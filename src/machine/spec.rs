@@ -39,7 +39,7 @@ pub struct Spec {
     /// How instructions are run.
     pub accel: AccelChoice,
     /// The processor's model, if the user chose one.
-    pub cpu: Option<String>,
+    pub cpu_model: Option<String>,
     /// How the guest boots.
     pub firmware: FirmwareChoice,
     /// Where the kubeconfig goes (absolute).
@@ -114,7 +114,7 @@ impl Spec {
             mirror,
             api_port: config.api_port,
             accel: config.accel.unwrap_or_default(),
-            cpu: config.cpu.clone().map(cpu_model).transpose()?,
+            cpu_model: config.cpu_model.clone().map(cpu_model).transpose()?,
             firmware: config.firmware.unwrap_or_default(),
             kubeconfig: match &config.kubeconfig {
                 Some(path) => project.root().join(path),

@@ -43,7 +43,7 @@ pub struct Config {
     /// How the guest's instructions are run.
     pub accel: Option<AccelChoice>,
     /// The processor's model, as QEMU calls it.
-    pub cpu: Option<String>,
+    pub cpu_model: Option<String>,
     /// How the guest boots.
     pub firmware: Option<FirmwareChoice>,
     /// Where the kubeconfig is written; relative to the project.
@@ -174,7 +174,7 @@ pub enum ConfigError {
 
 const HEADER: &str = "\
 # The machine of this project, for k3s-vm. Edit it, or let the flags of `k3s-vm setup` do so.
-# cpus, memory, accel, cpu, api_port, kubeconfig, timeout and isolated hold from the next start on; the
+# cpus, memory, accel, cpu_model, api_port, kubeconfig, timeout and isolated hold from the next start on; the
 # others are for a machine that is made anew (k3s-vm reset && k3s-vm setup).
 #
 # image = \"ubuntu-26.04\"   # or ubuntu-24.04, ubuntu-22.04, debian-13, debian-12, a path, a URL
@@ -183,7 +183,7 @@ const HEADER: &str = "\
 # k3s_mirror = \"https://github.com/k3s-io/k3s/releases/download\"
 # api_port = 6443           # left out: 6443 or a free one
 # accel = \"auto\"           # or \"kvm\", \"tcg\"
-# cpu = \"Westmere\"         # a processor that QEMU knows; left out: all that the host's can do
+# cpu_model = \"Westmere\"   # a processor that QEMU knows; left out: all that the host's can do
 # firmware = \"auto\"        # or \"bios\", \"uefi\"
 # kubeconfig = \".kube/config\"
 # timeout = \"5m\"
@@ -239,7 +239,7 @@ impl Config {
             k3s_mirror: self.k3s_mirror.or(under.k3s_mirror),
             api_port: self.api_port.or(under.api_port),
             accel: self.accel.or(under.accel),
-            cpu: self.cpu.or(under.cpu),
+            cpu_model: self.cpu_model.or(under.cpu_model),
             firmware: self.firmware.or(under.firmware),
             kubeconfig: self.kubeconfig.or(under.kubeconfig),
             timeout: self.timeout.or(under.timeout),
@@ -324,7 +324,7 @@ impl Config {
                 "accel",
                 text(self.accel.map(|accel| accel.name().to_owned())),
             ),
-            ("cpu", text(self.cpu.clone())),
+            ("cpu_model", text(self.cpu_model.clone())),
             (
                 "firmware",
                 text(self.firmware.map(|firmware| firmware.name().to_owned())),

@@ -124,6 +124,11 @@ impl Project {
         self.directory().join("suspended.json")
     }
 
+    /// What a guest is told that asks who it is, for that moment.
+    pub fn identity(&self) -> PathBuf {
+        self.directory().join("identity")
+    }
+
     /// Links named `kubectl` and `k9s` that lead to this program.
     pub fn bin(&self) -> PathBuf {
         self.directory().join("bin")

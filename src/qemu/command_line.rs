@@ -42,7 +42,7 @@ pub struct Launch {
     /// How instructions are run.
     pub accelerator: Accelerator,
     /// The processor's model, where it is chosen.
-    pub cpu: Option<String>,
+    pub cpu_model: Option<String>,
     /// The QEMU that will run.
     pub version: Version,
     /// Virtual CPUs.
@@ -108,7 +108,9 @@ impl Launch {
             Accelerator::Kvm => words(&["-enable-kvm"]),
             Accelerator::Tcg => words(&["-accel", "tcg,thread=multi"]),
         });
-        let cpu = self.accelerator.cpu(self.version, self.cpu.as_deref());
+        let cpu = self
+            .accelerator
+            .cpu(self.version, self.cpu_model.as_deref());
         args.extend(words(&["-cpu", &cpu]));
         args.extend(words(&[
             "-smp",
@@ -271,7 +273,7 @@ pub(crate) mod tests {
             name: "k3s-shop-1a2b3c".parse().expect("sound"),
             uuid: Some("11111111-2222-4333-8444-555555555555".into()),
             accelerator: Accelerator::Kvm,
-            cpu: None,
+            cpu_model: None,
             version: Version { major: 7, minor: 2 },
             cpus: 2,
             memory: Size::gib(4),

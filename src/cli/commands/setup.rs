@@ -71,7 +71,7 @@ pub struct Args {
     /// The processor's model, one of `qemu-system-x86_64 -cpu help`, with features like Westmere,enforce: saved memory is
     /// of use on all hosts of one vendor that have it [default: all that the host's processor can do]
     #[arg(long, value_name = "MODEL")]
-    cpu: Option<String>,
+    cpu_model: Option<String>,
     /// Be a copy of one machine of yours that is kept for this, keys and certificates included: a ready cluster within
     /// seconds, except for the first time
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -129,7 +129,7 @@ impl Args {
             k3s_mirror: self.k3s_mirror,
             api_port: self.api_port,
             accel: self.accel,
-            cpu: self.cpu,
+            cpu_model: self.cpu_model,
             firmware: self.firmware,
             kubeconfig: self.kubeconfig.map(absolute).transpose()?,
             timeout: self.timeout,
