@@ -33,6 +33,8 @@ attach_copy() {
 attach_copy k3s "$K3S_SIZE" 0755 /usr/local/bin/k3s
 ln -sf k3s /usr/local/bin/kubectl
 ln -sf k3s /usr/local/bin/crictl
+# k3s unpacks what it brings along at its first use, whatever that is; so it is done once per host.
+/usr/local/bin/k3s ctr --version >/dev/null 2>&1 || true
 if [ -n "$AIRGAP_SIZE" ]; then
     images=/var/lib/rancher/k3s/agent/images
     attach_copy airgap "$AIRGAP_SIZE" 0600 "$images/k3s-airgap-images-amd64.tar.zst"

@@ -6,6 +6,8 @@
 //! prepared/<key>-<maker>.memory   what the guest had in its memory when it had written that
 //! prepared/<key>-<maker>.json     that both are published, and what they were then
 //! ```
+//!
+//! A template has `.template` behind its maker.
 
 use std::{
     fs::{self, File, Permissions},
@@ -24,6 +26,8 @@ use crate::{
 /// The folder, by which a path tells that it leads to a prepared disk.
 const BUCKET: &str = "prepared";
 const SCHEMA: u32 = 1;
+/// What the name of a template has before its ending.
+const TEMPLATE: &str = "template";
 /// For QEMU to read, and for nobody to write to.
 const READ_ONLY: u32 = 0o400;
 
@@ -57,6 +61,12 @@ impl Cache {
         self.root()
             .join(BUCKET)
             .join(format!("{key}-{maker}.qcow2"))
+    }
+
+    /// The same for a template.
+    pub fn new_template(&self, key: &Digest, maker: &str) -> PathBuf {
+        let path = self.new_prepared(key, maker);
+        path.with_extension(format!("{TEMPLATE}.qcow2"))
     }
 
     /// A sound disk that was published as `key`. One that is not what it was is offered to nobody any more.
@@ -117,8 +127,19 @@ pub fn memory(path: &Path) -> Option<Memory> {
     parse(&text)?.memory
 }
 
+/// Whether the disk at `path` is, or is to be, a template: one with an identity, which is offered to those alone who ask for
+/// it.
+pub fn is_template(path: &Path) -> bool {
+    let stem = path.file_stem().map(Path::new);
+    stem.and_then(Path::extension)
+        .is_some_and(|it| it == TEMPLATE)
+}
+
 /// Who the guest of the disk at `path` is, if it is a template.
 pub fn identity(path: &Path) -> Option<Identity> {
+    if !is_template(path) {
+        return None;
+    }
     let text = files::read_if_exists(&note(path)).ok()??;
     parse(&text)?.identity
 }
@@ -233,6 +254,16 @@ mod tests {
         assert_eq!(cache.find_prepared(&key), Some(path));
         assert_eq!(cache.find_prepared(&Digest::of(b"another")), None);
         assert_eq!(look(Path::new("/cache/images/x.img")), None);
+    }
+
+    #[test]
+    fn a_template_is_told_by_its_name() {
+        let (_directory, cache, key, disk) = cache();
+        let template = cache.new_template(&key, "11111111-2222");
+        assert!(is_template(&template) && !is_template(&disk));
+        assert_ne!(note(&template), note(&disk));
+        assert_ne!(memory_path(&template), memory_path(&disk));
+        assert_eq!(look(&template), Some(Prepared::Private));
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub(super) async fn launch(
     suspended: Option<&Suspended>,
 ) -> Result<Process, MachineError> {
     if !record.provisioned || !machine.project.seed().exists() {
-        let asks = prepare::asks(&machine.project, spec, record, suspended);
+        let asks = prepare::asks(&machine.project, record, suspended);
         make::ensure_seed(&machine.project, record, asks)?;
     }
     for _ in 0..PORT_TRIES {
@@ -158,7 +158,7 @@ pub(super) fn plan(
         file: project.seed(),
     }];
     // What was suspended goes on with the devices that it had.
-    let asks = prepare::asks(project, spec, record, suspended);
+    let asks = prepare::asks(project, record, suspended);
     let installs = match suspended {
         None => !record.provisioned && !prepare::is_given(record),
         Some(it) => visible::has_disk(&it.memory.origin.arguments, "k3s"),

@@ -179,7 +179,7 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
             items.push(Item {
                 kind: match is_memory {
                     true => "prepared memory",
-                    false if prepared::identity(&path).is_some() => "template",
+                    false if prepared::is_template(&path) => "template",
                     false => kind,
                 },
                 size: files::allocated(&path),

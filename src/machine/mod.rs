@@ -26,6 +26,7 @@ pub mod state;
 pub mod status;
 pub mod stop;
 mod suspend;
+mod template;
 pub mod timings;
 pub mod watch;
 

@@ -7,8 +7,6 @@
 //!
 //! At that moment the guest's memory is saved, too. A new machine begins as one that was suspended then, so that it boots
 //! nothing and goes on from there. In both the guest does not know who it is until the host [`tell`]s it.
-//!
-//! A template is the same thing at a later moment: the node is Ready, and the guest is somebody, of whom all copies are.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,13 +18,8 @@ use serde_json::json;
 use tokio::{net::UnixStream, task::spawn_blocking};
 
 use super::{
-    Machine, MachineError, Spec,
-    assets::Assets,
-    cached,
-    host::{self, Host},
-    make, memory, restore,
-    setup::FIRST_SPACE,
-    suspend,
+    Machine, MachineError, Spec, assets::Assets, cached, host::Host, make, memory, restore,
+    setup::FIRST_SPACE, template,
 };
 use crate::{
     base::{
@@ -39,7 +32,7 @@ use crate::{
         Identity, Project, Record, Suspended,
         suspended::{Origin, Stamp},
     },
-    qemu::{Accelerator, Monitor, Process, command_line, version, visible},
+    qemu::{Monitor, Process, command_line, visible},
     seed::SeedFile,
 };
 
@@ -74,52 +67,19 @@ pub(super) async fn ground(
         });
     }
     let cache = Cache::new(machine.cache.clone());
-    let mut key = key(assets, &record.firmware);
+    let key = key(assets, &record.firmware);
     if spec.share_identity {
-        key = key_of_template(machine, host, spec, &key).await?;
+        let key = template::key(machine, host, spec, &key).await?;
+        let found = cache.find_prepared(&key);
+        return Ok(on(
+            found.unwrap_or_else(|| cache.new_template(&key, &record.uuid))
+        ));
     }
-    Ok(on(match cache.find_prepared(&key) {
-        Some(path) => {
-            let what = if spec.share_identity {
-                "a template"
-            } else {
-                "the disk"
-            };
-            tracing::info!("{what} is prepared already");
-            path
-        }
-        None => cache.new_prepared(&key, &record.uuid),
-    }))
-}
-
-/// A template is of use to those alone who can go on from its memory, and who have asked for the same.
-async fn key_of_template(
-    machine: &Machine,
-    host: &Host,
-    spec: &Spec,
-    of_disk: &Digest,
-) -> Result<Digest, MachineError> {
-    let accelerator = host.accelerator(spec.accel).await?;
-    let runs = match accelerator {
-        Accelerator::Kvm => "-enable-kvm".to_owned(),
-        Accelerator::Tcg => String::new(),
-    };
-    let cpu = format!(
-        "-cpu {}",
-        accelerator.cpu(host.version, spec.cpu_model.as_deref())
-    );
-    let shaped = json!([
-        of_disk,
-        machine.given_name,
-        spec.cpus,
-        spec.memory,
-        spec.disk,
-        version::full(&host.qemu)?,
-        host::processor(&[runs.clone(), cpu.clone()]),
-        runs,
-        cpu,
-    ]);
-    Ok(Digest::of(shaped.to_string().as_bytes()))
+    if let Some(path) = cache.find_prepared(&key) {
+        tracing::info!("the disk is prepared already");
+        return Ok(on(path));
+    }
+    Ok(on(cache.new_prepared(&key, &record.uuid)))
 }
 
 /// Makes the disk that is to be prepared, where there is one to be; `false` where the cache has no place for it. Others would
@@ -230,15 +190,10 @@ pub(super) async fn begin_suspended(
 }
 
 /// Whether the guest that goes on like this, or boots when nothing was suspended, asks who it is.
-pub(super) fn asks(
-    project: &Project,
-    spec: &Spec,
-    record: &Record,
-    suspended: Option<&Suspended>,
-) -> bool {
+pub(super) fn asks(project: &Project, record: &Record, suspended: Option<&Suspended>) -> bool {
     match suspended {
         // A template's guest knows from its beginning.
-        None => is_due(project, record) && !spec.share_identity,
+        None => is_due(project, record) && !prepared::is_template(&record.image.path),
         Some(it) => visible::has_port(&it.memory.origin.arguments, command_line::WORD_PORT),
     }
 }
@@ -274,34 +229,6 @@ fn waits(project: &Project) -> Result<bool, FileError> {
         .poll()
         .map_err(FileError::on("read", &path))?;
     Ok(reports.last().is_some_and(|it| it.stage == Stage::Prepared))
-}
-
-/// Keeps a machine whose node is Ready as a template, if it was begun as one: what it writes from now on goes to its own
-/// overlay. That it cannot be kept is no reason to fail.
-pub(super) async fn share(machine: &Machine, record: &Record, process: &Process) {
-    let project = &machine.project;
-    if prepared::look(&record.image.path) != Some(Prepared::Private)
-        || !image::is_fresh(&project.disk(), record.disk)
-    {
-        return;
-    }
-    tracing::info!("keeping {} as a template", record.name);
-    suspend::sync(project).await;
-    let kept = async {
-        let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
-        machine.mark_suspending();
-        monitor.execute(qmp::stop {}).await?;
-        let taken = put_overlay(project, record, &mut monitor, process).await;
-        monitor.execute(qmp::cont {}).await?;
-        machine.mark_arrived();
-        let identity = Identity::of(project, record)?;
-        publish(record, taken?, identity).await;
-        Ok::<_, MachineError>(())
-    };
-    if let Err(error) = kept.await {
-        tracing::warn!(%error, "{} is no template", record.name);
-        machine.abandon().await;
-    }
 }
 
 /// What was taken: the disk for certain, and perhaps the memory.
@@ -389,8 +316,12 @@ pub(super) async fn tell(project: &Project, record: &Record) -> Result<(), Machi
     Ok(())
 }
 
-/// Under a paused guest, whose memory is kept, too.
-async fn put_overlay(
+/// Puts the machine's own overlay under a paused guest, and keeps its memory.
+///
+/// # Errors
+///
+/// When QEMU does not do as it is told.
+pub(super) async fn put_overlay(
     project: &Project,
     record: &Record,
     monitor: &mut Monitor<UnixStream>,

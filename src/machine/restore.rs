@@ -104,15 +104,12 @@ async fn go_on(
     }
     timings.end_of("memory is verified", Whose::Own);
     load(project, host, &process, &path, &memory).await?;
-    let asks = prepare::asks(project, spec, record, Some(suspended));
-    if asks {
-        prepare::resize(project, record).await?;
-    }
     timings.end_of("memory is loaded", Whose::Own);
     // From here on the guest lives in this QEMU alone, which stays whatever comes.
     machine.mark_arrived();
     resume::release(project).await?;
-    if asks {
+    if !record.provisioned {
+        prepare::resize(project, record).await?;
         prepare::tell(project, record).await?;
     }
     timings.end_of("guest goes on", Whose::Own);

@@ -7,6 +7,7 @@ use super::{
     host::{self, Host},
     kubeconfig, logs, make, prepare, ready, restore, resume,
     running::{self, Running},
+    template,
     timings::Whose,
     watch,
 };
@@ -17,7 +18,7 @@ use crate::{
     },
     image::{self, prepared},
     project::{
-        Config, Identity, Record,
+        Config, Record,
         config::FirmwareChoice,
         record::{BaseImage, Release},
     },
@@ -174,7 +175,7 @@ async fn make_new(
     let mut disk = image::plan(&ground, spec.disk)?;
     record.image.path = ground.path;
     if let Some(template) = prepared::identity(&record.image.path) {
-        return copy(machine, host, spec, &template, record, &disk).await;
+        return template::copy(machine, host, spec, &template, record, &disk).await;
     }
     record.save(&machine.project)?;
     if !prepare::begin(&assets.image, &record)? {
@@ -185,32 +186,6 @@ async fn make_new(
     make::ensure_disk(&machine.project, &disk)?;
     prepare::begin_suspended(&machine.project, host, spec, &record).await?;
     timings.end_of("make the disk", Whose::Own);
-    Ok(record)
-}
-
-/// A copy of the template on whose disk it stands. It is no machine before all of it is there.
-async fn copy(
-    machine: &Machine,
-    host: &Host,
-    spec: &Spec,
-    template: &Identity,
-    record: Record,
-    disk: &[u8],
-) -> Result<Record, MachineError> {
-    let project = &machine.project;
-    let mut record = Record {
-        name: template.record.name.clone(),
-        uuid: template.record.uuid.clone(),
-        mac: template.record.mac.clone(),
-        ..record
-    };
-    kubeconfig::check_place(project, &spec.kubeconfig, &record.name)?;
-    record.save(project)?;
-    make::ensure_disk(project, disk)?;
-    template.give_keys(project)?;
-    record.provisioned = true;
-    prepare::begin_suspended(project, host, spec, &record).await?;
-    record.save(project)?;
     Ok(record)
 }
 
@@ -354,10 +329,7 @@ async fn arrive(
         prepare::publish(&record, taken, None).await;
         timings.end_of("disk and memory are kept for others", Whose::Own);
     }
-    if spec.share_identity {
-        prepare::share(machine, &record, process).await;
-        timings.end_of("the machine is kept as a template", Whose::Own);
-    }
+    template::keep(machine, &record, process, &mut timings).await;
     logs::to_memory(project).await;
     Ok(Summary {
         record,
