@@ -66,6 +66,11 @@ if [ -z "$filter" ] || [ "$filter" = faults ]; then
     tests/faults-table.sh check || verdict=1
 fi
 
+if [ "$verdict" != 0 ]; then
+    say "what failed"
+    grep --text -A 3 'panicked at' "$log" | cut -c -500 || true
+fi
+
 say "in all"
 awk '/^test result:/ { passed += $4; failed += $6; skipped += $8 }
      END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped }' "$log"

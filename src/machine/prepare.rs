@@ -212,12 +212,13 @@ pub(super) async fn take(
     let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
     // While it is paused it cannot go on by itself, and what it has said until then is all.
     monitor.execute(qmp::stop {}).await?;
-    let taken = if waits(project)? {
-        put_overlay(project, record, &mut monitor, process)
-            .await
-            .map(Some)
-    } else {
-        Ok(None)
+    let taken = match waits(project) {
+        Ok(true) => {
+            let taken = put_overlay(project, record, &mut monitor, process).await;
+            taken.map(Some)
+        }
+        Ok(false) => Ok(None),
+        Err(error) => Err(error.into()),
     };
     monitor.execute(qmp::cont {}).await?;
     taken

@@ -109,8 +109,9 @@ pub(super) async fn keep(
         let taken = prepare::put_overlay(project, record, &mut monitor, process).await;
         monitor.execute(qmp::cont {}).await?;
         machine.mark_arrived();
-        let identity = Identity::of(project, record)?;
-        prepare::publish(record, taken?, identity).await;
+        if let Some(identity) = Identity::of(project, record)? {
+            prepare::publish(record, taken?, Some(identity)).await;
+        }
         Ok::<_, MachineError>(())
     };
     if let Err(error) = kept.await {

@@ -238,6 +238,17 @@ fn a_setup_that_is_killed_while_the_disk_is_kept() {
         story.run("k3s-vm reset --yes").succeeds();
         fs::remove_dir_all(story.env.cache.join("prepared")).expect("removed");
     }
+
+    chapter("Killed when the guest goes on from the memory, and has not been told who it is");
+    self::setup(&story, "4GiB").says("the disk is prepared");
+    story.run("k3s-vm reset --yes").succeeds();
+    let [running, suspended] = ["qemu.pid", "suspended.json"].map(|name| story.file(name));
+    let setup = Setup::begin(&story, &[]);
+    setup.until("it goes on", || running.exists() && !suspended.exists());
+    setup.kill();
+    self::setup(&story, "4GiB").never_says("booted");
+    story.run("k3s-vm ssh hostname").succeeds();
+    story.run("k3s-vm reset --yes").succeeds();
 }
 
 fn flags(story: &Story, disk: &str) -> Vec<String> {
