@@ -66,12 +66,18 @@ pub async fn start_k3s(project: &Project) -> bool {
 }
 
 /// What tells a guest that goes on what has changed: the time, which it would see only at its next look at the clock, and
-/// that what it takes for random was once in a file. (Linux since 5.18 sees that for itself, by QEMU's vmgenid.)
+/// that what it takes for random was once in a file. (Linux since 5.18 sees that for itself, by QEMU's vmgenid; an older one
+/// is made to use new numbers at once. What its driver has of them beforehand, at most 64 bytes, was in the file, too.)
 pub fn waking() -> String {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     format!(
-        "date --set=@{}.{:03} >/dev/null; dd if=/dev/hwrng of=/dev/urandom bs=64 count=1 status=none",
+        "date --set=@{}.{:03} >/dev/null; dd if=/dev/hwrng of=/dev/urandom bs=64 count=4 status=none; \
+         ls -d /sys/bus/*/drivers/vmgenid >/dev/null 2>&1 || {RESEED}",
         now.as_secs(),
         now.subsec_millis()
     )
 }
+
+/// RNDRESEEDCRNG, in linux/random.h: at once, and not within minutes.
+const RESEED: &str =
+    "python3 -c 'import fcntl; fcntl.ioctl(open(\"/dev/urandom\", \"wb\"), 0x5207)'";
