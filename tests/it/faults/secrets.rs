@@ -40,6 +40,8 @@ fn keys_are_told_to_nobody() {
         "console.log",
         "stages.log",
         "qemu.log",
+        // What others may go on from has seen it.
+        "seed.img",
     ] {
         told.push((name.to_owned(), read(&scene.file(name))));
     }
@@ -50,9 +52,6 @@ fn keys_are_told_to_nobody() {
             assert!(!text.contains(secret), "a key is in {place}");
         }
     }
-    // The keys are where they belong, so that the search above could have found them.
-    let seed = read(&scene.file("seed.img")).replace("\\n", "\n");
-    assert!(secrets.iter().any(|secret| seed.contains(secret)));
 }
 
 /// The lines of the private keys, but for the first, which is the same in all keys, and the last, which is short.
