@@ -105,8 +105,10 @@ async fn go_on(
     timings.end_of("memory is verified", Whose::Own);
     load(project, host, &process, &path, &memory).await?;
     timings.end_of("memory is loaded", Whose::Own);
-    // From here on the guest lives in this QEMU alone, which stays whatever comes.
-    machine.mark_arrived();
+    if record.provisioned {
+        // From here on the guest lives in this QEMU alone, which stays whatever comes.
+        machine.mark_arrived();
+    }
     resume::release(project).await?;
     if !record.provisioned {
         prepare::resize(project, record).await?;

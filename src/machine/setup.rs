@@ -254,6 +254,10 @@ async fn go_on(
     process: Process,
     mut timings: Timings,
 ) -> Result<Summary, MachineError> {
+    if !record.provisioned {
+        // Left behind by a setup that died: it is ours to finish or to end.
+        machine.mark_launched();
+    }
     resume::unpause(&machine.project).await?;
     let running = Running::look(machine).await.ok();
     for choice in running.iter().flat_map(|it| it.pending(spec, &record)) {
@@ -276,10 +280,6 @@ async fn go_on(
             timings,
             nothing_to_do: true,
         });
-    }
-    if !record.provisioned {
-        // Left behind by a setup that died: it is ours to finish or to end.
-        machine.mark_launched();
     }
     tracing::info!(
         "{} runs already (process {}); waiting until it is ready",

@@ -37,7 +37,7 @@ pub(crate) const OVERLAY: &str = "overlay of 20 GiB planned";
 pub(crate) const SEED: &str = "seed built";
 pub(crate) const FIRST: &str = "first `setup`, to node Ready";
 pub(crate) const SECOND: &str = "`setup` of a second project: a clone, its identity its own";
-pub(crate) const OTHER: &str = "the same with other CPUs: the prepared disk boots";
+pub(crate) const OTHER: &str = "the same with one CPU only: the prepared disk boots";
 pub(crate) const TEMPLATE: &str = "first `setup --share-identity`: the template is made";
 pub(crate) const CLONE: &str = "`setup --share-identity` of a clone";
 pub(crate) const START: &str = "`start` after `stop`, to node Ready";
@@ -110,7 +110,7 @@ const fn bytes(name: &'static str, beside: Beside) -> Row {
 pub(crate) const OLD_SETUP: &str = "setup, the old way";
 pub(crate) const FIRST_SETUP: &str = "first setup";
 pub(crate) const SECOND_SETUP: &str = "setup of a second project";
-pub(crate) const OTHER_SETUP: &str = "with other CPUs";
+pub(crate) const OTHER_SETUP: &str = "with one CPU only";
 pub(crate) const CLONED: &str = "clone with the same identity";
 pub(crate) const OLD_START: &str = "start, the old way";
 pub(crate) const NEW_START: &str = "start";

@@ -47,6 +47,16 @@ fn setup_at_every_step() {
 }
 
 #[test]
+fn setup_from_a_prepared_memory_at_every_step() {
+    at_every_step(&Verb {
+        name: "setup from a prepared memory",
+        prepare: Scene::has_prepared_memory,
+        command: |scene| scene.setup(&["--timeout", "2s", "--api-port", &port(scene)]),
+        again: |scene| scene.goes_on(scene.setup(&[])),
+    });
+}
+
+#[test]
 fn start_at_every_step() {
     at_every_step(&Verb {
         name: "start",

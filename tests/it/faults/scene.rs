@@ -116,8 +116,8 @@ impl Scene {
     /// Without the fault the same command comes to where QEMU runs, and is ended there.
     #[track_caller]
     pub(super) fn goes_on(&self, command: Command) {
-        self.comes_to_boot(command);
-        self.nothing_runs();
+        let ended = self.comes_to_boot(command);
+        assert_eq!(self.left(), Vec::<String>::new(), "{ended:?}");
     }
 
     /// The same in spite of the fault.

@@ -2,8 +2,9 @@
 //!
 //! Its guest boots nothing, so that `start` has it go on and then waits in vain for its cluster.
 
-use std::{fs, os::unix::fs::MetadataExt, process::Command};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
+use k3s_vm::{image::prepared, project::Suspended};
 use rustix::process::Signal;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     scene::{Scene, eventually},
     table::tell_running,
 };
-use crate::support::{Ended, ended, mode, program};
+use crate::support::{Ended, ended, mode, names, program};
 
 /// What the saved state is in.
 pub(super) const STATE: [&str; 2] = ["memory", "suspended.json"];
@@ -30,6 +31,23 @@ impl Scene {
         let ended = self.suspend();
         assert_eq!(ended.code, 0, "{ended:?}");
         assert!(self.is_suspended());
+    }
+
+    /// No machine, and in the cache a disk with the memory of a guest that is nobody yet.
+    pub(super) fn has_prepared_memory(&self) {
+        let folder = self.env.cache.join("prepared");
+        if folder.exists() && names(&folder).len() == 3 {
+            return;
+        }
+        self.suspended();
+        let disk = self.status()["machine"]["image_path"].clone();
+        let disk = Path::new(disk.as_str().expect("told"));
+        let text = fs::read_to_string(self.file("suspended.json")).expect("there");
+        let note = Suspended::parse(&text).expect("sound");
+        fs::copy(self.file("memory"), prepared::memory_path(disk)).expect("copied");
+        prepared::publish(disk, Some(note.memory), None).expect("published");
+        self.env.ok(&["reset", "--yes"]);
+        assert_eq!(names(&folder).len(), 3);
     }
 
     pub(super) fn suspend(&self) -> Ended {
