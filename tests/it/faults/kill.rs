@@ -14,7 +14,7 @@ use super::{
     steps::{Disturbance, Step, Traced},
     table::row,
 };
-use crate::support::{names, private_dir};
+use crate::support::{ended, names, private_dir};
 
 /// How many scenes are played at the same time; they mostly wait for the disk and for QEMU.
 const AT_ONCE: usize = 3;
@@ -53,6 +53,25 @@ fn setup_from_a_prepared_memory_at_every_step() {
         prepare: Scene::has_prepared_memory,
         command: |scene| scene.setup(&["--timeout", "2s", "--api-port", &port(scene)]),
         again: |scene| scene.goes_on(scene.setup(&[])),
+    });
+}
+
+#[test]
+fn setup_from_a_template_at_every_step() {
+    at_every_step(&Verb {
+        name: "setup from a template",
+        prepare: |scene| {
+            let config = format!("api_port = {}\nshare_identity = true\n", port(scene));
+            fs::write(scene.file("config"), config).expect("written");
+            scene.has_prepared_memory();
+        },
+        command: |scene| scene.setup(&["--timeout", "1s"]),
+        again: |scene| {
+            let setup = ended(scene.setup(&["--timeout", "1s"]).output().expect("it runs"));
+            assert_eq!(setup.code, 1, "{setup:?}");
+            assert!(!setup.stderr.contains("boots"), "{setup:?}");
+            assert_eq!(scene.status()["process"]["run_state"], "running");
+        },
     });
 }
 

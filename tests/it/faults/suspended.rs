@@ -4,7 +4,10 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
-use k3s_vm::{image::prepared, project::Suspended};
+use k3s_vm::{
+    image::prepared,
+    project::{Identity, Project, Record, Suspended},
+};
 use rustix::process::Signal;
 
 use super::{
@@ -33,7 +36,8 @@ impl Scene {
         assert!(self.is_suspended());
     }
 
-    /// No machine, and in the cache a disk with the memory of a guest that is nobody yet.
+    /// No machine, and in the cache a disk with the memory of a guest: one that is nobody yet, or where the config says so
+    /// a template.
     pub(super) fn has_prepared_memory(&self) {
         let folder = self.env.cache.join("prepared");
         if folder.exists() && names(&folder).len() == 3 {
@@ -45,7 +49,11 @@ impl Scene {
         let text = fs::read_to_string(self.file("suspended.json")).expect("there");
         let note = Suspended::parse(&text).expect("sound");
         fs::copy(self.file("memory"), prepared::memory_path(disk)).expect("copied");
-        prepared::publish(disk, Some(note.memory), None).expect("published");
+        let project = Project::at(&self.env.project);
+        let record = Record::load(&project).expect("sound").expect("there");
+        let identity = Identity::of(&project, &record).expect("readable");
+        let identity = identity.filter(|_| prepared::is_template(disk));
+        prepared::publish(disk, Some(note.memory), identity).expect("published");
         self.env.ok(&["reset", "--yes"]);
         assert_eq!(names(&folder).len(), 3);
     }
