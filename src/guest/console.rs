@@ -76,7 +76,7 @@ impl Console {
 
     /// Whether it did so of a breakpoint of its own: Linux puts one into code that it patches while other processors run
     /// it, and takes it out again. An emulator that still has the old code translated runs it too late. (Measured: QEMU
-    /// 7.2 and Linux 6.12 on two processors, 1 of about 50 boots.)
+    /// 7.2 and Linux 6.12 on two processors, 2 of some 150 boots.)
     pub fn stumbled(&self) -> bool {
         self.panicked && self.stumbled
     }

@@ -132,12 +132,12 @@ pub(super) async fn write(
 pub(super) async fn sealed(path: PathBuf, origin: Origin) -> Result<Memory, MachineError> {
     let reader = path.clone();
     let checksum = spawn_blocking(move || {
-        let file = open(&reader)?;
+        let file = files::open_plain(&reader)?;
         let checksum = sparse::checksum(&file).map_err(FileError::on("read", &reader))?;
         Ok::<_, FileError>(checksum)
     });
     let flush = spawn_blocking(move || {
-        let file = open(&path)?;
+        let file = files::open_plain(&path)?;
         file.sync_all().map_err(FileError::on("flush", &path))?;
         let metadata = file.metadata().map_err(FileError::on("look at", &path))?;
         Ok::<_, FileError>(metadata.len())
@@ -149,8 +149,4 @@ pub(super) async fn sealed(path: PathBuf, origin: Origin) -> Result<Memory, Mach
         length: length.expect(finished)?,
         checksum: checksum.expect(finished)?,
     })
-}
-
-fn open(path: &Path) -> Result<File, FileError> {
-    File::open(path).map_err(FileError::on("open", path))
 }

@@ -235,7 +235,8 @@ async fn bring_up(
         let (process, limits) = match resumed {
             Some((process, limits)) => {
                 if !record.provisioned {
-                    watch::wait_for_k3s(project, &process, limits, &mut timings).await?;
+                    watch::wait_for_k3s(project, None, &process, limits, &mut timings, false)
+                        .await?;
                 }
                 (process, limits)
             }
@@ -254,11 +255,12 @@ async fn go_on(
     process: Process,
     mut timings: Timings,
 ) -> Result<Summary, MachineError> {
+    let project = &machine.project;
     if !record.provisioned {
         // Left behind by a setup that died: it is ours to finish or to end.
         machine.mark_launched();
     }
-    resume::unpause(&machine.project).await?;
+    resume::unpause(project).await?;
     let running = Running::look(machine).await.ok();
     for choice in running.iter().flat_map(|it| it.pending(spec, &record)) {
         tracing::info!("{choice}: from the next start on (k3s-vm stop && k3s-vm start)");
@@ -292,7 +294,8 @@ async fn go_on(
     let started = anew && resume::start_k3s(&machine.project).await;
     let work = async {
         if !started {
-            watch::wait_on(machine, &record, &process, limits, &mut timings, anew).await?;
+            let asked = Some(&record);
+            watch::wait_for_k3s(project, asked, &process, limits, &mut timings, anew).await?;
         }
         arrive(machine, spec, record, &process, limits, timings).await
     };

@@ -65,9 +65,9 @@ pub(super) async fn copy(
 ) -> Result<Record, MachineError> {
     let project = &machine.project;
     let mut record = Record {
-        name: template.record.name.clone(),
-        uuid: template.record.uuid.clone(),
-        mac: template.record.mac.clone(),
+        name: template.name.clone(),
+        uuid: template.uuid.clone(),
+        mac: template.mac.clone(),
         ..record
     };
     tracing::info!("{} is a copy of a template", record.name);

@@ -49,35 +49,22 @@ impl<E: Into<MachineError>> From<E> for Failure {
     }
 }
 
-/// Waits on a guest that goes on until it reports that k3s has started.
+/// Waits on a guest that goes on until it reports that k3s has started; one that asks is told that it is `asked`. With
+/// `anew`, what it has reported against itself so far does not count.
 ///
 /// # Errors
 ///
 /// [`MachineError::Boot`] with the last stage and the end of the log that explains it.
 pub(super) async fn wait_for_k3s(
     project: &Project,
-    process: &Process,
-    limits: Limits,
-    timings: &mut Timings,
-) -> Result<(), MachineError> {
-    Watch::new(project, limits)
-        .until_k3s(process, Accelerator::Tcg, timings)
-        .await
-        .map_err(Failure::into_error)
-}
-
-/// The same for one that another command has launched. With `anew`, what the guest has reported against itself so far does
-/// not count.
-pub(super) async fn wait_on(
-    machine: &Machine,
-    record: &Record,
+    asked: Option<&Record>,
     process: &Process,
     limits: Limits,
     timings: &mut Timings,
     anew: bool,
 ) -> Result<(), MachineError> {
-    let mut watch = Watch::new(&machine.project, limits);
-    watch.record = Some(record);
+    let mut watch = Watch::new(project, limits);
+    watch.record = asked;
     if anew {
         watch
             .reports()?

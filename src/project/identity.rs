@@ -4,16 +4,20 @@ use serde::{Deserialize, Serialize};
 
 use super::{Project, Record};
 use crate::base::{
-    FileError,
+    FileError, Name,
     files::{self, PRIVATE},
 };
 
-/// The machine's record and its keys.
+/// What a machine is called, and its keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// What it is called, and what it was made of.
-    pub record: Record,
+    /// The machine's name, also its node's.
+    pub name: Name,
+    /// Its SMBIOS UUID.
+    pub uuid: String,
+    /// Its network card's address.
+    pub mac: String,
     client_key: String,
     host_key: String,
 }
@@ -31,7 +35,9 @@ impl Identity {
         );
         Ok(match keys {
             (Some(client_key), Some(host_key)) => Some(Self {
-                record: record.clone(),
+                name: record.name.clone(),
+                uuid: record.uuid.clone(),
+                mac: record.mac.clone(),
                 client_key,
                 host_key,
             }),

@@ -127,13 +127,6 @@ fn a_cluster_that_is_cloned() {
     chapter("The second one is there at once, and the same");
     let mut second = Story::begin("second");
     second.env.cache.clone_from(&first.env.cache);
-    for moment in ["suspended.json", "qemu.pid", "stages.log"] {
-        let setup = Setup::begin(&second, share);
-        setup.until(&format!("{moment} is there"), || {
-            second.file(moment).exists()
-        });
-        setup.kill();
-    }
     setup_with(&second, "4GiB", share).never_says("booted");
     assert_eq!(identity(&second), one);
     found("name, number, keys, certificates, token: those of the template");
@@ -190,11 +183,10 @@ struct Setup {
 }
 
 impl Setup {
-    fn begin(story: &Story, more: &[&str]) -> Self {
+    fn begin(story: &Story) -> Self {
         let mut setup = story.env.command(&["setup"]);
         setup
             .args(flags(story, "4GiB"))
-            .args(more)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let process = setup.spawn().expect("it runs");
@@ -223,7 +215,7 @@ fn a_setup_that_is_killed_while_the_disk_is_kept() {
     let story = Story::begin("killed");
     for moment in [" prepared", " disk-grown"] {
         chapter(&format!("Killed at {moment:?}, and run again"));
-        let setup = Setup::begin(&story, &[]);
+        let setup = Setup::begin(&story);
         let stages = story.file("stages.log");
         setup.until(moment, || {
             fs::read_to_string(&stages).is_ok_and(|text| text.contains(moment))
@@ -243,7 +235,7 @@ fn a_setup_that_is_killed_while_the_disk_is_kept() {
     self::setup(&story, "4GiB").says("the disk is prepared");
     story.run("k3s-vm reset --yes").succeeds();
     let [running, suspended] = ["qemu.pid", "suspended.json"].map(|name| story.file(name));
-    let setup = Setup::begin(&story, &[]);
+    let setup = Setup::begin(&story);
     setup.until("it goes on", || running.exists() && !suspended.exists());
     setup.kill();
     self::setup(&story, "4GiB").never_says("booted");
