@@ -1,0 +1,34 @@
+//! What people do every day with a machine that is there, a file a theme. Each story has a copy of one template, kept
+//! under `target/`, which is there within seconds: `cargo test --test it everyday -- --nocapture`.
+
+use std::path::Path;
+
+use crate::{
+    support::{VERSION, guest_image},
+    telling::{Story, chapter},
+};
+
+/// A user whose project has a machine that runs, its node Ready.
+pub(crate) fn story_of(project: &str) -> Story {
+    chapter(&format!("{project}: a machine that runs"));
+    let mut story = Story::begin(project);
+    story.env.cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("everyday");
+    let (image, mirror) = (guest_image().display(), story.env.mirror());
+    story
+        .run(&format!(
+            "k3s-vm setup --image {image} --k3s-version {VERSION} --k3s-mirror {mirror} \
+             --memory 1536MiB --disk 4GiB --accel tcg --share-identity"
+        ))
+        .succeeds();
+    story
+}
+
+#[test]
+fn a_copy_of_the_template_is_a_machine() {
+    let story = story_of("copied");
+    story
+        .run("k3s-vm kubectl get nodes")
+        .succeeds()
+        .says(" Ready ");
+    story.run("k3s-vm reset --yes").succeeds();
+}
