@@ -1,9 +1,10 @@
-//! Small types and habits that every room shares: addresses, sizes, digests, names, durable files, trust in places,
+//! Small types and habits that every room shares: addresses, sizes, digests, names, forwarded ports, durable files, trust in places,
 //! progress.
 
 pub mod address;
 pub mod digest;
 pub mod files;
+pub mod forward;
 pub mod name;
 pub mod progress;
 pub mod size;
@@ -13,6 +14,7 @@ pub mod trust;
 
 pub use digest::Digest;
 pub use files::FileError;
+pub use forward::{Forward, HostPort, Protocol};
 pub use name::Name;
 pub use progress::Progress;
 pub use size::Size;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ColorChoice, Parser, Subcommand};
 
 use super::commands::{
-    cache, completions, doctor, logs, reset, setup, ssh, start, status, stop, tool,
+    cache, completions, doctor, logs, port, reset, setup, ssh, start, status, stop, tool,
 };
 
 /// A local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU
@@ -83,6 +83,8 @@ pub enum Command {
     /// Run k9s on the machine's cluster
     #[command(disable_help_flag = true, disable_version_flag = true, after_help = tool::K9S_HELP)]
     K9s(tool::Args),
+    /// Forward ports of 127.0.0.1 into the guest
+    Port(port::Args),
     /// Look at what the host has and lacks
     Doctor(doctor::Args),
     /// Show what all projects share, or remove what none needs

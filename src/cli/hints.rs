@@ -110,11 +110,11 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Qemu(_) => for_this_host(&INSTALL_QEMU),
         MachineError::Kvm(kvm) => [of_kvm(kvm), one("or go on without it: --accel tcg")].concat(),
         MachineError::NoUefi => [for_this_host(&INSTALL_UEFI), one("or boot by BIOS: --firmware bios")].concat(),
-        MachineError::PortTaken { port } => vec![
-            format!("see who has it: ss -ltnp 'sport = :{port}'"),
-            "or take another one: --api-port N (without the flag a free one is taken)".to_owned(),
-        ],
-        MachineError::PortRefused { .. } => one("take one above 1023: --api-port 6443"),
+        MachineError::PortTaken { .. }
+        | MachineError::PortRefused { .. }
+        | MachineError::Forwarded(_)
+        | MachineError::NotForwarded(_)
+        | MachineError::Service { .. } => of_port(error),
         MachineError::Memory { .. } => one("ask for less: --memory 2GiB"),
         MachineError::Space { path, .. } => vec![format!("make room on the file system of {}, or use another project directory", path.display())],
         MachineError::Contradiction { .. } => vec![
@@ -195,6 +195,25 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
             ]
         }
         MachineError::Key { .. } => one("the guest knows no other key; make the machine anew: k3s-vm reset && k3s-vm setup"),
+        _ => Vec::new(),
+    }
+}
+
+fn of_port(error: &MachineError) -> Vec<String> {
+    let one = |hint: &str| vec![hint.to_owned()];
+    match error {
+        MachineError::PortTaken { port } => vec![
+            format!("see who has it: ss -ltnp 'sport = :{port}'"),
+            "or take another one: --api-port N for the API (without the flag a free one is taken), k3s-vm port add N:GUEST for others".to_owned(),
+        ],
+        MachineError::PortRefused { .. } => one("take one above 1023, like --api-port 6443 or k3s-vm port add 8080:80"),
+        MachineError::Forwarded(it) => vec![format!("close it first: k3s-vm port rm {}", it.host.port)],
+        MachineError::NotForwarded(_) => one("see which are: k3s-vm port list"),
+        MachineError::Service { name, namespace, reason } if reason.contains("only the cluster") => vec![
+            format!("give it a port of the node: k3s-vm kubectl patch {name} -n {namespace} -p '{{\"spec\":{{\"type\":\"NodePort\"}}}}'"),
+            format!("or forward it for as long as a command runs: k3s-vm kubectl port-forward {name} -n {namespace} 8080:80"),
+        ],
+        MachineError::Service { .. } => one("see what there is: k3s-vm kubectl get services --all-namespaces"),
         _ => Vec::new(),
     }
 }

@@ -70,6 +70,41 @@ pub struct Node {
     pub address: Option<String>,
 }
 
+/// A Service, as far as its ports go.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Service {
+    /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalName`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its ports.
+    #[serde(default)]
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePort {
+    /// Its name, where there are more than one.
+    pub name: Option<String>,
+    /// Its number.
+    pub port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
+    #[serde(default = "tcp")]
+    pub protocol: String,
+    /// The port of every node that leads to it.
+    pub node_port: Option<u16>,
+}
+
+fn tcp() -> String {
+    "TCP".to_owned()
+}
+
+#[derive(Debug, Deserialize)]
+struct ServiceObject {
+    spec: Service,
+}
+
 #[derive(Debug, Deserialize)]
 struct NodeList {
     items: Vec<NodeObject>,
@@ -174,6 +209,31 @@ impl Api {
         self.get("/api/v1/namespaces/default/serviceaccounts/default")
             .await
             .map(drop)
+    }
+
+    /// A Service; `None` when there is none of that name.
+    ///
+    /// # Errors
+    ///
+    /// When the API does not answer with one.
+    pub async fn service(&self, namespace: &str, name: &str) -> Result<Option<Service>, ApiError> {
+        let path = format!("/api/v1/namespaces/{namespace}/services/{name}");
+        let response = match self.get(&path).await {
+            Err(ApiError::Status { status, .. }) if status == StatusCode::NOT_FOUND => {
+                return Ok(None);
+            }
+            other => other?,
+        };
+        let json = response
+            .bytes()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        let object: ServiceObject =
+            serde_json::from_slice(&json).map_err(|error| ApiError::Unreachable {
+                server: self.server.clone(),
+                reason: error.to_string(),
+            })?;
+        Ok(Some(object.spec))
     }
 
     async fn get(&self, path: &str) -> Result<reqwest::Response, ApiError> {

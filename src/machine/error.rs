@@ -3,7 +3,7 @@
 use std::{error::Error, path::PathBuf, time::Duration};
 
 use crate::{
-    base::{FileError, Name, Size},
+    base::{FileError, Forward, HostPort, Name, Size},
     cluster::{ApiError, KubeconfigError},
     guest::{SshError, keys::KeyError},
     image::ImageError,
@@ -35,6 +35,22 @@ pub enum MachineError {
         /// The port.
         port: u16,
         /// The kernel's words.
+        reason: String,
+    },
+    /// The port leads elsewhere already.
+    #[error("{}, port {}, leads to the guest's port {} already", .0.host.address().ip(), .0.host.port, .0.guest)]
+    Forwarded(Forward),
+    /// No such port is forwarded.
+    #[error("port {}/{} is not one that `port add` has forwarded", .0.port, .0.protocol.name())]
+    NotForwarded(HostPort),
+    /// A Service that cannot be forwarded.
+    #[error("{name} in the namespace {namespace} cannot be forwarded: {reason}")]
+    Service {
+        /// As `svc/NAME`.
+        name: String,
+        /// Its namespace.
+        namespace: String,
+        /// Why not.
         reason: String,
     },
     /// The host has less memory than the guest is to have.

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::ErrorKind,
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::{MachineError, error::describe_kvm};
 use crate::{
-    base::{Digest, Size},
+    base::{Digest, Forward, HostPort, Protocol, Size},
     project::config::AccelChoice,
     qemu::{Accelerator, Version, kvm::Kvm, version},
 };
@@ -123,14 +123,41 @@ pub fn check_memory(wanted: Size) -> Result<(), MachineError> {
 /// # Errors
 ///
 /// [`MachineError::PortTaken`], or [`MachineError::PortRefused`] for ports that the user may not open.
-pub fn check_port(port: u16) -> Result<(), MachineError> {
-    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+pub fn check_port(host: HostPort) -> Result<(), MachineError> {
+    let port = host.port;
+    match listen(host.protocol, host.address()) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AddrInUse => Err(MachineError::PortTaken { port }),
         Err(error) => Err(MachineError::PortRefused {
             port,
             reason: error.to_string(),
         }),
+    }
+}
+
+/// A port that nobody has.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn free_port(protocol: Protocol) -> Result<HostPort, MachineError> {
+    match listen(protocol, (Ipv4Addr::LOCALHOST, 0).into()) {
+        Ok(address) => Ok(HostPort {
+            port: address.port(),
+            protocol,
+        }),
+        Err(error) => Err(MachineError::PortRefused {
+            port: 0,
+            reason: error.to_string(),
+        }),
+    }
+}
+
+/// Listens for a moment.
+fn listen(protocol: Protocol, address: SocketAddr) -> std::io::Result<SocketAddr> {
+    match protocol {
+        Protocol::Tcp => TcpListener::bind(address)?.local_addr(),
+        Protocol::Udp => UdpSocket::bind(address)?.local_addr(),
     }
 }
 
@@ -143,23 +170,18 @@ const USUAL_API_PORT: u16 = 6443;
 ///
 /// When the chosen port cannot be had.
 pub fn api_port(chosen: Option<u16>, last: Option<u16>) -> Result<u16, MachineError> {
+    let check = |port| check_port(Forward::tcp(port, 6443).host);
     if let Some(port) = chosen {
-        return check_port(port).map(|()| port);
+        return check(port).map(|()| port);
     }
     let usual = [last, Some(USUAL_API_PORT)]
         .into_iter()
         .flatten()
-        .find(|&port| check_port(port).is_ok());
+        .find(|&port| check(port).is_ok());
     if let Some(port) = usual {
         return Ok(port);
     }
-    let free =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    free.map(|address| address.port())
-        .map_err(|error| MachineError::PortRefused {
-            port: 0,
-            reason: error.to_string(),
-        })
+    free_port(Protocol::Tcp).map(|it| it.port)
 }
 
 #[cfg(test)]

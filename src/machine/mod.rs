@@ -13,6 +13,7 @@ pub mod limits;
 pub mod logs;
 pub mod make;
 mod memory;
+pub mod ports;
 mod prepare;
 pub mod ready;
 pub mod reset;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{
     Limits, Machine, MachineError, Spec, State, Timings, assets, boot, cached, files,
     host::{self, Host},
-    kubeconfig, logs, make, prepare, ready, restore, resume,
+    kubeconfig, logs, make, ports, prepare, ready, restore, resume,
     running::{self, Running},
     template,
     timings::Whose,
@@ -50,6 +50,7 @@ pub async fn setup(
     progress: &dyn Progress,
 ) -> Result<Summary, MachineError> {
     let mut timings = Timings::start();
+    let asked = flags.clone();
     let config = flags.over(Config::load(&machine.project.config())?);
     let mut state = running::reachable(machine).await?;
     let spec = Spec::resolve(&config, state.record(), &machine.project)?;
@@ -69,11 +70,13 @@ pub async fn setup(
     }
     if let State::Running(record, process) = state {
         kubeconfig::check_place(&machine.project, &spec.kubeconfig, &record.name)?;
+        ports::require(&machine.project, &asked).await?;
         config.save(&machine.project.config())?;
         return go_on(machine, &spec, record, process, timings).await;
     }
     host.accelerator(spec.accel).await?;
     timings.end_of("look at the host", Whose::Own);
+    ports::require(&machine.project, &asked).await?;
     let record = match state {
         State::Stopped(record) if record.provisioned => record,
         State::Stopped(record) => {
@@ -276,6 +279,7 @@ async fn go_on(
         if record.kubeconfig != spec.kubeconfig {
             kubeconfig::move_to(&machine.project, &mut record, &spec.kubeconfig)?;
         }
+        ports::open(project, spec).await;
         logs::to_memory(&machine.project).await;
         return Ok(Summary {
             record,
@@ -332,6 +336,7 @@ async fn arrive(
         prepare::publish(&record, taken, None).await;
         timings.end_of("disk and memory are kept for others", Whose::Own);
     }
+    ports::open(project, spec).await;
     template::keep(machine, &record, process, &mut timings).await;
     logs::to_memory(project).await;
     Ok(Summary {

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    base::{Digest, Size},
+    base::{Digest, Forward, Size},
     cluster::release::{Mirror, Version},
     image::ImageSource,
     machine::MachineError,
@@ -46,6 +46,8 @@ pub struct Spec {
     pub kubeconfig: PathBuf,
     /// How long the whole may take, if the user said so.
     pub timeout: Option<Duration>,
+    /// The host's ports that lead into the guest, if the user chose some.
+    pub ports: Option<Vec<Forward>>,
     /// Whether the guest is kept from the network and from the host.
     pub isolated: bool,
     /// Whether a new machine is a copy of one that is kept for this, identity included.
@@ -121,6 +123,7 @@ impl Spec {
                 None => project.default_kubeconfig(),
             },
             timeout: config.timeout.map(|timeout| timeout.0),
+            ports: config.ports.clone(),
             isolated: config.isolated.unwrap_or_default(),
             share_identity: config.share_identity.unwrap_or_default(),
             restore_datastore: false,

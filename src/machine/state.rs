@@ -18,7 +18,7 @@ use crate::{
     },
     guest::{KeyPair, Ssh},
     project::{Lock, Project, Record},
-    qemu::{Monitor, Process, monitor::forwarded_port},
+    qemu::{Monitor, Process, usernet::forwarded_port},
 };
 
 /// What a machine is doing, observed now.

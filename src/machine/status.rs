@@ -13,7 +13,7 @@ use crate::{
     guest::{Course, StageLog},
     image,
     project::{Config, Project, Record, Suspended},
-    qemu::{Monitor, MonitorError, Process, monitor::forwarded_port},
+    qemu::{Monitor, MonitorError, Process, usernet::forwarded_port},
 };
 
 /// The layout of the JSON document.

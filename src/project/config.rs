@@ -11,7 +11,7 @@ use serde::Deserialize;
 use toml_edit::{DocumentMut, Item, Value};
 
 use crate::base::{
-    Digest, FileError, Size,
+    Digest, FileError, Forward, Size,
     files::{self, PRIVATE},
 };
 
@@ -52,6 +52,9 @@ pub struct Config {
     pub timeout: Option<Timeout>,
     /// Whether the guest is kept from the network and from the host.
     pub isolated: Option<bool>,
+    /// The ports of the host that lead into the guest; left open, 8080 and 8443 lead to the ingress where they are free.
+    #[serde(default, deserialize_with = "ports")]
+    pub ports: Option<Vec<Forward>>,
     /// Whether `stop` suspends the machine.
     pub suspend: Option<bool>,
     /// Whether the machine is the same as all others of this user that say so, keys and certificates included.
@@ -156,6 +159,21 @@ fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>
     Ok(Some(NonZeroU16::deserialize(deserializer)?.get()))
 }
 
+/// Each host port once.
+fn ports<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<Forward>>, D::Error> {
+    let ports = Vec::<Forward>::deserialize(deserializer)?;
+    for (index, port) in ports.iter().enumerate() {
+        if ports[..index].iter().any(|it| it.host == port.host) {
+            return Err(serde::de::Error::custom(format!(
+                "{port} is the second one of that host port"
+            )));
+        }
+    }
+    Ok(Some(ports))
+}
+
 /// Why a config cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -187,6 +205,7 @@ const HEADER: &str = "\
 # firmware = \"auto\"        # or \"bios\", \"uefi\"
 # kubeconfig = \".kube/config\"
 # timeout = \"5m\"
+# ports = [\"8080:80\"]     # of 127.0.0.1 into the guest; k3s-vm port add and rm change them at once
 # isolated = true           # the guest reaches neither the network nor the host
 # share_identity = true     # a copy of one machine of yours, keys and certificates included
 # suspend = true            # stop keeps the guest's memory, and start goes on where it was
@@ -244,6 +263,7 @@ impl Config {
             kubeconfig: self.kubeconfig.or(under.kubeconfig),
             timeout: self.timeout.or(under.timeout),
             isolated: self.isolated.or(under.isolated),
+            ports: self.ports.or(under.ports),
             suspend: self.suspend.or(under.suspend),
             share_identity: self.share_identity.or(under.share_identity),
         }
@@ -303,7 +323,7 @@ impl Config {
         Ok(header.unwrap_or_default() + &document.to_string())
     }
 
-    fn values(&self) -> [(&'static str, Option<Value>); 16] {
+    fn values(&self) -> [(&'static str, Option<Value>); 17] {
         let text = |value: Option<String>| value.map(Value::from);
         [
             ("cpus", self.cpus.map(|cpus| Value::from(i64::from(cpus)))),
@@ -345,6 +365,12 @@ impl Config {
                 ),
             ),
             ("isolated", self.isolated.map(Value::from)),
+            (
+                "ports",
+                self.ports
+                    .as_ref()
+                    .map(|ports| ports.iter().map(ToString::to_string).collect()),
+            ),
             ("suspend", self.suspend.map(Value::from)),
             ("share_identity", self.share_identity.map(Value::from)),
         ]
@@ -366,6 +392,8 @@ mod tests {
             ("timeout = \"soon\"", "line 1", "timeout"),
             ("api_port = 70000", "line 1", "api_port"),
             ("api_port = 0", "line 1", "api_port"),
+            ("ports = [\"80\"]", "line 1", "HOST:GUEST"),
+            ("ports = [\"81:80\", \"81:81\"]", "line 1", "second"),
             ("cpus = 2 # \u{fffd}", "line 1", "UTF-8"),
         ] {
             let message = Config::parse(text).expect_err(text);
@@ -408,6 +436,7 @@ mod tests {
         let file = Config::parse("cpus = 4\nimage = \"debian-13\"\n").expect("sound");
         let flags = Config {
             cpus: Some(3),
+            ports: Some(vec![Forward::tcp(8080, 80)]),
             timeout: Some("90s".parse().expect("sound")),
             ..Config::default()
         };

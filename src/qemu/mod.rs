@@ -7,6 +7,7 @@ pub mod kvm;
 pub mod migration;
 pub mod monitor;
 pub mod process;
+pub mod usernet;
 pub mod version;
 pub mod visible;
 

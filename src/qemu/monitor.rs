@@ -302,24 +302,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Monitor<S> {
     }
 }
 
-/// The host port that user networking forwards to the guest's `port`, read from `info usernet`:
-///
-/// ```text
-///   Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ
-///   TCP[HOST_FORWARD]  13       127.0.0.1 40123       10.0.2.15    22     0     0
-/// ```
-pub fn forwarded_port(usernet: &str, guest_port: u16) -> Option<u16> {
-    usernet.lines().find_map(|line| {
-        let columns: Vec<&str> = line.split_whitespace().collect();
-        match columns[..] {
-            ["TCP[HOST_FORWARD]", _, _, host, _, guest, ..] if guest.parse() == Ok(guest_port) => {
-                host.parse().ok()
-            }
-            _ => None,
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,16 +361,5 @@ mod tests {
             monitor.execute(qmp::quit {}).await,
             Err(MonitorError::Broken { .. })
         ));
-    }
-
-    #[test]
-    fn reads_forwarded_ports() {
-        let text = "Hub -1 (net):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  \
-            TCP[ESTABLISHED]   15       127.0.0.1    22       10.0.2.15    22     0     0\r\n  \
-            TCP[HOST_FORWARD]  13       127.0.0.1 40123       10.0.2.15    22     0     0\r\n  \
-            TCP[HOST_FORWARD]  12       127.0.0.1  6443       10.0.2.15  6443     0     0\r\n";
-        assert_eq!(forwarded_port(text, 22), Some(40123));
-        assert_eq!(forwarded_port(text, 6443), Some(6443));
-        assert_eq!(forwarded_port(text, 80), None);
     }
 }

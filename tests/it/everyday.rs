@@ -1,6 +1,8 @@
 //! What people do every day with a machine that is there, a file a theme. Each story has a copy of one template, kept
 //! under `target/`, which is there within seconds: `cargo test --test it everyday -- --nocapture`.
 
+mod ports;
+
 use std::path::Path;
 
 use crate::{

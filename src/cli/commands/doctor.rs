@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use crate::{
-    base::{Size, files},
+    base::{Forward, Size, files},
     cli::{
         context::Context,
         error::{CommandError, code},
@@ -147,7 +147,7 @@ async fn checks(context: &Context) -> Vec<Check> {
     checks.push(memory());
     checks.push(space("project", context.project.root()));
     checks.push(space("cache", &context.cache));
-    checks.push(match host::check_port(6443) {
+    checks.push(match host::check_port(Forward::tcp(6443, 6443).host) {
         Ok(()) => ok("port 6443", "free".to_owned()),
         Err(error) => lacking(
             "port 6443",

@@ -4,6 +4,7 @@ pub mod cache;
 pub mod completions;
 pub mod doctor;
 pub mod logs;
+pub mod port;
 pub mod reset;
 pub mod setup;
 pub mod ssh;
@@ -38,6 +39,7 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::K9s(args) => tool::run(Tool::K9s, &args, &context),
         Command::Doctor(args) => doctor::run(&args, &context, output).await,
         Command::Cache(args) => cache::run(&args, &context, output),
+        Command::Port(args) => port::run(args, context, output).await,
         Command::Ssh(args) => ssh::run(&args, &context).await,
         Command::Logs(args) => logs::run(&args, &context, output).await,
         Command::Completions(_) => unreachable!("handled above"),

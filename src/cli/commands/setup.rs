@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use crate::{
-    base::{Digest, Size},
+    base::{Digest, Forward, Size},
     cli::{
         context::Context,
         error::{CommandError, code},
@@ -65,6 +65,10 @@ pub struct Args {
     /// The API's port on 127.0.0.1 [default: 6443 or a free one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     api_port: Option<u16>,
+    /// Forward a port of 127.0.0.1 into the guest, like 8080:80 or 5353:53/udp; may be said more than once [default:
+    /// 8080:80 and 8443:443, where they are free]
+    #[arg(long, short, value_name = "HOST:GUEST")]
+    port: Vec<Forward>,
     /// How the guest runs: auto, kvm or tcg (emulation) [default: auto]
     #[arg(long, value_name = "HOW")]
     accel: Option<AccelChoice>,
@@ -133,6 +137,7 @@ impl Args {
             firmware: self.firmware,
             kubeconfig: self.kubeconfig.map(absolute).transpose()?,
             timeout: self.timeout,
+            ports: (!self.port.is_empty()).then_some(self.port),
             isolated: self.isolated,
             suspend: None,
             share_identity: self.share_identity,

@@ -109,7 +109,7 @@ impl Node {
 }
 
 /// The kinds that discovery lists: plural, kind, whether they live in a namespace, short name, verbs.
-pub(crate) const KINDS: [(&str, &str, bool, &str, &[&str]); 5] = [
+pub(crate) const KINDS: [(&str, &str, bool, &str, &[&str]); 6] = [
     (
         "configmaps",
         "ConfigMap",
@@ -127,6 +127,7 @@ pub(crate) const KINDS: [(&str, &str, bool, &str, &[&str]); 5] = [
         "sa",
         &["get", "list"],
     ),
+    ("services", "Service", true, "svc", &["get", "list"]),
 ];
 
 /// Every object of a kind.
@@ -151,6 +152,33 @@ pub(crate) fn all(resource: &str, node: &Node, state: &State) -> Vec<Value> {
             let mut account = plain("ServiceAccount", "default");
             account["metadata"]["namespace"] = json!("default");
             vec![account]
+        }
+        // The API's own, and that of the ingress that k3s brings along.
+        "services" => {
+            let service = |name: &str, namespace: &str, spec: Value| {
+                let mut service = plain("Service", name);
+                service["metadata"]["namespace"] = json!(namespace);
+                service["spec"] = spec;
+                service
+            };
+            let port =
+                |name: &str, port: u16| json!({ "name": name, "port": port, "protocol": "TCP" });
+            let node_port = |name: &str, port: u16, node_port: u16| json!({ "name": name, "port": port, "protocol": "TCP", "nodePort": node_port });
+            vec![
+                service(
+                    "kubernetes",
+                    "default",
+                    json!({ "type": "ClusterIP", "ports": [port("https", 443)] }),
+                ),
+                service(
+                    "traefik",
+                    "kube-system",
+                    json!({
+                        "type": "LoadBalancer",
+                        "ports": [node_port("web", 80, 30080), node_port("websecure", 443, 30443)],
+                    }),
+                ),
+            ]
         }
         _ => vec![],
     }

@@ -5,7 +5,7 @@ use k3s_vm::{
     guest::{Report, stages::printable},
     qemu::{
         Monitor, Version, firmware,
-        monitor::forwarded_port,
+        usernet::forwarded_port,
         visible::{difference, visible},
     },
 };

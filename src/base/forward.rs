@@ -1,0 +1,196 @@
+//! Forwarded ports: `8080:80`, and `5353:53/udp`.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU16,
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// A port of 127.0.0.1 that leads to one of the guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Forward {
+    /// The host's end.
+    pub host: HostPort,
+    /// The guest's port.
+    pub guest: u16,
+}
+
+/// A port of 127.0.0.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// Its number, never 0.
+    pub port: u16,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+}
+
+/// What QEMU's user networking forwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Why a text is no forwarded port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseForwardError {
+    /// It is not written like one.
+    #[error("{0:?} forwards no port: write HOST:GUEST, like 8080:80 or 5353:53/udp")]
+    Forward(String),
+    /// It is not written like a port.
+    #[error("{0:?} is no port: write 1 to 65535, like 8080 or 5353/udp")]
+    Port(String),
+}
+
+impl Forward {
+    /// A TCP port.
+    pub const fn tcp(host: u16, guest: u16) -> Self {
+        Self {
+            host: HostPort {
+                port: host,
+                protocol: Protocol::Tcp,
+            },
+            guest,
+        }
+    }
+}
+
+impl HostPort {
+    /// Where it listens.
+    pub fn address(self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+}
+
+impl Protocol {
+    /// As QEMU and URLs write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// The text before the protocol, and the protocol.
+fn protocol(text: &str) -> Option<(&str, Protocol)> {
+    match text.split_once('/') {
+        None => Some((text, Protocol::Tcp)),
+        Some((rest, "tcp")) => Some((rest, Protocol::Tcp)),
+        Some((rest, "udp")) => Some((rest, Protocol::Udp)),
+        Some(_) => None,
+    }
+}
+
+fn number(text: &str) -> Option<u16> {
+    // Rust's own reading takes a plus before it.
+    let digits = text.bytes().all(|it| it.is_ascii_digit());
+    digits.then(|| text.parse().ok().map(NonZeroU16::get))?
+}
+
+impl FromStr for Forward {
+    type Err = ParseForwardError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (ports, protocol) = protocol(text)?;
+            let (host, guest) = ports.split_once(':')?;
+            let port = number(host)?;
+            Some(Self {
+                host: HostPort { port, protocol },
+                guest: number(guest)?,
+            })
+        };
+        parse().ok_or_else(|| ParseForwardError::Forward(text.to_owned()))
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = ParseForwardError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (port, protocol) = protocol(text)?;
+            let port = number(port)?;
+            Some(Self { port, protocol })
+        };
+        parse().ok_or_else(|| ParseForwardError::Port(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host.port, self.guest)?;
+        match self.host.protocol {
+            Protocol::Tcp => Ok(()),
+            Protocol::Udp => f.write_str("/udp"),
+        }
+    }
+}
+
+impl TryFrom<String> for Forward {
+    type Error = ParseForwardError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Forward> for String {
+    fn from(forward: Forward) -> Self {
+        forward.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        for (text, shown) in [
+            ("8080:80", "8080:80"),
+            ("8080:80/tcp", "8080:80"),
+            ("5353:53/udp", "5353:53/udp"),
+        ] {
+            assert_eq!(text.parse::<Forward>().expect(text).to_string(), shown);
+        }
+        let port: HostPort = "5353/udp".parse().expect("sound");
+        assert_eq!((port.port, port.protocol), (5353, Protocol::Udp));
+        assert_eq!(port.address().to_string(), "127.0.0.1:5353");
+    }
+
+    #[test]
+    fn refuses_what_is_none() {
+        for text in [
+            "",
+            "80",
+            ":",
+            "80:",
+            ":80",
+            "0:80",
+            "80:0",
+            "80:65536",
+            "-1:80",
+            "80:80/sctp",
+            "80:80/",
+            "80:80:80",
+            "a:b",
+            "80 :80",
+            "1.2.3.4:80",
+            "0x50:80",
+            "+80:80",
+        ] {
+            assert!(text.parse::<Forward>().is_err(), "{text}");
+        }
+        assert!("80:80".parse::<HostPort>().is_err());
+        assert!("0".parse::<HostPort>().is_err());
+    }
+}

@@ -1,0 +1,163 @@
+//! `port`: ports of the host that lead into the guest.
+
+use std::{fmt::Write, process::ExitCode, str::FromStr};
+
+use super::start::require_machine;
+use crate::{
+    base::{Forward, HostPort, forward::ParseForwardError},
+    cli::{context::Context, error::CommandError, interrupt, output::Output},
+    machine::ports::{self, Port, Ports, ServicePort},
+};
+
+/// What is added is forwarded at once, and at every later start. Only 127.0.0.1 listens.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm port add 3000:30000      # a NodePort\n  \
+    k3s-vm port add 5353:53/udp\n  \
+    k3s-vm port add svc/web         # finds the Service's port, and a port of the host that is free\n  \
+    k3s-vm port rm 3000\n  \
+    k3s-vm port list\n\n\
+    When it fails:\n  \
+    A port that is taken, or that only root may open, is refused and nothing is changed. At a start, what\n  \
+    is taken meanwhile is left out with a warning.")]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Forward a port
+    Add {
+        /// HOST:GUEST, HOST:GUEST/udp, svc/NAME or svc/NAME:PORT
+        #[arg(value_name = "PORT", required = true)]
+        ports: Vec<Wanted>,
+        /// The Service's namespace
+        #[arg(long, short, value_name = "NAMESPACE", default_value = "default")]
+        namespace: String,
+    },
+    /// Forward a port no more
+    Rm {
+        /// HOST, or HOST/udp
+        #[arg(value_name = "PORT", required = true)]
+        ports: Vec<HostPort>,
+    },
+    /// Show what is forwarded
+    List {
+        /// Print one JSON document; its layout is numbered by "schema"
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What is to be forwarded.
+#[derive(Debug, Clone)]
+enum Wanted {
+    Port(Forward),
+    /// Its name, and perhaps its port.
+    Service(String, Option<String>),
+}
+
+impl FromStr for Wanted {
+    type Err = ParseForwardError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let of_name = |it: char| it.is_ascii_alphanumeric() || it == '-' || it == '.';
+        let service = ["svc/", "service/", "services/"]
+            .iter()
+            .find_map(|it| text.strip_prefix(it));
+        let Some(service) = service else {
+            return text.parse().map(Self::Port);
+        };
+        let (name, port) = match service.split_once(':') {
+            Some((name, port)) => (name, Some(port.to_owned())),
+            None => (service, None),
+        };
+        if name.is_empty() || !name.chars().all(of_name) {
+            return Err(ParseForwardError::Forward(text.to_owned()));
+        }
+        Ok(Self::Service(name.to_owned(), port))
+    }
+}
+
+pub(super) async fn run(
+    args: Args,
+    context: Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    require_machine(&context)?;
+    match args.verb {
+        Verb::List { json } => {
+            let ports = ports::list(&context.project).await?;
+            output.data(&if json {
+                document(&ports)?
+            } else {
+                table(&ports)
+            });
+        }
+        Verb::Add { ports, namespace } => {
+            let (machine, signals) = interrupt::opened(context, "port add").await?;
+            let work = async {
+                for wanted in ports {
+                    let forward = match wanted {
+                        Wanted::Port(forward) => forward,
+                        Wanted::Service(name, port) => {
+                            let namespace = namespace.clone();
+                            let asked = ServicePort {
+                                namespace,
+                                name,
+                                port,
+                            };
+                            ports::of_service(&machine.project, &asked).await?
+                        }
+                    };
+                    ports::add(&machine, forward).await?;
+                    let (host, guest) = (forward.host, forward.guest);
+                    tracing::info!("{} leads to the guest's port {guest}", host.address());
+                    output.data(&format!("{}\n", host.address()));
+                }
+                Ok(())
+            };
+            interrupt::guarded(&machine, signals, work).await?;
+        }
+        Verb::Rm { ports } => {
+            let (machine, signals) = interrupt::opened(context, "port rm").await?;
+            let work = async {
+                for host in ports {
+                    let gone = ports::remove(&machine, host).await?;
+                    tracing::info!("{gone} is not forwarded any more");
+                }
+                Ok(())
+            };
+            interrupt::guarded(&machine, signals, work).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn document(ports: &Ports) -> Result<String, CommandError> {
+    serde_json::to_string_pretty(ports)
+        .map(|json| json + "\n")
+        .map_err(|error| CommandError::new("cannot write the ports as JSON").because(&error))
+}
+
+fn table(ports: &Ports) -> String {
+    let mut table = String::new();
+    for port in &ports.ports {
+        let Port {
+            address,
+            protocol,
+            guest,
+            open,
+            purpose,
+        } = port;
+        let guest = format!("{guest}/{}", protocol.name());
+        let open = if *open { "open" } else { "closed" };
+        let row = format!(
+            "{address:<16} {guest:<10} {open:<7} {}",
+            purpose.unwrap_or_default()
+        );
+        let _ = writeln!(table, "{}", row.trim_end());
+    }
+    table
+}

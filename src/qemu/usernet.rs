@@ -1,0 +1,77 @@
+//! Forwarded ports, as user networking tells of them and is told of them at run time: in words for people, for QMP has no
+//! others.
+
+use crate::base::{Forward, HostPort, Protocol};
+
+/// The host's ports that are forwarded, read from `info usernet`:
+///
+/// ```text
+///   Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ
+///   TCP[HOST_FORWARD]  13       127.0.0.1 40123       10.0.2.15    22     0     0
+/// ```
+pub fn forwards(usernet: &str) -> Vec<Forward> {
+    let forward = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let (protocol, host, guest) = match columns[..] {
+            ["TCP[HOST_FORWARD]", _, _, host, _, guest, ..] => (Protocol::Tcp, host, guest),
+            ["UDP[HOST_FORWARD]", _, _, host, _, guest, ..] => (Protocol::Udp, host, guest),
+            _ => return None,
+        };
+        let port = host.parse().ok()?;
+        Some(Forward {
+            host: HostPort { port, protocol },
+            guest: guest.parse().ok()?,
+        })
+    };
+    usernet.lines().filter_map(forward).collect()
+}
+
+/// The host's TCP port that leads to the guest's `port`.
+pub fn forwarded_port(usernet: &str, port: u16) -> Option<u16> {
+    let all = forwards(usernet);
+    let found = all
+        .iter()
+        .find(|it| it.guest == port && it.host.protocol == Protocol::Tcp);
+    found.map(|it| it.host.port)
+}
+
+/// What forwards a port; the answer is empty unless it cannot be.
+pub fn add(forward: Forward) -> String {
+    format!("hostfwd_add net {}-:{}", rule(forward.host), forward.guest)
+}
+
+/// What forwards it no more.
+pub fn remove(host: HostPort) -> String {
+    format!("hostfwd_remove net {}", rule(host))
+}
+
+fn rule(host: HostPort) -> String {
+    format!("{}:{}", host.protocol.name(), host.address())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_is_forwarded() {
+        let text = "Hub -1 (net):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  \
+            TCP[ESTABLISHED]   15       127.0.0.1    22       10.0.2.15    22     0     0\r\n  \
+            TCP[HOST_FORWARD]  13       127.0.0.1 40123       10.0.2.15    22     0     0\r\n  \
+            UDP[HOST_FORWARD]  14       127.0.0.1  5353       10.0.2.15    53     0     0\r\n  \
+            TCP[HOST_FORWARD]  12       127.0.0.1  6443       10.0.2.15  6443     0     0\r\n";
+        assert_eq!(forwarded_port(text, 22), Some(40123));
+        assert_eq!(forwarded_port(text, 6443), Some(6443));
+        assert_eq!(forwarded_port(text, 80), None);
+        assert_eq!(forwarded_port(text, 53), None);
+        let all: Vec<String> = forwards(text).iter().map(ToString::to_string).collect();
+        assert_eq!(all, ["40123:22", "5353:53/udp", "6443:6443"]);
+    }
+
+    #[test]
+    fn says_what_qemu_understands() {
+        let udp: Forward = "5353:53/udp".parse().expect("sound");
+        assert_eq!(add(udp), "hostfwd_add net udp:127.0.0.1:5353-:53");
+        assert_eq!(remove(udp.host), "hostfwd_remove net udp:127.0.0.1:5353");
+    }
+}
