@@ -97,6 +97,24 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     write().map_err(|error| error.needing(bytes.len()))
 }
 
+/// The same in a directory that is not ours alone, where nothing else is looked at or taken away.
+///
+/// # Errors
+///
+/// When the directory cannot be written or is full.
+pub fn write_among_others(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".k3s-vm-")
+        .tempfile_in(directory)
+        .map_err(|error| FileError::on("create a file in", directory)(bare(error)))?;
+    temporary
+        .as_file_mut()
+        .write_all(bytes)
+        .map_err(|error| FileError::on("write", path)(error).needing(bytes.len()))?;
+    persist(temporary, path, mode)
+}
+
 /// What a file system has left for this user.
 #[derive(Debug, Clone, Copy)]
 pub struct Space {

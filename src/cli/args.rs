@@ -6,12 +6,13 @@ use clap::{ColorChoice, Parser, Subcommand};
 
 use super::commands::{
     cache, completions, doctor, logs, port, reset, setup, ssh, start, status, stop, tool,
+    cache, completions, doctor, env, kubeconfig, logs, reset, setup, ssh, start, status, stop, tool,
 };
 
 /// A local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU
 ///
 /// Everything of a project's machine lies in .k3s-vm/ of the project, its kubeconfig in .kube/config (or
-/// web/.kube/config); your own ~/.kube/config is never touched.
+/// web/.kube/config); your own ~/.kube/config is touched only by `kubeconfig --merge`.
 #[derive(Debug, Parser)]
 #[command(
     name = "k3s-vm",
@@ -95,4 +96,8 @@ pub enum Command {
     Logs(logs::Args),
     /// Print completions for a shell
     Completions(completions::Args),
+    /// Print where the kubeconfig is, or merge it into your own
+    Kubeconfig(kubeconfig::Args),
+    /// Print what makes a shell use the machine's cluster
+    Env(env::Args),
 }

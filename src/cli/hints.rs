@@ -4,7 +4,7 @@ use std::{fmt::Display, fs, io::ErrorKind, path::Path};
 
 use crate::{
     base::{FileError, files, trust::TRUST},
-    cluster::release::CHECKSUMS,
+    cluster::{MergeError, release::CHECKSUMS},
     guest::SshError,
     image::ImageError,
     machine::{MachineError, watch::NO_STAGE},
@@ -195,6 +195,25 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
             ]
         }
         MachineError::Key { .. } => one("the guest knows no other key; make the machine anew: k3s-vm reset && k3s-vm setup"),
+        error => of_the_users_kubeconfig(error),
+    }
+}
+
+fn of_the_users_kubeconfig(error: &MachineError) -> Vec<String> {
+    match error {
+        MachineError::KubeconfigLocked { path, .. } => vec![
+            "wait until it has ended, and run the same command again".to_owned(),
+            format!("if nothing is at work on it, remove what was left behind: rm -f {}", word(&path.display())),
+        ],
+        MachineError::Merge { source: MergeError::NotOurs { what, name }, .. } => {
+            vec![format!("give it another name, or remove it: kubectl config delete-{what} {name}")]
+        }
+        MachineError::Merge { .. } | MachineError::LeadsNowhere(_) => vec![
+            "go without: kubectl reads several files, with a colon between them: export KUBECONFIG=~/.kube/config:\"$(k3s-vm kubeconfig)\"".to_owned(),
+        ],
+        MachineError::MergedByAnother { project, .. } => {
+            vec![format!("take them out first: k3s-vm -C {} kubeconfig --unmerge", word(&project.display()))]
+        }
         _ => Vec::new(),
     }
 }

@@ -16,8 +16,7 @@ pub(super) async fn opened(
     context: Context,
     verb: &str,
 ) -> Result<(Machine, Signals), CommandError> {
-    let mut signals = Signals::listen()
-        .map_err(|error| CommandError::new("cannot listen for signals").because(&error))?;
+    let mut signals = Signals::of_this_command()?;
     let machine = signals.unless_one_comes(context.open(verb)).await?;
     Ok((machine, signals))
 }
@@ -50,6 +49,12 @@ pub(super) struct Signals {
 }
 
 impl Signals {
+    /// From now on they end nothing by themselves.
+    pub(super) fn of_this_command() -> Result<Self, CommandError> {
+        Self::listen()
+            .map_err(|error| CommandError::new("cannot listen for signals").because(&error))
+    }
+
     fn listen() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -62,7 +67,8 @@ impl Signals {
         })
     }
 
-    async fn unless_one_comes<T>(
+    /// Does `work`, or drops it when a signal comes.
+    pub(super) async fn unless_one_comes<T>(
         &mut self,
         work: impl Future<Output = Result<T, CommandError>>,
     ) -> Result<T, CommandError> {

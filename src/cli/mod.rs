@@ -10,7 +10,13 @@ mod log;
 mod output;
 mod plain;
 
-use std::{env, ffi::OsString, path::Path, process::ExitCode};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    process::ExitCode,
+};
 
 use clap::Parser;
 use nix::sys::stat::{Mode, umask};
@@ -25,7 +31,8 @@ use crate::cluster::tools::Tool;
 /// Parses the command line, runs the command, and reports what went wrong.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
-    let cli = match Cli::try_parse_from(as_wrapper(arguments)) {
+    let program = OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());
+    let cli = match Cli::try_parse_from(as_wrapper(arguments, Path::new(program))) {
         Ok(cli) => cli,
         // clap prints help to stdout and mistakes to stderr, with its own exit codes 0 and 2.
         Err(error) => error.exit(),
@@ -37,19 +44,34 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Called through a link named `kubectl` or `k9s`, the program is that wrapper.
-fn as_wrapper(arguments: Vec<OsString>) -> Vec<OsString> {
+/// Called through a link named `kubectl` or `k9s`, the program is that wrapper, of the project whose `.k3s-vm/bin` the
+/// link is in: the kernel tells what was run, by whatever name a shell has found it.
+fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
     let called = arguments
         .first()
         .and_then(|path| Path::new(path).file_name())
         .and_then(|name| name.to_str());
-    match called.and_then(Tool::by_name) {
-        None => arguments,
-        Some(tool) => [OsString::from("k3s-vm"), tool.name().into()]
-            .into_iter()
-            .chain(arguments.into_iter().skip(1))
-            .collect(),
+    let Some(tool) = called.and_then(Tool::by_name) else {
+        return arguments;
+    };
+    let project = program
+        .parent()
+        .filter(|bin| bin.ends_with(".k3s-vm/bin"))
+        .and_then(|bin| bin.ancestors().nth(2))
+        .map(|root| {
+            if root.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                root
+            }
+        });
+    let mut words = vec![OsString::from("k3s-vm")];
+    if let Some(root) = project {
+        words.extend([OsString::from("-C"), root.into()]);
     }
+    words.push(tool.name().into());
+    words.extend(arguments.into_iter().skip(1));
+    words
 }
 
 fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
@@ -84,12 +106,22 @@ mod tests {
     #[test]
     fn a_link_named_kubectl_is_the_wrapper() {
         let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let called =
+            |arguments: &[&str], program: &str| as_wrapper(words(arguments), Path::new(program));
         assert_eq!(
-            as_wrapper(words(&["/p/bin/kubectl", "get", "-h"])),
+            called(&["/p/bin/kubectl", "get", "-h"], "/p/bin/kubectl"),
             words(&["k3s-vm", "kubectl", "get", "-h"])
         );
         assert_eq!(
-            as_wrapper(words(&["k3s-vm", "status"])),
+            called(&["kubectl", "get"], "/p/.k3s-vm/bin/kubectl"),
+            words(&["k3s-vm", "-C", "/p", "kubectl", "get"])
+        );
+        assert_eq!(
+            called(&[".k3s-vm/bin/k9s"], ".k3s-vm/bin/k9s"),
+            words(&["k3s-vm", "-C", ".", "k9s"])
+        );
+        assert_eq!(
+            called(&["k3s-vm", "status"], "/p/.k3s-vm/bin/k3s-vm"),
             words(&["k3s-vm", "status"])
         );
     }

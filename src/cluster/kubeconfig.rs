@@ -60,6 +60,8 @@ struct NamedContext {
 struct Context {
     cluster: String,
     user: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     extensions: Vec<NamedExtension>,
 }
@@ -77,7 +79,7 @@ struct Extension {
 }
 
 /// The extension's name.
-const OURS: &str = "k3s-vm";
+pub(super) const OURS: &str = "k3s-vm";
 
 /// Never the key.
 impl std::fmt::Debug for User {
@@ -161,6 +163,7 @@ impl Kubeconfig {
         let context = Context {
             cluster: name.clone(),
             user: name.clone(),
+            namespace: None,
             extensions: vec![NamedExtension {
                 name: OURS.to_owned(),
                 extension,
@@ -183,6 +186,14 @@ impl Kubeconfig {
             }],
             current_context: name,
         })
+    }
+
+    /// With that namespace as its context's.
+    pub(super) fn in_namespace(mut self, namespace: Option<String>) -> Self {
+        for named in &mut self.contexts {
+            named.context.namespace.clone_from(&namespace);
+        }
+        self
     }
 
     /// Whether every name in it is `name`, so that it is ours to replace and to remove.

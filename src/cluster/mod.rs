@@ -3,8 +3,10 @@
 pub mod api;
 pub mod config;
 pub mod kubeconfig;
+pub mod merged;
 pub mod release;
 pub mod tools;
 
 pub use api::{Api, ApiError, Node};
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
+pub use merged::MergeError;

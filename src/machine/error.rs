@@ -5,6 +5,8 @@ use std::{error::Error, path::PathBuf, time::Duration};
 use crate::{
     base::{FileError, Forward, HostPort, Name, Size},
     cluster::{ApiError, KubeconfigError},
+    base::{FileError, Name, Size},
+    cluster::{ApiError, KubeconfigError, MergeError},
     guest::{SshError, keys::KeyError},
     image::ImageError,
     project::{ConfigError, LockError, Project, RecordError, Suspended},
@@ -223,6 +225,33 @@ pub enum MachineError {
         path: PathBuf,
         /// What is wrong with it.
         source: KubeconfigError,
+    },
+    /// The user's own kubeconfig, into which the machine's is to go, or out of which.
+    #[error("{} is left as it is", path.display())]
+    Merge {
+        /// Where it lies.
+        path: PathBuf,
+        /// Why.
+        source: MergeError,
+    },
+    /// The entries in the user's own kubeconfig are of another machine of the same name.
+    #[error("{} has the entries of the machine in {}, which has the same name", path.display(), project.display())]
+    MergedByAnother {
+        /// The user's kubeconfig.
+        path: PathBuf,
+        /// The other machine's project.
+        project: PathBuf,
+    },
+    /// A link in the place of the user's kubeconfig.
+    #[error("{} is a link that leads nowhere", .0.display())]
+    LeadsNowhere(PathBuf),
+    /// Whoever writes to a kubeconfig makes this file for as long; kubectl does, too.
+    #[error("{} is there, still after {}: another program is at work on the kubeconfig", path.display(), humantime::format_duration(*waited))]
+    KubeconfigLocked {
+        /// The lock.
+        path: PathBuf,
+        /// How long this command waited.
+        waited: Duration,
     },
     /// A key file.
     #[error("the key {} is not usable", path.display())]

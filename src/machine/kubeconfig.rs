@@ -110,7 +110,7 @@ pub fn check_place(project: &Project, path: &Path, name: &Name) -> Result<(), Ma
 }
 
 /// Whether both are the same name in the same directory, by whatever links it is come to.
-fn same_place(one: &Path, other: &Path) -> bool {
+pub(super) fn same_place(one: &Path, other: &Path) -> bool {
     let place = |path: &Path| {
         let directory = path.parent()?.canonicalize().ok()?;
         Some(directory.join(path.file_name()?))

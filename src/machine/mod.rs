@@ -14,6 +14,7 @@ pub mod logs;
 pub mod make;
 mod memory;
 pub mod ports;
+pub mod merge;
 mod prepare;
 pub mod ready;
 pub mod reset;

@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::{Ended, TestEnv, ended, mode, names, on_a_terminal};
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 14] = [
     "setup",
     "start",
     "stop",
@@ -21,6 +21,8 @@ const VERBS: [&str; 12] = [
     "ssh",
     "logs",
     "completions",
+    "kubeconfig",
+    "env",
 ];
 
 /// The sequence that begins every colour.
@@ -200,6 +202,12 @@ fn verbs_without_a_machine_say_so_and_leave_nothing_behind() {
         ("logs", 4),
         ("logs k3s", 4),
         ("logs qemu --follow", 4),
+        ("kubeconfig", 4),
+        ("kubeconfig --print", 4),
+        ("kubeconfig --merge", 4),
+        ("kubeconfig --unmerge", 0),
+        ("env", 4),
+        ("env --unset", 0),
         ("reset", 0),
         ("reset --yes", 0),
         ("doctor", 0),

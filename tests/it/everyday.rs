@@ -2,6 +2,7 @@
 //! under `target/`, which is there within seconds: `cargo test --test it everyday -- --nocapture`.
 
 mod ports;
+mod desk;
 
 use std::path::Path;
 

@@ -4,6 +4,7 @@ mod support;
 mod telling;
 
 mod command_line;
+mod desk;
 mod everyday;
 mod faults;
 mod hostile;

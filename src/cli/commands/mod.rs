@@ -3,6 +3,8 @@
 pub mod cache;
 pub mod completions;
 pub mod doctor;
+pub mod env;
+pub mod kubeconfig;
 pub mod logs;
 pub mod port;
 pub mod reset;
@@ -42,6 +44,8 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Port(args) => port::run(args, context, output).await,
         Command::Ssh(args) => ssh::run(&args, &context).await,
         Command::Logs(args) => logs::run(&args, &context, output).await,
+        Command::Kubeconfig(args) => kubeconfig::run(&args, &context, output).await,
+        Command::Env(args) => env::run(&args, &context, output),
         Command::Completions(_) => unreachable!("handled above"),
     }
 }

@@ -45,6 +45,13 @@ pub(super) async fn run(
     let (machine, signals) = interrupt::opened(context, "reset").await?;
     let work = async { Ok(machine::reset::reset(&machine).await?) };
     interrupt::guarded(&machine, signals, work).await?;
+    let name = machine.new_name();
+    if let Some(path) = machine::merge::where_merged(&machine.project, &name) {
+        output.warning(&format!(
+            "{} still has the machine's context; to take it out: k3s-vm kubeconfig --unmerge",
+            path.display()
+        ));
+    }
     tracing::info!(
         "the machine is gone; {} and the shared cache are kept",
         machine.project.config().display()

@@ -1,0 +1,191 @@
+//! `env`: what a shell is told, so that the tools in it talk to the machine's cluster.
+
+use std::{
+    env,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::ValueEnum;
+
+use crate::{
+    cli::{
+        context::Context,
+        error::{CommandError, code},
+        output::Output,
+    },
+    machine::{MachineError, State, kubeconfig},
+};
+
+/// Prints commands for the shell: KUBECONFIG is the machine's, and the kubectl and k9s of .k3s-vm/bin come first in PATH.
+/// They stay with this project's machine in whatever directory you call them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    eval \"$(k3s-vm env)\"\n  \
+    eval \"$(k3s-vm env --unset)\"\n  \
+    k3s-vm env --shell fish | source\n\n\
+    When it fails:\n  \
+    Nothing is printed, so nothing is changed. KUBECONFIG and PATH are lists with a colon between the\n  \
+    parts; a project with a colon in its path can be in neither.")]
+pub struct Args {
+    /// The shell that reads it [default: what SHELL names]
+    #[arg(long, value_enum)]
+    shell: Option<Shell>,
+    /// Take both out again; works without a machine, too
+    #[arg(long)]
+    unset: bool,
+}
+
+/// The shells that are known, by what they understand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+    /// Every other one that POSIX describes: sh, dash, ksh
+    Sh,
+}
+
+impl Shell {
+    /// The user's own shell.
+    fn detect() -> Result<Self, CommandError> {
+        let shell = env::var_os("SHELL").unwrap_or_default();
+        let name = Path::new(&shell).file_name().unwrap_or_default();
+        match name.to_string_lossy().as_ref() {
+            "bash" => Ok(Self::Bash),
+            "zsh" => Ok(Self::Zsh),
+            "fish" => Ok(Self::Fish),
+            "" | "sh" | "dash" | "ash" | "ksh" | "mksh" | "busybox" => Ok(Self::Sh),
+            other => Err(CommandError::new(format!(
+                "SHELL names {other}, whose language is not known"
+            ))
+            .hint("in a shell that understands export: eval \"$(k3s-vm env --shell sh)\"")
+            .with_code(code::USAGE)),
+        }
+    }
+
+    /// A text as one word.
+    fn quoted(self, text: &str) -> String {
+        match self {
+            Self::Fish => format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'")),
+            _ => format!("'{}'", text.replace('\'', r"'\''")),
+        }
+    }
+
+    fn set(self, variable: &str, value: &str) -> String {
+        let value = self.quoted(value);
+        match self {
+            Self::Fish => format!("set -gx {variable} {value};\n"),
+            _ => format!("export {variable}={value};\n"),
+        }
+    }
+
+    fn unset(self, variable: &str) -> String {
+        match self {
+            Self::Fish => format!("set -e {variable};\n"),
+            _ => format!("unset {variable};\n"),
+        }
+    }
+
+    /// fish has a list of words.
+    fn set_path(self, directories: &[PathBuf]) -> Result<String, CommandError> {
+        let unusable = |error: &dyn std::fmt::Display| {
+            CommandError::new("PATH cannot be written for the shell").because(error)
+        };
+        let path = env::join_paths(directories).map_err(|error| unusable(&error))?;
+        let path = path.to_str().ok_or_else(|| unusable(&"it is not UTF-8"))?;
+        Ok(match self {
+            Self::Fish => {
+                let words: Vec<String> = path.split(':').map(|it| self.quoted(it)).collect();
+                format!("set -gx PATH {};\n", words.join(" "))
+            }
+            _ => self.set("PATH", path),
+        })
+    }
+}
+
+pub(super) fn run(
+    args: &Args,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let shell = args.shell.map_or_else(Shell::detect, Ok)?;
+    let bin = context.project.bin();
+    let path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    let others = env::split_paths(&path).filter(|it| *it != bin);
+    if args.unset {
+        let others: Vec<PathBuf> = others.collect();
+        let mut script = String::new();
+        if env::var_os("KUBECONFIG").is_some_and(|it| is_ours(&it, context)) {
+            script += &shell.unset("KUBECONFIG");
+        }
+        if others.len() < env::split_paths(&path).count() {
+            script += &shell.set_path(&others)?;
+        }
+        output.data(&script);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let state = State::observe(&context.project)?;
+    let record = state
+        .record()
+        .ok_or_else(|| MachineError::Absent(context.project.root().to_owned()))?;
+    kubeconfig::of(record)?;
+    let kubeconfig = record.kubeconfig.to_str().unwrap_or_default();
+    for place in [kubeconfig, bin.to_str().unwrap_or_default()] {
+        if place.is_empty() || place.contains(':') {
+            let what =
+                format!("{place} has a colon, which KUBECONFIG and PATH cannot have in a path");
+            return Err(CommandError::new(what).hint("use k3s-vm kubectl, which needs neither"));
+        }
+    }
+    let directories: Vec<PathBuf> = std::iter::once(bin.clone()).chain(others).collect();
+    let script = shell.set("KUBECONFIG", kubeconfig) + &shell.set_path(&directories)?;
+    output.data(&script);
+    if !matches!(state, State::Running(..)) {
+        output
+            .warning(&MachineError::not_running(&context.project, record.name.clone()).to_string());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether KUBECONFIG is what this verb has made it: the record's, or after a reset one below the project.
+fn is_ours(kubeconfig: &OsStr, context: &Context) -> bool {
+    let path = Path::new(kubeconfig);
+    let state = State::observe(&context.project).ok();
+    let recorded = state.as_ref().and_then(State::record);
+    recorded.is_some_and(|record| record.kubeconfig == path)
+        || path.starts_with(context.project.root())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_breaks_out_of_its_quotes() {
+        let odd = r#"/home/a'b\c "$(d)" `e`!"#;
+        assert_eq!(
+            Shell::Bash.set("A", odd),
+            r#"export A='/home/a'\''b\c "$(d)" `e`!';"#.to_owned() + "\n"
+        );
+        assert_eq!(
+            Shell::Fish.set("A", odd),
+            r#"set -gx A '/home/a\'b\\c "$(d)" `e`!';"#.to_owned() + "\n"
+        );
+        let directories = ["/a b".into(), PathBuf::new(), "/c".into()];
+        let path = |shell: Shell| shell.set_path(&directories).ok();
+        assert_eq!(
+            path(Shell::Sh).as_deref(),
+            Some("export PATH='/a b::/c';\n")
+        );
+        assert_eq!(
+            path(Shell::Fish).as_deref(),
+            Some("set -gx PATH '/a b' '' '/c';\n")
+        );
+        assert_eq!(
+            Shell::Fish.unset("A") + &Shell::Zsh.unset("A"),
+            "set -e A;\nunset A;\n"
+        );
+    }
+}

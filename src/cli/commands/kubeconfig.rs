@@ -1,0 +1,116 @@
+//! `kubeconfig`: where it is, what it says, and the way into the user's own and out again.
+
+use std::process::ExitCode;
+
+use crate::{
+    base::Name,
+    cli::{context::Context, error::CommandError, interrupt::Signals, output::Output},
+    machine::{
+        MachineError, State, kubeconfig,
+        merge::{self, Outcome},
+    },
+};
+
+/// Without a flag, prints the path of the machine's kubeconfig.
+///
+/// --merge puts the machine's cluster, user and context, all called as the machine, into your own kubeconfig, and --unmerge
+/// takes them out again. That is ~/.kube/config, or what kubectl would write to: of the files in KUBECONFIG the first one
+/// that is there. All else in it stays as it is, comments too, and so does the current context; a copy of the file lies
+/// beside it. A start that takes another port or another certificate wants another --merge.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").multiple(false))]
+#[command(after_help = "Examples:\n  \
+    export KUBECONFIG=\"$(k3s-vm kubeconfig)\"\n  \
+    k3s-vm kubeconfig --print | ssh build 'cat > shop.yaml'\n  \
+    k3s-vm kubeconfig --merge       # then: kubectl --context NAME get nodes\n  \
+    k3s-vm kubeconfig --unmerge     # also after a reset\n\n\
+    When it fails:\n  \
+    There is a kubeconfig from the first setup on, and every start writes it anew.\n  \
+    A name in your kubeconfig that is somebody else's is never replaced, and a file that is laid out\n  \
+    in an odd way is left as it is. The copies are called config.k3s-vm-backup-TIME.")]
+pub struct Args {
+    /// Print the path (this is what it does without a flag)
+    #[arg(long, group = "what")]
+    path: bool,
+    /// Print the kubeconfig itself, with the key that is in it
+    #[arg(long, group = "what")]
+    print: bool,
+    /// Put the machine into your own kubeconfig
+    #[arg(long, group = "what")]
+    merge: bool,
+    /// Take it out again
+    #[arg(long, group = "what")]
+    unmerge: bool,
+}
+
+pub(super) async fn run(
+    args: &Args,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let state = State::observe(&context.project)?;
+    let Some(record) = state.record() else {
+        // What a reset has left in the user's kubeconfig can still be taken out.
+        if args.unmerge {
+            let name = context.name.clone();
+            let name = name.unwrap_or_else(|| Name::for_project(context.project.root()));
+            return unmerge(&name, context, output).await;
+        }
+        return Err(MachineError::Absent(context.project.root().to_owned()).into());
+    };
+    if args.unmerge {
+        return unmerge(&record.name, context, output).await;
+    }
+    let kubeconfig = kubeconfig::of(record)?;
+    if args.merge {
+        let mut signals = Signals::of_this_command()?;
+        let work = async { Ok(merge::merge(&context.project, record).await?) };
+        let outcome = signals.unless_one_comes(work).await?;
+        tell(&outcome, output);
+        tracing::info!("try: kubectl --context {} get nodes", record.name);
+    } else if args.print {
+        let yaml = kubeconfig.to_yaml().map_err(|error| {
+            CommandError::new("cannot write the kubeconfig as YAML").because(&error)
+        })?;
+        output.data(&yaml);
+    } else {
+        output.data(&format!("{}\n", record.kubeconfig.display()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn unmerge(
+    name: &Name,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let mut signals = Signals::of_this_command()?;
+    let work = async { Ok(merge::unmerge(&context.project, name).await?) };
+    tell(&signals.unless_one_comes(work).await?, output);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was done on stderr, the path of the user's kubeconfig on stdout.
+fn tell(outcome: &Outcome, output: &Output) {
+    let path = outcome.path.display();
+    if !outcome.changed {
+        tracing::info!("nothing is to be changed in {path}");
+    } else {
+        if let Some(backup) = &outcome.backup {
+            tracing::info!("what it was is kept in {}", backup.display());
+        }
+        let names = outcome.names.join(", ");
+        match &outcome.current {
+            _ if outcome.unset => {
+                output.warning(&format!(
+                    "{names} was the current context; there is none now: kubectl config use-context NAME"
+                ));
+            }
+            Some(current) => {
+                tracing::info!("{path} is written; its current context is still {current}")
+            }
+            None => tracing::info!("{path} is written; it has no current context, as before"),
+        }
+    }
+    output.data(&format!("{path}\n"));
+}

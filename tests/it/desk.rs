@@ -1,0 +1,281 @@
+//! What a machine is to the rest of a desk: shells, other kubeconfigs, scripts, manuals. Nothing here needs a guest.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::PathBuf,
+};
+
+use crate::{
+    support::{mode, names},
+    telling::{Story, chapter},
+};
+
+const NAME: &str = "k3s-shop-1a2b3c";
+
+/// A user whose project has a machine that is stopped; nothing of it was ever booted.
+pub(crate) fn with_a_stopped_machine(story: &Story) {
+    give_a_machine(&story.env.project);
+}
+
+fn give_a_machine(project: &std::path::Path) {
+    let directory = project.join(".k3s-vm");
+    crate::support::private_dir(&directory);
+    let record = format!(
+        r#"{{"schema":1,"name":"{NAME}","uuid":"4bcc0bb8-8d54-455f-90ad-1de650375771","mac":"52:54:00:01:02:03",
+            "disk":"20GiB","image":{{"source":"debian-13","path":"/nowhere/debian.img","digest":"{digest}"}},
+            "release":{{"version":"v1.33.5+k3s1","binary":"/nowhere/k3s","airgap":null}},"firmware":"bios",
+            "api_port":16443,"kubeconfig":".kube/config","provisioned":true}}"#,
+        digest = "0".repeat(64),
+    );
+    fs::write(directory.join("record.json"), record).expect("written");
+    fs::create_dir(project.join(".kube")).expect("created");
+    let kubeconfig = format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: {NAME}\n  cluster:\n    server: https://127.0.0.1:16443\n    \
+         certificate-authority-data: Q0E=\nusers:\n- name: {NAME}\n  user:\n    client-certificate-data: Q0VSVA==\n    \
+         client-key-data: S0VZ\ncontexts:\n- name: {NAME}\n  context:\n    cluster: {NAME}\n    user: {NAME}\n    \
+         extensions:\n    - name: k3s-vm\n      extension:\n        project: {}\ncurrent-context: {NAME}\n",
+        project.display()
+    );
+    fs::write(project.join(".kube/config"), kubeconfig).expect("written");
+}
+
+fn home(story: &Story, name: &str) -> PathBuf {
+    story.env.path("home").join(name)
+}
+
+/// What the user has had for years.
+const OWN: &str = "# mine\napiVersion: v1\nkind: Config\nclusters:\n- name: office\n  cluster:\n    \
+    server: https://10.0.0.1:6443   # do not touch\nusers:\n- name: office\n  user:\n    token: t\ncontexts:\n\
+    - name: office\n  context:\n    cluster: office\n    user: office\ncurrent-context: office\n";
+
+#[test]
+fn a_kubeconfig_of_ones_own_takes_the_machine_in_and_lets_it_go() {
+    let story = Story::begin("shop");
+    with_a_stopped_machine(&story);
+    chapter("A home without a kubeconfig");
+    let own = home(&story, ".kube/config");
+    story
+        .run("k3s-vm kubeconfig --unmerge")
+        .succeeds()
+        .says("nothing is to be changed");
+    assert!(!own.exists());
+    let merged = story.run("k3s-vm kubeconfig --merge").succeeds();
+    merged
+        .says("no current context")
+        .prints(own.to_str().expect("Unicode"));
+    assert_eq!(mode(&own), 0o600);
+    assert_eq!(names(&home(&story, ".kube")), ["config"]);
+    let contexts = "kubectl config get-contexts -o name";
+    story.run(contexts).succeeds().prints(NAME);
+    story
+        .run("kubectl config current-context")
+        .exits(1)
+        .says("current-context is not set");
+
+    chapter("One of years");
+    fs::write(&own, OWN).expect("written");
+    fs::set_permissions(&own, PermissionsExt::from_mode(0o640)).expect("set");
+    story
+        .run("k3s-vm kubeconfig --merge")
+        .succeeds()
+        .says("its current context is still office");
+    assert_eq!(mode(&own), 0o640, "modes stay");
+    let text = fs::read_to_string(&own).expect("read");
+    assert!(OWN.lines().all(|line| text.contains(line)), "{text}");
+    story
+        .run(contexts)
+        .succeeds()
+        .prints(&format!("{NAME}\noffice"));
+    story.run("kubectl config current-context").prints("office");
+    let backups: Vec<String> = names(&home(&story, ".kube"))
+        .into_iter()
+        .filter(|name| name.starts_with("config.k3s-vm-backup-"))
+        .collect();
+    assert_eq!(backups.len(), 1, "{backups:?}");
+    let backup = home(&story, ".kube").join(&backups[0]);
+    assert_eq!(
+        (mode(&backup), fs::read_to_string(&backup).expect("read")),
+        (0o600, OWN.to_owned())
+    );
+    story
+        .run("k3s-vm kubeconfig --merge")
+        .succeeds()
+        .says("nothing is to be changed");
+    assert_eq!(names(&home(&story, ".kube")).len(), 2, "no second copy");
+
+    chapter("A reset tells of it, and it can still be taken out");
+    story
+        .run(&format!(
+            "kubectl config use-context {NAME} && k3s-vm reset --yes"
+        ))
+        .succeeds()
+        .says("k3s-vm kubeconfig --unmerge");
+    story
+        .run("k3s-vm kubeconfig --unmerge")
+        .succeeds()
+        .says("was the current context");
+    story.run(contexts).succeeds().prints("office");
+    story.run("kubectl config current-context").exits(1);
+    story
+        .run("kubectl config view -o jsonpath='{.clusters[*].name} {.users[*].name}'")
+        .prints("office office");
+}
+
+#[test]
+fn what_is_not_ours_in_a_kubeconfig_stays() {
+    let story = Story::begin("shop");
+    with_a_stopped_machine(&story);
+    fs::create_dir(home(&story, ".kube")).expect("created");
+    let own = home(&story, ".kube/config");
+    for (text, says) in [
+        (
+            OWN.replace("office", NAME),
+            "its cluster k3s-shop-1a2b3c is not this machine's",
+        ),
+        ("a: b: c".to_owned(), "it is no kubeconfig"),
+        (
+            "clusters: [{name: a, cluster: {server: b}}]\n".to_owned(),
+            "does not edit",
+        ),
+    ] {
+        fs::write(&own, &text).expect("written");
+        story
+            .run("k3s-vm kubeconfig --merge")
+            .exits(1)
+            .says(says)
+            .says("hint: ");
+        assert_eq!(fs::read_to_string(&own).expect("read"), text);
+        assert_eq!(
+            names(&home(&story, ".kube")),
+            ["config"],
+            "no lock, no copy"
+        );
+    }
+
+    chapter("A copy of the project has a machine of the same name");
+    fs::write(&own, OWN).expect("written");
+    story.run("k3s-vm kubeconfig --merge").succeeds();
+    let copy = story.env.path("copy");
+    fs::create_dir(&copy).expect("created");
+    give_a_machine(&copy);
+    story
+        .run("cd ../copy && k3s-vm kubeconfig --merge")
+        .exits(1)
+        .says("which has the same name")
+        .says("kubeconfig --unmerge");
+
+    chapter("A lock that stays, as of a kubectl that died");
+    fs::write(home(&story, ".kube/config.lock"), "").expect("written");
+    story
+        .run("k3s-vm kubeconfig --unmerge")
+        .exits(1)
+        .says("config.lock is there, still after 5s")
+        .says("hint: if nothing is at work on it");
+    fs::remove_file(home(&story, ".kube/config.lock")).expect("removed");
+
+    chapter("A link is followed, and one that leads nowhere is said");
+    let kept = home(&story, "dotfiles");
+    fs::rename(&own, &kept).expect("moved");
+    symlink("../dotfiles", &own).expect("linked");
+    story.run("k3s-vm kubeconfig --unmerge").succeeds();
+    assert!(own.is_symlink());
+    assert_eq!(
+        fs::read_to_string(&kept).expect("read"),
+        OWN,
+        "byte for byte"
+    );
+    fs::remove_file(&kept).expect("removed");
+    story
+        .run("k3s-vm kubeconfig --merge")
+        .exits(1)
+        .says("is a link that leads nowhere");
+}
+
+#[test]
+fn kubectls_rule_says_which_file_is_ones_own() {
+    let story = Story::begin("shop");
+    with_a_stopped_machine(&story);
+    let path = |name: &str| story.env.path(name).display().to_string();
+    fs::write(path("second"), OWN).expect("written");
+    let [first, second] = [path("first"), path("second")];
+    let merge = "k3s-vm kubeconfig --merge -q";
+    story
+        .run(&format!("KUBECONFIG={first}:{second} {merge}"))
+        .succeeds()
+        .prints(&second);
+    story
+        .run(&format!("KUBECONFIG={first}:{first}x {merge}"))
+        .succeeds()
+        .prints(&format!("{first}x"));
+    story
+        .run(&format!("KUBECONFIG={first} {merge}"))
+        .succeeds()
+        .prints(&first);
+    // What `env` has set is the machine's own, and not the user's.
+    let own = home(&story, ".kube/config").display().to_string();
+    story
+        .run(&format!("eval \"$(k3s-vm env -q)\"; {merge}"))
+        .succeeds()
+        .prints(&own);
+    story
+        .run("k3s-vm kubeconfig --merge --print")
+        .exits(2)
+        .says("cannot be used with");
+}
+
+#[test]
+fn a_shell_is_told_where_the_cluster_is() {
+    let story = Story::begin("it's a \"$shop\"");
+    with_a_stopped_machine(&story);
+    let project = fs::canonicalize(&story.env.project).expect("there");
+    let kubeconfig = project.join(".kube/config").display().to_string();
+    story
+        .run("k3s-vm kubeconfig")
+        .succeeds()
+        .prints(&kubeconfig);
+    story
+        .run("k3s-vm kubeconfig --path")
+        .succeeds()
+        .prints(&kubeconfig);
+    story
+        .run("k3s-vm kubeconfig --print")
+        .succeeds()
+        .says("server: https://127.0.0.1:16443");
+    // Twice is once, and nothing of it stays.
+    let bin = project.join(".k3s-vm/bin").display().to_string();
+    for shell in ["bash", "sh", "zsh"] {
+        let told = story.run(&format!(
+            "before=$PATH; for i in 1 2; do eval \"$(k3s-vm env --shell {shell})\"; done; \
+             echo \"$KUBECONFIG\"; echo \"${{PATH%:\"$before\"}}\"; \
+             eval \"$(k3s-vm env --unset)\"; echo \"${{KUBECONFIG-none}}\"; [ \"$PATH\" = \"$before\" ] && echo same"
+        ));
+        told.succeeds()
+            .says("is stopped")
+            .prints(&format!("{kubeconfig}\n{bin}\nnone\nsame"));
+    }
+    story
+        .run("KUBECONFIG=/mine k3s-vm env --unset")
+        .succeeds()
+        .prints("");
+    story
+        .run("SHELL=/bin/fish k3s-vm env -q")
+        .succeeds()
+        .says("set -gx KUBECONFIG");
+    story
+        .run("SHELL=/bin/zsh k3s-vm env -q")
+        .succeeds()
+        .says("export KUBECONFIG");
+    story
+        .run("SHELL=/bin/nu k3s-vm env")
+        .exits(2)
+        .says("hint: ")
+        .prints("");
+    let colon = Story::begin("a:b");
+    with_a_stopped_machine(&colon);
+    colon
+        .run("k3s-vm env")
+        .exits(1)
+        .says("has a colon")
+        .prints("");
+}

@@ -1,0 +1,59 @@
+//! A real machine in the shells, kubeconfigs and scripts of its user.
+
+use super::story_of;
+use crate::telling::chapter;
+
+#[test]
+fn a_machine_on_somebodys_desk() {
+    let story = story_of("desk");
+    let name = story.status()["machine"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+
+    chapter("A shell that knows the cluster, in whatever directory");
+    story
+        .run("eval \"$(k3s-vm env)\"; cd /; kubectl get nodes -o name; type -P kubectl")
+        .succeeds()
+        .says(&format!("node/{name}"))
+        .says("/desk/.k3s-vm/bin/kubectl");
+    story
+        .run("eval \"$(k3s-vm env)\"; eval \"$(k3s-vm env --unset)\"; echo \"${KUBECONFIG-none}\"")
+        .succeeds()
+        .prints("none");
+    story
+        .run("kubectl --kubeconfig \"$(k3s-vm kubeconfig)\" get nodes -o name")
+        .succeeds()
+        .prints(&format!("node/{name}"));
+
+    chapter("In a kubeconfig that kubectl has written");
+    story
+        .run("kubectl config set-cluster office --server https://10.0.0.1 && kubectl config set-context office --cluster office && kubectl config use-context office")
+        .succeeds();
+    story
+        .run("cp ~/.kube/config before && k3s-vm kubeconfig --merge")
+        .succeeds();
+    story.run("kubectl config current-context").prints("office");
+    story
+        .run(&format!("kubectl --context {name} get nodes -o name"))
+        .succeeds()
+        .prints(&format!("node/{name}"));
+    story
+        .run("kubectl --kubeconfig ~/.kube/config config view -o jsonpath='{.contexts[*].name}'")
+        .succeeds()
+        .says("office")
+        .says(&name);
+    // kubectl writes it anew in its own way; what is ours is still known as such.
+    story
+        .run(&format!(
+            "kubectl config set-context {name} --namespace kube-system && k3s-vm kubeconfig --merge"
+        ))
+        .succeeds();
+    story
+        .run(&format!("kubectl config view -o jsonpath='{{.contexts[?(@.name==\"{name}\")].context.namespace}}'"))
+        .prints("kube-system");
+    story
+        .run("k3s-vm kubeconfig --unmerge && diff before ~/.kube/config")
+        .succeeds();
+    story.run("k3s-vm reset --yes").succeeds();
+}
