@@ -7,6 +7,8 @@ use clap::{ColorChoice, Parser, Subcommand};
 use super::commands::{
     cache, completions, doctor, logs, port, reset, setup, ssh, start, status, stop, tool,
     cache, completions, doctor, env, kubeconfig, logs, reset, setup, ssh, start, status, stop, tool,
+    cache, completions, doctor, env, kubeconfig, list, logs, reset, setup, ssh, start, status,
+    stop, tool,
 };
 
 /// A local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU
@@ -100,4 +102,6 @@ pub enum Command {
     Kubeconfig(kubeconfig::Args),
     /// Print what makes a shell use the machine's cluster
     Env(env::Args),
+    /// List the machines of all projects
+    List(list::Args),
 }

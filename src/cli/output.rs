@@ -10,9 +10,10 @@ use std::{
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 
 use super::{args::Global, error::CommandError, plain::plain};
-use crate::base::{Progress, Size};
+use crate::base::{Progress, Size, address::without_logins};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -58,6 +59,15 @@ impl Output {
         let mut stdout = AutoStream::new(std::io::stdout(), self.choice);
         let _ = write!(stdout, "{text}");
         let _ = stdout.flush();
+    }
+
+    /// A JSON document for a pipe, without logins.
+    pub(super) fn document(&self, document: &impl Serialize) -> Result<(), CommandError> {
+        let json = serde_json::to_string_pretty(document).map_err(|error| {
+            CommandError::new("cannot write the answer as JSON").because(&error)
+        })?;
+        self.data(&without_logins(&format!("{json}\n")));
+        Ok(())
     }
 
     /// A line for people.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Machine, MachineError};
 use crate::{
     base::{
-        FileError, Size,
+        FileError, Name, Size,
         files::{self, PRIVATE},
     },
     image::prepared,
@@ -51,6 +51,8 @@ pub struct Item {
 struct User {
     schema: u32,
     project: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<Name>,
     needs: Vec<PathBuf>,
 }
 
@@ -84,6 +86,7 @@ fn try_to_sign(machine: &Machine, record: Option<&Record>) -> Result<(), FileErr
     let user = User {
         schema: SCHEMA,
         project: project.root().to_owned(),
+        name: record.map(|it| it.name.clone()),
         needs: record.map(|it| needs(project, it)).unwrap_or_default(),
     };
     let json = serde_json::to_string_pretty(&user)
@@ -259,6 +262,45 @@ fn users(cache: &Path) -> Result<Vec<Signed>, MachineError> {
         }
     }
     Ok(users)
+}
+
+/// A project that has signed and is still there.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Where it was when it signed.
+    pub(super) project: PathBuf,
+    /// Its machine's name, as of its last start.
+    pub(super) name: Option<Name>,
+    /// It was moved since.
+    pub(super) is_elsewhere: bool,
+}
+
+/// The projects that have signed and are still there. Nothing is changed, and a note that cannot be read is left out.
+pub(super) fn known(cache: &Path) -> Vec<Known> {
+    let notes = files_below(&cache.join(USERS)).unwrap_or_default();
+    let notes = notes
+        .iter()
+        .filter(|it| it.extension().is_some_and(|it| it == "json"));
+    notes
+        .filter_map(|note| {
+            let user: User = serde_json::from_str(&fs::read_to_string(note).ok()?).ok()?;
+            let own = Project::at(&user.project).lock().metadata().ok();
+            let second = note.with_extension("lock").metadata().ok();
+            let inode = |it: &Metadata| (it.dev(), it.ino());
+            let is_here = match (&own, &second) {
+                (Some(own), Some(second)) => inode(own) == inode(second),
+                // A project on another file system has no second name here.
+                (own, None) => own.is_some(),
+                (None, Some(_)) => false,
+            };
+            let is_elsewhere = !is_here && second.is_some_and(|it| it.nlink() > 1);
+            (is_here || is_elsewhere).then_some(Known {
+                project: user.project,
+                name: user.name,
+                is_elsewhere,
+            })
+        })
+        .collect()
 }
 
 fn files_below(folder: &Path) -> Result<Vec<PathBuf>, FileError> {

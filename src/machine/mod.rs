@@ -10,6 +10,7 @@ pub mod files;
 pub mod host;
 pub mod kubeconfig;
 pub mod limits;
+pub mod list;
 pub mod logs;
 pub mod make;
 mod memory;

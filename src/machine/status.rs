@@ -227,7 +227,7 @@ fn describe(project: &Project, record: &Record) -> Result<Described, MachineErro
 }
 
 /// What QEMU says of itself, and the guest's CPUs and memory.
-async fn observe(project: &Project, process: &Process) -> (Running, Option<(u64, u64)>) {
+pub(super) async fn observe(project: &Project, process: &Process) -> (Running, Option<(u64, u64)>) {
     let mut running = Running {
         pid: process.pid(),
         run_state: "unresponsive".to_owned(),

@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::{Ended, TestEnv, ended, mode, names, on_a_terminal};
 
-const VERBS: [&str; 14] = [
+const VERBS: [&str; 15] = [
     "setup",
     "start",
     "stop",
@@ -23,6 +23,7 @@ const VERBS: [&str; 14] = [
     "completions",
     "kubeconfig",
     "env",
+    "list",
 ];
 
 /// The sequence that begins every colour.
@@ -208,6 +209,8 @@ fn verbs_without_a_machine_say_so_and_leave_nothing_behind() {
         ("kubeconfig --unmerge", 0),
         ("env", 4),
         ("env --unset", 0),
+        ("list", 0),
+        ("list --json", 0),
         ("reset", 0),
         ("reset --yes", 0),
         ("doctor", 0),

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use crate::{
@@ -18,7 +18,7 @@ pub(crate) fn with_a_stopped_machine(story: &Story) {
     give_a_machine(&story.env.project);
 }
 
-fn give_a_machine(project: &std::path::Path) {
+fn give_a_machine(project: &Path) {
     let directory = project.join(".k3s-vm");
     crate::support::private_dir(&directory);
     let record = format!(
@@ -278,4 +278,65 @@ fn a_shell_is_told_where_the_cluster_is() {
         .exits(1)
         .says("has a colon")
         .prints("");
+}
+
+/// Has the cache know of the project's machine, as a start does.
+fn sign(story: &Story, project: &Path, id: &str) {
+    let users = story.env.cache.join("users");
+    fs::create_dir_all(&users).expect("created");
+    let note = serde_json::json!({"schema": 1, "project": project, "name": NAME, "needs": []});
+    fs::write(users.join(id).with_extension("json"), note.to_string()).expect("written");
+    let lock = project.join(".k3s-vm/lock");
+    fs::write(&lock, "").expect("written");
+    fs::hard_link(&lock, users.join(id).with_extension("lock")).expect("linked");
+}
+
+#[test]
+fn all_machines_are_listed_whatever_became_of_them() {
+    let story = Story::begin("shop");
+    story
+        .run("k3s-vm list")
+        .succeeds()
+        .says("there are no machines")
+        .prints("");
+    let root = story.env.project.parent().expect("a parent").to_owned();
+    let place = |name: &str| root.join(name);
+    for name in ["shop", "moved", "gone", "torn", "odd", "empty"] {
+        fs::create_dir_all(place(name)).expect("created");
+        give_a_machine(&place(name));
+        sign(&story, &place(name), name);
+    }
+    fs::rename(place("moved"), place("elsewhere")).expect("moved");
+    fs::remove_dir_all(place("gone")).expect("removed");
+    fs::write(place("torn/.k3s-vm/record.json"), "{").expect("written");
+    fs::write(place("odd/.k3s-vm/config"), "cpus = 900\n").expect("written");
+    fs::remove_file(place("empty/.k3s-vm/record.json")).expect("removed");
+    fs::write(story.env.cache.join("users/bad.json"), "{").expect("written");
+    fs::write(place("shop/.k3s-vm/config"), "cpus = 3\n").expect("written");
+    let before = names(&story.env.cache.join("users"));
+
+    let json = story.run("k3s-vm list --json").succeeds().ended.stdout;
+    let list: serde_json::Value = serde_json::from_str(&json).expect("one document");
+    assert_eq!(list["schema"], 1);
+    let seen = |key: &str| {
+        let machines = list["machines"].as_array().expect("a list").iter();
+        machines.map(|it| it[key].clone()).collect::<Vec<_>>()
+    };
+    let places = ["moved", "odd", "shop", "torn"].map(|name| place(name).display().to_string());
+    assert_eq!(seen("project"), places);
+    assert_eq!(seen("state"), ["moved", "damaged", "stopped", "damaged"]);
+    assert_eq!(seen("name"), [NAME; 4]);
+    assert_eq!(seen("cpus")[2], 3);
+    assert_eq!(seen("api_port")[2], 16443);
+    story
+        .run("cd / && k3s-vm list")
+        .succeeds()
+        .says("NAME             STATE")
+        .says("API 16443")
+        .says("/torn (");
+    assert_eq!(
+        names(&story.env.cache.join("users")),
+        before,
+        "nothing is changed"
+    );
 }

@@ -76,10 +76,7 @@ pub(super) async fn run(
         checks,
     };
     if args.json {
-        let json = serde_json::to_string_pretty(&report).map_err(|error| {
-            CommandError::new("cannot write the report as JSON").because(&error)
-        })?;
-        output.data(&format!("{json}\n"));
+        output.document(&report)?;
     } else {
         output.data(&screen(&report));
     }

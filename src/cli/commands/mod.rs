@@ -5,6 +5,7 @@ pub mod completions;
 pub mod doctor;
 pub mod env;
 pub mod kubeconfig;
+pub mod list;
 pub mod logs;
 pub mod port;
 pub mod reset;
@@ -46,6 +47,7 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Logs(args) => logs::run(&args, &context, output).await,
         Command::Kubeconfig(args) => kubeconfig::run(&args, &context, output).await,
         Command::Env(args) => env::run(&args, &context, output),
+        Command::List(args) => list::run(&args, &context, output).await,
         Command::Completions(_) => unreachable!("handled above"),
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    base::{Size, address::without_logins},
+    base::Size,
     cli::{
         context::Context,
         error::{CommandError, code},
@@ -41,10 +41,7 @@ pub(super) async fn run(
 ) -> Result<ExitCode, CommandError> {
     let status = status::status(&context.project).await?;
     if args.json {
-        let json = serde_json::to_string_pretty(&status).map_err(|error| {
-            CommandError::new("cannot write the status as JSON").because(&error)
-        })?;
-        output.data(&without_logins(&format!("{json}\n")));
+        output.document(&status)?;
     } else {
         output.data(&plain(&screen(&status, verbose)));
     }

@@ -26,6 +26,18 @@ fn a_machine_on_somebodys_desk() {
         .succeeds()
         .prints(&format!("node/{name}"));
 
+    chapter("One among all machines");
+    let port = story.status()["process"]["ssh_port"].to_string();
+    story
+        .run("k3s-vm -C / list")
+        .succeeds()
+        .says(&format!("{name}  running  2     1.5 GiB"))
+        .says(&format!("SSH {port}"));
+    story
+        .run("kill -STOP $(cat .k3s-vm/qemu.pid); k3s-vm list; kill -CONT $(cat .k3s-vm/qemu.pid)")
+        .succeeds()
+        .says("/desk (QEMU does not answer)");
+
     chapter("In a kubeconfig that kubectl has written");
     story
         .run("kubectl config set-cluster office --server https://10.0.0.1 && kubectl config set-context office --cluster office && kubectl config use-context office")
@@ -55,5 +67,12 @@ fn a_machine_on_somebodys_desk() {
     story
         .run("k3s-vm kubeconfig --unmerge && diff before ~/.kube/config")
         .succeeds();
-    story.run("k3s-vm reset --yes").succeeds();
+    story
+        .run("k3s-vm stop --suspend && k3s-vm list")
+        .succeeds()
+        .says("suspended");
+    story
+        .run("k3s-vm reset --yes && k3s-vm list")
+        .succeeds()
+        .says("there are no machines");
 }

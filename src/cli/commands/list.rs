@@ -1,0 +1,148 @@
+//! `list`: the machines of all projects.
+
+use std::{fmt::Write, process::ExitCode};
+
+use crate::{
+    base::Size,
+    cli::{context::Context, error::CommandError, output::Output, plain::plain},
+    machine::list::{self, Listed, Standing},
+};
+
+/// Shows what each machine does and has. A copy of a project, or one that an older k3s-vm has begun, is known from its next
+/// start on; one that was moved is shown where it was, until its next start.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm list\n  \
+    k3s-vm list --json | jq -r '.machines[] | select(.state == \"running\").project'\n\n\
+    When it fails:\n  \
+    It does not: of a machine that cannot be looked at, it tells why. `k3s-vm -C PROJECT status` tells more.\n  \
+    Machines are known by the shared cache, so K3S_VM_CACHE_DIR must be what they were set up with.")]
+pub struct Args {
+    /// Print one JSON document; its layout is numbered by "schema"
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(
+    args: &Args,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let list = list::list(&context.cache).await;
+    if args.json {
+        output.document(&list)?;
+    } else if list.machines.is_empty() {
+        tracing::info!("there are no machines; make one: k3s-vm setup");
+    } else {
+        output.data(&plain(&table(&list.machines)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+const HEADINGS: [&str; 7] = [
+    "NAME", "STATE", "CPUS", "MEMORY", "USED", "PORTS", "PROJECT",
+];
+
+/// Each column as wide as its widest cell; the last one has the paths.
+fn table(machines: &[Listed]) -> String {
+    let headings = HEADINGS.map(str::to_owned);
+    let rows: Vec<[String; 7]> = std::iter::once(headings)
+        .chain(machines.iter().map(row))
+        .collect();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..HEADINGS.len() - 1).map(width).collect();
+    let mut table = String::new();
+    for row in &rows {
+        for (cell, &width) in row.iter().zip(&widths) {
+            let _ = write!(table, "{cell:<width$}  ");
+        }
+        let _ = writeln!(table, "{}", row[HEADINGS.len() - 1]);
+    }
+    table
+}
+
+fn row(machine: &Listed) -> [String; 7] {
+    let unknown = || "-".to_owned();
+    let size = |bytes: Option<u64>| bytes.map_or_else(unknown, |it| Size::bytes(it).approximate());
+    let state = match machine.state {
+        Standing::Running => "running",
+        Standing::Suspended => "suspended",
+        Standing::Stopped => "stopped",
+        Standing::Damaged => "damaged",
+        Standing::Moved => "moved",
+    };
+    let ports = [("API", machine.api_port), ("SSH", machine.ssh_port)];
+    let ports: Vec<String> = ports
+        .iter()
+        .filter_map(|(what, port)| Some(format!("{what} {}", (*port)?)))
+        .collect();
+    let reason = machine.reason.as_ref().and_then(|it| it.lines().next());
+    [
+        machine
+            .name
+            .as_ref()
+            .map_or_else(unknown, ToString::to_string),
+        state.to_owned(),
+        machine.cpus.map_or_else(unknown, |it| it.to_string()),
+        size(machine.memory),
+        size(machine.disk_used),
+        if ports.is_empty() {
+            unknown()
+        } else {
+            ports.join(", ")
+        },
+        machine.project.display().to_string()
+            + &reason.map_or_else(String::new, |it| format!(" ({it})")),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machines() -> Vec<Listed> {
+        let shop = Listed {
+            name: "k3s-shop-1a2b3c".parse().ok(),
+            state: Standing::Running,
+            project: "/home/ada/shop".into(),
+            cpus: Some(2),
+            memory: Some(4 << 30),
+            disk_used: Some(23_800_000),
+            api_port: Some(6443),
+            ssh_port: Some(42527),
+            reason: None,
+        };
+        let gone = Listed {
+            name: None,
+            state: Standing::Moved,
+            project: "/home/ada/cart".into(),
+            cpus: None,
+            memory: None,
+            disk_used: None,
+            api_port: None,
+            ssh_port: None,
+            reason: None,
+        };
+        let damaged = Listed {
+            state: Standing::Damaged,
+            project: "/home/ada/a b".into(),
+            reason: Some("the record is torn".to_owned()),
+            ..gone.clone()
+        };
+        vec![damaged, gone, shop]
+    }
+
+    #[test]
+    fn the_table_and_the_document_are_as_agreed() {
+        let list = list::List {
+            schema: 1,
+            machines: machines(),
+        };
+        insta::assert_snapshot!("table", table(&list.machines));
+        let json = serde_json::to_string_pretty(&list).expect("JSON");
+        insta::assert_snapshot!("document", json);
+    }
+}
