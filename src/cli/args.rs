@@ -8,6 +8,7 @@ use super::commands::{
     cache, completions, doctor, logs, port, reset, setup, ssh, start, status, stop, tool,
     cache, completions, doctor, env, kubeconfig, logs, reset, setup, ssh, start, status, stop, tool,
     cache, completions, doctor, env, kubeconfig, list, logs, reset, setup, ssh, start, status,
+    cache, completions, doctor, env, kubeconfig, list, logs, man, reset, setup, ssh, start, status,
     stop, tool,
 };
 
@@ -104,4 +105,6 @@ pub enum Command {
     Env(env::Args),
     /// List the machines of all projects
     List(list::Args),
+    /// Print the manual, or write its pages
+    Man(man::Args),
 }

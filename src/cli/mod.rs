@@ -75,8 +75,12 @@ fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
 }
 
 fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
-    // All that this program and its QEMU make is the user's alone. What kubectl and k9s make is not ours.
-    if !matches!(cli.command, Command::Kubectl(_) | Command::K9s(_)) {
+    // All that this program and its QEMU make is the user's alone. What kubectl and k9s make is not ours, and
+    // a manual is everybody's.
+    if !matches!(
+        cli.command,
+        Command::Kubectl(_) | Command::K9s(_) | Command::Man(_)
+    ) {
         umask(Mode::from_bits_truncate(0o077));
     }
     log::init(&cli.global, output)?;

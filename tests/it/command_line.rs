@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::{Ended, TestEnv, ended, mode, names, on_a_terminal};
 
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 16] = [
     "setup",
     "start",
     "stop",
@@ -24,6 +24,7 @@ const VERBS: [&str; 15] = [
     "kubeconfig",
     "env",
     "list",
+    "man",
 ];
 
 /// The sequence that begins every colour.
@@ -210,6 +211,7 @@ fn verbs_without_a_machine_say_so_and_leave_nothing_behind() {
         ("env", 4),
         ("env --unset", 0),
         ("list", 0),
+        ("man", 0),
         ("list --json", 0),
         ("reset", 0),
         ("reset --yes", 0),

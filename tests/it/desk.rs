@@ -340,3 +340,43 @@ fn all_machines_are_listed_whatever_became_of_them() {
         "nothing is changed"
     );
 }
+
+#[test]
+fn every_verb_has_a_page_in_the_manual() {
+    let story = Story::begin("shop");
+    chapter("The pages, for everybody to read");
+    story
+        .run("k3s-vm man ../man/man1")
+        .succeeds()
+        .says("pages are written to ../man/man1")
+        .prints("");
+    let pages = names(&story.env.path("man/man1"));
+    for page in [
+        "k3s-vm.1",
+        "k3s-vm-setup.1",
+        "k3s-vm-kubectl.1",
+        "k3s-vm-cache-prune.1",
+    ] {
+        assert!(pages.iter().any(|it| it == page), "{pages:?}");
+    }
+    for page in &pages {
+        let path = story.env.path("man/man1").join(page);
+        assert_eq!(mode(&path), 0o644);
+        let text = fs::read_to_string(&path).expect("read");
+        assert!(text.contains(".SH NAME\n"), "{page}: {text}");
+        let nested = page.starts_with("k3s-vm-cache-");
+        assert!(
+            nested || text.contains(".SH \"EXAMPLES\"\n"),
+            "{page}: {text}"
+        );
+    }
+    story
+        .run("cd .. && k3s-vm man man/man1 && k3s-vm man | diff - man/man1/k3s-vm.1")
+        .succeeds();
+    let main = fs::read_to_string(story.env.path("man/man1/k3s-vm.1")).expect("read");
+    assert!(main.contains("\nk3s\\-vm stop; k3s\\-vm start\n"), "{main}");
+    story
+        .run("k3s-vm man /dev/null/man1")
+        .exits(1)
+        .says("/dev/null/man1");
+}

@@ -8,6 +8,7 @@ pub mod kubeconfig;
 pub mod list;
 pub mod logs;
 pub mod port;
+pub mod man;
 pub mod reset;
 pub mod setup;
 pub mod ssh;
@@ -31,6 +32,9 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
     if let Command::Completions(args) = &cli.command {
         return Ok(completions::run(args, output));
     }
+    if let Command::Man(args) = &cli.command {
+        return man::run(args, output);
+    }
     let context = Context::new(&cli.global)?;
     match cli.command {
         Command::Setup(args) => setup::run(*args, context, output).await,
@@ -48,7 +52,7 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Kubeconfig(args) => kubeconfig::run(&args, &context, output).await,
         Command::Env(args) => env::run(&args, &context, output),
         Command::List(args) => list::run(&args, &context, output).await,
-        Command::Completions(_) => unreachable!("handled above"),
+        Command::Completions(_) | Command::Man(_) => unreachable!("handled above"),
     }
 }
 
