@@ -100,11 +100,35 @@ pub enum Command {
     /// Print completions for a shell
     Completions(completions::Args),
     /// Print where the kubeconfig is, or merge it into your own
+    ///
+    /// Without a flag, prints the path of the machine's kubeconfig.
+    ///
+    /// --merge puts the machine's cluster, user and context, all called as the machine, into your own kubeconfig, and
+    /// --unmerge takes them out again. That is ~/.kube/config, or what kubectl would write to: of the files in KUBECONFIG
+    /// the first one that is there. All else in it stays as it is, comments too, and so does the current context; a copy
+    /// of what it was lies beside it. A start that takes another port wants another --merge.
     Kubeconfig(kubeconfig::Args),
     /// Print what makes a shell use the machine's cluster
+    ///
+    /// KUBECONFIG is the machine's, and the kubectl and k9s of .k3s-vm/bin come first in PATH; they stay with this
+    /// project's machine in whatever directory you call them.
     Env(env::Args),
     /// List the machines of all projects
+    ///
+    /// A copy of a project is known from its next start on; one that was moved is shown where it was, until its next
+    /// start.
     List(list::Args),
     /// Print the manual, or write its pages
     Man(man::Args),
+}
+
+impl Command {
+    /// Whether stdout is for a program that reads what happens, line by line.
+    pub(super) fn tells_events(&self) -> bool {
+        match self {
+            Self::Setup(args) => args.tells_events(),
+            Self::Start(args) => args.tells_events(),
+            _ => false,
+        }
+    }
 }

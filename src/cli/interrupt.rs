@@ -79,7 +79,7 @@ impl Signals {
     }
 
     /// Waits for one and gives the exit code that shells expect: 128 and its number.
-    async fn next(&mut self) -> u8 {
+    pub(super) async fn next(&mut self) -> u8 {
         tokio::select! {
             _ = self.interrupt.recv() => 130,
             _ = self.terminate.recv() => 143,

@@ -19,7 +19,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::{args::Global, error::CommandError, output::Output, plain::PlainFile};
+use super::{args::Global, error::CommandError, events::Teller, output::Output, plain::PlainFile};
 use crate::base::files::PRIVATE;
 
 /// Sends log events where they belong from now on.
@@ -62,8 +62,19 @@ pub(super) fn init(global: &Global, output: &Output) -> Result<(), CommandError>
             Some(layer.with_filter(ours(LevelFilter::DEBUG)))
         }
     };
+    let teller = output.tells_events().then(|| {
+        let teller = Teller {
+            output: output.clone(),
+        };
+        // What the terminal's side says of the end is an event of its own.
+        let machines = Targets::new()
+            .with_target("k3s_vm", LevelFilter::INFO)
+            .with_target("k3s_vm::cli", LevelFilter::WARN);
+        teller.with_filter(machines)
+    });
     let _ = tracing_subscriber::registry()
         .with(mouth)
+        .with(teller)
         .with(file)
         .try_init();
     Ok(())
@@ -88,7 +99,7 @@ impl<S: Subscriber> Layer<S> for Mouth {
 
 /// The message, and the other fields behind it.
 #[derive(Default)]
-struct Text(String);
+pub(super) struct Text(pub(super) String);
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

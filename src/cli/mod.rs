@@ -4,6 +4,7 @@ pub mod args;
 pub mod commands;
 mod context;
 mod error;
+mod events;
 mod hints;
 mod interrupt;
 mod log;
@@ -37,7 +38,7 @@ pub fn main() -> ExitCode {
         // clap prints help to stdout and mistakes to stderr, with its own exit codes 0 and 2.
         Err(error) => error.exit(),
     };
-    let output = Output::new(&cli.global);
+    let output = Output::new(&cli.global, cli.command.tells_events());
     match run(cli, &output) {
         Ok(code) => code,
         Err(error) => output.fail(&error),

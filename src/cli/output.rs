@@ -12,7 +12,12 @@ use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use super::{args::Global, error::CommandError, plain::plain};
+use super::{
+    args::Global,
+    error::CommandError,
+    events::{self, Event},
+    plain::plain,
+};
 use crate::base::{Progress, Size, address::without_logins};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -27,11 +32,13 @@ pub(super) struct Output {
     bars: MultiProgress,
     moving: bool,
     quiet: bool,
+    events: bool,
     began: Instant,
 }
 
 impl Output {
-    pub(super) fn new(global: &Global) -> Self {
+    /// With `events`, stdout is for a program that reads what happens.
+    pub(super) fn new(global: &Global, events: bool) -> Self {
         let choice = match global.color {
             clap::ColorChoice::Auto => anstream::ColorChoice::Auto,
             clap::ColorChoice::Always => anstream::ColorChoice::Always,
@@ -50,6 +57,7 @@ impl Output {
             bars,
             moving,
             quiet: global.quiet,
+            events,
             began: Instant::now(),
         }
     }
@@ -68,6 +76,18 @@ impl Output {
         })?;
         self.data(&without_logins(&format!("{json}\n")));
         Ok(())
+    }
+
+    /// Whether a program reads what happens.
+    pub(super) const fn tells_events(&self) -> bool {
+        self.events
+    }
+
+    /// Tells it to the program that reads it, if there is one.
+    pub(super) fn event(&self, event: &Event<'_>) {
+        if self.events {
+            events::tell(event, self.began);
+        }
     }
 
     /// A line for people.
@@ -91,6 +111,12 @@ impl Output {
 
     /// The end of a command that failed.
     pub(super) fn fail(&self, error: &CommandError) -> ExitCode {
+        self.event(&Event::Error {
+            message: &error.message,
+            excerpt: error.excerpt.as_deref(),
+            hints: &error.hints,
+            code: error.code,
+        });
         if !error.message.is_empty() {
             self.line(&format!("{ERROR}error:{ERROR:#} {}", plain(&error.message)));
         }
@@ -136,10 +162,25 @@ struct Transfer {
     bar: ProgressBar,
     began: Instant,
     told: Instant,
+    /// When the program that reads events was told of it.
+    reported: Instant,
+}
+
+impl Transfer {
+    fn report(&mut self, output: &Output) {
+        self.reported = Instant::now();
+        output.event(&Event::Progress {
+            what: &self.what,
+            done: self.bar.position(),
+            total: self.bar.length(),
+        });
+    }
 }
 
 /// How often a transfer says a line where bars cannot move.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
+/// How often a transfer is an event.
+const EVENT_EVERY: Duration = Duration::from_secs(1);
 
 impl Progress for Transfers {
     fn begin(&self, what: &str, done: u64, total: Option<u64>) -> usize {
@@ -172,12 +213,15 @@ impl Progress for Transfers {
             .transfers
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        transfers.push(Transfer {
+        let mut transfer = Transfer {
             what: what.to_owned(),
             bar,
             began: now,
             told: now,
-        });
+            reported: now,
+        };
+        transfer.report(&self.output);
+        transfers.push(transfer);
         transfers.len() - 1
     }
 
@@ -190,6 +234,9 @@ impl Progress for Transfers {
             return;
         };
         transfer.bar.inc(bytes);
+        if transfer.reported.elapsed() >= EVENT_EVERY {
+            transfer.report(&self.output);
+        }
         if !self.output.quiet && !self.output.moving && transfer.told.elapsed() >= PLAIN_EVERY {
             transfer.told = Instant::now();
             let done = Size::bytes(transfer.bar.position()).approximate();
@@ -199,13 +246,14 @@ impl Progress for Transfers {
     }
 
     fn end(&self, transfer: usize) {
-        let transfers = self
+        let mut transfers = self
             .transfers
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(transfer) = transfers.get(transfer) else {
+        let Some(transfer) = transfers.get_mut(transfer) else {
             return;
         };
+        transfer.report(&self.output);
         let done = transfer.bar.position();
         let whole = transfer.bar.length().is_none_or(|total| done >= total);
         // This moves the bar to its end, however far it came.

@@ -316,3 +316,64 @@ impl From<Node> for NodeStatus {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_as_agreed() {
+        let node = NodeStatus {
+            name: "k3s-shop-1a2b3c".to_owned(),
+            ready: true,
+            version: "v1.33.5+k3s1".to_owned(),
+            address: Some("10.0.2.15".to_owned()),
+        };
+        let machine = Described {
+            name: "k3s-shop-1a2b3c".parse().expect("sound"),
+            uuid: "4bcc0bb8-8d54-455f-90ad-1de650375771".to_owned(),
+            image: "debian-13".to_owned(),
+            k3s: "v1.33.5+k3s1".to_owned(),
+            firmware: "bios".to_owned(),
+            provisioned: true,
+            cpus: 2,
+            memory: 4 << 30,
+            disk: 20 << 30,
+            disk_used: 23 << 20,
+            kubeconfig: "/p/.kube/config".into(),
+            disk_path: "/p/.k3s-vm/disk.qcow2".into(),
+            image_path: "/c/images/a.img".into(),
+            console_log: "/p/.k3s-vm/console.log".into(),
+        };
+        let process = Running {
+            pid: 7,
+            run_state: "running".to_owned(),
+            accelerator: Some("kvm"),
+            uptime: Some(96),
+            api_port: Some(6443),
+            ssh_port: Some(42527),
+            monitor: "/run/qmp.sock".into(),
+        };
+        let status = Status {
+            schema: SCHEMA,
+            state: Condition::Running,
+            healthy: true,
+            project: "/p".into(),
+            machine: Some(machine),
+            process: Some(process),
+            suspended: Some(Kept {
+                since: Some(1_795_000_000),
+                memory_used: 1 << 30,
+                memory_path: "/p/.k3s-vm/memory".into(),
+            }),
+            cluster: Some(Cluster {
+                server: "https://127.0.0.1:6443".to_owned(),
+                ready: true,
+                reason: None,
+                nodes: vec![node],
+            }),
+        };
+        let json = serde_json::to_string_pretty(&status).expect("JSON");
+        insta::assert_snapshot!(json);
+    }
+}

@@ -6,8 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::Value;
+
 use crate::{
-    support::{mode, names},
+    support::{VERSION, mode, names},
     telling::{Story, chapter},
 };
 
@@ -316,7 +318,7 @@ fn all_machines_are_listed_whatever_became_of_them() {
     let before = names(&story.env.cache.join("users"));
 
     let json = story.run("k3s-vm list --json").succeeds().ended.stdout;
-    let list: serde_json::Value = serde_json::from_str(&json).expect("one document");
+    let list: Value = serde_json::from_str(&json).expect("one document");
     assert_eq!(list["schema"], 1);
     let seen = |key: &str| {
         let machines = list["machines"].as_array().expect("a list").iter();
@@ -379,4 +381,66 @@ fn every_verb_has_a_page_in_the_manual() {
         .run("k3s-vm man /dev/null/man1")
         .exits(1)
         .says("/dev/null/man1");
+}
+
+/// The documents of a command that prints one a line.
+pub(crate) fn documents(stdout: &str) -> Vec<Value> {
+    let read = |line: &str| {
+        let document: Value = serde_json::from_str(line).expect("a JSON document a line");
+        assert_eq!(document["schema"], 1, "{line}");
+        document
+    };
+    stdout.lines().map(read).collect()
+}
+
+#[test]
+fn a_setup_tells_a_program_what_happens() {
+    let story = Story::begin("shop");
+    let absent = story.run("k3s-vm start --json").exits(4).says("error: ");
+    let events = documents(&absent.ended.stdout);
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(
+        (&events[0]["event"], &events[0]["code"]),
+        (&"error".into(), &4.into())
+    );
+    assert_eq!(events[0]["hints"][0], "make one: k3s-vm setup");
+
+    chapter("Transfers, and an error with its way out");
+    let mirror = story.env.mirror();
+    let failed = story
+        .run(&format!(
+            "qemu-img create -q -f qcow2 ../big.qcow2 9G; \
+             k3s-vm setup --json -q --accel tcg --image ../big.qcow2 --disk 4GiB \
+             --k3s-version {VERSION} --k3s-mirror {mirror}"
+        ))
+        .exits(1);
+    assert!(failed.ended.stderr.starts_with("error: "), "{failed:?}");
+    let events = documents(&failed.ended.stdout);
+    let image = |event: &&Value| event["event"] == "progress" && event["what"] == "big.qcow2";
+    let progress: Vec<&Value> = events.iter().filter(image).collect();
+    let (first, last) = (
+        progress.first().expect("begun"),
+        progress.last().expect("ended"),
+    );
+    assert_eq!(first["done"], 0);
+    assert_eq!(last["done"], last["total"], "{events:?}");
+    let error = events.last().expect("the last one");
+    assert_eq!(error["event"], "error");
+    assert!(
+        error["hints"][0]
+            .as_str()
+            .is_some_and(|it| it.contains("--disk")),
+        "{error}"
+    );
+    assert!(error["seconds"].as_f64().is_some_and(|it| it > 0.0));
+
+    chapter("Whatever reports has a document");
+    for verb in ["cache list", "list", "doctor"] {
+        let told = story.run(&format!("k3s-vm {verb} --json")).succeeds();
+        let document: Value = serde_json::from_str(&told.ended.stdout).expect("one document");
+        assert_eq!(document["schema"], 1, "{verb}");
+    }
+    let cache = story.run("k3s-vm cache list --json").ended.stdout;
+    let cache: Value = serde_json::from_str(&cache).expect("one document");
+    assert_eq!(cache["items"][0]["kind"], "k3s release");
 }

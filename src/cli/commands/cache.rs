@@ -1,6 +1,14 @@
 //! `cache`: what all projects share, who needs it, and the end of what nobody needs.
 
-use std::{fmt::Write, io::IsTerminal, process::ExitCode};
+use std::{
+    fmt::Write,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use serde::Serialize;
 
 use crate::{
     base::Size,
@@ -17,6 +25,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm cache list\n  \
+    k3s-vm cache list --json | jq '[.items[].size] | add'\n  \
     k3s-vm cache prune              # what no machine needs; asks before\n  \
     k3s-vm cache prune --yes        # without asking, for scripts\n\n\
     When it fails:\n  \
@@ -30,7 +39,11 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Show what the cache holds, and which projects need it
-    List,
+    List {
+        /// Print one JSON document; its layout is numbered by "schema"
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove what no machine needs
     Prune {
         /// Do not ask
@@ -45,7 +58,10 @@ pub(super) fn run(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     match args.verb {
-        Verb::List => output.data(&table(&cached::list(&context.cache)?)),
+        Verb::List { json: true } => {
+            output.document(&document(&context.cache, &cached::list(&context.cache)?))?;
+        }
+        Verb::List { json: false } => output.data(&table(&cached::list(&context.cache)?)),
         Verb::Prune { yes } => return prune(yes, context, output),
     }
     Ok(ExitCode::SUCCESS)
@@ -79,6 +95,44 @@ fn prune(yes: bool, context: &Context, output: &Output) -> Result<ExitCode, Comm
     Ok(ExitCode::SUCCESS)
 }
 
+/// The layout of the JSON document.
+const SCHEMA: u32 = 1;
+
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    schema: u32,
+    cache: &'a Path,
+    items: Vec<Entry<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Entry<'a> {
+    kind: &'static str,
+    path: &'a Path,
+    /// In bytes.
+    size: u64,
+    /// In seconds since 1970.
+    used: u64,
+    /// The projects that need it.
+    users: &'a [PathBuf],
+}
+
+fn document<'a>(cache: &'a Path, items: &'a [Item]) -> Document<'a> {
+    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH);
+    let items = items.iter().map(|item| Entry {
+        kind: item.kind,
+        path: &item.path,
+        size: item.size.as_bytes(),
+        used: seconds(item.used).unwrap_or_default().as_secs(),
+        users: &item.users,
+    });
+    Document {
+        schema: SCHEMA,
+        cache,
+        items: items.collect(),
+    }
+}
+
 fn size_of(items: &[Item]) -> String {
     let bytes = items.iter().map(|item| item.size.as_bytes()).sum();
     Size::bytes(bytes).approximate()
@@ -108,4 +162,24 @@ fn table(items: &[Item]) -> String {
         let _ = writeln!(table, "{:<26}  last used {used}, {users}", "");
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_document_is_as_agreed() {
+        let item = Item {
+            kind: "base image",
+            path: "/c/images/a.img".into(),
+            size: Size::bytes(1 << 20),
+            used: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000),
+            users: vec!["/home/ada/shop".into()],
+        };
+        let json = serde_json::to_string_pretty(&document(Path::new("/c"), &[item]));
+        insta::assert_snapshot!(json.expect("JSON"));
+    }
 }

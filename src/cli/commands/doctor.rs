@@ -243,3 +243,28 @@ fn fixes(fix: &Fix) -> Vec<String> {
         .map(|(name, command)| format!("{name}: {command}"))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_as_agreed() {
+        let report = Report {
+            schema: SCHEMA,
+            ok: false,
+            checks: vec![
+                ok("memory", "8 GiB available".to_owned()),
+                lacking(
+                    "QEMU",
+                    Outcome::Missing,
+                    "gone".to_owned(),
+                    vec!["a".to_owned()],
+                ),
+                lacking("KVM", Outcome::Optional, "none".to_owned(), Vec::new()),
+            ],
+        };
+        let json = serde_json::to_string_pretty(&report).expect("JSON");
+        insta::assert_snapshot!(json);
+    }
+}

@@ -18,8 +18,7 @@ use crate::{
     machine::{MachineError, State, kubeconfig},
 };
 
-/// Prints commands for the shell: KUBECONFIG is the machine's, and the kubectl and k9s of .k3s-vm/bin come first in PATH.
-/// They stay with this project's machine in whatever directory you call them.
+/// For which shell, and which way.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     eval \"$(k3s-vm env)\"\n  \

@@ -11,12 +11,7 @@ use crate::{
     },
 };
 
-/// Without a flag, prints the path of the machine's kubeconfig.
-///
-/// --merge puts the machine's cluster, user and context, all called as the machine, into your own kubeconfig, and --unmerge
-/// takes them out again. That is ~/.kube/config, or what kubectl would write to: of the files in KUBECONFIG the first one
-/// that is there. All else in it stays as it is, comments too, and so does the current context; a copy of the file lies
-/// beside it. A start that takes another port or another certificate wants another --merge.
+/// One of four things; the path is what it prints without a flag.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").multiple(false))]
 #[command(after_help = "Examples:\n  \

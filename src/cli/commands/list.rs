@@ -8,8 +8,7 @@ use crate::{
     machine::list::{self, Listed, Standing},
 };
 
-/// Shows what each machine does and has. A copy of a project, or one that an older k3s-vm has begun, is known from its next
-/// start on; one that was moved is shown where it was, until its next start.
+/// For people or for a program.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm list\n  \

@@ -11,7 +11,7 @@ use crate::{
     machine::MachineError,
 };
 
-/// Prints the main page, or writes one page for it and one for each verb into DIR.
+/// Prints the main page, or writes all pages.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm man | man -l -\n  \

@@ -7,6 +7,7 @@ use crate::{
     cli::{
         context::Context,
         error::{CommandError, code},
+        events::Event,
         hints, interrupt,
         output::Output,
     },
@@ -25,7 +26,8 @@ use crate::{
     k3s-vm setup\n  \
     k3s-vm setup --cpus 4 --memory 8GiB --disk 40GiB\n  \
     k3s-vm setup --image debian-13 --k3s-version v1.33.5+k3s1\n  \
-    export KUBECONFIG=\"$(k3s-vm setup -q)\"\n\n\
+    export KUBECONFIG=\"$(k3s-vm setup -q)\"\n  \
+    k3s-vm setup --json -q | jq -r 'select(.event == \"done\").server'\n\n\
     When it fails:\n  \
     Run it again; it goes on where it stopped. `k3s-vm doctor` looks at the host,\n  \
     `k3s-vm logs console` and `k3s-vm logs k3s` at the guest.\n  \
@@ -99,9 +101,16 @@ pub struct Args {
     /// Show where the time went
     #[arg(long)]
     timings: bool,
+    /// Print what happens on stdout, one JSON document a line; their layout is numbered by "schema"
+    #[arg(long)]
+    json: bool,
 }
 
 impl Args {
+    pub(in crate::cli) const fn tells_events(&self) -> bool {
+        self.json
+    }
+
     /// What is of the project is saved relative to it, so that it holds where the project is moved to.
     fn into_config(self, project: &Project) -> Result<Config, CommandError> {
         let absolute = |path: PathBuf| {
@@ -163,7 +172,7 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The end of setup and start: what to do next on stderr, the kubeconfig's path on stdout.
+/// The end of setup and start: what to do next on stderr, the kubeconfig's path or the last event on stdout.
 pub(super) fn tell(summary: &Summary, show_timings: bool, output: &Output) {
     let record = &summary.record;
     if summary.nothing_to_do {
@@ -199,7 +208,11 @@ pub(super) fn tell(summary: &Summary, show_timings: bool, output: &Output) {
             summary.timings.own().as_secs_f64()
         ));
     }
-    output.data(&format!("{}\n", record.kubeconfig.display()));
+    if output.tells_events() {
+        output.event(&Event::done(summary));
+    } else {
+        output.data(&format!("{}\n", record.kubeconfig.display()));
+    }
 }
 
 fn install_qemu(output: &Output) -> Result<(), CommandError> {
@@ -218,6 +231,7 @@ fn install_qemu(output: &Output) -> Result<(), CommandError> {
         command = command.replace("sudo ", "");
     }
     output.step(&command);
+    output.event(&Event::Stage { message: &command });
     let status = std::process::Command::new("sh")
         .args(["-c", &format!("umask 022; {command}")])
         .stdout(std::io::stderr())

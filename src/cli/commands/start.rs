@@ -29,6 +29,15 @@ pub struct Args {
     /// Show where the time went
     #[arg(long)]
     timings: bool,
+    /// Print what happens on stdout, one JSON document a line; their layout is numbered by "schema"
+    #[arg(long)]
+    json: bool,
+}
+
+impl Args {
+    pub(in crate::cli) const fn tells_events(&self) -> bool {
+        self.json
+    }
 }
 
 pub(super) async fn run(

@@ -1,7 +1,12 @@
 //! A real machine in the shells, kubeconfigs and scripts of its user.
 
+use serde_json::Value;
+
 use super::story_of;
-use crate::telling::chapter;
+use crate::{
+    desk::documents,
+    telling::{Story, chapter},
+};
 
 #[test]
 fn a_machine_on_somebodys_desk() {
@@ -11,6 +16,18 @@ fn a_machine_on_somebodys_desk() {
         .expect("a name")
         .to_owned();
 
+    shells_know_the_cluster(&story, &name);
+    it_is_one_of_all_machines(&story, &name);
+    a_kubeconfig_of_ones_own_takes_it_in(&story, &name);
+    programs_read_what_happens(&story, &name);
+
+    story
+        .run("k3s-vm reset --yes && k3s-vm list")
+        .succeeds()
+        .says("there are no machines");
+}
+
+fn shells_know_the_cluster(story: &Story, name: &str) {
     chapter("A shell that knows the cluster, in whatever directory");
     story
         .run("eval \"$(k3s-vm env)\"; cd /; kubectl get nodes -o name; type -P kubectl")
@@ -25,7 +42,9 @@ fn a_machine_on_somebodys_desk() {
         .run("kubectl --kubeconfig \"$(k3s-vm kubeconfig)\" get nodes -o name")
         .succeeds()
         .prints(&format!("node/{name}"));
+}
 
+fn it_is_one_of_all_machines(story: &Story, name: &str) {
     chapter("One among all machines");
     let port = story.status()["process"]["ssh_port"].to_string();
     story
@@ -37,7 +56,9 @@ fn a_machine_on_somebodys_desk() {
         .run("kill -STOP $(cat .k3s-vm/qemu.pid); k3s-vm list; kill -CONT $(cat .k3s-vm/qemu.pid)")
         .succeeds()
         .says("/desk (QEMU does not answer)");
+}
 
+fn a_kubeconfig_of_ones_own_takes_it_in(story: &Story, name: &str) {
     chapter("In a kubeconfig that kubectl has written");
     story
         .run("kubectl config set-cluster office --server https://10.0.0.1 && kubectl config set-context office --cluster office && kubectl config use-context office")
@@ -54,7 +75,7 @@ fn a_machine_on_somebodys_desk() {
         .run("kubectl --kubeconfig ~/.kube/config config view -o jsonpath='{.contexts[*].name}'")
         .succeeds()
         .says("office")
-        .says(&name);
+        .says(name);
     // kubectl writes it anew in its own way; what is ours is still known as such.
     story
         .run(&format!(
@@ -67,12 +88,40 @@ fn a_machine_on_somebodys_desk() {
     story
         .run("k3s-vm kubeconfig --unmerge && diff before ~/.kube/config")
         .succeeds();
+}
+
+fn programs_read_what_happens(story: &Story, name: &str) {
+    chapter("A program that runs it and reads what happens");
+    let setup = story.run("k3s-vm setup --json -q").succeeds();
+    let events = documents(&setup.ended.stdout);
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0]["event"], "done");
+    assert_eq!(events[0]["nothing_to_do"], true);
     story
         .run("k3s-vm stop --suspend && k3s-vm list")
         .succeeds()
         .says("suspended");
-    story
-        .run("k3s-vm reset --yes && k3s-vm list")
+    let started = story
+        .run("k3s-vm start --json")
         .succeeds()
-        .says("there are no machines");
+        .says("API is ready");
+    let events = documents(&started.ended.stdout);
+    let ready = |event: &Value| event["event"] == "stage" && event["message"] == "API is ready";
+    assert!(events.iter().any(ready), "{events:?}");
+    let done = events.last().expect("the last one");
+    assert_eq!(
+        (&done["event"], &done["name"]),
+        (&"done".into(), &name.into())
+    );
+    assert!(
+        done["phases"].as_array().is_some_and(|it| !it.is_empty()),
+        "{done}"
+    );
+    let kubeconfig = done["kubeconfig"].as_str().expect("a path");
+    story
+        .run(&format!(
+            "kubectl --kubeconfig {kubeconfig} get nodes -o name"
+        ))
+        .succeeds()
+        .prints(&format!("node/{name}"));
 }
