@@ -1,6 +1,7 @@
 //! The terminal's side: arguments, output, errors and exit codes. Nothing below knows clap or a terminal.
 
 pub mod args;
+mod canvas;
 pub mod commands;
 mod context;
 mod error;

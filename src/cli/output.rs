@@ -78,6 +78,12 @@ impl Output {
         Ok(())
     }
 
+    /// The same on one line, for who reads one after the other; an error when nobody does any more.
+    pub(super) fn document_line(&self, document: &impl Serialize) -> std::io::Result<()> {
+        let json = serde_json::to_string(document)?;
+        events::put(&without_logins(&format!("{json}\n")))
+    }
+
     /// Whether a program reads what happens.
     pub(super) const fn tells_events(&self) -> bool {
         self.events

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    support::{VERSION, mode, names},
+    support::{VERSION, code, mode, names},
     telling::{Story, chapter},
 };
 
@@ -443,4 +443,62 @@ fn a_setup_tells_a_program_what_happens() {
     let cache = story.run("k3s-vm cache list --json").ended.stdout;
     let cache: Value = serde_json::from_str(&cache).expect("one document");
     assert_eq!(cache["items"][0]["kind"], "k3s release");
+}
+
+#[test]
+fn a_status_is_watched_until_ctrl_c() {
+    let story = Story::begin("shop");
+    with_a_stopped_machine(&story);
+    story
+        .run("k3s-vm status --watch")
+        .exits(2)
+        .says("hint: for a pipe, one document a line: k3s-vm status --watch --json")
+        .prints("");
+    let two = story.run("k3s-vm status --watch --json | head -n 2");
+    let states: Vec<Value> = documents(&two.exits(3).ended.stdout)
+        .iter()
+        .map(|it| it["state"].clone())
+        .collect();
+    assert_eq!(states, ["stopped", "stopped"]);
+
+    chapter("On a terminal, which is then as it was");
+    let mut command = story
+        .env
+        .command(&["status", "--watch", "--color", "never"]);
+    command.env("TERM", "xterm");
+    let (code, screen) = interrupted_at(command, "\x1b[J\x1b[H");
+    assert_eq!(code, 3, "{screen:?}");
+    assert!(
+        screen.starts_with("\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H"),
+        "{screen:?}"
+    );
+    let (_, after) = screen
+        .split_once("\x1b[?7h\x1b[?25h\x1b[?1049l")
+        .expect("as before");
+    assert!(
+        after.starts_with("machine ") && after.contains("stopped"),
+        "{after:?}"
+    );
+    assert!(!after.contains('\x1b'), "{after:?}");
+}
+
+/// Runs a command on a terminal until that is on the screen, interrupts it, and gives its exit code and the screen.
+fn interrupted_at(mut command: std::process::Command, seen: &str) -> (i32, String) {
+    use std::{io::Read, process::Stdio};
+    let terminal = nix::pty::openpty(None, None).expect("a terminal");
+    let side = || Stdio::from(terminal.slave.try_clone().expect("cloned"));
+    command.stdin(side()).stdout(side()).stderr(side());
+    let mut child = command.spawn().expect("the program runs");
+    drop((command, terminal.slave));
+    let mut master = fs::File::from(terminal.master);
+    let (mut screen, mut some, mut told) = (String::new(), [0; 4096], false);
+    while let Ok(read @ 1..) = master.read(&mut some) {
+        screen += &String::from_utf8_lossy(&some[..read]);
+        if screen.contains(seen) && !told {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("told");
+            told = true;
+        }
+    }
+    (code(child.wait().expect("it ends")), screen)
 }

@@ -6,11 +6,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::time::MissedTickBehavior;
+
 use crate::{
     base::Size,
     cli::{
+        canvas::Canvas,
         context::Context,
         error::{CommandError, code},
+        interrupt::Signals,
         output::Output,
         plain::plain,
     },
@@ -23,6 +27,7 @@ use crate::{
     k3s-vm status\n  \
     k3s-vm status --verbose\n  \
     k3s-vm status --json | jq .cluster.nodes\n  \
+    k3s-vm status --watch\n  \
     k3s-vm status -q || k3s-vm start\n\n\
     When it fails:\n  \
     Exit code 1 means that the machine's record or config is damaged; the message names the file.\n  \
@@ -31,6 +36,9 @@ pub struct Args {
     /// Print one JSON document; its layout is numbered by "schema"
     #[arg(long)]
     json: bool,
+    /// Show it anew every second, until Ctrl-C; with --json, one document a line
+    #[arg(long, short)]
+    watch: bool,
 }
 
 pub(super) async fn run(
@@ -39,18 +47,70 @@ pub(super) async fn run(
     context: &Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
+    if args.watch {
+        return watch(args.json, verbose, context, output).await;
+    }
     let status = status::status(&context.project).await?;
     if args.json {
         output.document(&status)?;
     } else {
         output.data(&plain(&screen(&status, verbose)));
     }
-    Ok(ExitCode::from(match status.state {
+    Ok(exit_code(&status))
+}
+
+fn exit_code(status: &Status) -> ExitCode {
+    ExitCode::from(match status.state {
         Condition::Running if status.healthy => 0,
         Condition::Running => code::UNHEALTHY,
         Condition::Stopped | Condition::Suspended => code::STOPPED,
         Condition::Absent => code::ABSENT,
-    }))
+    })
+}
+
+const EVERY: Duration = Duration::from_secs(1);
+/// What Ctrl-C gives, which is the usual end of watching.
+const CTRL_C: u8 = 130;
+
+/// The exit code is that of the status that was seen last.
+async fn watch(
+    json: bool,
+    verbose: bool,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let mut signals = Signals::of_this_command()?;
+    let canvas = if json { None } else { Some(Canvas::open()?) };
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = ExitCode::SUCCESS;
+    let mut shown = String::new();
+    loop {
+        let look = async {
+            ticks.tick().await;
+            status::status(&context.project).await
+        };
+        let status = tokio::select! {
+            status = look => status?,
+            code = signals.next() => match code {
+                CTRL_C => break,
+                code => return Err(CommandError::interrupted(code)),
+            },
+        };
+        last = exit_code(&status);
+        match &canvas {
+            Some(canvas) => {
+                shown = screen(&status, verbose);
+                canvas.draw(&shown);
+            }
+            // Whoever has read them has gone.
+            None if output.document_line(&status).is_err() => break,
+            None => {}
+        }
+    }
+    drop(canvas);
+    output.data(&plain(&shown));
+    Ok(last)
 }
 
 /// Two columns, the keys padded.

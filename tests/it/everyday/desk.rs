@@ -97,6 +97,12 @@ fn programs_read_what_happens(story: &Story, name: &str) {
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!(events[0]["event"], "done");
     assert_eq!(events[0]["nothing_to_do"], true);
+    let watched = story
+        .run("k3s-vm status --watch --json | head -n 2")
+        .succeeds();
+    for status in documents(&watched.ended.stdout) {
+        assert_eq!(status["healthy"], true, "{status}");
+    }
     story
         .run("k3s-vm stop --suspend && k3s-vm list")
         .succeeds()
