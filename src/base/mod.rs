@@ -1,5 +1,7 @@
 //! Small types and habits that every room shares: addresses, sizes, digests, names, forwarded ports, durable files, trust in places,
 //! progress.
+//! Small types and habits that every room shares: addresses, sizes, digests, names, durable files, trust in places,
+//! progress, secrets.
 
 pub mod address;
 pub mod digest;
@@ -7,6 +9,7 @@ pub mod files;
 pub mod forward;
 pub mod name;
 pub mod progress;
+pub mod secrets;
 pub mod size;
 pub mod sparse;
 pub mod tls;

@@ -4,6 +4,7 @@
 
 pub mod assets;
 pub mod boot;
+pub mod bundle;
 pub mod cached;
 pub mod error;
 pub mod files;

@@ -1,9 +1,10 @@
 //! `doctor`: what the host has and lacks, with the command for each distribution.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use serde::Serialize;
 
+use super::bundle;
 use crate::{
     base::{Forward, Size, files},
     cli::{
@@ -24,13 +25,18 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm doctor\n  \
-    k3s-vm doctor --json\n\n\
+    k3s-vm doctor --json\n  \
+    k3s-vm doctor --bundle          # an archive to go with a report of a fault\n\n\
     When it fails:\n  \
     Each line that is not ok is followed by the command that mends it.")]
 pub struct Args {
     /// Print one JSON document; its layout is numbered by "schema"
     #[arg(long)]
     json: bool,
+    /// Write all that explains a fault into an archive, without keys, tokens, certificates and passwords [default:
+    /// k3s-vm-bundle-<time>.tar.gz in the current directory]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with = "json")]
+    bundle: Option<Option<PathBuf>>,
 }
 
 /// The layout of the JSON document.
@@ -75,6 +81,9 @@ pub(super) async fn run(
         ok,
         checks,
     };
+    if let Some(file) = &args.bundle {
+        return bundle::write(file.as_deref(), &screen(&report), context, output).await;
+    }
     if args.json {
         output.document(&report)?;
     } else {

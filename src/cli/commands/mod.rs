@@ -1,5 +1,6 @@
 //! One file a verb: its arguments and a `run` that calls the machine and tells the terminal.
 
+mod bundle;
 pub mod cache;
 pub mod completions;
 pub mod doctor;

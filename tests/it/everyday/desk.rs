@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::story_of;
 use crate::{
-    desk::documents,
+    desk::{documents, unpacked},
     telling::{Story, chapter},
 };
 
@@ -19,6 +19,7 @@ fn a_machine_on_somebodys_desk() {
     shells_know_the_cluster(&story, &name);
     it_is_one_of_all_machines(&story, &name);
     a_kubeconfig_of_ones_own_takes_it_in(&story, &name);
+    a_report_of_a_fault_has_no_secrets(&story);
     programs_read_what_happens(&story, &name);
 
     story
@@ -130,4 +131,44 @@ fn programs_read_what_happens(story: &Story, name: &str) {
         ))
         .succeeds()
         .prints(&format!("node/{name}"));
+}
+
+fn a_report_of_a_fault_has_no_secrets(story: &Story) {
+    chapter("What goes with a report of a fault");
+    let kubeconfig = story
+        .run("k3s-vm kubeconfig --print")
+        .succeeds()
+        .ended
+        .stdout;
+    let key = std::fs::read_to_string(story.file("id_ed25519")).expect("a key");
+    let long = |word: &&str| word.len() > 60;
+    let own: Vec<&str> = kubeconfig
+        .split_whitespace()
+        .chain(key.lines())
+        .filter(long)
+        .collect();
+    assert!(own.len() >= 4, "{}", own.len());
+    // A unit of the guest tells all of them.
+    let says = format!("password=opensesame {}", own.join(" "));
+    story
+        .run(&format!(
+            "k3s-vm ssh \"systemd-run --quiet --wait --unit k3s-vm-talk echo '{says}'\" && \
+             k3s-vm ssh journalctl --sync"
+        ))
+        .succeeds();
+    story
+        .run("k3s-vm doctor --bundle ../bundle.tar.gz")
+        .succeeds();
+    let text = unpacked(&story.env.path("bundle.tar.gz"));
+    for secret in own.into_iter().chain(["opensesame"]) {
+        assert!(!text.contains(secret), "{secret}");
+    }
+    for kept in [
+        "password=[removed]",
+        "guest/k3s.journal",
+        "k3s-started",
+        "\"healthy\": true",
+    ] {
+        assert!(text.contains(kept), "{kept}: {text}");
+    }
 }

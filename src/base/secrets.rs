@@ -1,0 +1,265 @@
+//! Texts for other people's eyes: keys, tokens, certificates and passwords go, also those that nobody has told of. In doubt
+//! a word goes.
+
+use super::address::without_logins;
+
+/// What stands in a secret's place.
+pub const REMOVED: &str = "[removed]";
+
+/// What is secret whatever it looks like.
+#[derive(Debug, Default)]
+pub struct Secrets {
+    known: Vec<String>,
+}
+
+/// A known word below this says nothing, and may be a word of any text.
+const LEAST: usize = 8;
+/// From this length on, a word that looks random is a key or a part of one.
+const LONG: usize = 40;
+/// A part of such a word between slashes; names of files are shorter, or of one kind of letters.
+const RANDOM: usize = 24;
+
+/// What names a secret that stands behind it.
+const NAMES: [&str; 15] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "authorization",
+    "cookie",
+    "credential",
+    "api-key",
+    "api_key",
+    "apikey",
+    "private-key",
+    "private_key",
+    "access_key",
+    "key-data",
+];
+/// Of these, the whole line is the secret.
+const WHOLE_LINE: [&str; 2] = ["authorization", "cookie"];
+
+impl Secrets {
+    /// All long words of these files: keys, kubeconfigs.
+    pub fn knowing<'a>(files: impl IntoIterator<Item = &'a str>) -> Self {
+        let words = files.into_iter().flat_map(str::split_whitespace);
+        let mut known: Vec<String> = words
+            .map(|word| word.trim_matches(['"', '\'']).to_owned())
+            .filter(|word| word.len() >= LEAST && !word.starts_with("---"))
+            .collect();
+        // None is left half because another one is a part of it.
+        known.sort_by_key(|word| std::cmp::Reverse(word.len()));
+        known.dedup();
+        Self { known }
+    }
+
+    /// The text without them.
+    pub fn removed_from(&self, text: &str) -> String {
+        let mut text = without_blocks(text);
+        for secret in &self.known {
+            if text.contains(secret) {
+                text = text.replace(secret, REMOVED);
+            }
+        }
+        let mut plain = String::with_capacity(text.len());
+        for line in without_logins(&text).split_inclusive('\n') {
+            let (line, end) = match line.strip_suffix('\n') {
+                Some(line) => (line, "\n"),
+                None => (line, ""),
+            };
+            plain += &without_random_words(&without_named(line));
+            plain += end;
+        }
+        plain
+    }
+}
+
+/// Without what PEM and OpenSSH put between their lines, also where the second one is missing, or where `\n` stands for
+/// the ends of lines.
+fn without_blocks(text: &str) -> String {
+    const END: &str = "-----END ";
+    // A guest may say many a begin and no end; the way to its absence is gone once.
+    let behind_last_end = text.rfind(END).map(|at| text.len() - at);
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, block)) = rest.split_once("-----BEGIN ") {
+        plain += before;
+        plain += REMOVED;
+        let has_end = behind_last_end.is_some_and(|behind| behind <= block.len());
+        rest = match has_end.then(|| block.split_once(END)).flatten() {
+            Some((_, after)) => after.split_once("-----").map_or("", |(_, after)| after),
+            // Its lines are of one word each.
+            None => {
+                let words = block.split_once("-----").map_or(block, |(_, after)| after);
+                let ends = |line: &str| line.split_whitespace().count() > 1;
+                let end = words.split_inclusive('\n').take_while(|it| !ends(it));
+                &words[end.map(str::len).sum()..]
+            }
+        };
+    }
+    plain + rest
+}
+
+/// Without what stands behind a name like `password`, and a `:` or `=`, or behind an option of that name.
+fn without_named(line: &str) -> String {
+    let mut plain = String::new();
+    let mut shown = 0;
+    for (value, whole) in values(line) {
+        if value < shown {
+            continue;
+        }
+        let length = if whole {
+            line.len() - value
+        } else {
+            length_of(&line[value..])
+        };
+        plain += &line[shown..value];
+        if length > 0 {
+            plain += REMOVED;
+        }
+        shown = value + length;
+    }
+    plain + &line[shown..]
+}
+
+/// Where the named values begin, and whether each is all that follows.
+fn values(line: &str) -> Vec<(usize, bool)> {
+    let lower = line.to_ascii_lowercase();
+    let mut found = NAMES
+        .iter()
+        .flat_map(|name| lower.match_indices(name))
+        .filter_map(|(start, name)| {
+            let end = start + name.len();
+            let value = end + behind_separator(&line[end..], option_before(&line[..start]))?;
+            Some((value, WHOLE_LINE.contains(&name)))
+        })
+        .filter(|&(value, _)| value < line.len())
+        .collect::<Vec<_>>();
+    found.sort_unstable_by_key(|&(value, whole)| (value, !whole));
+    found
+}
+
+/// Whether what begins there is an option like `--db-password`.
+fn option_before(line: &str) -> bool {
+    let word = line.rsplit(char::is_whitespace).next().unwrap_or_default();
+    word.starts_with("--")
+}
+
+/// The bytes between a name and its value, if one follows: the rest of the name, quotes, blanks, one `:` or `=`.
+fn behind_separator(text: &str, is_option: bool) -> Option<usize> {
+    let name = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    let rest = text.trim_start_matches(name);
+    let quoted = rest.trim_start_matches(['"', '\'', '\\']);
+    let bare = quoted.trim_start_matches([' ', '\t']);
+    let value = match bare.strip_prefix([':', '=']) {
+        Some(value) => value.trim_start_matches([' ', '\t']),
+        None if is_option && bare.len() < quoted.len() => bare,
+        None => return None,
+    };
+    let value = value.trim_start_matches(['"', '\'', '\\']);
+    Some(text.len() - value.len())
+}
+
+/// How long a value is: to its closing quote, where it has one, else to the next blank or sign.
+fn length_of(value: &str) -> usize {
+    // An opening quote was taken for a part of the separator; its fellow ends the value.
+    let ends = |c: char| c.is_whitespace() || "\"',;&\\".contains(c);
+    let quote = value.find(['"', '\'']);
+    let blank = value.find(ends).unwrap_or(value.len());
+    match quote {
+        Some(quote) if !value[..quote].contains([':', '=']) => quote,
+        _ => blank,
+    }
+}
+
+/// Without words that look like keys: base64, tokens of any kind. Names and digests, of one kind of letters, stay.
+fn without_random_words(line: &str) -> String {
+    let belongs = |c: char| c.is_ascii_alphanumeric() || "+/=_-.:".contains(c);
+    let mut plain = String::new();
+    let mut rest = line;
+    while let Some(start) = rest.find(belongs) {
+        plain += &rest[..start];
+        let word = &rest[start..];
+        let word = &word[..word.find(|c| !belongs(c)).unwrap_or(word.len())];
+        plain += if is_random(word) { REMOVED } else { word };
+        rest = &rest[start + word.len()..];
+    }
+    plain + rest
+}
+
+fn is_random(word: &str) -> bool {
+    let mixed = |part: &str| {
+        part.len() >= RANDOM
+            && part.contains(|c: char| c.is_ascii_uppercase())
+            && part.contains(|c: char| c.is_ascii_lowercase())
+            && part.contains(|c: char| c.is_ascii_digit())
+    };
+    // k3s's own tokens: `K10`, a digest, two colons, a user, a password.
+    let token = word.contains("::") && word.contains("K10");
+    token || word.len() >= LONG && word.split(['/', '.', ':', '-', '_']).any(mixed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_told_of_goes_as_well() {
+        let key = "MHcCAQEEIOSesame0123456789abcdefABCDEF+/xyzOpen=";
+        for text in [
+            format!("client-key-data: {key}"),
+            format!("\"key\":\"{key}\","),
+            format!(
+                "a\n-----BEGIN EC PRIVATE KEY-----\n{key}\nsesame\n-----END EC PRIVATE KEY-----\nb"
+            ),
+            "x -----BEGIN CERTIFICATE-----\\nsesame\\n-----END CERTIFICATE----- y".to_owned(),
+            "-----BEGIN X-----\nsesame\nsesame\nit goes on".to_owned(),
+            "password=sesame".to_owned(),
+            "\"registry_password\" : \"open sesame\", \"x\": 1".to_owned(),
+            "POSTGRES_PASSWORD='open sesame' run".to_owned(),
+            "run --db-password sesame --x y".to_owned(),
+            "PassWord: sesame".to_owned(),
+            "authorization: Basic b3BlbjpzZXNhbWU sesame".to_owned(),
+            "token: \\\"sesame\\\"".to_owned(),
+            "k3s server --token=K10sesame::server:sesame".to_owned(),
+            "joined with K1034ab::server:sesame now".to_owned(),
+            "GET https://ada:sesame@host/ 200".to_owned(),
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAISesame0123456789abcdefghi ada".to_owned(),
+            "eyJhbGciOiJSUzI1NiIsImtpZCI6IlsesameSE12.eyJhbGciOiJSUzI1NiIsIsesame".to_owned(),
+        ] {
+            let plain = Secrets::default().removed_from(&text);
+            for secret in ["sesame", "Sesame", "b3Blb"] {
+                assert!(!plain.contains(secret), "{text:?} became {plain:?}");
+            }
+            assert!(plain.contains(REMOVED) || plain.contains("***"), "{plain}");
+        }
+    }
+
+    #[test]
+    fn what_explains_a_fault_stays() {
+        for text in [
+            "[   15.125779] k3s-vm: 15.09 booted",
+            "\"path\": \"/home/ada/.cache/k3s-vm/prepared/56b19616ca5032cd6748fa80cb026cfa4499e7063dd84faf20b0453fa616d122-4bcc0bb8.qcow2\"",
+            "/var/lib/rancher/k3s/agent/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/27/fs",
+            "qemu-system-x86_64: -netdev user,id=net,hostfwd=tcp:127.0.0.1:6443-:6443: Could not set up",
+            "uuid 4bcc0bb8-8d54-455f-90ad-1de650375771, token of a machine",
+            "I1123 17:04:57.000000 controller.go:615] quota admission added evaluator for: endpoints",
+            "no password",
+            "",
+            "\n\n",
+        ] {
+            assert_eq!(Secrets::default().removed_from(text), text);
+        }
+    }
+
+    #[test]
+    fn what_is_known_goes_whole_wherever_it_is() {
+        let secrets = Secrets::knowing(["key: plainword\n\"plainwordlonger\"", "short x"]);
+        assert_eq!(
+            secrets.removed_from("aplainwordlongerb plainword"),
+            "a[removed]b [removed]"
+        );
+        assert_eq!(secrets.removed_from("key: short"), "key: short");
+    }
+}

@@ -1,0 +1,89 @@
+//! `doctor --bundle`: one archive with all that explains a fault, to be passed on.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use flate2::{Compression, write::GzEncoder};
+use tar::{Builder, Header};
+
+use crate::{
+    base::{Size, files::PRIVATE},
+    cli::{context::Context, error::CommandError, output::Output},
+    machine::bundle::{self, Part},
+};
+
+/// The archive's path is what stdout gets.
+pub(super) async fn write(
+    file: Option<&Path>,
+    findings: &str,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let name: String = now.chars().filter(|c| !"-:".contains(*c)).collect();
+    let name = format!("k3s-vm-bundle-{name}");
+    let path = file.map_or_else(|| PathBuf::from(format!("{name}.tar.gz")), Path::to_owned);
+    let parts = vec![Part::new("doctor", findings), Part::new("host", host())];
+    let parts = bundle::bundle(&context.project, parts).await;
+    let unwritable = |error: io::Error| {
+        let known = error.kind() == ErrorKind::AlreadyExists;
+        let error = CommandError::new(format!("cannot write {}", path.display())).because(&error);
+        if known {
+            error.hint("it is not overwritten; name another file: k3s-vm doctor --bundle FILE")
+        } else {
+            error
+        }
+    };
+    let archive = archive(&name, &parts).map_err(unwritable)?;
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(PRIVATE);
+    options
+        .open(&path)
+        .and_then(|mut file| {
+            file.write_all(&archive)
+                .and_then(|()| file.sync_all())
+                // What is not whole is of no use to anybody.
+                .inspect_err(|_| drop(fs::remove_file(&path)))
+        })
+        .map_err(unwritable)?;
+    let size = Size::bytes(archive.len() as u64).approximate();
+    tracing::info!(
+        "{} files are in it, {size}; keys, tokens, certificates and passwords are not",
+        parts.len()
+    );
+    tracing::info!(
+        "look through it before you pass it on: tar -xzf {}",
+        path.display()
+    );
+    output.data(&format!("{}\n", path.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Versions of what all depends on.
+fn host() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    format!(
+        "k3s-vm {}\n{}\n{}",
+        env!("CARGO_PKG_VERSION"),
+        read("/proc/version").trim(),
+        read("/etc/os-release"),
+    )
+}
+
+fn archive(name: &str, parts: &[Part]) -> io::Result<Vec<u8>> {
+    let mut archive = Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+    for part in parts {
+        let mut header = Header::new_gnu();
+        header.set_mode(PRIVATE);
+        header.set_size(part.text.len() as u64);
+        let path = format!("{name}/{}", part.name);
+        archive.append_data(&mut header, path, part.text.as_bytes())?;
+    }
+    archive.into_inner()?.finish()
+}

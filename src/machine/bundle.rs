@@ -1,0 +1,176 @@
+//! All that explains a fault, for somebody else to read: texts with a name each, and no secrets in them. What cannot be had
+//! says why in its place.
+
+use std::{fmt::Display, fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use super::{error::with_causes, kubeconfig, logs, shell, state::State, status};
+use crate::{
+    base::{
+        files::{self, allocated},
+        secrets::Secrets,
+    },
+    project::Project,
+};
+
+/// How long the guest may take for each of its logs.
+const ANSWER: Duration = Duration::from_secs(5);
+/// The end of each log, in lines.
+const LINES: usize = 5000;
+/// What is shown of a line.
+const LONGEST: usize = 4000;
+
+/// A file of the bundle.
+#[derive(Debug)]
+pub struct Part {
+    /// Where it is in the archive.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
+impl Part {
+    /// A text from elsewhere.
+    pub fn new(name: &str, text: impl Into<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            text: text.into(),
+        }
+    }
+}
+
+/// What there is of the project's machine, beside the parts that are given, all without secrets.
+pub async fn bundle(project: &Project, others: Vec<Part>) -> Vec<Part> {
+    logs::collect(project).await;
+    let mut parts = others;
+    parts.push(Part::new("status.json", status_of(project).await));
+    for path in [
+        project.config(),
+        project.record(),
+        project.suspended(),
+        project.console_log(),
+        project.qemu_log(),
+        project.stages_log(),
+    ] {
+        if path.exists() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            parts.push(Part::new(
+                &format!("machine/{name}"),
+                files::tail(&path, LINES),
+            ));
+        }
+    }
+    parts.push(Part::new("machine/files", listing(&project.directory())));
+    if matches!(State::observe(project), Ok(State::Running(..))) {
+        for (name, units) in [("k3s", "k3s"), ("k3s-vm", "'k3s-vm-*'")] {
+            let journal = journal(project, units).await;
+            parts.push(Part::new(&format!("guest/{name}.journal"), journal));
+        }
+    }
+    let secrets = secrets_of(project);
+    for part in &mut parts {
+        part.text = presentable(&part.text, &secrets);
+    }
+    parts
+}
+
+fn why(error: &dyn Display) -> String {
+    format!("not to be had: {error}\n")
+}
+
+async fn status_of(project: &Project) -> String {
+    match status::status(project).await {
+        Ok(status) => serde_json::to_string_pretty(&status).unwrap_or_else(|error| why(&error)),
+        Err(error) => why(&with_causes(&error)),
+    }
+}
+
+async fn journal(project: &Project, units: &str) -> String {
+    let command =
+        format!("journalctl --no-pager --output=short-iso --lines={LINES} --unit={units}");
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let input = tokio::io::empty();
+    let run = shell::run(
+        project,
+        Some(&command),
+        None,
+        input,
+        &mut output,
+        &mut errors,
+    );
+    match tokio::time::timeout(ANSWER, run).await {
+        Ok(Ok(_)) => {
+            let text = [output, errors].concat();
+            String::from_utf8_lossy(&text).into_owned()
+        }
+        Ok(Err(error)) => why(&with_causes(&error)),
+        Err(_) => why(&format_args!("no answer within {} s", ANSWER.as_secs())),
+    }
+}
+
+/// Mode, length, room on the disk and name of each file.
+fn listing(directory: &Path) -> String {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries.flatten(),
+        Err(error) => return why(&error),
+    };
+    let mut lines: Vec<String> = entries
+        .filter_map(|entry| {
+            let it = entry.metadata().ok()?;
+            let (mode, length) = (it.permissions().mode(), it.len());
+            let room = allocated(&entry.path()).as_bytes();
+            let name = entry.file_name();
+            Some(format!(
+                "{mode:o} {length:>12} {room:>12} {}\n",
+                name.to_string_lossy()
+            ))
+        })
+        .collect();
+    lines.sort_by(|one, other| {
+        one.split(' ')
+            .next_back()
+            .cmp(&other.split(' ').next_back())
+    });
+    lines.concat()
+}
+
+/// The machine's own keys and certificates, in every form that they are kept in.
+fn secrets_of(project: &Project) -> Secrets {
+    let mut known: Vec<String> = [project.client_key(), project.host_key(), project.identity()]
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .collect();
+    let state = State::observe(project).ok();
+    if let Some(record) = state.as_ref().and_then(State::record) {
+        let yaml = fs::read_to_string(&record.kubeconfig).unwrap_or_default();
+        // Of a kubeconfig, only what it holds is secret, and not what it calls it.
+        let data = yaml.lines().filter_map(|line| line.split_once("-data:"));
+        known.extend(data.map(|(_, value)| value.to_owned()));
+        if let Some(decoded) = kubeconfig::of(record)
+            .ok()
+            .and_then(|it| it.credentials().ok())
+        {
+            for pem in [decoded.authority, decoded.identity] {
+                known.push(String::from_utf8_lossy(&pem).into_owned());
+            }
+        }
+    }
+    Secrets::knowing(known.iter().map(String::as_str))
+}
+
+/// Without secrets, without what steers a terminal, each line of a bounded length.
+fn presentable(text: &str, secrets: &Secrets) -> String {
+    let cut = |line: &str| match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{} [cut]\n", &line[..end]),
+        None => format!("{line}\n"),
+    };
+    let shown = |c: char| {
+        if c.is_control() && !"\n\t".contains(c) {
+            '?'
+        } else {
+            c
+        }
+    };
+    // First the secrets: a cut one would not be known any more.
+    let text: String = secrets.removed_from(text).chars().map(shown).collect();
+    text.lines().map(cut).collect()
+}
