@@ -56,6 +56,10 @@ fn nothing_else_is_touched_on_the_way_in_and_out() {
     assert_eq!(known.len(), 1);
     assert_eq!(known[0].project, Some("/p/a # shop".into()));
     // Again, with another port: no second entry.
+    let first = "clusters:\n# the office\n";
+    let moved = apart_and_first(&merged, first);
+    assert_ne!(moved, merged);
+    assert_eq!(with(&ours(16443), &name(), &moved).expect("there"), moved);
     let again = with(&ours(7000), &name(), &merged).expect("merged");
     assert_eq!(again, merged.replace("16443", "7000"));
     let (apart, was_current) = without(name().as_str(), &again).expect("taken out");
@@ -63,6 +67,18 @@ fn nothing_else_is_touched_on_the_way_in_and_out() {
     assert_eq!(apart, THEIRS.replace("[]  # none yet", "[]"));
     let (same, _) = without(name().as_str(), &apart).expect("nothing to do");
     assert_eq!(same, apart);
+}
+
+/// With our cluster as the first one.
+fn apart_and_first(merged: &str, first: &str) -> String {
+    let cluster: Vec<&str> = merged
+        .lines()
+        .skip_while(|it| !it.contains("Q0E="))
+        .take(3)
+        .collect();
+    let cluster = format!("- cluster:\n{}\n", cluster.join("\n"));
+    let without = merged.replacen(&cluster, "", 1);
+    without.replacen(first, &format!("{first}{cluster}"), 1)
 }
 
 #[test]
