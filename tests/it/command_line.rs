@@ -83,22 +83,34 @@ fn completions_know_every_verb_in_three_shells() {
 #[test]
 fn bash_completes_a_word() {
     let env = TestEnv::new();
+    let file = env.path("completions.bash");
+    fs::write(&file, env.ok(&["completions", "bash"]).stdout).expect("written");
     let script = "\
         set -eu
         source \"$1\"
-        COMP_WORDS=(k3s-vm st) COMP_CWORD=1
         complete -p k3s-vm >\"$2\"
         read -ra words <\"$2\"
-        \"${words[-2]}\" k3s-vm st k3s-vm
+        COMP_WORDS=(\"${@:3}\") COMP_CWORD=$(($# - 3))
+        \"${words[-2]}\" k3s-vm \"${@: -1}\" \"${@: -2:1}\"
         echo \"${COMPREPLY[@]}\"";
-    let file = env.path("completions.bash");
-    fs::write(&file, env.ok(&["completions", "bash"]).stdout).expect("written");
-    let mut bash = env.tool("bash");
-    bash.args(["-c", script, "bash"])
-        .arg(&file)
-        .arg(env.path("completer"));
-    let completed = ended(bash.output().expect("bash runs"));
-    assert_eq!(completed.stdout, "start stop status\n", "{completed:?}");
+    for (line, completed) in [
+        ("st", "start stop status"),
+        ("logs q", "qemu"),
+        ("setup --image deb", "debian-13 debian-12"),
+        ("setup --image ./", ""),
+        ("kubeconfig --u", "--unmerge"),
+        ("env --shell f", "fish"),
+        ("status --w", "--watch"),
+    ] {
+        let mut bash = env.tool("bash");
+        bash.args(["-c", script, "bash"])
+            .arg(&file)
+            .arg(env.path("completer"))
+            .arg("k3s-vm")
+            .args(line.split(' '));
+        let told = ended(bash.output().expect("bash runs"));
+        assert_eq!(told.stdout.trim_end(), completed, "{line}: {told:?}");
+    }
 }
 
 #[test]
