@@ -257,7 +257,14 @@ fn a_shell_is_told_where_the_cluster_is() {
             .prints(&format!("{kubeconfig}\n{bin}\nnone\nsame"));
     }
     story
-        .run("KUBECONFIG=/mine k3s-vm env --unset")
+        .run(
+            "before=$PATH; eval \"$(k3s-vm env -q)\"; cd /; eval \"$(k3s-vm env --unset)\"; \
+             echo \"${KUBECONFIG-none}\"; [ \"$PATH\" = \"$before\" ] && echo same",
+        )
+        .succeeds()
+        .prints("none\nsame");
+    story
+        .run("cd / && KUBECONFIG=/mine k3s-vm env --unset")
         .succeeds()
         .prints("");
     story

@@ -2,7 +2,6 @@
 
 use std::{
     env,
-    ffi::OsStr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -16,6 +15,7 @@ use crate::{
         output::Output,
     },
     machine::{MachineError, State, kubeconfig},
+    project::Project,
 };
 
 /// For which shell, and which way.
@@ -31,7 +31,7 @@ pub struct Args {
     /// The shell that reads it [default: what SHELL names]
     #[arg(long, value_enum)]
     shell: Option<Shell>,
-    /// Take both out again; works without a machine, too
+    /// Take both out again, of whatever project they are
     #[arg(long)]
     unset: bool,
 }
@@ -112,14 +112,18 @@ pub(super) fn run(
     let shell = args.shell.map_or_else(Shell::detect, Ok)?;
     let bin = context.project.bin();
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    let others = env::split_paths(&path).filter(|it| *it != bin);
+    // A shell uses one machine at a time, whichever it was before.
+    let (former, others): (Vec<PathBuf>, Vec<PathBuf>) =
+        env::split_paths(&path).partition(|it| *it == bin || it.ends_with(".k3s-vm/bin"));
     if args.unset {
-        let others: Vec<PathBuf> = others.collect();
+        let roots = former.iter().filter_map(|it| it.ancestors().nth(2));
+        let projects = roots.map(Project::at).chain([context.project.clone()]);
+        let kubeconfig = PathBuf::from(env::var_os("KUBECONFIG").unwrap_or_default());
         let mut script = String::new();
-        if env::var_os("KUBECONFIG").is_some_and(|it| is_ours(&it, context)) {
+        if projects.into_iter().any(|it| is_of(&kubeconfig, &it)) {
             script += &shell.unset("KUBECONFIG");
         }
-        if others.len() < env::split_paths(&path).count() {
+        if !former.is_empty() {
             script += &shell.set_path(&others)?;
         }
         output.data(&script);
@@ -138,7 +142,7 @@ pub(super) fn run(
             return Err(CommandError::new(what).hint("use k3s-vm kubectl, which needs neither"));
         }
     }
-    let directories: Vec<PathBuf> = std::iter::once(bin.clone()).chain(others).collect();
+    let directories: Vec<PathBuf> = std::iter::once(bin).chain(others).collect();
     let script = shell.set("KUBECONFIG", kubeconfig) + &shell.set_path(&directories)?;
     output.data(&script);
     if !matches!(state, State::Running(..)) {
@@ -148,13 +152,12 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether KUBECONFIG is what this verb has made it: the record's, or after a reset one below the project.
-fn is_ours(kubeconfig: &OsStr, context: &Context) -> bool {
-    let path = Path::new(kubeconfig);
-    let state = State::observe(&context.project).ok();
+/// Whether KUBECONFIG is what this verb has made it: the record's, or after a reset where it usually is.
+fn is_of(kubeconfig: &Path, project: &Project) -> bool {
+    let state = State::observe(project).ok();
     let recorded = state.as_ref().and_then(State::record);
-    recorded.is_some_and(|record| record.kubeconfig == path)
-        || path.starts_with(context.project.root())
+    recorded.is_some_and(|record| record.kubeconfig == kubeconfig)
+        || kubeconfig == project.default_kubeconfig()
 }
 
 #[cfg(test)]
