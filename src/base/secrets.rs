@@ -140,16 +140,20 @@ fn values(line: &str) -> Vec<(usize, bool)> {
     found
 }
 
-/// Whether what begins there is an option like `--db-password`.
+/// What is looked at around a name; a guest may say words without end.
+const NEAR: usize = 64;
+
+/// Whether what begins behind that is of an option like `--db-password`.
 fn option_before(line: &str) -> bool {
-    let word = line.rsplit(char::is_whitespace).next().unwrap_or_default();
-    word.starts_with("--")
+    let near = &line.as_bytes()[line.len().saturating_sub(NEAR)..];
+    let word = near.rsplit(u8::is_ascii_whitespace).next();
+    word.is_some_and(|word| word.starts_with(b"--"))
 }
 
 /// The bytes between a name and its value, if one follows: the rest of the name, quotes, blanks, one `:` or `=`.
 fn behind_separator(text: &str, is_option: bool) -> Option<usize> {
-    let name = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
-    let rest = text.trim_start_matches(name);
+    let name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-".contains(byte);
+    let rest = &text[text.bytes().take(NEAR).take_while(name).count()..];
     let quoted = rest.trim_start_matches(['"', '\'', '\\']);
     let bare = quoted.trim_start_matches([' ', '\t']);
     let value = match bare.strip_prefix([':', '=']) {

@@ -16,8 +16,8 @@ use crate::{
 const ANSWER: Duration = Duration::from_secs(5);
 /// The end of each log, in lines.
 const LINES: usize = 5000;
-/// What is shown of a line.
-const LONGEST: usize = 4000;
+/// What is shown of a line, in bytes.
+const LONGEST: usize = 8192;
 
 /// A file of the bundle.
 #[derive(Debug)]
@@ -159,10 +159,6 @@ fn secrets_of(project: &Project) -> Secrets {
 
 /// Without secrets, without what steers a terminal, each line of a bounded length.
 fn presentable(text: &str, secrets: &Secrets) -> String {
-    let cut = |line: &str| match line.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{} [cut]\n", &line[..end]),
-        None => format!("{line}\n"),
-    };
     let shown = |c: char| {
         if c.is_control() && !"\n\t".contains(c) {
             '?'
@@ -170,7 +166,51 @@ fn presentable(text: &str, secrets: &Secrets) -> String {
             c
         }
     };
-    // First the secrets: a cut one would not be known any more.
-    let text: String = secrets.removed_from(text).chars().map(shown).collect();
-    text.lines().map(cut).collect()
+    let text: String = text.lines().map(|line| cut(line) + "\n").collect();
+    secrets.removed_from(&text).chars().map(shown).collect()
+}
+
+/// The begin of a line, up to the end of a word: half of a secret would not be known any more.
+fn cut(line: &str) -> String {
+    if line.len() <= LONGEST {
+        return line.to_owned();
+    }
+    let end = (0..=LONGEST).rev().find(|&at| line.is_char_boundary(at));
+    let begin = &line[..end.unwrap_or_default()];
+    let whole = begin
+        .rsplit_once(char::is_whitespace)
+        .map_or("", |(whole, _)| whole);
+    format!("{whole} [cut: {} bytes in all]", line.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_guest_keeps_it_busy_and_no_half_of_a_secret_is_left() {
+        let secrets = Secrets::knowing(["plainlowercasekey"]);
+        let long = "a ".repeat(LONGEST / 2 - 4) + "plainlowercasekey and more";
+        let text = presentable(&long, &secrets);
+        assert!(
+            !text.contains("plain") && text.ends_with("bytes in all]\n"),
+            "{text}"
+        );
+        for word in [
+            "token=",
+            "password",
+            "-----BEGIN ",
+            "--token ",
+            "x-token:\"",
+            "\u{1b}é",
+        ] {
+            let flood = word.repeat((4 << 20) / word.len());
+            let of_lines = flood.replace(' ', "\n");
+            assert!(presentable(&flood, &secrets).len() < 2 * LONGEST, "{word}");
+            assert!(
+                !presentable(&of_lines, &secrets).contains('\u{1b}'),
+                "{word}"
+            );
+        }
+    }
 }
