@@ -234,6 +234,19 @@ impl Kubeconfig {
         serde_saphyr::to_string(self).map_err(|error| KubeconfigError::Malformed(error.to_string()))
     }
 
+    /// What nobody else is to see.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let authorities = self.clusters.iter();
+        let authorities = authorities.map(|it| it.cluster.certificate_authority_data.as_str());
+        let users = self.users.iter().map(|it| &it.user);
+        authorities.chain(users.flat_map(|it| {
+            [
+                it.client_certificate_data.as_str(),
+                it.client_key_data.as_str(),
+            ]
+        }))
+    }
+
     /// What an API client needs.
     ///
     /// # Errors

@@ -3,12 +3,13 @@
 
 use std::{fmt::Display, fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
-use super::{error::with_causes, kubeconfig, logs, shell, state::State, status};
+use super::{State, error::with_causes, logs, shell, status};
 use crate::{
     base::{
         files::{self, allocated},
         secrets::Secrets,
     },
+    cluster::Kubeconfig,
     project::Project,
 };
 
@@ -140,15 +141,12 @@ fn secrets_of(project: &Project) -> Secrets {
         .filter_map(|path| fs::read_to_string(path).ok())
         .collect();
     let state = State::observe(project).ok();
-    if let Some(record) = state.as_ref().and_then(State::record) {
-        let yaml = fs::read_to_string(&record.kubeconfig).unwrap_or_default();
-        // Of a kubeconfig, only what it holds is secret, and not what it calls it.
-        let data = yaml.lines().filter_map(|line| line.split_once("-data:"));
-        known.extend(data.map(|(_, value)| value.to_owned()));
-        if let Some(decoded) = kubeconfig::of(record)
-            .ok()
-            .and_then(|it| it.credentials().ok())
-        {
+    if let Some(record) = state.as_ref().and_then(State::record)
+        && let Ok(Some(yaml)) = files::read_if_exists(&record.kubeconfig)
+        && let Ok(kubeconfig) = Kubeconfig::parse(&yaml)
+    {
+        known.extend(kubeconfig.secrets().map(str::to_owned));
+        if let Ok(decoded) = kubeconfig.credentials() {
             for pem in [decoded.authority, decoded.identity] {
                 known.push(String::from_utf8_lossy(&pem).into_owned());
             }
