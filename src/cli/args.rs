@@ -9,6 +9,7 @@ use super::commands::{
     cache, completions, doctor, env, kubeconfig, logs, reset, setup, ssh, start, status, stop, tool,
     cache, completions, doctor, env, kubeconfig, list, logs, reset, setup, ssh, start, status,
     cache, completions, doctor, env, kubeconfig, list, logs, man, reset, setup, ssh, start, status,
+    cache, completions, doctor, logs, pause, reset, restart, resume, setup, ssh, start, status,
     stop, tool,
 };
 
@@ -77,6 +78,12 @@ pub enum Command {
     Start(start::Args),
     /// Stop k3s and power the machine off, or suspend it
     Stop(stop::Args),
+    /// Power the machine off and boot it, until the node is Ready
+    Restart(restart::Args),
+    /// Have the machine stand still; it keeps its memory, and takes no processor time
+    Pause(pause::Args),
+    /// Have a paused or suspended machine go on, until the node is Ready
+    Resume(resume::Args),
     /// Show the machine, its ports and its cluster
     Status(status::Args),
     /// Remove the machine with all that is in it

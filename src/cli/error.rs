@@ -76,6 +76,7 @@ impl From<MachineError> for CommandError {
         let code = match &error {
             MachineError::Absent(_) => code::ABSENT,
             MachineError::Stopped(_) | MachineError::Suspended(_) => code::STOPPED,
+            MachineError::Paused => code::UNHEALTHY,
             MachineError::Choice(_)
             | MachineError::Contradiction { .. }
             | MachineError::Running

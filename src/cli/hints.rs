@@ -125,6 +125,7 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Absent(_) => one("make one: k3s-vm setup"),
         MachineError::Stopped(_) => one("start it: k3s-vm start"),
         MachineError::Suspended(_) => one("have it go on: k3s-vm start"),
+        MachineError::Paused => one("have it go on: k3s-vm resume"),
         MachineError::Unfinished(_) => one("finish it: k3s-vm setup; or power it off: k3s-vm stop --power-off"),
         MachineError::Suspend(_) => one("it goes on; power it off instead: k3s-vm stop --power-off"),
         MachineError::MemorySpace { path, .. } => vec![

@@ -101,6 +101,9 @@ pub enum MachineError {
     /// A verb that needs a running machine, which is suspended.
     #[error("the machine {0} is suspended")]
     Suspended(Name),
+    /// A verb that needs a guest that answers, and this one stands still.
+    #[error("the machine is paused")]
+    Paused,
     /// A machine that has nothing yet that would be worth its memory.
     #[error("the setup of {0} has not come to its end, and there is nothing to suspend yet")]
     Unfinished(Name),

@@ -17,6 +17,7 @@ pub mod make;
 mod memory;
 pub mod ports;
 pub mod merge;
+pub mod power;
 mod prepare;
 pub mod ready;
 pub mod reset;

@@ -8,7 +8,7 @@ use qapi::qmp::{self, RunState};
 use super::{MachineError, state};
 use crate::{
     project::{Project, Suspended},
-    qemu::{Monitor, migration},
+    qemu::{Monitor, MonitorError, migration},
 };
 
 /// A guest that is up logs in within seconds, and one that is not yet needs no word.
@@ -63,6 +63,32 @@ pub async fn start_k3s(project: &Project) -> bool {
         Err(_) => tracing::debug!("the guest does not answer yet"),
     }
     false
+}
+
+/// Tells a guest that goes on what has changed (see [`waking`]). One that does not answer finds out the time by itself.
+pub(super) async fn wake(project: &Project) {
+    let wake = async {
+        let ssh = state::connect(project).await?;
+        ssh.output(&waking()).await?;
+        ssh.close().await;
+        Ok::<(), MachineError>(())
+    };
+    match tokio::time::timeout(LOGIN, wake).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the guest was not told what has changed"),
+        Err(_) => tracing::debug!("the guest does not answer yet"),
+    }
+}
+
+/// Whether the guest was told to stand still, by `pause` or by a command that died.
+///
+/// # Errors
+///
+/// When QEMU does not answer.
+pub async fn is_paused(project: &Project) -> Result<bool, MonitorError> {
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let status = monitor.execute(qmp::query_status {}).await?.status;
+    Ok(matches!(status, RunState::paused | RunState::postmigrate))
 }
 
 /// What tells a guest that goes on what has changed: the time, which it would see only at its next look at the clock, and

@@ -239,11 +239,14 @@ pub async fn host_port(project: &Project, port: u16) -> Result<u16, MachineError
 ///
 /// # Errors
 ///
-/// When the keys are not usable or the guest does not answer.
+/// When the keys are not usable, the machine is paused, or the guest does not answer.
 pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
     let (client, host) = (
         load_key(project.client_key())?,
         load_key(project.host_key())?,
     );
+    if super::resume::is_paused(project).await? {
+        return Err(MachineError::Paused);
+    }
     Ok(Ssh::connect(host_port(project, 22).await?, &client, &host).await?)
 }

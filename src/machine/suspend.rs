@@ -93,7 +93,14 @@ pub(super) async fn sync(project: &Project) {
     }
 }
 
-async fn pause(monitor: &mut Monitor<tokio::net::UnixStream>) -> Result<(), MachineError> {
+/// Has the guest of a running machine stand still.
+///
+/// # Errors
+///
+/// When QEMU does not do as it is told, or the guest stands still for another reason.
+pub(super) async fn pause(
+    monitor: &mut Monitor<tokio::net::UnixStream>,
+) -> Result<(), MachineError> {
     monitor.execute(qmp::stop {}).await?;
     match monitor.execute(qmp::query_status {}).await?.status {
         qmp::RunState::paused => Ok(()),

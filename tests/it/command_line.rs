@@ -9,6 +9,7 @@ use std::{
 use crate::support::{Ended, TestEnv, ended, mode, names, on_a_terminal};
 
 const VERBS: [&str; 16] = [
+const VERBS: [&str; 15] = [
     "setup",
     "start",
     "stop",
@@ -25,6 +26,9 @@ const VERBS: [&str; 16] = [
     "env",
     "list",
     "man",
+    "restart",
+    "pause",
+    "resume",
 ];
 
 /// The sequence that begins every colour.
@@ -229,6 +233,10 @@ fn verbs_without_a_machine_say_so_and_leave_nothing_behind() {
         ("reset --yes", 0),
         ("doctor", 0),
         ("completions bash", 0),
+        ("restart", 4),
+        ("restart --force", 4),
+        ("pause", 4),
+        ("resume", 4),
     ] {
         let words: Vec<&str> = line.split(' ').collect();
         let absent = env.run(&words);

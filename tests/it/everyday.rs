@@ -3,6 +3,7 @@
 
 mod ports;
 mod desk;
+mod power;
 
 use std::path::Path;
 

@@ -10,7 +10,10 @@ pub mod list;
 pub mod logs;
 pub mod port;
 pub mod man;
+pub mod pause;
 pub mod reset;
+pub mod restart;
+pub mod resume;
 pub mod setup;
 pub mod ssh;
 pub mod start;
@@ -41,10 +44,13 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Setup(args) => setup::run(*args, context, output).await,
         Command::Start(args) => start::run(args, context, output).await,
         Command::Stop(args) => stop::run(&args, context, output).await,
+        Command::Restart(args) => restart::run(args, context, output).await,
+        Command::Pause(args) => pause::run(&args, context).await,
+        Command::Resume(args) => resume::run(args, context, output).await,
         Command::Status(args) => status::run(&args, cli.global.verbose, &context, output).await,
         Command::Reset(args) => reset::run(&args, context, output).await,
-        Command::Kubectl(args) => tool::run(Tool::Kubectl, &args, &context),
-        Command::K9s(args) => tool::run(Tool::K9s, &args, &context),
+        Command::Kubectl(args) => tool::run(Tool::Kubectl, &args, &context).await,
+        Command::K9s(args) => tool::run(Tool::K9s, &args, &context).await,
         Command::Doctor(args) => doctor::run(&args, &context, output).await,
         Command::Cache(args) => cache::run(&args, &context, output),
         Command::Port(args) => port::run(args, context, output).await,

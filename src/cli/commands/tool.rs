@@ -1,6 +1,6 @@
 //! `kubectl` and `k9s`: the real tools, with the machine's kubeconfig.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, time::Duration};
 
 use crate::{
     cli::{
@@ -9,8 +9,10 @@ use crate::{
         hints,
     },
     cluster::tools::{Tool, exec},
-    machine::{MachineError, State, kubeconfig},
+    machine::{MachineError, State, kubeconfig, resume::is_paused},
 };
+
+const PATIENCE: Duration = Duration::from_millis(500);
 
 pub(in crate::cli) const KUBECTL_HELP: &str = "Examples:\n  \
     k3s-vm kubectl get nodes\n  \
@@ -38,7 +40,11 @@ pub struct Args {
 }
 
 /// Becomes the tool; comes back only with an error.
-pub(super) fn run(tool: Tool, args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
+pub(super) async fn run(
+    tool: Tool,
+    args: &Args,
+    context: &Context,
+) -> Result<ExitCode, CommandError> {
     let record = match State::observe(&context.project)? {
         State::Absent => return Err(MachineError::Absent(context.project.root().to_owned()).into()),
         State::Stopped(record) => {
@@ -47,6 +53,11 @@ pub(super) fn run(tool: Tool, args: &Args, context: &Context) -> Result<ExitCode
         State::Running(record, _) => record,
     };
     kubeconfig::of(&record)?;
+    // The tool would wait for an answer until its own time is over. QEMU tells at once, if nobody else talks to it.
+    let paused = tokio::time::timeout(PATIENCE, is_paused(&context.project)).await;
+    if paused.is_ok_and(|it| it.is_ok_and(|paused| paused)) {
+        return Err(MachineError::Paused.into());
+    }
     let this = std::env::current_exe().unwrap_or_default();
     match tool.command(
         &this,

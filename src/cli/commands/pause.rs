@@ -1,0 +1,31 @@
+//! `pause`: the guest stands still.
+
+use std::process::ExitCode;
+
+use super::start::require_machine;
+use crate::{
+    cli::{context::Context, error::CommandError, interrupt},
+    machine::power,
+};
+
+/// The guest stands still and takes no processor time; its memory stays where it is, in QEMU. `k3s-vm status` says
+/// paused. To have the memory back as well: k3s-vm stop --suspend.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm pause\n  \
+    k3s-vm resume                   # it goes on, and is told the time\n\n\
+    When it fails:\n  \
+    Only a machine that runs can be paused; one that is paused already stays so. When QEMU does not\n  \
+    answer: k3s-vm stop --force && k3s-vm start")]
+pub struct Args {}
+
+pub(super) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandError> {
+    require_machine(&context)?;
+    let (machine, signals) = interrupt::opened(context, "pause").await?;
+    let work = async { Ok(power::pause(&machine).await?) };
+    match interrupt::guarded(&machine, signals, work).await? {
+        true => tracing::info!("paused; `k3s-vm resume` has it go on"),
+        false => tracing::info!("the machine is paused already"),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,51 @@
+//! `restart`: stop, then start.
+
+use std::process::ExitCode;
+
+use super::{setup, start::require_machine};
+use crate::{
+    cli::{context::Context, error::CommandError, interrupt, output::Output},
+    machine::power,
+    project::{Config, config::Timeout},
+};
+
+/// k3s is stopped, the guest powers itself off and is booted; returns when the node is Ready. The API keeps its port. A
+/// stopped machine is started, and a changed .k3s-vm/config takes effect.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm restart\n  \
+    k3s-vm restart --force          # a guest that hangs: pull the plug, and boot\n\n\
+    When it fails:\n  \
+    Nothing is lost: `k3s-vm start` goes on where it ended. `k3s-vm logs console` shows the boot.\n  \
+    A suspended machine is not restarted, for its memory would be lost: `k3s-vm resume` has it go on,\n  \
+    and `k3s-vm stop --power-off && k3s-vm start` boots it.")]
+pub struct Args {
+    /// Do not wait for the guest to power off: end QEMU at once
+    #[arg(long)]
+    force: bool,
+    /// How long the guest may take to power off, and then the node to be Ready, like 5m [default: 2m, and 5m with KVM or
+    /// 30m without]
+    #[arg(long, value_name = "DUR")]
+    timeout: Option<Timeout>,
+    /// Show where the time of the start went
+    #[arg(long)]
+    timings: bool,
+}
+
+pub(super) async fn run(
+    args: Args,
+    context: Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    require_machine(&context)?;
+    let (machine, signals) = interrupt::opened(context, "restart").await?;
+    let within = args.timeout.map(|timeout| timeout.0);
+    let config = Config {
+        timeout: args.timeout,
+        ..Config::default()
+    };
+    let work = async { Ok(power::restart(&machine, args.force, within, config).await?) };
+    let summary = interrupt::guarded(&machine, signals, work).await?;
+    setup::tell(&summary, args.timings, output);
+    Ok(ExitCode::SUCCESS)
+}

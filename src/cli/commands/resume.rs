@@ -1,0 +1,42 @@
+//! `resume`: what was paused or suspended goes on.
+
+use std::process::ExitCode;
+
+use super::{setup, start::require_machine};
+use crate::{
+    cli::{context::Context, error::CommandError, interrupt, output::Output},
+    machine::power,
+    project::{Config, config::Timeout},
+};
+
+/// The guest goes on where it was, is told the time, mixes its random numbers anew, and the command returns when the node
+/// is Ready. A suspended machine goes on as with start. A stopped one has nothing to go on with: that is for start alone.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm pause; k3s-vm resume\n  \
+    k3s-vm stop --suspend; k3s-vm resume\n\n\
+    When it fails:\n  \
+    A machine that is stopped is started instead: k3s-vm start. `k3s-vm logs k3s` tells why a node\n  \
+    does not become Ready again.")]
+pub struct Args {
+    /// How long it may take until the node is Ready, like 5m [default: 5m with KVM, 30m without]
+    #[arg(long, value_name = "DUR")]
+    timeout: Option<Timeout>,
+}
+
+pub(super) async fn run(
+    args: Args,
+    context: Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let config = Config {
+        timeout: args.timeout,
+        ..Config::default()
+    };
+    require_machine(&context)?;
+    let (machine, signals) = interrupt::opened(context, "resume").await?;
+    let work = async { Ok(power::resume(&machine, config).await?) };
+    let summary = interrupt::guarded(&machine, signals, work).await?;
+    setup::tell(&summary, false, output);
+    Ok(ExitCode::SUCCESS)
+}

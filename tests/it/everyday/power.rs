@@ -1,0 +1,127 @@
+//! The machine anew, standing still, and going on.
+
+use super::story_of;
+use crate::telling::{Story, chapter, found};
+
+/// What tells one boot of the guest from the next.
+const BOOT: &str = "k3s-vm ssh cat /proc/sys/kernel/random/boot_id";
+
+#[test]
+fn restart_pause_and_resume() {
+    let story = story_of("power");
+    story
+        .run("k3s-vm kubectl create configmap kept --from-literal=k=v")
+        .succeeds();
+    let boot = boot(&story);
+    pauses(&story, &boot);
+    resumes_what_is_suspended(&story, &boot);
+    restarts(&story, &boot);
+    chapter("A machine that is stopped");
+    story.run("k3s-vm stop --force").succeeds();
+    story
+        .run("k3s-vm pause")
+        .exits(3)
+        .says("is stopped")
+        .says("hint: start it: k3s-vm start");
+    story
+        .run("k3s-vm resume")
+        .exits(3)
+        .says("is stopped")
+        .says("hint: start it: k3s-vm start");
+    story.run("k3s-vm reset --yes").succeeds();
+}
+
+fn boot(story: &Story) -> String {
+    let told = story.run(BOOT).succeeds();
+    told.ended.stdout.trim().to_owned()
+}
+
+fn pauses(story: &Story, boot: &str) {
+    chapter("A pause");
+    let qemu = story.qemu();
+    story
+        .run("k3s-vm pause")
+        .succeeds()
+        .prints("")
+        .says("paused; `k3s-vm resume` has it go on");
+    story
+        .run("k3s-vm pause")
+        .succeeds()
+        .says("the machine is paused already");
+    story
+        .run("k3s-vm status")
+        .exits(5)
+        .says("state        running (paused)");
+    assert_eq!(story.status()["process"]["run_state"], "paused");
+    for line in ["k3s-vm ssh true", "k3s-vm kubectl get nodes"] {
+        story
+            .run(line)
+            .exits(5)
+            .says("error: the machine is paused")
+            .says("hint: have it go on: k3s-vm resume");
+    }
+    story
+        .run("k3s-vm resume --timeout nonsense")
+        .exits(2)
+        .says("nonsense");
+    story
+        .run("k3s-vm resume")
+        .succeeds()
+        .says("goes on")
+        .says("/.kube/config");
+    assert_eq!(story.status()["healthy"], true);
+    assert_eq!(story.qemu(), qemu);
+    story.run(BOOT).succeeds().prints(boot);
+    story
+        .run("test $(k3s-vm ssh date +%s) -ge $(($(date +%s) - 5))")
+        .succeeds();
+    found("the same guest goes on, and knows the time");
+    story
+        .run("k3s-vm resume")
+        .succeeds()
+        .says("is running and healthy; nothing to do");
+}
+
+fn resumes_what_is_suspended(story: &Story, boot: &str) {
+    chapter("A suspended machine");
+    story.run("k3s-vm stop --suspend").succeeds();
+    for line in ["k3s-vm pause", "k3s-vm restart", "k3s-vm restart --force"] {
+        story.run(line).exits(3).says("is suspended");
+    }
+    assert_eq!(story.status()["state"], "suspended");
+    story.run("k3s-vm resume").succeeds().says("resuming ");
+    story.run(BOOT).succeeds().prints(boot);
+}
+
+fn restarts(story: &Story, boot: &str) {
+    chapter("A restart");
+    let port = |story: &Story| story.status()["process"]["api_port"].clone();
+    let (qemu, before) = (story.qemu(), port(story));
+    story
+        .run("k3s-vm restart --force --timings")
+        .succeeds()
+        .says("k3s started")
+        .says("of it k3s-vm's own");
+    let anew = self::boot(story);
+    assert_ne!(anew, boot);
+    assert_ne!(story.qemu(), qemu);
+    assert_eq!(port(story), before);
+    story
+        .run("k3s-vm kubectl get configmap kept -o jsonpath={.data.k}")
+        .succeeds()
+        .prints("v");
+    // Also one that stands still, and where the config would have it suspended.
+    story
+        .run("echo 'suspend = true' >>.k3s-vm/config")
+        .succeeds();
+    story.run("k3s-vm pause").succeeds();
+    story
+        .run("k3s-vm restart")
+        .succeeds()
+        .says("stopping k3s")
+        .says("powering the guest off")
+        .never_says("resuming");
+    assert_ne!(self::boot(story), anew);
+    assert_eq!(port(story), before);
+    found("a new boot each time, on the same port");
+}
