@@ -1,13 +1,14 @@
-//! Large files that are mostly holes: read without reading the holes.
+//! Large files that are mostly holes: read and copied without reading the holes.
 
 use std::{
     fs::File,
     io,
     os::{fd::AsFd, unix::fs::FileExt},
+    path::Path,
 };
 
 use rustix::{
-    fs::{SeekFrom, seek},
+    fs::{SeekFrom, ioctl_ficlone, seek},
     io::Errno,
 };
 
@@ -33,6 +34,34 @@ pub fn checksum(file: &File) -> io::Result<u32> {
         at += BLOCK as u64;
     }
     Ok(hasher.finalize())
+}
+
+/// Makes `to`, which is empty, a copy of `from`: a clone where the file system can, and else the bytes that are no zeros, with
+/// holes for all others.
+///
+/// # Errors
+///
+/// Whatever reading or writing fails with.
+pub fn copy(from: &File, to: &File) -> io::Result<()> {
+    if ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
+    let (mut block, zeros) = (vec![0; BLOCK], vec![0; BLOCK]);
+    let mut at = 0;
+    while let Some(data) = next_data(from, at)? {
+        at = data - data % BLOCK as u64;
+        let read = read_at(from, &mut block, at)?;
+        if block[..read] != zeros[..read] {
+            to.write_all_at(&block[..read], at)?;
+        }
+        at += BLOCK as u64;
+    }
+    to.set_len(from.metadata()?.len())
+}
+
+/// Whether a copy of that file in `directory` is a clone, which takes no room.
+pub fn is_cloned(from: &File, directory: &Path) -> bool {
+    tempfile::tempfile_in(directory).is_ok_and(|to| ioctl_ficlone(&to, from).is_ok())
 }
 
 /// Where at or behind `at` there is no hole; `None` when all the rest is one.
@@ -87,5 +116,28 @@ mod tests {
         ] {
             assert_ne!(altered, sound);
         }
+    }
+    #[test]
+    fn a_copy_is_the_same_and_has_the_holes() {
+        const END: u64 = (8 << 20) + 7;
+        let [from, to] = [(); 2].map(|()| tempfile::tempfile().expect("created"));
+        for (at, piece) in [
+            (3, &b"begin"[..]),
+            (5 << 20, &[7; BLOCK + 1]),
+            (END - 1, b"!"),
+        ] {
+            from.write_all_at(piece, at).expect("written");
+        }
+        copy(&from, &to).expect("copied");
+        assert_eq!(to.metadata().expect("there").len(), END);
+        let [one, other] = [&from, &to].map(|file| {
+            let mut bytes = vec![0; END as usize];
+            file.read_exact_at(&mut bytes, 0).expect("read");
+            bytes
+        });
+        assert!(one == other);
+        to.sync_all().expect("flushed");
+        let used = std::os::unix::fs::MetadataExt::blocks(&to.metadata().expect("there")) * 512;
+        assert!(used < 2 << 20, "{used}");
     }
 }

@@ -11,6 +11,8 @@ use super::commands::{
     cache, completions, doctor, env, kubeconfig, list, logs, man, reset, setup, ssh, start, status,
     cache, completions, doctor, logs, pause, reset, restart, resume, setup, ssh, start, status,
     stop, tool,
+    cache, completions, doctor, logs, pause, reset, restart, resume, setup, snapshot, ssh, start,
+    status, stop, tool,
 };
 
 /// A local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU
@@ -88,6 +90,8 @@ pub enum Command {
     Status(status::Args),
     /// Remove the machine with all that is in it
     Reset(reset::Args),
+    /// Keep the machine as it is now, or bring it back as it was
+    Snapshot(snapshot::Args),
     /// Run kubectl on the machine's cluster
     #[command(disable_help_flag = true, disable_version_flag = true, after_help = tool::KUBECTL_HELP)]
     Kubectl(tool::Args),

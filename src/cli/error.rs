@@ -80,6 +80,8 @@ impl From<MachineError> for CommandError {
             MachineError::Choice(_)
             | MachineError::Contradiction { .. }
             | MachineError::Running
+            | MachineError::SnapshotExists(_)
+            | MachineError::NoSnapshot(_)
             | MachineError::Image(ImageError::UnknownAlias { .. } | ImageError::BadUrl { .. }) => {
                 code::USAGE
             }

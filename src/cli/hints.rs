@@ -215,7 +215,7 @@ fn of_the_users_kubeconfig(error: &MachineError) -> Vec<String> {
         MachineError::MergedByAnother { project, .. } => {
             vec![format!("take them out first: k3s-vm -C {} kubeconfig --unmerge", word(&project.display()))]
         }
-        _ => Vec::new(),
+        _ => of_snapshot(error),
     }
 }
 
@@ -234,6 +234,24 @@ fn of_port(error: &MachineError) -> Vec<String> {
             format!("or forward it for as long as a command runs: k3s-vm kubectl port-forward {name} -n {namespace} 8080:80"),
         ],
         MachineError::Service { .. } => one("see what there is: k3s-vm kubectl get services --all-namespaces"),
+        _ => Vec::new(),
+    }
+}
+
+fn of_snapshot(error: &MachineError) -> Vec<String> {
+    let one = |hint: &str| vec![hint.to_owned()];
+    match error {
+        MachineError::NothingToKeep(_) => one("finish it: k3s-vm setup"),
+        MachineError::Snapshot(_) => one("the machine goes on; to keep its disk alone: k3s-vm stop && k3s-vm snapshot create"),
+        MachineError::SnapshotSpace { path, .. } => vec![
+            make_room(path),
+            "or remove a snapshot that is not needed any more: k3s-vm snapshot list; k3s-vm snapshot delete NAME".to_owned(),
+        ],
+        MachineError::SnapshotExists(name) => vec![format!("take another name, or remove that one: k3s-vm snapshot delete {name}")],
+        MachineError::NoSnapshot(_) => one("see which there are: k3s-vm snapshot list"),
+        MachineError::DamagedSnapshot { name, .. } | MachineError::ForeignSnapshot(name) => {
+            vec![format!("nothing was changed; remove it, for it is of no use: k3s-vm snapshot delete {name}")]
+        }
         _ => Vec::new(),
     }
 }

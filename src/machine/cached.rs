@@ -20,7 +20,7 @@ use crate::{
         files::{self, PRIVATE},
     },
     image::prepared,
-    project::{Project, Record, Suspended},
+    project::{Project, Record, Suspended, snapshot},
 };
 
 const USERS: &str = "users";
@@ -144,10 +144,21 @@ fn needs(project: &Project, record: &Record) -> Vec<PathBuf> {
             record.image.digest,
         ));
     }
+    // In doubt a snapshot needs nothing: what does not tell what it is cannot be restored.
+    for snapshot in snapshot::list(project).unwrap_or_default() {
+        let Ok(snapshot) = snapshot.snapshot else {
+            continue;
+        };
+        needs.extend([snapshot.image.path, snapshot.release.binary]);
+        // It goes on with all disks that it had.
+        needs.extend(snapshot.memory.and(snapshot.release.airgap));
+    }
     // A suspended machine goes on with all disks that it had.
     if !record.provisioned || Suspended::exists(project) {
         needs.extend(record.release.airgap.clone());
     }
+    needs.sort();
+    needs.dedup();
     needs
 }
 
@@ -321,4 +332,58 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
 
 fn made(metadata: &Metadata) -> SystemTime {
     metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::project::{
+        Snapshot,
+        snapshot::Content,
+        suspended::{Memory, Origin},
+    };
+
+    fn record(release: &str, airgap: &str) -> Record {
+        let record = json!({
+            "schema": 1, "name": "k3s", "uuid": "u", "mac": "m", "disk": "1GiB",
+            "image": { "source": "s", "path": "/image", "digest": "0".repeat(64) },
+            "release": { "version": "v", "binary": release, "airgap": airgap },
+            "firmware": "bios", "api_port": 1, "kubeconfig": "k", "provisioned": true,
+        });
+        Record::parse(&record.to_string()).expect("sound")
+    }
+
+    #[test]
+    fn what_snapshots_stand_on_is_needed_as_well() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let project = Project::at(directory.path());
+        let now = record("/now", "/now-airgap");
+        assert_eq!(needs(&project, &now), ["/image", "/now"].map(PathBuf::from));
+        let memory = Memory {
+            origin: Origin {
+                qemu: "7.2.0".to_owned(),
+                arguments: Vec::new(),
+                processor: None,
+            },
+            length: 1,
+            checksum: 1,
+        };
+        let disk = Content {
+            length: 1,
+            checksum: 1,
+        };
+        for (name, record, memory) in [
+            ("stopped", record("/one", "/one-airgap"), None),
+            ("running", record("/two", "/two-airgap"), Some(memory)),
+        ] {
+            let folder = snapshot::folder(&project, &name.parse().expect("a name"));
+            fs::create_dir_all(&folder).expect("made");
+            let made = Snapshot::new(&record, 1, disk, memory);
+            made.save(&folder).expect("written");
+        }
+        let expected = ["/image", "/now", "/one", "/two", "/two-airgap"];
+        assert_eq!(needs(&project, &now), expected.map(PathBuf::from));
+    }
 }

@@ -4,6 +4,7 @@ use std::{error::Error, path::PathBuf, time::Duration};
 
 use crate::{
     base::{FileError, Forward, HostPort, Name, Size},
+    base::{FileError, Label, Name, Size},
     cluster::{ApiError, KubeconfigError},
     base::{FileError, Name, Size},
     cluster::{ApiError, KubeconfigError, MergeError},
@@ -120,6 +121,39 @@ pub enum MachineError {
         /// What is needed.
         needed: Size,
     },
+    /// A machine that has nothing yet that would be worth a snapshot.
+    #[error("the setup of {0} has not come to its end, and there is nothing to keep yet")]
+    NothingToKeep(Name),
+    /// The guest's memory could not be saved to a snapshot.
+    #[error("no snapshot can be made: {0}")]
+    Snapshot(String),
+    /// The project's file system has no room for a snapshot, or for what it is to put back.
+    #[error("{} has {} free, and {} are needed", path.display(), free.approximate(), needed.approximate())]
+    SnapshotSpace {
+        /// The folder of the snapshots.
+        path: PathBuf,
+        /// What is free.
+        free: Size,
+        /// What is needed.
+        needed: Size,
+    },
+    /// A snapshot of that name is there.
+    #[error("there is a snapshot {0} already")]
+    SnapshotExists(Label),
+    /// No snapshot of that name is there.
+    #[error("there is no snapshot {0}")]
+    NoSnapshot(Label),
+    /// A snapshot that is not what it was.
+    #[error("the snapshot {name} is damaged: {reason}")]
+    DamagedSnapshot {
+        /// Which one.
+        name: Label,
+        /// What shows it.
+        reason: String,
+    },
+    /// A snapshot of a machine that this one is not.
+    #[error("the snapshot {0} is of another machine")]
+    ForeignSnapshot(Label),
     /// A guest that was suspended under KVM goes on under no other accelerator.
     #[error("the machine was suspended under KVM, and now {}", describe_kvm(.0))]
     SuspendedByKvm(Kvm),

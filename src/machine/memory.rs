@@ -7,14 +7,14 @@ use std::{
 };
 
 use qapi::qmp;
-use tokio::{net::UnixStream, task::spawn_blocking};
+use tokio::net::UnixStream;
 
 use super::{
-    MachineError,
+    MachineError, draft,
     host::{self, Host},
 };
 use crate::{
-    base::{FileError, Size, files, sparse},
+    base::{Size, files},
     project::suspended::{Memory, Origin},
     qemu::{Layout, MigrationError, Monitor, Process, Version, migration, version, visible},
 };
@@ -130,23 +130,10 @@ pub(super) async fn write(
 ///
 /// When it cannot be read or flushed.
 pub(super) async fn sealed(path: PathBuf, origin: Origin) -> Result<Memory, MachineError> {
-    let reader = path.clone();
-    let checksum = spawn_blocking(move || {
-        let file = files::open_plain(&reader)?;
-        let checksum = sparse::checksum(&file).map_err(FileError::on("read", &reader))?;
-        Ok::<_, FileError>(checksum)
-    });
-    let flush = spawn_blocking(move || {
-        let file = files::open_plain(&path)?;
-        file.sync_all().map_err(FileError::on("flush", &path))?;
-        let metadata = file.metadata().map_err(FileError::on("look at", &path))?;
-        Ok::<_, FileError>(metadata.len())
-    });
-    let finished = "neither panics nor is cancelled";
-    let (checksum, length) = (checksum.await, flush.await);
+    let (length, checksum) = draft::flushed(path).await?;
     Ok(Memory {
         origin,
-        length: length.expect(finished)?,
-        checksum: checksum.expect(finished)?,
+        length,
+        checksum,
     })
 }

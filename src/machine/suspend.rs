@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use qapi::qmp;
 
-use super::{Machine, MachineError, State, memory, resume, state, stop};
+use super::{Machine, MachineError, State, memory, resume, rollback, snapshot, state, stop};
 use crate::{
     base::{Size, files},
     project::{Project, Record, Suspended, suspended::Stamp},
@@ -111,13 +111,15 @@ pub(super) async fn pause(
     }
 }
 
-/// The machine's state, without a QEMU of a suspend or resume that died when the memory was already, or still, the saved
+/// The machine's state, without what a snapshot or its restoring has left that died, and without a QEMU of a suspend or resume that died when the memory was already, or still, the saved
 /// one: that guest has not run since.
 ///
 /// # Errors
 ///
 /// Those of [`Machine::state`], and when that QEMU cannot be ended.
 pub(super) async fn settled(machine: &Machine) -> Result<State, MachineError> {
+    rollback::settle(&machine.project)?;
+    snapshot::settle(&machine.project).await;
     match machine.state()? {
         State::Running(record, process) if Suspended::exists(&machine.project) => {
             tracing::info!(

@@ -6,6 +6,7 @@ pub mod identity;
 pub mod lock;
 pub mod paths;
 pub mod record;
+pub mod snapshot;
 pub mod suspended;
 
 pub use config::{Config, ConfigError};
@@ -13,4 +14,5 @@ pub use identity::Identity;
 pub use lock::{Lock, LockError};
 pub use paths::Project;
 pub use record::{Record, RecordError};
+pub use snapshot::Snapshot;
 pub use suspended::Suspended;

@@ -124,6 +124,16 @@ impl Project {
         self.directory().join("suspended.json")
     }
 
+    /// The machine's snapshots, each a folder.
+    pub fn snapshots(&self) -> PathBuf {
+        self.directory().join("snapshots")
+    }
+
+    /// What a snapshot is to put in the place of the machine, if that is under way.
+    pub fn restoring(&self) -> PathBuf {
+        self.directory().join("restoring")
+    }
+
     /// What a guest is told that asks who it is, for that moment.
     pub fn identity(&self) -> PathBuf {
         self.directory().join("identity")

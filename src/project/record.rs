@@ -1,7 +1,7 @@
 //! The record of what was made for a machine: enough to start the same machine again, and nothing that can be
 //! observed instead (whether it runs, whether it is healthy).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -123,11 +123,20 @@ impl Record {
     ///
     /// When the project's directory cannot be written.
     pub fn save(&self, project: &Project) -> Result<(), FileError> {
+        self.save_as(&project.record(), project)
+    }
+
+    /// The same at another place, from which it is to become the project's.
+    ///
+    /// # Errors
+    ///
+    /// When that place cannot be written.
+    pub fn save_as(&self, path: &Path, project: &Project) -> Result<(), FileError> {
         let portable = Self {
             kubeconfig: project.relative(&self.kubeconfig).to_owned(),
             ..self.clone()
         };
-        files::write(&project.record(), portable.to_json().as_bytes(), PRIVATE)
+        files::write(path, portable.to_json().as_bytes(), PRIVATE)
     }
 
     /// The record's text.

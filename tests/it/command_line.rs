@@ -29,6 +29,7 @@ const VERBS: [&str; 15] = [
     "restart",
     "pause",
     "resume",
+    "snapshot",
 ];
 
 /// The sequence that begins every colour.
@@ -237,6 +238,10 @@ fn verbs_without_a_machine_say_so_and_leave_nothing_behind() {
         ("restart --force", 4),
         ("pause", 4),
         ("resume", 4),
+        ("snapshot create", 4),
+        ("snapshot list", 4),
+        ("snapshot restore one --yes", 4),
+        ("snapshot delete one", 4),
     ] {
         let words: Vec<&str> = line.split(' ').collect();
         let absent = env.run(&words);

@@ -4,6 +4,8 @@
 mod ports;
 mod desk;
 mod power;
+mod snapshot_kills;
+mod snapshots;
 
 use std::path::Path;
 

@@ -15,6 +15,7 @@ pub mod reset;
 pub mod restart;
 pub mod resume;
 pub mod setup;
+pub mod snapshot;
 pub mod ssh;
 pub mod start;
 pub mod status;
@@ -49,6 +50,7 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Resume(args) => resume::run(args, context, output).await,
         Command::Status(args) => status::run(&args, cli.global.verbose, &context, output).await,
         Command::Reset(args) => reset::run(&args, context, output).await,
+        Command::Snapshot(args) => snapshot::run(args, context, output).await,
         Command::Kubectl(args) => tool::run(Tool::Kubectl, &args, &context).await,
         Command::K9s(args) => tool::run(Tool::K9s, &args, &context).await,
         Command::Doctor(args) => doctor::run(&args, &context, output).await,

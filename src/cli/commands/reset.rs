@@ -10,9 +10,10 @@ use crate::{
         output::Output,
     },
     machine,
+    project::snapshot,
 };
 
-/// Stops the machine and deletes its disk, keys, seed and kubeconfig. The config and the shared cache stay.
+/// Stops the machine and deletes its disk, snapshots, keys, seed and kubeconfig. The config and the shared cache stay.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm reset\n  \
@@ -67,8 +68,13 @@ fn ask(context: &Context) -> Result<bool, CommandError> {
         .hint("to go ahead without asking: k3s-vm reset --yes")
         .with_code(code::USAGE));
     }
+    let snapshots = match snapshot::list(&context.project).map_or(0, |all| all.len()) {
+        0 => String::new(),
+        1 => " and its snapshot".to_owned(),
+        several => format!(" and its {several} snapshots"),
+    };
     super::consent(&format!(
-        "Delete the machine of {} with all that is in it?",
+        "Delete the machine of {} with all that is in it{snapshots}?",
         context.project.root().display()
     ))
 }

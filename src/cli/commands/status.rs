@@ -186,7 +186,8 @@ fn state(status: &Status) -> String {
     }
 }
 
-fn time(seconds: u64) -> String {
+/// In UTC, for people.
+pub(super) fn time(seconds: u64) -> String {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     // The formatter knows no years of more than four digits, and a file may have any number.
     match time {

@@ -1,0 +1,76 @@
+//! Names that people give to what they keep, which are file names as well.
+
+use std::{fmt, str::FromStr};
+
+/// The name of something kept: 1 to 64 of the letters and digits of ASCII, `.`, `_` and `-`, the first one a letter or a
+/// digit. So it is a file's name on any file system, hides no file, leads nowhere else and is no option.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label(String);
+
+/// Why a text is no such name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no name: it takes 1 to 64 of a-z, A-Z, 0-9, ., _ and -, and begins with a letter or a digit"
+)]
+pub struct ParseLabelError(String);
+
+const LONGEST: usize = 64;
+
+impl Label {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Label {
+    type Err = ParseLabelError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let sound = (1..=LONGEST).contains(&text.len())
+            && text.chars().all(allowed)
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if sound {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(ParseLabelError(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_file_names_that_lead_nowhere() {
+        let longest = "a".repeat(64);
+        for text in [
+            "a",
+            "0",
+            "v1.2_rc-3",
+            "2026-11-23T20-05-17Z",
+            "a..",
+            &longest,
+        ] {
+            assert_eq!(
+                text.parse::<Label>().map(|it| it.to_string()),
+                Ok(text.into())
+            );
+        }
+        let longer = "a".repeat(65);
+        for text in [
+            "", ".", "..", ".a", "-a", "_a", "a/b", "../a", "a b", "a\n", "a\0", "é", "a:b",
+            &longer,
+        ] {
+            assert!(text.parse::<Label>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! `snapshot`: what the machine was, kept and brought back.
+
+use std::{fmt::Write, io::IsTerminal, process::ExitCode};
+
+use serde::Serialize;
+
+use super::{setup, start::require_machine, status::time};
+use crate::{
+    base::Label,
+    cli::{
+        context::Context,
+        error::{CommandError, code},
+        interrupt,
+        output::Output,
+        plain::plain,
+    },
+    machine::{MachineError, rollback, setup as bring_up, snapshot},
+    project::{
+        Config, Project, Snapshot,
+        snapshot::{self as kept, Found},
+    },
+};
+
+/// Keeps the whole machine as it is at a moment, its disk and, unless it is stopped, its memory; and brings it back as it
+/// was. Snapshots lie in .k3s-vm/snapshots/ and go with the machine when it is reset.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm snapshot create before-upgrade\n  \
+    k3s-vm snapshot list\n  \
+    k3s-vm snapshot restore before-upgrade\n  \
+    k3s-vm snapshot restore before-upgrade --yes   # without asking, for scripts\n  \
+    k3s-vm snapshot delete before-upgrade\n\n\
+    When it fails:\n  \
+    The machine stays what it is, and there is no half of a snapshot: run it again. A snapshot takes\n  \
+    as much room as the disk's file, and as the guest has touched of its memory. A memory that is of\n  \
+    no use any more, as after an update of QEMU, is told of in a word; the machine boots then.")]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Keep the machine as it is now; one that runs stands still for a second or some. Prints the name
+    Create {
+        /// A name of letters, digits, '.', '_' and '-' [default: the time]
+        name: Option<Label>,
+    },
+    /// Show the snapshots of this machine
+    List {
+        /// Print one JSON document; its layout is numbered by "schema"
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bring the machine back as it was; what the cluster was told since is lost
+    Restore {
+        /// Which one
+        name: Label,
+        /// Do not ask
+        #[arg(long, short, visible_alias = "force")]
+        yes: bool,
+        /// Start the machine also if it is not running now
+        #[arg(long)]
+        start: bool,
+    },
+    /// Remove snapshots
+    Delete {
+        /// Which ones
+        #[arg(required = true)]
+        names: Vec<Label>,
+    },
+}
+
+pub(super) async fn run(
+    args: Args,
+    context: Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    require_machine(&context)?;
+    match args.verb {
+        Verb::Create { name } => create(name, context, output).await,
+        Verb::List { json } => list(json, &context.project, output),
+        Verb::Restore { name, yes, start } => {
+            rollback::usable(&context.project, &name)?;
+            if !yes && !ask(&context.project, &name)? {
+                output.line("nothing was changed");
+                return Ok(ExitCode::from(code::FAILURE));
+            }
+            restore(&name, start, context, output).await
+        }
+        Verb::Delete { names } => delete(&names, context).await,
+    }
+}
+
+async fn create(
+    name: Option<Label>,
+    context: Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let (machine, signals) = interrupt::opened(context, "snapshot create").await?;
+    let work = async { Ok(snapshot::create(&machine, name).await?) };
+    let name = interrupt::guarded(&machine, signals, work).await?;
+    let all = kept::list(&machine.project).map_err(MachineError::from)?;
+    if let Some(found) = all.iter().find(|it| it.name == name)
+        && let Ok(snapshot) = &found.snapshot
+    {
+        let (what, used) = (contents(snapshot), found.used.approximate());
+        tracing::info!("kept as {name}: {what}, {used}");
+    }
+    output.data(&format!("{name}\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn ask(project: &Project, name: &Label) -> Result<bool, CommandError> {
+    if !std::io::stdin().is_terminal() {
+        return Err(CommandError::new(
+            "restore replaces the machine by what it was, and there is no terminal to ask on",
+        )
+        .hint(format!(
+            "to go ahead without asking: k3s-vm snapshot restore {name} --yes"
+        ))
+        .with_code(code::USAGE));
+    }
+    super::consent(&format!(
+        "Replace the machine of {} by its snapshot {name}? What the cluster was told since is lost.",
+        project.root().display()
+    ))
+}
+
+async fn restore(
+    name: &Label,
+    start: bool,
+    context: Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let (machine, signals) = interrupt::opened(context, "snapshot restore").await?;
+    let work = async {
+        let ran = rollback::restore(&machine, name).await?;
+        tracing::info!("the machine is what it was as {name}");
+        if !ran && !start {
+            return Ok(None);
+        }
+        let started = bring_up::start(&machine, Config::default(), false).await;
+        Ok(Some(started?))
+    };
+    match interrupt::guarded(&machine, signals, work).await? {
+        Some(summary) => setup::tell(&summary, false, output),
+        None => tracing::info!("`k3s-vm start` starts it"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn delete(names: &[Label], context: Context) -> Result<ExitCode, CommandError> {
+    let (machine, signals) = interrupt::opened(context, "snapshot delete").await?;
+    let work = async { Ok(snapshot::delete(&machine, names).await?) };
+    interrupt::guarded(&machine, signals, work).await?;
+    for name in names {
+        tracing::info!("{name} is removed");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The layout of the JSON document.
+const SCHEMA: u32 = 1;
+
+#[derive(Debug, Serialize)]
+struct Listed<'a> {
+    schema: u32,
+    snapshots: Vec<One<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct One<'a> {
+    name: &'a str,
+    /// Seconds since 1970.
+    created: Option<u64>,
+    /// Bytes on the host's disk.
+    used: u64,
+    /// Whether the memory is in it.
+    memory: Option<bool>,
+    k3s: Option<&'a str>,
+    /// Why it cannot be restored, if so.
+    damaged: Option<&'a str>,
+}
+
+impl<'a> One<'a> {
+    fn of(found: &'a Found) -> Self {
+        let snapshot = found.snapshot.as_ref();
+        Self {
+            name: found.name.as_str(),
+            created: snapshot.map(|it| it.created).ok(),
+            used: found.used.as_bytes(),
+            memory: snapshot.map(|it| it.memory.is_some()).ok(),
+            k3s: snapshot.map(|it| it.release.version.as_str()).ok(),
+            damaged: snapshot.err().map(String::as_str),
+        }
+    }
+}
+
+fn list(json: bool, project: &Project, output: &Output) -> Result<ExitCode, CommandError> {
+    let all = kept::list(project).map_err(MachineError::from)?;
+    if json {
+        let listed = Listed {
+            schema: SCHEMA,
+            snapshots: all.iter().map(One::of).collect(),
+        };
+        let json = serde_json::to_string_pretty(&listed)
+            .map_err(|error| CommandError::new("cannot write the list as JSON").because(&error))?;
+        output.data(&format!("{json}\n"));
+    } else if all.is_empty() {
+        tracing::info!("there is no snapshot");
+    } else {
+        output.data(&plain(&table(&all)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(all: &[Found]) -> String {
+    let names = all.iter().map(|it| it.name.as_str().len());
+    let width = names.max().unwrap_or_default().max("NAME".len());
+    let mut table = format!(
+        "{:<width$}  {:<20}  {:<15}  {:>9}  K3S\n",
+        "NAME", "CREATED", "KEPT", "SIZE"
+    );
+    for found in all {
+        let name = found.name.as_str();
+        let line = match &found.snapshot {
+            Err(reason) => format!("{name:<width$}  damaged: {reason}"),
+            Ok(snapshot) => format!(
+                "{name:<width$}  {:<20}  {:<15}  {:>9}  {}",
+                time(snapshot.created),
+                contents(snapshot),
+                found.used.approximate(),
+                snapshot.release.version
+            ),
+        };
+        let _ = writeln!(table, "{line}");
+    }
+    table
+}
+
+fn contents(snapshot: &Snapshot) -> &'static str {
+    if snapshot.memory.is_some() {
+        "disk and memory"
+    } else {
+        "disk"
+    }
+}

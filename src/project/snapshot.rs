@@ -1,0 +1,202 @@
+//! Snapshots: what a machine was at a moment, each in a folder of its own.
+//!
+//! ```text
+//! snapshots/<name>/disk.qcow2      the machine's disk then
+//! snapshots/<name>/uefi-vars.fd    what the firmware had noted, where it is UEFI
+//! snapshots/<name>/memory          what the guest had in its memory, if it ran or was suspended
+//! snapshots/<name>/snapshot.json   what all that is
+//! ```
+//!
+//! A folder has its name when all that is in it is on the disk.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Project, Record,
+    record::{BaseImage, Release},
+    suspended::Memory,
+};
+use crate::base::{
+    FileError, Label, Size,
+    files::{self, PRIVATE},
+};
+
+/// The only layout so far.
+const SCHEMA: u32 = 1;
+/// What says in a snapshot's folder what is in it.
+const NOTE: &str = "snapshot.json";
+
+/// What `snapshot.json` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// The layout's number.
+    pub schema: u32,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// The machine that it is of, by its SMBIOS UUID.
+    pub uuid: String,
+    /// The disk's size as the guest sees it.
+    pub size: Size,
+    /// What the disk stands on.
+    pub image: BaseImage,
+    /// The k3s release on it.
+    pub release: Release,
+    /// The disk's file.
+    pub disk: Content,
+    /// What is in the memory file, if there is one.
+    pub memory: Option<Memory>,
+}
+
+/// What is in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Content {
+    /// The file's length in bytes.
+    pub length: u64,
+    /// Its checksum.
+    pub checksum: u32,
+}
+
+/// A snapshot as it is found.
+#[derive(Debug)]
+pub struct Found {
+    /// Its name.
+    pub name: Label,
+    /// What its files take on the host's disk.
+    pub used: Size,
+    /// What it is, or why that is not known.
+    pub snapshot: Result<Snapshot, String>,
+}
+
+impl Snapshot {
+    /// That of a machine now, of which this much is known.
+    pub fn new(record: &Record, created: u64, disk: Content, memory: Option<Memory>) -> Self {
+        Self {
+            schema: SCHEMA,
+            created,
+            uuid: record.uuid.clone(),
+            size: record.disk,
+            image: record.image.clone(),
+            release: record.release.clone(),
+            disk,
+            memory,
+        }
+    }
+
+    /// What the folder's note says.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with it.
+    pub fn load(folder: &Path) -> Result<Self, String> {
+        let text = files::read_if_exists(&folder.join(NOTE)).map_err(|error| error.to_string())?;
+        let text = text.ok_or_else(|| format!("it has no {NOTE}"))?;
+        let snapshot: Self = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        if snapshot.schema != SCHEMA {
+            return Err(format!(
+                "its schema is {}, this program knows {SCHEMA}",
+                snapshot.schema
+            ));
+        }
+        Ok(snapshot)
+    }
+
+    /// Writes the folder's note.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), FileError> {
+        let text = serde_json::to_string_pretty(self).expect("it has only string keys");
+        files::write(&folder.join(NOTE), (text + "\n").as_bytes(), PRIVATE)
+    }
+}
+
+/// The folder of the snapshot `name`, which need not be there.
+pub fn folder(project: &Project, name: &Label) -> PathBuf {
+    project.snapshots().join(name.as_str())
+}
+
+/// The project's snapshots, the oldest first and damaged ones last.
+///
+/// # Errors
+///
+/// When their folder cannot be read.
+pub fn list(project: &Project) -> Result<Vec<Found>, FileError> {
+    let path = project.snapshots();
+    let entries = match fs::read_dir(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(FileError::on("list", &path))?,
+    };
+    let names = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir()))
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<Label>().ok());
+    let mut all: Vec<Found> = names
+        .map(|name| {
+            let folder = folder(project, &name);
+            Found {
+                used: used(&folder),
+                snapshot: Snapshot::load(&folder),
+                name,
+            }
+        })
+        .collect();
+    all.sort_by_cached_key(|it| {
+        let created = it.snapshot.as_ref().map_or(u64::MAX, |it| it.created);
+        (created, it.name.clone())
+    });
+    Ok(all)
+}
+
+fn used(folder: &Path) -> Size {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let bytes = entries.map(|entry| files::allocated(&entry.path()).as_bytes());
+    Size::bytes(bytes.sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_snapshot_is_none_and_what_is_damaged_is_one() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let project = Project::at(directory.path());
+        assert!(list(&project).expect("none").is_empty());
+        for name in ["good", "bad", ".new", "a b"] {
+            fs::create_dir_all(project.snapshots().join(name)).expect("made");
+        }
+        fs::write(project.snapshots().join("file"), "").expect("written");
+        let record = serde_json::json!({
+            "schema": 1, "name": "k3s", "uuid": "u", "mac": "m", "disk": "1GiB",
+            "image": { "source": "s", "path": "/i", "digest": "0".repeat(64) },
+            "release": { "version": "v", "binary": "/b", "airgap": null },
+            "firmware": "bios", "api_port": 1, "kubeconfig": "k", "provisioned": true,
+        });
+        let record = Record::parse(&record.to_string()).expect("a record");
+        let disk = Content {
+            length: 1,
+            checksum: 2,
+        };
+        let made = Snapshot::new(&record, 7, disk, None);
+        let good = folder(&project, &"good".parse().expect("a name"));
+        made.save(&good).expect("written");
+        let found = list(&project).expect("listed");
+        let names: Vec<&str> = found.iter().map(|it| it.name.as_str()).collect();
+        assert_eq!(names, ["good", "bad"]);
+        assert_eq!(found[0].snapshot, Ok(made));
+        assert_eq!(found[1].snapshot, Err("it has no snapshot.json".to_owned()));
+        for torn in ["", "{", "{\"schema\":2}"] {
+            fs::write(good.join(NOTE), torn).expect("written");
+            Snapshot::load(&good).expect_err(torn);
+        }
+    }
+}
