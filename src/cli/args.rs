@@ -12,7 +12,7 @@ use super::commands::{
     cache, completions, doctor, logs, pause, reset, restart, resume, setup, ssh, start, status,
     stop, tool,
     cache, completions, doctor, logs, pause, reset, restart, resume, setup, snapshot, ssh, start,
-    status, stop, tool,
+    status, stop, tool, trim,
 };
 
 /// A local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU
@@ -92,6 +92,8 @@ pub enum Command {
     Reset(reset::Args),
     /// Keep the machine as it is now, or bring it back as it was
     Snapshot(snapshot::Args),
+    /// Give back to the host what the guest has freed of its disk
+    Trim(trim::Args),
     /// Run kubectl on the machine's cluster
     #[command(disable_help_flag = true, disable_version_flag = true, after_help = tool::KUBECTL_HELP)]
     Kubectl(tool::Args),

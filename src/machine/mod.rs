@@ -36,6 +36,7 @@ pub mod stop;
 mod suspend;
 mod template;
 pub mod timings;
+pub mod trim;
 pub mod watch;
 
 pub use error::MachineError;

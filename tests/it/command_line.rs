@@ -10,6 +10,7 @@ use crate::support::{Ended, TestEnv, ended, mode, names, on_a_terminal};
 
 const VERBS: [&str; 16] = [
 const VERBS: [&str; 15] = [
+const VERBS: [&str; 17] = [
     "setup",
     "start",
     "stop",
@@ -30,6 +31,7 @@ const VERBS: [&str; 15] = [
     "pause",
     "resume",
     "snapshot",
+    "trim",
 ];
 
 /// The sequence that begins every colour.
@@ -238,6 +240,7 @@ fn verbs_without_a_machine_say_so_and_leave_nothing_behind() {
         ("restart --force", 4),
         ("pause", 4),
         ("resume", 4),
+        ("trim", 4),
         ("snapshot create", 4),
         ("snapshot list", 4),
         ("snapshot restore one --yes", 4),

@@ -21,6 +21,7 @@ pub mod start;
 pub mod status;
 pub mod stop;
 pub mod tool;
+pub mod trim;
 
 use std::{io::Write, process::ExitCode};
 
@@ -51,6 +52,7 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Status(args) => status::run(&args, cli.global.verbose, &context, output).await,
         Command::Reset(args) => reset::run(&args, context, output).await,
         Command::Snapshot(args) => snapshot::run(args, context, output).await,
+        Command::Trim(args) => trim::run(&args, context).await,
         Command::Kubectl(args) => tool::run(Tool::Kubectl, &args, &context).await,
         Command::K9s(args) => tool::run(Tool::K9s, &args, &context).await,
         Command::Doctor(args) => doctor::run(&args, &context, output).await,

@@ -16,8 +16,8 @@ fn restart_pause_and_resume() {
     pauses(&story, &boot);
     resumes_what_is_suspended(&story, &boot);
     restarts(&story, &boot);
+    trims(&story);
     chapter("A machine that is stopped");
-    story.run("k3s-vm stop --force").succeeds();
     story
         .run("k3s-vm pause")
         .exits(3)
@@ -28,7 +28,44 @@ fn restart_pause_and_resume() {
         .exits(3)
         .says("is stopped")
         .says("hint: start it: k3s-vm start");
+    story.run("k3s-vm trim").exits(3).says("is stopped");
     story.run("k3s-vm reset --yes").succeeds();
+}
+
+/// More than the guest writes by itself meanwhile.
+const MUCH: u64 = 64 << 20;
+
+fn trims(story: &Story) {
+    chapter("What was removed in the guest");
+    let used = || {
+        story.status()["machine"]["disk_used"]
+            .as_u64()
+            .expect("told")
+    };
+    let write_and_remove =
+        "k3s-vm ssh 'head -c 100M /dev/zero >/root/much && sync && rm /root/much'";
+    story.run("k3s-vm pause").succeeds();
+    story
+        .run("k3s-vm trim")
+        .exits(5)
+        .says("error: the machine is paused");
+    story.run("k3s-vm resume").succeeds();
+    let before = used();
+    story.run(write_and_remove).succeeds();
+    let full = used();
+    assert!(full > before + MUCH, "{before} {full}");
+    story
+        .run("k3s-vm trim")
+        .succeeds()
+        .prints("")
+        .says(" given back: the disk takes ");
+    let trimmed = used();
+    assert!(trimmed + MUCH < full, "{full} {trimmed}");
+    story.run(write_and_remove).succeeds();
+    assert!(used() > trimmed + MUCH);
+    story.run("k3s-vm stop --power-off").succeeds();
+    assert!(used() < trimmed + MUCH, "a stop does the same");
+    found("the host has its room again");
 }
 
 fn boot(story: &Story) -> String {

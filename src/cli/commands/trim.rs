@@ -1,0 +1,44 @@
+//! `trim`: what the guest has freed goes back to the host.
+
+use std::process::ExitCode;
+
+use super::start::require_machine;
+use crate::{
+    base::Size,
+    cli::{context::Context, error::CommandError, interrupt},
+    machine::trim,
+};
+
+/// The machine's disk takes what was ever written to it, also what is removed in the guest. This has the guest tell which
+/// blocks it does not use any more, and the host has their room again. An orderly stop does the same on its way.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm trim\n  \
+    k3s-vm ssh k3s crictl rmi --prune && k3s-vm trim   # images that no pod needs, too\n\n\
+    When it fails:\n  \
+    Nothing is lost: run it again. It needs a machine that runs. What a snapshot keeps stays in the\n  \
+    snapshot: k3s-vm snapshot list")]
+pub struct Args {}
+
+pub(super) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandError> {
+    require_machine(&context)?;
+    let (machine, signals) = interrupt::opened(context, "trim").await?;
+    let work = async { Ok(trim::trim(&machine).await?) };
+    let trimmed = interrupt::guarded(&machine, signals, work).await?;
+    let (before, after) = (trimmed.before, trimmed.after);
+    if after < before {
+        let less = Size::bytes(before.as_bytes() - after.as_bytes());
+        tracing::info!(
+            "{} given back: the disk takes {} instead of {}",
+            less.approximate(),
+            after.approximate(),
+            before.approximate()
+        );
+    } else {
+        tracing::info!(
+            "there was nothing to give back: the disk takes {}",
+            after.approximate()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
