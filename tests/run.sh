@@ -13,7 +13,7 @@ filter=${1:-}
 say() { printf '\n== %s\n' "$*"; }
 
 install_packages() {
-    local wanted=(qemu-system-x86 qemu-utils ovmf dosfstools util-linux git gcc iproute2 procps strace)
+    local wanted=(qemu-system-x86 qemu-utils ovmf dosfstools util-linux git gcc iproute2 procps strace openssh-client)
     read -ra guest < <(tests/guest/build.sh --packages)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
     local missing=()

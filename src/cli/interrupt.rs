@@ -16,7 +16,7 @@ pub(super) async fn opened(
     context: Context,
     verb: &str,
 ) -> Result<(Machine, Signals), CommandError> {
-    let mut signals = Signals::of_this_command()?;
+    let mut signals = Signals::listen()?;
     let machine = signals.unless_one_comes(context.open(verb)).await?;
     Ok((machine, signals))
 }
@@ -50,12 +50,12 @@ pub(super) struct Signals {
 
 impl Signals {
     /// From now on they end nothing by themselves.
-    pub(super) fn of_this_command() -> Result<Self, CommandError> {
-        Self::listen()
+    pub(super) fn listen() -> Result<Self, CommandError> {
+        Self::try_to_listen()
             .map_err(|error| CommandError::new("cannot listen for signals").because(&error))
     }
 
-    fn listen() -> std::io::Result<Self> {
+    fn try_to_listen() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,

@@ -4,11 +4,13 @@ pub mod console;
 pub mod course;
 pub mod flood;
 pub mod keys;
+pub mod session;
 pub mod ssh;
 pub mod stages;
 
 pub use console::Console;
 pub use course::{Course, Trouble};
 pub use keys::KeyPair;
+pub use session::{Event, Order, Streams, Terminal, TerminalSize};
 pub use ssh::{Ssh, SshError};
 pub use stages::{Report, Stage, StageLog};

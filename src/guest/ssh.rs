@@ -1,15 +1,24 @@
 //! SSH into the guest: key only, the host key pinned from the first connection on.
 
-use std::{borrow::Cow, io, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    io,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use russh::{
-    ChannelMsg, Disconnect, Preferred,
-    client::{self, Handle},
+    Channel, ChannelOpenFailure, Disconnect, Preferred,
+    client::{self, ChannelOpenHandle, Handle},
     keys::{Algorithm, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate},
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::KeyPair;
+use super::{
+    KeyPair,
+    session::{self, Event, Order, Streams, Terminal},
+};
 
 /// How long connecting and logging in may take; a guest under emulation needs seconds.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -49,6 +58,9 @@ pub enum SshError {
         /// The last line of its standard error.
         said: String,
     },
+    /// The guest's sshd is told not to lend agents out.
+    #[error("the guest's sshd does not forward agents")]
+    NoAgentForwarding,
     /// Our own side of the pipe broke.
     #[error("cannot pass the data on")]
     Pipe(#[source] io::Error),
@@ -57,22 +69,14 @@ pub enum SshError {
 /// A connection, logged in as root.
 pub struct Ssh {
     handle: Handle<Pinned>,
-}
-
-/// A terminal to be made in the guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terminal {
-    /// The kind, from `TERM`.
-    pub kind: String,
-    /// Columns of characters.
-    pub columns: u16,
-    /// Rows of characters.
-    pub rows: u16,
+    agent: Arc<OnceLock<PathBuf>>,
 }
 
 /// Takes one host key and no other.
 struct Pinned {
     expected: PublicKey,
+    /// The agent's socket, once it is lent to the guest.
+    agent: Arc<OnceLock<PathBuf>>,
 }
 
 impl client::Handler for Pinned {
@@ -88,6 +92,27 @@ impl client::Handler for Pinned {
             }
             PublicKeyOrCertificate::Certificate(_) => false,
         })
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        channel: Channel<client::Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        let Some(socket) = self.agent.get().cloned() else {
+            reply
+                .reject(ChannelOpenFailure::AdministrativelyProhibited)
+                .await;
+            return Ok(());
+        };
+        reply.accept().await;
+        tokio::spawn(async move {
+            if let Err(error) = session::ask_agent(socket, channel).await {
+                tracing::debug!(%error, "the agent does not answer the guest");
+            }
+        });
+        Ok(())
     }
 }
 
@@ -107,8 +132,10 @@ impl Ssh {
             nodelay: true,
             ..client::Config::default()
         };
+        let agent = Arc::default();
         let pinned = Pinned {
             expected: host.public().clone(),
+            agent: Arc::clone(&agent),
         };
         let unreachable = |reason: String| SshError::Unreachable { port, reason };
         let login = async {
@@ -121,7 +148,7 @@ impl Ssh {
             let key = PrivateKeyWithHashAlg::new(Arc::new(client.private().clone()), None);
             let answer = handle.authenticate_publickey("root", key).await?;
             if answer.success() {
-                Ok(Self { handle })
+                Ok(Self { handle, agent })
             } else {
                 Err(SshError::Refused)
             }
@@ -171,47 +198,41 @@ impl Ssh {
         &self,
         command: Option<&str>,
         terminal: Option<Terminal>,
-        mut input: impl AsyncRead + Unpin,
-        mut output: impl AsyncWrite + Unpin,
-        mut errors: impl AsyncWrite + Unpin,
+        input: impl AsyncRead + Unpin,
+        output: impl AsyncWrite + Unpin,
+        errors: impl AsyncWrite + Unpin,
     ) -> Result<u32, SshError> {
-        let mut channel = self.handle.channel_open_session().await?;
-        if let Some(Terminal {
-            kind,
-            columns,
-            rows,
-        }) = terminal
-        {
-            channel
-                .request_pty(false, &kind, columns.into(), rows.into(), 0, 0, &[])
-                .await?;
+        let order = Order {
+            command: command.map(str::to_owned),
+            terminal,
+            agent: None,
+        };
+        let streams = Streams {
+            input,
+            output,
+            errors,
+        };
+        self.attend(&order, streams, async || std::future::pending().await)
+            .await
+    }
+
+    /// The same of any order; `next` waits for what happens on this side meanwhile. A command without a terminal that does
+    /// not end by itself after a signal is killed, and what it leaves to be told is 128 and that signal's number.
+    ///
+    /// # Errors
+    ///
+    /// When the connection or one of the streams breaks, or the guest refuses what is ordered.
+    pub async fn attend(
+        &self,
+        order: &Order,
+        streams: Streams<impl AsyncRead + Unpin, impl AsyncWrite + Unpin, impl AsyncWrite + Unpin>,
+        next: impl AsyncFnMut() -> Event,
+    ) -> Result<u32, SshError> {
+        if let Some(agent) = &order.agent {
+            // The first one that is lent stays.
+            let _ = self.agent.set(agent.clone());
         }
-        match command {
-            Some(command) => channel.exec(true, command).await?,
-            None => channel.request_shell(true).await?,
-        }
-        let mut status = 255;
-        let mut typed = vec![0; 16 << 10];
-        let mut more_input = true;
-        loop {
-            tokio::select! {
-                message = channel.wait() => match message {
-                    Some(ChannelMsg::Data { data }) => write(&mut output, &data).await?,
-                    Some(ChannelMsg::ExtendedData { data, .. }) => write(&mut errors, &data).await?,
-                    Some(ChannelMsg::ExitStatus { exit_status }) => status = exit_status,
-                    Some(ChannelMsg::ExitSignal { signal_name, .. }) => status = 128 + signal_number(&signal_name),
-                    Some(_) => {}
-                    None => return Ok(status),
-                },
-                read = input.read(&mut typed), if more_input => match read.map_err(SshError::Pipe)? {
-                    0 => {
-                        more_input = false;
-                        channel.eof().await?;
-                    }
-                    read => channel.data(&typed[..read]).await?,
-                },
-            }
-        }
+        session::run(&self.handle, order, streams, next).await
     }
 
     /// Ends the connection politely.
@@ -226,28 +247,5 @@ impl Ssh {
 impl std::fmt::Debug for Ssh {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Ssh(..)")
-    }
-}
-
-async fn write(stream: &mut (impl AsyncWrite + Unpin), data: &[u8]) -> Result<(), SshError> {
-    stream.write_all(data).await.map_err(SshError::Pipe)?;
-    stream.flush().await.map_err(SshError::Pipe)
-}
-
-/// As shells count them.
-fn signal_number(signal: &russh::Sig) -> u32 {
-    use russh::Sig;
-    match signal {
-        Sig::HUP => 1,
-        Sig::INT => 2,
-        Sig::QUIT => 3,
-        Sig::ILL => 4,
-        Sig::ABRT => 6,
-        Sig::FPE => 8,
-        Sig::KILL => 9,
-        Sig::SEGV => 11,
-        Sig::PIPE => 13,
-        Sig::ALRM => 14,
-        _ => 15,
     }
 }

@@ -6,6 +6,7 @@ mod desk;
 mod power;
 mod snapshot_kills;
 mod snapshots;
+mod reach;
 
 use std::path::Path;
 

@@ -58,7 +58,7 @@ pub(super) async fn run(
     }
     let kubeconfig = kubeconfig::of(record)?;
     if args.merge {
-        let mut signals = Signals::of_this_command()?;
+        let mut signals = Signals::listen()?;
         let work = async { Ok(merge::merge(&context.project, record).await?) };
         let outcome = signals.unless_one_comes(work).await?;
         tell(&outcome, output);
@@ -79,7 +79,7 @@ async fn unmerge(
     context: &Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
-    let mut signals = Signals::of_this_command()?;
+    let mut signals = Signals::listen()?;
     let work = async { Ok(merge::unmerge(&context.project, name).await?) };
     tell(&signals.unless_one_comes(work).await?, output);
     Ok(ExitCode::SUCCESS)

@@ -59,6 +59,7 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Cache(args) => cache::run(&args, &context, output),
         Command::Port(args) => port::run(args, context, output).await,
         Command::Ssh(args) => ssh::run(&args, &context).await,
+        Command::Ssh(args) => ssh::run(&args, &context, output).await,
         Command::Logs(args) => logs::run(&args, &context, output).await,
         Command::Kubeconfig(args) => kubeconfig::run(&args, &context, output).await,
         Command::Env(args) => env::run(&args, &context, output),

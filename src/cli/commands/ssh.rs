@@ -1,29 +1,42 @@
 //! `ssh`: a shell or a command in the guest.
 
 use std::{
-    io::{IsTerminal, stdin},
+    env,
+    io::{self, ErrorKind, IsTerminal, stdin},
+    os::unix::net::UnixStream,
+    path::PathBuf,
     process::ExitCode,
 };
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    cli::{context::Context, error::CommandError},
-    guest::ssh::Terminal,
-    machine,
+    cli::{context::Context, error::CommandError, interrupt::Signals, output::Output},
+    guest::{Event, Order, SshError, Streams, Terminal, TerminalSize},
+    machine::{MachineError, shell},
 };
 
-/// As root, with the machine's own key. The exit code is the command's.
+/// As root, with the machine's own key. The exit code is the command's; 128 and the signal's number when a signal ended it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm ssh\n  \
     k3s-vm ssh journalctl -u k3s -n 50\n  \
     k3s-vm ssh 'df -h /; uptime'\n  \
+    k3s-vm ssh --tty top\n  \
+    k3s-vm ssh --forward-agent git clone git@example.org:shop.git\n  \
     tar c src | k3s-vm ssh tar x -C /tmp\n\n\
     When it fails:\n  \
     A guest that does not answer shows why on its console: k3s-vm logs console. Words are joined with\n  \
-    spaces and read by the guest's shell, as OpenSSH does.")]
+    spaces and read by the guest's shell, as OpenSSH does. A signal that is to end k3s-vm ends the command:\n  \
+    it gets the same one, and is killed when it still runs 10 s later.")]
 pub struct Args {
+    /// Give the command a terminal, as a shell has one anyway
+    #[arg(long, short)]
+    tty: bool,
+    /// Let the guest ask your SSH agent while the command runs
+    #[arg(long, short = 'A')]
+    forward_agent: bool,
     /// The command; a login shell without one
     #[arg(
         trailing_var_arg = true,
@@ -33,34 +46,90 @@ pub struct Args {
     command: Vec<String>,
 }
 
-pub(super) async fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
-    let command = (!args.command.is_empty()).then(|| args.command.join(" "));
-    let interactive = command.is_none() && stdin().is_terminal();
-    let terminal = interactive.then(terminal);
+/// Of a command whose output nobody reads any more, as shells tell it of SIGPIPE.
+const BROKEN_PIPE: u8 = 141;
+
+pub(super) async fn run(
+    args: &Args,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let interactive = (args.command.is_empty() || args.tty) && stdin().is_terminal();
+    if args.tty && !interactive {
+        output.warning("the command gets no terminal, for stdin is none");
+    }
+    let agent = args.forward_agent.then(agent).transpose()?;
+    // Until there is a command that they are passed on to, signals end this program as they do any other.
+    let ssh = shell::connect(&context.project).await?;
+    let mut signals = Signals::listen()?;
+    let mut resized = signal(SignalKind::window_change())
+        .map_err(|error| CommandError::new("cannot listen for signals").because(&error))?;
+    let order = Order {
+        command: (!args.command.is_empty()).then(|| args.command.join(" ")),
+        terminal: interactive.then(terminal),
+        agent,
+    };
+    let next = async || loop {
+        tokio::select! {
+            code = signals.next() => return Event::Signal(code - 128),
+            _ = resized.recv(), if interactive => if let Some(size) = size() {
+                return Event::Resized(size);
+            },
+        }
+    };
+    let streams = Streams {
+        input: tokio::io::stdin(),
+        output: tokio::io::stdout(),
+        errors: tokio::io::stderr(),
+    };
     let raw = interactive.then(RawMode::enter).transpose()?;
-    let (input, output, errors) = (tokio::io::stdin(), tokio::io::stdout(), tokio::io::stderr());
-    let result = machine::shell::run(
-        &context.project,
-        command.as_deref(),
-        terminal,
-        input,
-        output,
-        errors,
-    )
-    .await;
+    let result = shell::attend(ssh, &order, streams, next).await;
     drop(raw);
-    let status = result?;
-    Ok(ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)))
+    match result {
+        Err(MachineError::Ssh(SshError::Pipe(error))) if error.kind() == ErrorKind::BrokenPipe => {
+            Ok(ExitCode::from(BROKEN_PIPE))
+        }
+        result => Ok(ExitCode::from(u8::try_from(result?).unwrap_or(u8::MAX))),
+    }
+}
+
+/// The socket of the user's agent, which answers.
+fn agent() -> Result<PathBuf, CommandError> {
+    let socket = env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
+    let Some(socket) = socket.map(PathBuf::from) else {
+        return Err(CommandError::new(
+            "there is no SSH agent to forward: SSH_AUTH_SOCK is not set",
+        )
+        .hint("start one: eval \"$(ssh-agent)\" && ssh-add"));
+    };
+    match UnixStream::connect(&socket) {
+        Ok(_) => Ok(socket),
+        Err(error) => Err(CommandError::new(format!(
+            "the SSH agent at {} (SSH_AUTH_SOCK) does not answer",
+            socket.display()
+        ))
+        .because(&error)
+        .hint("start another one: eval \"$(ssh-agent)\" && ssh-add")),
+    }
 }
 
 /// The kind and the size of our own terminal, for the guest's.
 fn terminal() -> Terminal {
-    let size = rustix::termios::tcgetwinsize(stdin()).ok();
     Terminal {
-        kind: std::env::var("TERM").unwrap_or_else(|_| "xterm".to_owned()),
-        columns: size.map_or(80, |size| size.ws_col),
-        rows: size.map_or(24, |size| size.ws_row),
+        kind: env::var("TERM").unwrap_or_else(|_| "xterm".to_owned()),
+        size: size().unwrap_or(TerminalSize {
+            columns: 80,
+            rows: 24,
+        }),
     }
+}
+
+fn size() -> Option<TerminalSize> {
+    let size = rustix::termios::tcgetwinsize(io::stdin()).ok()?;
+    Some(TerminalSize {
+        columns: size.ws_col,
+        rows: size.ws_row,
+    })
 }
 
 /// Every key goes to the guest; the terminal is as before when this is dropped.

@@ -79,7 +79,7 @@ async fn watch(
     context: &Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
-    let mut signals = Signals::of_this_command()?;
+    let mut signals = Signals::listen()?;
     let canvas = if json { None } else { Some(Canvas::open()?) };
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
