@@ -13,6 +13,7 @@ use super::commands::{
     stop, tool,
     cache, completions, doctor, logs, pause, reset, restart, resume, setup, snapshot, ssh, start,
     status, stop, tool, trim,
+    cache, completions, doctor, logs, reset, setup, ssh, ssh_config, start, status, stop, tool,
 };
 
 /// A local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU
@@ -108,6 +109,8 @@ pub enum Command {
     Cache(cache::Args),
     /// Open a shell in the guest, or run a command there
     Ssh(ssh::Args),
+    /// Print what OpenSSH, scp, rsync and editors need to connect to the guest
+    SshConfig(ssh_config::Args),
     /// Show the logs that explain a failed start
     Logs(logs::Args),
     /// Print completions for a shell

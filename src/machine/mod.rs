@@ -30,6 +30,7 @@ pub mod setup;
 pub mod shell;
 pub mod snapshot;
 pub mod spec;
+pub mod ssh_config;
 pub mod state;
 pub mod status;
 pub mod stop;

@@ -89,6 +89,11 @@ impl Project {
         self.directory().join("host_ed25519")
     }
 
+    /// The same host key's public half, for OpenSSH's client.
+    pub fn known_hosts(&self) -> PathBuf {
+        self.directory().join("known_hosts")
+    }
+
     /// What the guest's serial console printed since its last start.
     pub fn console_log(&self) -> PathBuf {
         self.directory().join("console.log")

@@ -17,6 +17,7 @@ pub mod resume;
 pub mod setup;
 pub mod snapshot;
 pub mod ssh;
+pub mod ssh_config;
 pub mod start;
 pub mod status;
 pub mod stop;
@@ -60,6 +61,7 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Port(args) => port::run(args, context, output).await,
         Command::Ssh(args) => ssh::run(&args, &context).await,
         Command::Ssh(args) => ssh::run(&args, &context, output).await,
+        Command::SshConfig(args) => ssh_config::run(&args, &context, output).await,
         Command::Logs(args) => logs::run(&args, &context, output).await,
         Command::Kubeconfig(args) => kubeconfig::run(&args, &context, output).await,
         Command::Env(args) => env::run(&args, &context, output),

@@ -14,7 +14,7 @@ use nix::{
 
 use super::story_of;
 use crate::{
-    support::code,
+    support::{code, mode},
     telling::{Story, chapter, found},
 };
 
@@ -25,6 +25,7 @@ fn a_guest_is_as_near_as_a_local_shell() {
     signals_reach_the_command(&story);
     terminals_are_as_large_as_ours(&story);
     agents_are_lent(&story);
+    openssh_connects(&story);
 }
 
 fn commands_end_as_they_do_here(story: &Story) {
@@ -117,6 +118,39 @@ fn agents_are_lent(story: &Story) {
         .succeeds()
         .says("key-of-the-host")
         .says("Could not open a connection to your authentication agent");
+}
+
+fn openssh_connects(story: &Story) {
+    chapter("OpenSSH's own client, from a project whose path has a space and a percent sign");
+    story
+        .run("k3s-vm ssh-config --name vm >ssh.conf && ssh -F ssh.conf vm hostname")
+        .succeeds()
+        .prints(story.status()["machine"]["name"].as_str().expect("a name"));
+    story
+        .run("scp -q -F ssh.conf vm:/etc/os-release . && grep ^ID= os-release")
+        .succeeds()
+        .prints("ID=debian");
+    story
+        .run("k3s-vm ssh-config | ssh -F /dev/stdin $(k3s-vm ssh hostname) exit 3")
+        .exits(3);
+    assert_eq!(mode(&story.file("known_hosts")), 0o600);
+    story
+        .run("k3s-vm ssh-config --name 'a b'")
+        .exits(2)
+        .says("a host's name takes");
+
+    chapter("a guest that has another host key than the machine is not let near the agent");
+    story
+        .run(
+            "cp .k3s-vm/known_hosts kept && ssh-keygen -q -t ed25519 -N '' -C '' -f other && \
+             echo \"$(cut -d ' ' -f 1 kept) $(cat other.pub)\" >.k3s-vm/known_hosts && ssh -F ssh.conf vm true",
+        )
+        .exits(255)
+        .says("Host key verification failed");
+    story
+        .run("k3s-vm ssh-config --name vm >ssh.conf && cmp kept .k3s-vm/known_hosts && ssh -F ssh.conf vm true")
+        .succeeds();
+    story.run("rm kept other* ssh.conf os-release").succeeds();
 }
 
 /// The program on a terminal of its own.

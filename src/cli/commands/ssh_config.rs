@@ -1,0 +1,48 @@
+//! `ssh-config`: the way in for OpenSSH's client, editors, scp and rsync.
+
+use std::process::ExitCode;
+
+use crate::{
+    cli::{context::Context, error::CommandError, output::Output},
+    machine,
+};
+
+/// Prints a block for ~/.ssh/config. It holds until the machine is stopped: the next start may have another port.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm ssh-config --name shop >~/.ssh/shop.config   # and once: Include shop.config, in ~/.ssh/config\n  \
+    ssh -F ~/.ssh/shop.config shop\n  \
+    rsync -e 'ssh -F ~/.ssh/shop.config' -a src/ shop:/srv/src/\n  \
+    k3s-vm ssh-config --name shop | scp -F /dev/stdin shop:/etc/hosts .\n\n\
+    When it fails:\n  \
+    Only a running machine has a port: k3s-vm start. OpenSSH refuses a guest that has not the machine's own\n  \
+    host key, which is pinned in .k3s-vm/known_hosts; a block of an earlier start has a port that may be\n  \
+    another program's by now, so print it anew.")]
+pub struct Args {
+    /// What the host is called in it [default: the machine's name]
+    #[arg(long, value_name = "HOST", value_parser = host)]
+    name: Option<String>,
+}
+
+pub(super) async fn run(
+    args: &Args,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let block = machine::ssh_config::ssh_config(&context.project, args.name.as_deref()).await?;
+    output.data(&block);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One word that is no pattern of ssh_config(5), and no option of a command line.
+fn host(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "a host's name takes A-Z, a-z, 0-9, . _ and -, and begins with none of the latter"
+                .to_owned(),
+        )
+    }
+}
