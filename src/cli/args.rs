@@ -14,6 +14,7 @@ use super::commands::{
     cache, completions, doctor, logs, pause, reset, restart, resume, setup, snapshot, ssh, start,
     status, stop, tool, trim,
     cache, completions, doctor, logs, reset, setup, ssh, ssh_config, start, status, stop, tool,
+    cache, completions, cp, doctor, logs, reset, setup, ssh, ssh_config, start, status, stop, tool,
 };
 
 /// A local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU
@@ -111,6 +112,8 @@ pub enum Command {
     Ssh(ssh::Args),
     /// Print what OpenSSH, scp, rsync and editors need to connect to the guest
     SshConfig(ssh_config::Args),
+    /// Copy files and folders between this host and the guest
+    Cp(cp::Args),
     /// Show the logs that explain a failed start
     Logs(logs::Args),
     /// Print completions for a shell

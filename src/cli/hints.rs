@@ -5,7 +5,7 @@ use std::{fmt::Display, fs, io::ErrorKind, path::Path};
 use crate::{
     base::{FileError, files, trust::TRUST},
     cluster::{MergeError, release::CHECKSUMS},
-    guest::SshError,
+    guest::{CopyError, SshError},
     image::ImageError,
     machine::{MachineError, watch::NO_STAGE},
     project::{ConfigError, LockError, RecordError},
@@ -182,7 +182,8 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
             "the guest's key was made with the machine, as .k3s-vm/host_ed25519: put back the one of the two that was changed".to_owned(),
             "or make the machine anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup".to_owned(),
         ],
-        MachineError::Ssh(_) => one("see whether the guest is well: k3s-vm logs console"),
+        MachineError::Copy(CopyError::GuestFull(_)) => one("see what takes it: k3s-vm ssh 'df -h; du -xh / | sort -h | tail'"),
+        MachineError::Ssh(_) | MachineError::Copy(CopyError::Ssh(_)) => one("see whether the guest is well: k3s-vm logs console"),
         MachineError::Kubeconfig { .. } | MachineError::Api(_) => one("a fresh kubeconfig comes with every start: k3s-vm setup"),
         MachineError::File(error)
         | MachineError::Lock(LockError::File(error))
@@ -279,6 +280,7 @@ fn file_of(error: &MachineError) -> Option<&FileError> {
         | MachineError::Record(RecordError::File(error))
         | MachineError::Lock(LockError::File(error))
         | MachineError::Process(ProcessError::File(error))
+        | MachineError::Copy(CopyError::File(error))
         | MachineError::Image(ImageError::File(error)) => Some(error),
         _ => None,
     }

@@ -146,10 +146,20 @@ impl Output {
         let _ = writeln!(stderr, "{text}");
     }
 
-    /// Transfers as bars on a terminal and as plain lines elsewhere.
+    /// Downloads as bars on a terminal and as plain lines elsewhere.
     pub(super) fn progress(&self) -> Transfers {
+        self.transfers("fetching", "fetched")
+    }
+
+    /// The same of copies.
+    pub(super) fn copying(&self) -> Transfers {
+        self.transfers("copying", "copied")
+    }
+
+    fn transfers(&self, doing: &'static str, done: &'static str) -> Transfers {
         Transfers {
             output: self.clone(),
+            words: (doing, done),
             transfers: Mutex::default(),
         }
     }
@@ -159,6 +169,8 @@ impl Output {
 #[derive(Debug)]
 pub(super) struct Transfers {
     output: Output,
+    /// What is being done, and what was.
+    words: (&'static str, &'static str),
     transfers: Mutex<Vec<Transfer>>,
 }
 
@@ -212,7 +224,8 @@ impl Progress for Transfers {
             } else {
                 String::new()
             };
-            self.output.step(&format!("fetching {what}{size}{resumed}"));
+            let doing = self.words.0;
+            self.output.step(&format!("{doing} {what}{size}{resumed}"));
         }
         let now = Instant::now();
         let mut transfers = self
@@ -247,7 +260,7 @@ impl Progress for Transfers {
             transfer.told = Instant::now();
             let done = Size::bytes(transfer.bar.position()).approximate();
             self.output
-                .step(&format!("fetching {}: {done}", transfer.what));
+                .step(&format!("{} {}: {done}", self.words.0, transfer.what));
         }
     }
 
@@ -268,8 +281,8 @@ impl Progress for Transfers {
             let size = Size::bytes(done).approximate();
             let seconds = transfer.began.elapsed().as_secs_f64();
             self.output.step(&format!(
-                "fetched {} ({size} in {seconds:.1} s)",
-                transfer.what
+                "{} {} ({size} in {seconds:.1} s)",
+                self.words.1, transfer.what
             ));
         }
     }

@@ -1,14 +1,18 @@
 //! What is said to the guest and heard from it: keys and SSH, and the stages that it reports.
 
 pub mod console;
+pub mod copy;
 pub mod course;
 pub mod flood;
 pub mod keys;
+mod pack;
 pub mod session;
 pub mod ssh;
 pub mod stages;
+pub mod unpack;
 
 pub use console::Console;
+pub use copy::CopyError;
 pub use course::{Course, Trouble};
 pub use keys::KeyPair;
 pub use session::{Event, Order, Streams, Terminal, TerminalSize};

@@ -9,6 +9,7 @@ use crate::{
     base::{FileError, Name, Size},
     cluster::{ApiError, KubeconfigError, MergeError},
     guest::{SshError, keys::KeyError},
+    guest::{CopyError, SshError, keys::KeyError},
     image::ImageError,
     project::{ConfigError, LockError, Project, RecordError, Suspended},
     qemu::{MonitorError, ProcessError, VersionError, kvm::Kvm},
@@ -252,6 +253,9 @@ pub enum MachineError {
     /// SSH.
     #[error(transparent)]
     Ssh(#[from] SshError),
+    /// A copy.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// The API.
     #[error(transparent)]
     Api(#[from] ApiError),

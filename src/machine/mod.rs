@@ -7,6 +7,7 @@ pub mod boot;
 pub mod bundle;
 pub mod cached;
 mod draft;
+pub mod copy;
 pub mod error;
 pub mod files;
 pub mod host;

@@ -3,6 +3,7 @@
 mod bundle;
 pub mod cache;
 pub mod completions;
+pub mod cp;
 pub mod doctor;
 pub mod env;
 pub mod kubeconfig;
@@ -62,6 +63,7 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Ssh(args) => ssh::run(&args, &context).await,
         Command::Ssh(args) => ssh::run(&args, &context, output).await,
         Command::SshConfig(args) => ssh_config::run(&args, &context, output).await,
+        Command::Cp(args) => cp::run(&args, &context, output).await,
         Command::Logs(args) => logs::run(&args, &context, output).await,
         Command::Kubeconfig(args) => kubeconfig::run(&args, &context, output).await,
         Command::Env(args) => env::run(&args, &context, output),

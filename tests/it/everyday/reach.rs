@@ -28,6 +28,201 @@ fn a_guest_is_as_near_as_a_local_shell() {
     openssh_connects(&story);
 }
 
+#[test]
+fn files_go_there_and_back() {
+    let story = story_of("copies");
+    copies_have_the_names_that_docker_gives_them(&story);
+    what_cannot_be_copied_is_said(&story);
+    nothing_half_is_left(&story);
+    a_hostile_guest_writes_nowhere_else(&story);
+    who_does_not_run_is_not_reached(&story);
+}
+
+fn copies_have_the_names_that_docker_gives_them(story: &Story) {
+    chapter("a folder into the guest: new, into one that is there, and only what is in it");
+    story
+        .run(
+            "mkdir -p src/sub && echo one >src/a && echo two >src/sub/b && ln -s /nowhere src/link && \
+             chmod 640 src/a && chmod 750 src/sub && touch -d '2020-01-02 03:04:05Z' src/a",
+        )
+        .succeeds();
+    story
+        .run("k3s-vm cp src :/srv/new && k3s-vm cp src :/srv/new && k3s-vm cp src/. guest:/srv/")
+        .succeeds()
+        .says("copied src (8 B in ");
+    story
+        .run("k3s-vm ssh 'cd /srv && find * | sort | xargs; stat -c %a,%U,%Y new/a; stat -c %a new/sub; readlink new/link'")
+        .prints(
+            "a link new new/a new/link new/src new/src/a new/src/link new/src/sub new/src/sub/b new/sub new/sub/b sub sub/b\n\
+             640,root,1577934245\n750\n/nowhere",
+        );
+    story
+        .run("k3s-vm ssh 'chmod 711 /srv; echo own >/srv/own' && chmod 700 src && k3s-vm cp src/. :/srv && \
+              k3s-vm ssh 'stat -c %a /srv; cat /srv/own; ls -A /srv'")
+        .succeeds()
+        .says("711")
+        .says("own");
+
+    chapter("files, several at once, odd names, and back again");
+    story
+        .run("k3s-vm cp src/a \"guest:/srv/it's; odd\" && k3s-vm ssh cat \"/srv/it\\\\'s*\"")
+        .succeeds()
+        .says("one");
+    story
+        .run("k3s-vm cp src/a src/sub/b :/srv/new/ && k3s-vm cp :/srv/new back && find back | sort | xargs && stat -c %a,%Y back/a")
+        .succeeds()
+        .says("back/src/sub/b back/sub back/sub/b")
+        .says("640,1577934245");
+    story
+        .run("echo old >back/a; echo own >back/own; k3s-vm cp :/srv/new/. back && cat back/a back/own")
+        .succeeds()
+        .says("one")
+        .says("own");
+    story
+        .run("k3s-vm cp :/etc/resolv.conf :/etc/hostname . && test -f resolv.conf -a ! -L resolv.conf && k3s-vm cp :.bashrc rc && test -s rc")
+        .succeeds();
+    story
+        .run("head -c 5M /dev/urandom >big && k3s-vm cp -q big :/root/ && k3s-vm cp -q :/root/big copy && cmp big copy")
+        .succeeds()
+        .never_says("copied");
+}
+
+fn what_cannot_be_copied_is_said(story: &Story) {
+    chapter("what cannot be copied is said, and why");
+    for (line, code, said) in [
+        ("k3s-vm cp nope :/tmp", 1, "there is no nope on this host"),
+        ("k3s-vm cp :/nope .", 1, "there is no /nope in the guest"),
+        (
+            "k3s-vm cp src/a :/nope/x",
+            1,
+            "there is no /nope in the guest",
+        ),
+        (
+            "k3s-vm cp src/a :/nope/",
+            1,
+            "there is no /nope/ in the guest",
+        ),
+        (
+            "k3s-vm cp :/etc/hostname nope/x",
+            1,
+            "there is no nope on this host",
+        ),
+        (
+            "k3s-vm cp :/etc/hostname nope/",
+            1,
+            "there is no nope/ on this host",
+        ),
+        (
+            "k3s-vm cp src :/etc/hostname",
+            1,
+            "/etc/hostname is no folder",
+        ),
+        ("k3s-vm cp :/srv src/a", 1, "src/a is no folder"),
+        ("k3s-vm cp :/etc/hostname src/sub/../", 0, ""),
+        (
+            "mkdir src/issue; k3s-vm cp :/etc/issue src",
+            1,
+            "src/issue is a folder",
+        ),
+        (
+            "k3s-vm cp :/dev/null .",
+            1,
+            "/dev/null is neither a file nor a folder",
+        ),
+        (
+            "k3s-vm cp src/a src/link",
+            2,
+            "from this host to the guest, or from the guest to this host",
+        ),
+        ("k3s-vm cp :a :b", 2, "the guest's paths begin with a colon"),
+        ("k3s-vm cp src/a", 2, "SRC"),
+        (
+            "k3s-vm cp src/a :/proc/sys/",
+            1,
+            "the guest does not copy it: ",
+        ),
+        (
+            "python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"src/s\")'; k3s-vm cp src :/tmp/s",
+            0,
+            "not copied as it was: ",
+        ),
+    ] {
+        story.run(line).exits(code).says(said);
+    }
+    story
+        .run("k3s-vm ssh 'mkdir -p /mnt/s && mount -t tmpfs -o size=1M none /mnt/s'; k3s-vm cp big :/mnt/s/")
+        .exits(1)
+        .says("the guest's disk is full")
+        .never_says("copied");
+    story
+        .run("k3s-vm ssh 'ls -A /mnt/s; umount /mnt/s'")
+        .succeeds()
+        .prints("");
+    story
+        .run("unshare -Urm bash -c 'mkdir small; mount -t tmpfs -o size=1m none small && k3s-vm cp :/root/big small/ || ls -A small | wc -l'")
+        .says("No space left on device")
+        .says("make room")
+        .prints("0");
+    story.run("ls -A src back . | grep k3s-vm-cp").exits(1);
+}
+
+fn nothing_half_is_left(story: &Story) {
+    chapter("a copy that is interrupted is none");
+    story
+        .run(
+            "k3s-vm ssh 'truncate -s 300M sparse'; k3s-vm cp :sparse half & \
+             until [ -e .k3s-vm-cp.*/it ]; do sleep 0.05; done; kill -INT $!; wait $!; code=$?; ls -A | grep -e half -e cp; exit $code",
+        )
+        .exits(130)
+        .says("interrupted; what was not whole yet is not kept")
+        .prints("");
+    story
+        .run(
+            "truncate -s 300M half; k3s-vm cp half : & until k3s-vm ssh 'ls -d .k3s-vm-cp.*/it' 2>/dev/null; do :; done; \
+             kill -KILL $!; wait $!; code=$?; while k3s-vm ssh 'ls -d .k3s-vm-cp.*' 2>/dev/null; do :; done; \
+             k3s-vm ssh ls half; rm half; exit $code",
+        )
+        .exits(137)
+        .says("cannot access 'half'");
+}
+
+fn a_hostile_guest_writes_nowhere_else(story: &Story) {
+    chapter("a guest whose tar sends links, and files through them");
+    story
+        .run(
+            "mkdir -p outside evil/1 evil/2/l && ln -s \"$PWD/outside\" evil/1/l && echo x >evil/2/l/x && \
+             tar -C evil/1 -cf evil/tar . && tar -C evil/2 -rf evil/tar ./l/x && k3s-vm cp evil/tar :/root/evil.tar && \
+             k3s-vm ssh 'printf \"#!/bin/sh\\ncat /root/evil.tar\\n\" >/usr/local/bin/tar; chmod +x /usr/local/bin/tar'",
+        )
+        .succeeds();
+    story
+        .run("k3s-vm cp :/etc/ssh got; code=$?; ls -A outside; ls -d got .k3s-vm-cp.*; exit $code")
+        .exits(1)
+        .says("the guest sends \"./l/x\", which would lie outside of what is copied")
+        .prints("");
+    story.run("k3s-vm ssh rm /usr/local/bin/tar").succeeds();
+}
+
+fn who_does_not_run_is_not_reached(story: &Story) {
+    chapter("machines that are suspended, stopped or gone");
+    let everyone = |code: i32, said: &str| {
+        for line in [
+            "k3s-vm ssh true",
+            "k3s-vm ssh-config",
+            "k3s-vm cp src/a :/tmp",
+            "k3s-vm cp :/etc/hostname .",
+        ] {
+            story.run(line).exits(code).says(said);
+        }
+    };
+    story.run("k3s-vm stop --suspend").succeeds();
+    everyone(3, "is suspended");
+    story.run("k3s-vm stop --power-off").succeeds();
+    everyone(3, "is stopped");
+    story.run("k3s-vm reset --yes").succeeds();
+    everyone(4, "there is no machine in ");
+}
+
 fn commands_end_as_they_do_here(story: &Story) {
     chapter("exit codes, pipes that end early, and both ways at once");
     story.run("k3s-vm ssh exit 7").exits(7);

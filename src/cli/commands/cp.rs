@@ -1,0 +1,107 @@
+//! `cp`: files and folders between the host and the guest.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use crate::{
+    base::Progress,
+    cli::{
+        context::Context,
+        error::{CommandError, code},
+        interrupt::Signals,
+        output::Output,
+    },
+    machine::copy,
+};
+
+/// One side is the guest's, with a `:` before the path; a relative one begins in /root. Folders are copied with all that is
+/// in them, modes, times and links included. In a folder that is there the copy gets the name of the source; with `/.` behind
+/// the source its content goes there. A file is replaced only when the new one is whole.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm cp app.yaml :/var/lib/rancher/k3s/server/manifests/\n  \
+    k3s-vm cp :/etc/rancher/k3s/k3s.yaml .\n  \
+    k3s-vm cp ./site/. guest:/srv/www        # what is in it\n  \
+    k3s-vm cp ./guest:odd.txt :/tmp          # a file of the host with a colon in its name\n\n\
+    When it fails:\n  \
+    Nothing half is left: a copy gets its name when it is whole. A folder that exists keeps its mode and what\n  \
+    else is in it. What comes from the guest is yours, what goes there is root's. Files in /proc and /sys\n  \
+    have no size to copy: k3s-vm ssh cat.")]
+pub struct Args {
+    /// What to copy, and where to
+    #[arg(required = true, num_args = 2.., value_name = "SRC... DST")]
+    places: Vec<PathBuf>,
+}
+
+/// One side of a copy.
+enum Place<'a> {
+    Host(&'a PathBuf),
+    Guest(String),
+}
+
+pub(super) async fn run(
+    args: &Args,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let mut places = args
+        .places
+        .iter()
+        .map(place)
+        .collect::<Result<Vec<_>, _>>()?;
+    let target = places.pop();
+    let (mut host, mut guest) = (Vec::new(), Vec::new());
+    for source in places {
+        match source {
+            Place::Host(path) => host.push(path.clone()),
+            Place::Guest(path) => guest.push(path),
+        }
+    }
+    let progress: Arc<dyn Progress> = Arc::new(output.copying());
+    let work = async {
+        Ok(match target {
+            Some(Place::Guest(target)) if guest.is_empty() => {
+                copy::to_guest(&context.project, &host, &target, &progress).await?
+            }
+            Some(Place::Host(target)) if host.is_empty() => {
+                copy::to_host(&context.project, &guest, target, &progress).await?
+            }
+            _ => return Err(one_sided()),
+        })
+    };
+    let mut signals = Signals::listen()?;
+    let warnings = tokio::select! {
+        warnings = work => warnings?,
+        code = signals.next() => {
+            let error = CommandError::new("interrupted; what was not whole yet is not kept");
+            return Err(error.with_code(code));
+        }
+    };
+    for warning in warnings {
+        output.warning(&format!("not copied as it was: {warning}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn one_sided() -> CommandError {
+    CommandError::new("a copy goes from this host to the guest, or from the guest to this host")
+        .hint("the guest's paths begin with a colon: k3s-vm cp app.yaml :/srv/")
+        .with_code(code::USAGE)
+}
+
+/// What has a colon before its first slash, with nothing or `guest` before it, is the guest's.
+fn place(path: &PathBuf) -> Result<Place<'_>, CommandError> {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let Some(of_guest) = bytes.strip_prefix(b"guest:").or(bytes.strip_prefix(b":")) else {
+        return Ok(Place::Host(path));
+    };
+    let text = std::str::from_utf8(of_guest).map_err(|_| {
+        CommandError::new(format!("{path:?} is no path in UTF-8")).with_code(code::USAGE)
+    })?;
+    let text = text.strip_prefix("~/").unwrap_or(text);
+    Ok(Place::Guest(match text {
+        "" | "~" => ".".to_owned(),
+        // Of a name that begins with one, the guest's programs would take a minus for an option.
+        text if text.starts_with('-') => format!("./{text}"),
+        text => text.to_owned(),
+    }))
+}

@@ -1,0 +1,328 @@
+//! Files between the host and the guest, as an archive over SSH. Both sides unpack it into a new folder beside its place, and
+//! give it that when it is whole: what breaks off leaves nothing that looks like a copy.
+
+use std::{
+    io,
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    thread::JoinHandle,
+};
+
+use tokio::{io::AsyncWrite, net::UnixStream, task::spawn_blocking};
+
+use super::{
+    Ssh, SshError,
+    pack::pack,
+    unpack::{self, Staged},
+};
+use crate::base::{FileError, Progress};
+
+/// Why something is not copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Nothing has that name in the guest.
+    #[error("there is no {0} in the guest")]
+    NotInGuest(String),
+    /// Nothing has that name on the host.
+    #[error("there is no {0} on this host")]
+    NotOnHost(String),
+    /// Devices and sockets.
+    #[error("{0} is neither a file nor a folder")]
+    Special(String),
+    /// A folder has the name that the copy of a file is to get.
+    #[error("{0} is a folder, and would be replaced by what is none")]
+    Folder(String),
+    /// A folder, or several things, are to go where a file is.
+    #[error("{0} is no folder")]
+    NoFolder(String),
+    /// The guest has no room for it.
+    #[error("the guest's disk is full: {0}")]
+    GuestFull(String),
+    /// The guest's tar, or what is around it.
+    #[error("the guest does not copy it: {0}")]
+    Guest(String),
+    /// The guest's archive would put something elsewhere.
+    #[error("the guest sends {0:?}, which would lie outside of what is copied")]
+    Hostile(String),
+    /// The archive breaks off or is none.
+    #[error("the copy broke off")]
+    Archive(#[source] io::Error),
+    /// A file of the host.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The connection.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+}
+
+/// What is at a path in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum There {
+    /// A folder.
+    Folder,
+    /// Something else.
+    File,
+    /// Nothing, in a folder that is there.
+    Free,
+    /// Nothing, and no folder that it could be put in.
+    Nowhere,
+}
+
+const NOT_THERE: u32 = 66;
+const SPECIAL: u32 = 67;
+/// tar's, of files that changed while it read them.
+const CHANGED: u32 = 1;
+
+/// What tar and mktemp say on a full disk.
+const FULL: [&str; 2] = ["No space left on device", "Wrote only"];
+
+/// The source is $1. A link that it is itself is followed, and those in it are not.
+const FETCH: &str = r#"
+[ -e "$1" ] || exit 66
+p=$(realpath -- "$1")
+[ ! -d "$p" ] || exec tar -C "$p" -cf - .
+[ -f "$p" ] || exit 67
+exec tar -C "${p%/*}/" -cf - "./${p##*/}"
+"#;
+
+/// The path is $1.
+const LOOK: &str = r#"
+if [ -d "$1" ]; then echo folder
+elif [ -e "$1" ] || [ -L "$1" ]; then echo file
+elif [ -d "$(dirname -- "$1")" ]; then echo free
+else echo nowhere; fi
+"#;
+
+/// Into the folder $1, as $2. A folder that is there keeps its mode and its owner.
+const TAKE: &str = r#"
+set -eu
+umask 077
+stage=$(mktemp -d "$1/.k3s-vm-cp.XXXXXX")
+trap 'rm -rf "$stage"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
+tar -C "$stage" --no-same-owner -pxf -
+[ -e "$stage/whole" ]
+it=$stage/it to=$2
+if [ -d "$it" ] && [ -d "$to" ]; then
+    cd "$it"
+    export to
+    find . -type d -exec sh -c '
+        for it; do
+            [ ! -d "$to/$it" ] || { chmod --reference="$to/$it" "$it"; chown --reference="$to/$it" "$it"; }
+        done' sh {} +
+    cp -alf . "$to/" 2>/dev/null || cp -a --remove-destination . "$to/"
+else
+    [ ! -L "$to" ] || to=$(realpath -- "$to")
+    mv -fT "$it" "$to"
+fi
+"#;
+
+impl Ssh {
+    /// What is at `path` in the guest.
+    ///
+    /// # Errors
+    ///
+    /// When the guest does not tell.
+    pub async fn look_at(&self, path: &str) -> Result<There, CopyError> {
+        let said = self.output(&script(LOOK, &[path])).await?;
+        Ok(match said.trim_ascii() {
+            b"folder" => There::Folder,
+            b"file" => There::File,
+            b"free" => There::Free,
+            _ => There::Nowhere,
+        })
+    }
+
+    /// Copies `path` of the guest, called `what` for people, to a new folder in `directory`; gives with it what tar warns of.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there, or the copy is not whole.
+    pub async fn fetch(
+        &self,
+        path: &str,
+        directory: &Path,
+        what: &str,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<(Staged, Vec<String>), CopyError> {
+        let stage = unpack::stage_in(directory)?;
+        let (stream, other) = pipe()?;
+        let (what, progress) = (what.to_owned(), Arc::clone(progress));
+        let mut arriving = Arriving {
+            stream,
+            worker: Worker(Some(std::thread::spawn(move || {
+                unpack::unpack(other, stage, &what, &*progress)
+            }))),
+        };
+        let mut words = Words::default();
+        let input = tokio::io::empty();
+        let ran = self
+            .run(
+                Some(&script(FETCH, &[path])),
+                None,
+                input,
+                &mut arriving.stream,
+                &mut words,
+            )
+            .await;
+        let unpacked = arriving.end();
+        match ran {
+            // The thread has closed its end, and knows why.
+            Err(SshError::Pipe(error)) => {
+                Err(unpacked.err().unwrap_or(SshError::Pipe(error).into()))
+            }
+            Err(error) => Err(error.into()),
+            Ok(0) => Ok((unpacked?, Vec::new())),
+            Ok(CHANGED) => Ok((unpacked?, words.lines())),
+            Ok(NOT_THERE) => Err(CopyError::NotInGuest(path.to_owned())),
+            Ok(SPECIAL) => Err(CopyError::Special(path.to_owned())),
+            Ok(_) => Err(words.error()),
+        }
+    }
+
+    /// Copies `source` of the host, called `what` for people, into the folder `directory` of the guest, as `target`; gives what
+    /// was left out.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or the guest does not take it.
+    pub async fn send(
+        &self,
+        source: &Path,
+        (directory, target): (&str, &str),
+        what: &str,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Vec<String>, CopyError> {
+        let (mut stream, other) = pipe()?;
+        let (source, what, progress) = (source.to_owned(), what.to_owned(), Arc::clone(progress));
+        let telling = Arc::clone(&progress);
+        let packing = spawn_blocking(move || pack(&source, other, &what, &*telling));
+        let mut words = Words::default();
+        let command = script(TAKE, &[directory, target]);
+        let output = tokio::io::sink();
+        let ran = self
+            .run(Some(&command), None, &mut stream, output, &mut words)
+            .await;
+        drop(stream);
+        let packed = packing.await.expect("neither panics nor is cancelled");
+        match (ran, packed) {
+            (Ok(0), Ok(packed)) => {
+                progress.end(packed.transfer);
+                Ok(packed.left_out)
+            }
+            (_, Err(error)) if !matches!(error, CopyError::Archive(_)) => Err(error),
+            (Err(error), _) => Err(error.into()),
+            (Ok(255), _) => Err(SshError::Broken(russh::Error::Disconnect).into()),
+            (Ok(_), _) => Err(words.error()),
+        }
+    }
+}
+
+/// A shell's command that runs `text` with `arguments`.
+fn script(text: &str, arguments: &[&str]) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let arguments: String = arguments
+        .iter()
+        .map(|argument| " ".to_owned() + &quoted(argument))
+        .collect();
+    format!("exec sh -c {} k3s-vm{arguments}", quoted(text))
+}
+
+/// Two ends of a stream: ours, and one for a thread.
+fn pipe() -> Result<(UnixStream, std::os::unix::net::UnixStream), CopyError> {
+    let pair = || {
+        let (ours, other) = UnixStream::pair()?;
+        let other = other.into_std()?;
+        other.set_nonblocking(false)?;
+        Ok((ours, other))
+    };
+    pair().map_err(|error| SshError::Pipe(error).into())
+}
+
+/// An archive on its way to the thread that unpacks it. When this is dropped the stream ends first, then the thread.
+struct Arriving<T> {
+    stream: UnixStream,
+    worker: Worker<T>,
+}
+
+impl<T> Arriving<T> {
+    fn end(self) -> T {
+        let Self { stream, mut worker } = self;
+        drop(stream);
+        let thread = worker.0.take().expect("it is taken only here");
+        thread.join().expect("it does not panic")
+    }
+}
+
+/// A thread that is over when this is dropped, so that nothing of what it has begun is left behind.
+struct Worker<T>(Option<JoinHandle<T>>);
+
+impl<T> Drop for Worker<T> {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The first words of a guest that may say more than anybody wants to keep.
+#[derive(Debug, Default)]
+struct Words(Vec<u8>);
+
+impl Words {
+    const MOST: usize = 4 << 10;
+
+    fn lines(&self) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.0);
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn error(&self) -> CopyError {
+        let lines = self.lines();
+        let full = lines
+            .iter()
+            .find(|line| FULL.iter().any(|words| line.contains(words)));
+        match (full, lines.first()) {
+            (Some(line), _) => CopyError::GuestFull(line.clone()),
+            (None, Some(line)) => CopyError::Guest(line.clone()),
+            (None, None) => CopyError::Guest("it ended without a word".to_owned()),
+        }
+    }
+}
+
+impl AsyncWrite for Words {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let room = Self::MOST.saturating_sub(self.0.len()).min(bytes.len());
+        self.0.extend_from_slice(&bytes[..room]);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_word_to_the_guests_shell() {
+        let command = script("echo \"$1\"", &["it's; rm -rf $HOME"]);
+        let output = std::process::Command::new("sh")
+            .args(["-c", &command])
+            .output();
+        let said = String::from_utf8(output.expect("a shell").stdout).expect("text");
+        assert_eq!(said, "it's; rm -rf $HOME\n");
+    }
+}

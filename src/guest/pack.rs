@@ -1,0 +1,210 @@
+//! Files of the host become an archive for the guest.
+
+use std::{
+    fs::{self, File, Metadata},
+    io::{self, Read, Write},
+    path::Path,
+};
+
+use tar::{Builder, EntryType, Header};
+
+use super::CopyError;
+use crate::base::{FileError, Progress};
+
+/// What is sent is called so in the archive.
+const IT: &str = "it";
+/// The last one of an archive that is whole; tar takes one that was cut between two files for whole, too.
+const LAST: &str = "whole";
+
+/// What was sent.
+#[derive(Debug)]
+pub(super) struct Packed {
+    /// What was left out, because it is neither a file nor a folder nor a link.
+    pub(super) left_out: Vec<String>,
+    /// What moves on the terminal, and is not over until the guest has it all.
+    pub(super) transfer: usize,
+}
+
+/// Writes `source`, a file or a folder with all that is in it, to `stream`. A link that is the source itself is followed.
+///
+/// # Errors
+///
+/// When something of it cannot be read, or changes meanwhile.
+pub(super) fn pack(
+    source: &Path,
+    stream: impl Write,
+    what: &str,
+    progress: &dyn Progress,
+) -> Result<Packed, CopyError> {
+    let source = fs::canonicalize(source).map_err(FileError::on("read", source))?;
+    let metadata = fs::metadata(&source).map_err(FileError::on("look at", &source))?;
+    let mut packer = Packer {
+        builder: Builder::new(stream),
+        progress,
+        transfer: progress.begin(what, 0, Some(size(&source, &metadata))),
+        left_out: Vec::new(),
+    };
+    packer.add(&source, Path::new(IT), &metadata)?;
+    packer.end()?;
+    Ok(Packed {
+        left_out: packer.left_out,
+        transfer: packer.transfer,
+    })
+}
+
+/// What there is to send, in bytes. What cannot be read is an error when its turn comes.
+fn size(path: &Path, metadata: &Metadata) -> u64 {
+    if !metadata.is_dir() {
+        return metadata.len();
+    }
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let metadata = entry
+                .metadata()
+                .ok()
+                .filter(|it| it.is_dir() || it.is_file())?;
+            Some(size(&entry.path(), &metadata))
+        })
+        .sum()
+}
+
+struct Packer<'a, W: Write> {
+    builder: Builder<W>,
+    progress: &'a dyn Progress,
+    transfer: usize,
+    left_out: Vec<String>,
+}
+
+impl<W: Write> Packer<'_, W> {
+    fn add(&mut self, path: &Path, name: &Path, metadata: &Metadata) -> Result<(), CopyError> {
+        let mut header = Header::new_gnu();
+        header.set_metadata(metadata);
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            self.builder
+                .append_data(&mut header, name, io::empty())
+                .map_err(CopyError::Archive)?;
+            return self.add_all_in(path, name);
+        }
+        if kind.is_symlink() {
+            let target = fs::read_link(path).map_err(FileError::on("read", path))?;
+            return self
+                .builder
+                .append_link(&mut header, name, target)
+                .map_err(CopyError::Archive);
+        }
+        if !kind.is_file() {
+            self.left_out.push(path.display().to_string());
+            return Ok(());
+        }
+        let mut content = Exactly {
+            file: File::open(path).map_err(FileError::on("open", path))?,
+            left: metadata.len(),
+            progress: self.progress,
+            transfer: self.transfer,
+            trouble: None,
+        };
+        let added = self.builder.append_data(&mut header, name, &mut content);
+        match content.trouble {
+            Some(error) => Err(FileError::on("read", path)(error).into()),
+            None => added.map_err(CopyError::Archive),
+        }
+    }
+
+    fn add_all_in(&mut self, path: &Path, name: &Path) -> Result<(), CopyError> {
+        let failed = || FileError::on("list", path);
+        for entry in fs::read_dir(path).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            let inner = entry.path();
+            let metadata = entry.metadata().map_err(FileError::on("look at", &inner))?;
+            self.add(&inner, &name.join(entry.file_name()), &metadata)?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), CopyError> {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Regular);
+        header.set_size(0);
+        self.builder
+            .append_data(&mut header, LAST, io::empty())
+            .and_then(|()| self.builder.finish())
+            .and_then(|()| self.builder.get_mut().flush())
+            .map_err(CopyError::Archive)
+    }
+}
+
+/// As much of a file as was promised: one that grows is cut, and one that shrinks is an error.
+struct Exactly<'a> {
+    file: File,
+    left: u64,
+    progress: &'a dyn Progress,
+    transfer: usize,
+    /// Of the file, not of the stream that it goes to.
+    trouble: Option<io::Error>,
+}
+
+impl Read for &mut Exactly<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left)
+            .unwrap_or(usize::MAX)
+            .min(into.len());
+        let read = match self.file.read(&mut into[..most]) {
+            Ok(0) if most > 0 => Err(io::Error::other("it became shorter meanwhile")),
+            read => read,
+        };
+        match read {
+            Ok(read) => {
+                self.left -= read as u64;
+                self.progress.advance(self.transfer, read as u64);
+                Ok(read)
+            }
+            Err(error) => {
+                let kind = error.kind();
+                self.trouble = Some(error);
+                Err(kind.into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::progress::Silent;
+
+    #[test]
+    fn a_folder_is_sent_as_it_is_and_ends_with_a_mark() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let long = "a".repeat(120);
+        fs::create_dir(directory.path().join(&long)).expect("created");
+        fs::write(directory.path().join(&long).join("file"), "content").expect("written");
+        std::os::unix::fs::symlink("/nowhere", directory.path().join("link")).expect("linked");
+        let _socket = std::os::unix::net::UnixListener::bind(directory.path().join("socket"));
+        let mut bytes = Vec::new();
+        let packed = pack(directory.path(), &mut bytes, "it", &Silent).expect("packed");
+        let left_out = packed.left_out;
+        assert!(
+            left_out.len() == 1 && left_out[0].ends_with("/socket"),
+            "{left_out:?}"
+        );
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let names: Vec<String> = archive
+            .entries()
+            .expect("an archive")
+            .map(|entry| {
+                entry
+                    .expect("whole")
+                    .path()
+                    .expect("a name")
+                    .display()
+                    .to_string()
+            })
+            .collect();
+        assert!(names.contains(&format!("it/{long}/file")), "{names:?}");
+        assert!(names.contains(&"it/link".to_owned()), "{names:?}");
+        assert_eq!(names.last().map(String::as_str), Some("whole"));
+        assert!(pack(Path::new("/nowhere/at/all"), Vec::new(), "it", &Silent).is_err());
+    }
+}
