@@ -11,6 +11,7 @@ pub mod copy;
 pub mod error;
 pub mod files;
 pub mod host;
+pub mod journal;
 pub mod kubeconfig;
 pub mod limits;
 pub mod list;

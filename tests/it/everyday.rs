@@ -6,6 +6,7 @@ mod desk;
 mod power;
 mod snapshot_kills;
 mod snapshots;
+mod logs;
 mod reach;
 
 use std::path::Path;

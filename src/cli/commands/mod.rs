@@ -1,6 +1,7 @@
 //! One file a verb: its arguments and a `run` that calls the machine and tells the terminal.
 
 mod bundle;
+mod all_logs;
 pub mod cache;
 pub mod completions;
 pub mod cp;

@@ -1,0 +1,260 @@
+//! `logs all`: one place to look, each line with the log that it is from.
+
+use std::{
+    io,
+    pin::Pin,
+    process::ExitCode,
+    task::{Context, Poll},
+    time::SystemTime,
+};
+
+use anstream::adapter::strip_str;
+use anstyle::{AnsiColor, Style};
+use tokio::io::AsyncWrite;
+
+use super::logs::{Log, Source, runs};
+use crate::{
+    cli::{error::CommandError, interrupt::Signals, output::Output, plain::plain},
+    guest::{Event, Order, Ssh, Streams},
+    machine::{
+        MachineError,
+        error::with_causes,
+        journal::{Journal, Since},
+        shell,
+    },
+    project::Project,
+};
+
+/// As long as the time of an entry is, to the microsecond: 2026-11-23T20:19:48.849919.
+const TIME: usize = 26;
+/// How often the host's own files are looked at.
+const POLL: std::time::Duration = std::time::Duration::from_millis(100);
+
+pub(super) async fn run(
+    follow: bool,
+    since: Option<SystemTime>,
+    project: &Project,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let guest = match shell::connect(project).await {
+        Ok(ssh) => Some(ssh),
+        Err(error) => {
+            let reason = with_causes(&error);
+            output.warning(&format!("k3s and cloud-init are not shown: {reason}"));
+            None
+        }
+    };
+    let mut files = Vec::new();
+    let mut entries = Vec::new();
+    if since.is_some() {
+        output.warning("the console is not shown: its lines have no time of day");
+    }
+    for source in [Source::Console, Source::Qemu] {
+        let Some(mut log) = Log::open(source, project)? else {
+            continue;
+        };
+        let text = log.more(project).await?;
+        if source == Source::Qemu {
+            add(&mut entries, source, &text);
+        } else if since.is_none() {
+            text.lines().for_each(|line| show(source, line, output));
+        }
+        files.push((source, log));
+    }
+    let from = since.map_or(Since::Boot, Since::Time);
+    let mut ends = Vec::new();
+    if let Some(ssh) = &guest {
+        for (source, journal) in JOURNALS {
+            let command = journal.command(from, false) + " --show-cursor";
+            let said = ssh.output(&command).await.map_err(MachineError::from)?;
+            let said = String::from_utf8_lossy(&said).into_owned();
+            let (said, cursor) = said.rsplit_once(CURSOR).unwrap_or((&said, ""));
+            add(&mut entries, source, said);
+            ends.push(cursor.trim().to_owned());
+        }
+    }
+    if let Some(since) = since {
+        let since = humantime::format_rfc3339_micros(since).to_string();
+        entries.retain(|entry| entry.time.as_str() >= &since[..TIME]);
+    }
+    // Those of one log stay in their order.
+    entries.sort_by(|one, other| one.time.cmp(&other.time));
+    for entry in &entries {
+        show(entry.source, &entry.text, output);
+    }
+    match guest {
+        Some(ssh) if follow => go_on(&ssh, &ends, files, project, output).await,
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// What journalctl says last when it is asked where it ended.
+const CURSOR: &str = "-- cursor: ";
+
+const JOURNALS: [(Source, Journal); 2] = [
+    (Source::K3s, Journal::K3s),
+    (Source::CloudInit, Journal::FirstBoot),
+];
+
+/// A line with its time, or that of the one before it, which it goes on.
+struct Entry {
+    time: String,
+    source: Source,
+    text: String,
+}
+
+fn add(entries: &mut Vec<Entry>, source: Source, text: &str) {
+    let mut time = String::new();
+    for line in text.lines() {
+        if let Some(own) = time_of(line) {
+            own.clone_into(&mut time);
+        }
+        entries.push(Entry {
+            time: time.clone(),
+            source,
+            text: line.to_owned(),
+        });
+    }
+}
+
+/// What journalctl and QEMU begin a line with.
+fn time_of(line: &str) -> Option<&str> {
+    let time = line.get(..TIME)?;
+    let form = "dddd-dd-ddTdd:dd:dd.dddddd";
+    let fits = |(c, form): (char, char)| {
+        if form == 'd' {
+            c.is_ascii_digit()
+        } else {
+            c == form
+        }
+    };
+    time.chars().zip(form.chars()).all(fits).then_some(time)
+}
+
+fn show(source: Source, line: &str, output: &Output) {
+    let (name, colour) = match source {
+        Source::Console => ("console", AnsiColor::Blue),
+        Source::K3s => ("k3s", AnsiColor::Green),
+        Source::CloudInit => ("cloud-init", AnsiColor::Magenta),
+        Source::Qemu | Source::All => ("qemu", AnsiColor::Yellow),
+    };
+    let style: Style = colour.on_default();
+    // The guest may not steer the terminal, nor the colours that tell its words from others'.
+    let line = strip_str(line.trim_end()).to_string();
+    output.data(&format!("{style}{name:10}{style:#}  {}\n", plain(&line)));
+}
+
+/// Shows what comes, as it comes, until a signal or the machine's end.
+async fn go_on(
+    ssh: &Ssh,
+    ends: &[String],
+    files: Vec<(Source, Log)>,
+    project: &Project,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let mut signals = Signals::listen()?;
+    let journals = JOURNALS.iter().zip(ends);
+    let journals = journals.map(|(of, end)| follow(ssh, *of, end, output));
+    tokio::select! {
+        code = signals.next() => Ok(ExitCode::from(code)),
+        ended = futures_util::future::try_join_all(journals) => {
+            ended?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ended = follow_files(files, project, output) => ended,
+    }
+}
+
+async fn follow(
+    ssh: &Ssh,
+    (source, journal): (Source, Journal),
+    end: &str,
+    output: &Output,
+) -> Result<(), CommandError> {
+    let from = match end {
+        "" => " --lines=0".to_owned(),
+        cursor => format!(" --after-cursor='{cursor}'"),
+    };
+    let order = Order {
+        command: Some(journal.command(Since::Ever, true) + &from),
+        ..Order::default()
+    };
+    let streams = Streams {
+        input: tokio::io::empty(),
+        output: Lines {
+            source,
+            output,
+            unfinished: Vec::new(),
+        },
+        errors: tokio::io::sink(),
+    };
+    let never = async || std::future::pending::<Event>().await;
+    ssh.attend(&order, streams, never)
+        .await
+        .map_err(MachineError::from)?;
+    Ok(())
+}
+
+async fn follow_files(
+    mut files: Vec<(Source, Log)>,
+    project: &Project,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    while runs(project)? {
+        for (source, log) in &mut files {
+            let text = log.more(project).await?;
+            text.lines().for_each(|line| show(*source, line, output));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows whole lines.
+struct Lines<'a> {
+    source: Source,
+    output: &'a Output,
+    unfinished: Vec<u8>,
+}
+
+impl AsyncWrite for Lines<'_> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.unfinished.extend_from_slice(bytes);
+        while let Some(end) = self.unfinished.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.unfinished.drain(..=end).collect();
+            show(self.source, &String::from_utf8_lossy(&line), self.output);
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_without_a_time_stay_with_the_one_before() {
+        let mut entries = Vec::new();
+        let k3s = "2026-11-23T20:19:48.849919+00:00 vm k3s[1]: one\n    goes on\n";
+        add(&mut entries, Source::K3s, k3s);
+        let qemu = "without\n2026-11-23T20:19:48.000000Z qemu: warning\n";
+        add(&mut entries, Source::Qemu, qemu);
+        entries.sort_by(|one, other| one.time.cmp(&other.time));
+        let texts: Vec<&str> = entries.iter().map(|entry| &entry.text[..7]).collect();
+        assert_eq!(texts, ["without", "2026-11", "2026-11", "    goe"]);
+        assert_eq!(time_of("2026-11-23"), None);
+        assert_eq!(time_of("é026-11-23T20:19:48.84991"), None);
+    }
+}
