@@ -128,7 +128,8 @@ async fn fetch(
     let slash = target.as_os_str().as_encoded_bytes().ends_with(b"/");
     let (directory, whole) = match fs::metadata(target) {
         Ok(metadata) if metadata.is_dir() => {
-            let directory = target.to_owned();
+            // Reached by no link, so that what comes may be merged into it.
+            let directory = fs::canonicalize(target).map_err(FileError::on("read", target))?;
             let whole = own_name(source).map_or(directory.clone(), |name| directory.join(name));
             (directory, whole)
         }

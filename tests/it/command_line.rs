@@ -11,6 +11,7 @@ use crate::support::{Ended, TestEnv, ended, mode, names, on_a_terminal};
 const VERBS: [&str; 16] = [
 const VERBS: [&str; 15] = [
 const VERBS: [&str; 17] = [
+const VERBS: [&str; 14] = [
     "setup",
     "start",
     "stop",
@@ -21,6 +22,8 @@ const VERBS: [&str; 17] = [
     "doctor",
     "cache",
     "ssh",
+    "ssh-config",
+    "cp",
     "logs",
     "completions",
     "kubeconfig",
@@ -147,7 +150,11 @@ fn mistakes_are_named_with_what_would_be_right() {
             "setup --image ubuntu-23.04",
             &["ubuntu-26.04, ubuntu-24.04, ubuntu-22.04, debian-13, debian-12"],
         ),
-        ("logs kernel", &["console, k3s, qemu"]),
+        ("logs kernel", &["console, k3s, cloud-init, qemu, all"]),
+        ("logs k3s --since soon", &["--since"]),
+        ("ssh-config --name .x", &["--name"]),
+        ("cp one", &["SRC... DST"]),
+        ("cp one two", &["the guest's paths begin with a colon"]),
         ("stop --force --timeout 5s", &["cannot be used with"]),
         ("-q -v status", &["cannot be used with"]),
     ] {
@@ -220,8 +227,13 @@ fn verbs_without_a_machine_say_so_and_leave_nothing_behind() {
         ("k9s", 4),
         ("ssh", 4),
         ("ssh true", 4),
+        ("ssh-config", 4),
+        ("cp /etc/hostname :/tmp", 4),
+        ("cp :/etc/hostname .", 4),
         ("logs", 4),
         ("logs k3s", 4),
+        ("logs cloud-init", 4),
+        ("logs all", 4),
         ("logs qemu --follow", 4),
         ("kubeconfig", 4),
         ("kubeconfig --print", 4),
