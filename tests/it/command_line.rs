@@ -153,7 +153,7 @@ fn mistakes_are_named_with_what_would_be_right() {
         ("logs kernel", &["console, k3s, cloud-init, qemu, all"]),
         ("logs k3s --since soon", &["--since"]),
         ("ssh-config --name .x", &["--name"]),
-        ("cp one", &["SRC... DST"]),
+        ("cp one", &["<SRC>... <DST>"]),
         ("cp one two", &["the guest's paths begin with a colon"]),
         ("stop --force --timeout 5s", &["cannot be used with"]),
         ("-q -v status", &["cannot be used with"]),

@@ -27,9 +27,12 @@ use crate::{
     else is in it. What comes from the guest is yours, what goes there is root's. Files in /proc and /sys\n  \
     have no size to copy: k3s-vm ssh cat.")]
 pub struct Args {
-    /// What to copy, and where to
-    #[arg(required = true, num_args = 2.., value_name = "SRC... DST")]
-    places: Vec<PathBuf>,
+    /// What to copy
+    #[arg(required = true, value_name = "SRC")]
+    sources: Vec<PathBuf>,
+    /// Where to; several things go into a folder
+    #[arg(value_name = "DST")]
+    target: PathBuf,
 }
 
 /// One side of a copy.
@@ -43,15 +46,10 @@ pub(super) async fn run(
     context: &Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
-    let mut places = args
-        .places
-        .iter()
-        .map(place)
-        .collect::<Result<Vec<_>, _>>()?;
-    let target = places.pop();
+    let target = place(&args.target)?;
     let (mut host, mut guest) = (Vec::new(), Vec::new());
-    for source in places {
-        match source {
+    for source in &args.sources {
+        match place(source)? {
             Place::Host(path) => host.push(path.clone()),
             Place::Guest(path) => guest.push(path),
         }
@@ -59,10 +57,10 @@ pub(super) async fn run(
     let progress: Arc<dyn Progress> = Arc::new(output.copying());
     let work = async {
         Ok(match target {
-            Some(Place::Guest(target)) if guest.is_empty() => {
+            Place::Guest(target) if guest.is_empty() => {
                 copy::to_guest(&context.project, &host, &target, &progress).await?
             }
-            Some(Place::Host(target)) if host.is_empty() => {
+            Place::Host(target) if host.is_empty() => {
                 copy::to_host(&context.project, &guest, target, &progress).await?
             }
             _ => return Err(one_sided()),
