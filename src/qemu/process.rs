@@ -23,6 +23,9 @@ use crate::base::{FileError, Size, files};
 const STARTUP: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
 
+/// Of close_range(2), in the type that it takes.
+const CLOSE_ON_EXEC: libc::c_int = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
+
 /// A living QEMU, held by a pidfd: a reused process id cannot stand in for it.
 #[derive(Debug)]
 pub struct Process {
@@ -310,14 +313,16 @@ pub fn said(log: &Path) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("; "))
 }
 
-/// A session of its own keeps the terminal's signals away from QEMU, so that it outlives this program.
+/// A session of its own keeps the terminal's signals away from QEMU, so that it outlives this program. What whoever started
+/// this program has open (a lock of `flock`, a pipe that somebody reads to its end) is not QEMU's to keep open; a kernel
+/// before 5.11 leaves it so.
 ///
 /// The pidfile is locked in QEMU's name before there is a QEMU: the lock lasts through exec, and QEMU takes it again as
 /// its own. Until exec the child also has the machine's lock by inheritance. So there is no moment in which this
 /// program could die and leave a QEMU that the next command does not see.
 #[expect(
     unsafe_code,
-    reason = "between fork and exec; setsid and fcntl are async-signal-safe (POSIX) and allocate nothing"
+    reason = "between fork and exec; setsid, close_range and fcntl only enter the kernel and allocate nothing"
 )]
 fn detach(command: &mut Command, pidfile: File) {
     let lock_pidfile = move || {
@@ -327,6 +332,7 @@ fn detach(command: &mut Command, pidfile: File) {
     unsafe {
         command.pre_exec(move || {
             nix::unistd::setsid()?;
+            libc::close_range(3, libc::c_uint::MAX, CLOSE_ON_EXEC);
             lock_pidfile()?;
             Ok(())
         });
@@ -346,6 +352,23 @@ mod tests {
         assert!(Process::holder(&pidfile).expect("none").is_none());
         std::fs::write(&pidfile, format!("{}\n", std::process::id())).expect("written");
         assert!(Process::holder(&pidfile).expect("stale").is_none());
+    }
+
+    #[test]
+    fn only_the_pidfile_is_inherited() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let [theirs, pidfile] = ["theirs", "qemu.pid"]
+            .map(|name| File::create(directory.path().join(name)).expect("created"));
+        fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty())).expect("inherited by all");
+        let mut command = Command::new("ls");
+        command.args(["-l", "/proc/self/fd"]);
+        detach(&mut command, pidfile);
+        let listed = command.output().expect("ls runs").stdout;
+        let listed = String::from_utf8_lossy(&listed);
+        assert!(
+            listed.contains("/qemu.pid") && !listed.contains("/theirs"),
+            "{listed}"
+        );
     }
 
     #[tokio::test]
