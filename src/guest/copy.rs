@@ -99,12 +99,13 @@ else echo nowhere; fi
 const TAKE: &str = r#"
 set -eu
 umask 077
-stage=$(mktemp -d "$1/.k3s-vm-cp.XXXXXX")
+stage=$(mktemp -d "$(realpath -- "$1")/.k3s-vm-cp.XXXXXX")
 trap 'rm -rf "$stage"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 tar -C "$stage" --no-same-owner -pxf -
 [ -e "$stage/whole" ]
 it=$stage/it to=$2
+case $to in /*) ;; *) to=$PWD/$to ;; esac
 if [ -d "$it" ] && [ -d "$to" ]; then
     cd "$it"
     export to

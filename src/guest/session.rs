@@ -171,6 +171,8 @@ async fn attend(
         let again = async { while !matches!(next().await, Event::Signal(_)) {} };
         let _ = tokio::time::timeout(GRACE, again).await;
         pass_on(handle, KILL).await;
+        // Its end is heard of, unless the guest hangs.
+        tokio::time::sleep(PASSING).await;
     }
     Ok(128 + u32::from(signal))
 }

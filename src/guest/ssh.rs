@@ -217,7 +217,7 @@ impl Ssh {
     }
 
     /// The same of any order; `next` waits for what happens on this side meanwhile. A command without a terminal that does
-    /// not end by itself after a signal is killed, and what it leaves to be told is 128 and that signal's number.
+    /// not end by itself after a signal is killed. Where nothing is heard of its end then, the status is that of the signal.
     ///
     /// # Errors
     ///

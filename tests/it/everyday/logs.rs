@@ -61,7 +61,11 @@ fn since_is_for_what_has_times(story: &Story) {
 
 fn all_are_merged(story: &Story) {
     chapter("all of them, each line with its log, those with times in their order");
-    let all = story.run("k3s-vm logs all").succeeds().ended.stdout;
+    let all = story
+        .run("k3s-vm ssh 'echo one line >/dev/ttyS0' && k3s-vm logs all")
+        .succeeds()
+        .ended
+        .stdout;
     let of = |name: &str| all.lines().filter(|line| line.starts_with(name)).count();
     for name in ["console   ", "k3s       ", "cloud-init"] {
         assert!(of(name) > 0, "{name}");
