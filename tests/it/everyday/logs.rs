@@ -102,7 +102,7 @@ fn all_are_followed(story: &Story) {
     story
         .run(
             "k3s-vm logs all --follow >followed & until grep -q said-1 followed; do sleep 0.1; done; \
-             k3s-vm ssh 'echo on-the-console >/dev/ttyS0; systemd-run --quiet --unit=k3s-vm-said-2 echo said-2'; \
+             k3s-vm ssh 'echo on-the-console >/dev/ttyS0; systemd-run --quiet --unit=k3s-vm-said-1 echo said-2'; \
              until grep -q '^cloud-init .*said-2$' followed && grep -q '^console .*on-the-console$' followed; do sleep 0.1; done; \
              kill -INT $!; wait $!; code=$?; grep -c said-1$ followed; exit $code",
         )
