@@ -13,7 +13,7 @@ use crate::{
     k3s-vm ssh-config --name shop >~/.ssh/shop.config   # and once: Include shop.config, in ~/.ssh/config\n  \
     ssh -F ~/.ssh/shop.config shop\n  \
     rsync -e 'ssh -F ~/.ssh/shop.config' -a src/ shop:/srv/src/\n  \
-    k3s-vm ssh-config --name shop | scp -F /dev/stdin shop:/etc/hosts .\n\n\
+    scp -F ~/.ssh/shop.config shop:/etc/hosts .\n\n\
     When it fails:\n  \
     Only a running machine has a port: k3s-vm start. OpenSSH refuses a guest that has not the machine's own\n  \
     host key, which is pinned in .k3s-vm/known_hosts; a block of an earlier start has a port that may be\n  \

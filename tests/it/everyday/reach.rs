@@ -331,7 +331,7 @@ fn openssh_connects(story: &Story) {
         .succeeds()
         .prints("ID=debian");
     story
-        .run("k3s-vm ssh-config | ssh -F /dev/stdin $(k3s-vm ssh hostname) exit 3")
+        .run("k3s-vm ssh-config --name vm | ssh -F /dev/stdin vm exit 3")
         .exits(3);
     assert_eq!(mode(&story.file("known_hosts")), 0o600);
     story
