@@ -5,16 +5,8 @@ use std::path::PathBuf;
 use clap::{ColorChoice, Parser, Subcommand};
 
 use super::commands::{
-    cache, completions, doctor, logs, port, reset, setup, ssh, start, status, stop, tool,
-    cache, completions, doctor, env, kubeconfig, logs, reset, setup, ssh, start, status, stop, tool,
-    cache, completions, doctor, env, kubeconfig, list, logs, reset, setup, ssh, start, status,
-    cache, completions, doctor, env, kubeconfig, list, logs, man, reset, setup, ssh, start, status,
-    cache, completions, doctor, logs, pause, reset, restart, resume, setup, ssh, start, status,
-    stop, tool,
-    cache, completions, doctor, logs, pause, reset, restart, resume, setup, snapshot, ssh, start,
-    status, stop, tool, trim,
-    cache, completions, doctor, logs, reset, setup, ssh, ssh_config, start, status, stop, tool,
-    cache, completions, cp, doctor, logs, reset, setup, ssh, ssh_config, start, status, stop, tool,
+    cache, completions, cp, doctor, env, image, kubeconfig, list, logs, man, pause, port, reset,
+    restart, resume, setup, snapshot, ssh, ssh_config, start, status, stop, tool, trim,
 };
 
 /// A local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU
@@ -108,6 +100,8 @@ pub enum Command {
     Doctor(doctor::Args),
     /// Show what all projects share, or remove what none needs
     Cache(cache::Args),
+    /// Load container images into the node, list or remove them
+    Image(image::Args),
     /// Open a shell in the guest, or run a command there
     Ssh(ssh::Args),
     /// Print what OpenSSH, scp, rsync and editors need to connect to the guest

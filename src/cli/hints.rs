@@ -4,10 +4,10 @@ use std::{fmt::Display, fs, io::ErrorKind, path::Path};
 
 use crate::{
     base::{FileError, files, trust::TRUST},
-    cluster::{MergeError, release::CHECKSUMS},
+    cluster::{MergeError, images::ArchiveError, release::CHECKSUMS},
     guest::{CopyError, SshError},
     image::ImageError,
-    machine::{MachineError, watch::NO_STAGE},
+    machine::{MachineError, images::ImagesError, watch::NO_STAGE},
     project::{ConfigError, LockError, RecordError},
     qemu::{ProcessError, VersionError, kvm::Kvm},
 };
@@ -177,6 +177,7 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Lock(LockError::Busy { .. }) => one("wait for that command, or end it"),
         MachineError::Record(RecordError::Unreadable { .. }) => one("the machine cannot be used without it; make it anew: k3s-vm reset && k3s-vm setup"),
         MachineError::Config(ConfigError::Invalid { path, .. }) => vec![format!("mend the line, or move the file away: {}", move_away(path))],
+        MachineError::Images(error) => of_images(error),
         MachineError::Image(error) => of_image(error),
         MachineError::Ssh(SshError::WrongHostKey { .. }) => vec![
             "the guest's key was made with the machine, as .k3s-vm/host_ed25519: put back the one of the two that was changed".to_owned(),
@@ -310,6 +311,53 @@ pub(super) fn of_kvm(kvm: &Kvm) -> Vec<String> {
         Kvm::Broken(_) => vec!["this host is probably a virtual machine itself; have its owner switch on nested virtualisation".to_owned()],
     }
 }
+
+fn of_images(error: &ImagesError) -> Vec<String> {
+    let hints: &[&str] = match error {
+        ImagesError::NoTool { .. } => &[
+            "name an archive instead, as `docker save` or `podman save` writes it: k3s-vm image load app.tar",
+        ],
+        ImagesError::Unknown { .. } => &[
+            "see what your tool calls it: docker image ls, podman image ls",
+            "an archive of another name than *.tar is told from an image by its path: k3s-vm image load ./FILE",
+        ],
+        ImagesError::Directory(_) => {
+            &["pack an OCI layout on the way: tar -C DIR -c . | k3s-vm image load -"]
+        }
+        ImagesError::Archive { source, .. } => match source {
+            ArchiveError::Platform { .. } => {
+                &["build or pull it for linux/amd64: --platform linux/amd64"]
+            }
+            ArchiveError::Nameless => &["name it: k3s-vm image load --name app:dev ..."],
+            ArchiveError::Several(_) => &["leave --name away; each of them has a name of its own"],
+            ArchiveError::NoRoom { .. } => &MORE_ROOM,
+            ArchiveError::NoTar | ArchiveError::NoImages | ArchiveError::Empty => &[
+                "what is taken: the archives of docker save, podman save, skopeo, buildah and buildx",
+            ],
+            ArchiveError::Torn | ArchiveError::Damaged(_) | ArchiveError::Document { .. } => {
+                &["save the image once more, and load that"]
+            }
+            ArchiveError::Incomplete(_) => {
+                &["save the image with all of its layers, and load that"]
+            }
+            ArchiveError::Unreadable(_) | ArchiveError::Refused(_) => &[],
+        },
+        ImagesError::GuestFull { .. } => &MORE_ROOM,
+        ImagesError::Runtime(_) => &["see whether k3s is well: k3s-vm status; k3s-vm logs k3s"],
+        ImagesError::Unresolved(_) => &[
+            "load it once more; the kubelet removes unused images from a disk that is nearly full",
+        ],
+        ImagesError::NotThere { .. } => &["see what is there: k3s-vm image list"],
+        ImagesError::NoFile(_) | ImagesError::Unreadable { .. } | ImagesError::Save { .. } => &[],
+    };
+    hints.iter().map(|&hint| hint.to_owned()).collect()
+}
+
+/// A guest's disk keeps the size that it was made with.
+const MORE_ROOM: [&str; 2] = [
+    "remove what the node does not need: k3s-vm image list; k3s-vm image rm NAME",
+    "or make the machine anew with a larger disk, which deletes all that is in it: k3s-vm reset && k3s-vm setup --disk 40GiB",
+];
 
 fn of_image(error: &ImageError) -> Vec<String> {
     if let ImageError::File(error) = error

@@ -40,6 +40,21 @@ pub(super) async fn guarded<T>(
     result
 }
 
+/// Runs `work` that changes nothing of the machine itself; what it started ends with it.
+pub(super) async fn dropped<T>(
+    work: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
+    let mut signals = Signals::listen()
+        .map_err(|error| CommandError::new("cannot listen for signals").because(&error))?;
+    tokio::select! {
+        result = work => result,
+        code = signals.next() => Err(CommandError {
+            hints: Vec::new(),
+            ..CommandError::interrupted(code)
+        }),
+    }
+}
+
 /// The signals that ask for the end.
 pub(super) struct Signals {
     interrupt: Signal,

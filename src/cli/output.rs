@@ -148,20 +148,25 @@ impl Output {
 
     /// Downloads as bars on a terminal and as plain lines elsewhere.
     pub(super) fn progress(&self) -> Transfers {
-        self.transfers("fetching", "fetched")
+        self.transfers(Some(["fetching", "fetched"]))
     }
 
     /// The same of copies.
     pub(super) fn copying(&self) -> Transfers {
-        self.transfers("copying", "copied")
+        self.transfers(Some(["copying", "copied"]))
     }
 
-    fn transfers(&self, doing: &'static str, done: &'static str) -> Transfers {
+    fn transfers(&self, words: Option<[&'static str; 2]>) -> Transfers {
         Transfers {
             output: self.clone(),
-            words: (doing, done),
+            words,
             transfers: Mutex::default(),
         }
+    }
+
+    /// Transfers as bars on a terminal and as nothing elsewhere.
+    pub(super) fn bars(&self) -> Transfers {
+        self.transfers(None)
     }
 }
 
@@ -169,8 +174,8 @@ impl Output {
 #[derive(Debug)]
 pub(super) struct Transfers {
     output: Output,
-    /// What is being done, and what was.
-    words: (&'static str, &'static str),
+    /// What is said of a transfer that goes on, and of one that is over, where lines are said of it.
+    words: Option<[&'static str; 2]>,
     transfers: Mutex<Vec<Transfer>>,
 }
 
@@ -207,7 +212,7 @@ impl Progress for Transfers {
         let style = match total {
             Some(total) => {
                 bar.set_length(total);
-                "{spinner} {msg:32!} {bar:20} {decimal_bytes:>9}/{decimal_total_bytes:9} {eta:>4}"
+                "{spinner} {msg:32!} {bar:20} {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec:>11} {eta:>4}"
             }
             None => "{spinner} {msg:32!} {decimal_bytes:>9} {decimal_bytes_per_sec}",
         };
@@ -215,7 +220,10 @@ impl Progress for Transfers {
             bar.set_style(style);
         }
         bar.set_position(done);
-        if !self.output.quiet && !self.output.moving {
+        if let Some([doing, _]) = self.words
+            && !self.output.quiet
+            && !self.output.moving
+        {
             let size = total.map_or_else(String::new, |total| {
                 format!(" ({})", Size::bytes(total).approximate())
             });
@@ -224,7 +232,6 @@ impl Progress for Transfers {
             } else {
                 String::new()
             };
-            let doing = self.words.0;
             self.output.step(&format!("{doing} {what}{size}{resumed}"));
         }
         let now = Instant::now();
@@ -256,11 +263,15 @@ impl Progress for Transfers {
         if transfer.reported.elapsed() >= EVENT_EVERY {
             transfer.report(&self.output);
         }
-        if !self.output.quiet && !self.output.moving && transfer.told.elapsed() >= PLAIN_EVERY {
+        if let Some([doing, _]) = self.words
+            && !self.output.quiet
+            && !self.output.moving
+            && transfer.told.elapsed() >= PLAIN_EVERY
+        {
             transfer.told = Instant::now();
             let done = Size::bytes(transfer.bar.position()).approximate();
             self.output
-                .step(&format!("{} {}: {done}", self.words.0, transfer.what));
+                .step(&format!("{doing} {}: {done}", transfer.what));
         }
     }
 
@@ -277,12 +288,15 @@ impl Progress for Transfers {
         let whole = transfer.bar.length().is_none_or(|total| done >= total);
         // This moves the bar to its end, however far it came.
         transfer.bar.finish_and_clear();
-        if whole && !self.output.quiet {
+        if let Some([_, done_with]) = self.words
+            && whole
+            && !self.output.quiet
+        {
             let size = Size::bytes(done).approximate();
             let seconds = transfer.began.elapsed().as_secs_f64();
             self.output.step(&format!(
-                "{} {} ({size} in {seconds:.1} s)",
-                self.words.1, transfer.what
+                "{done_with} {} ({size} in {seconds:.1} s)",
+                transfer.what
             ));
         }
     }

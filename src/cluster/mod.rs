@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod config;
+pub mod images;
 pub mod kubeconfig;
 pub mod merged;
 pub mod release;

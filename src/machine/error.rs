@@ -5,11 +5,11 @@ use std::{error::Error, path::PathBuf, time::Duration};
 use crate::{
     base::{FileError, Forward, HostPort, Name, Size},
     base::{FileError, Label, Name, Size},
-    cluster::{ApiError, KubeconfigError},
     base::{FileError, Name, Size},
+    cluster::{ApiError, KubeconfigError},
     cluster::{ApiError, KubeconfigError, MergeError},
-    guest::{SshError, keys::KeyError},
     guest::{CopyError, SshError, keys::KeyError},
+    guest::{SshError, keys::KeyError},
     image::ImageError,
     project::{ConfigError, LockError, Project, RecordError, Suspended},
     qemu::{MonitorError, ProcessError, VersionError, kvm::Kvm},
@@ -241,6 +241,9 @@ pub enum MachineError {
         /// The time there was.
         within: Duration,
     },
+    /// Images of the node.
+    #[error(transparent)]
+    Images(#[from] super::images::ImagesError),
     /// Base images and their cache.
     #[error(transparent)]
     Image(#[from] ImageError),

@@ -1,18 +1,19 @@
 //! One file a verb: its arguments and a `run` that calls the machine and tells the terminal.
 
-mod bundle;
 mod all_logs;
+mod bundle;
 pub mod cache;
 pub mod completions;
 pub mod cp;
 pub mod doctor;
 pub mod env;
+pub mod image;
 pub mod kubeconfig;
 pub mod list;
 pub mod logs;
-pub mod port;
 pub mod man;
 pub mod pause;
+pub mod port;
 pub mod reset;
 pub mod restart;
 pub mod resume;
@@ -61,6 +62,7 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Doctor(args) => doctor::run(&args, &context, output).await,
         Command::Cache(args) => cache::run(&args, &context, output),
         Command::Port(args) => port::run(args, context, output).await,
+        Command::Image(args) => image::run(&args, &context, output).await,
         Command::Ssh(args) => ssh::run(&args, &context).await,
         Command::Ssh(args) => ssh::run(&args, &context, output).await,
         Command::SshConfig(args) => ssh_config::run(&args, &context, output).await,

@@ -1,0 +1,184 @@
+//! `image`: container images go into the node without a registry, are listed and removed.
+
+use std::{
+    fmt::Write,
+    io::{IsTerminal, stdin},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use serde::Serialize;
+
+use crate::{
+    cli::{
+        context::Context,
+        error::{CommandError, code},
+        interrupt,
+        output::Output,
+        plain::plain,
+    },
+    cluster::images::{Listed, Passed, Reference},
+    machine::images::{Source, load, stock},
+};
+
+/// Images are taken from docker, podman or nerdctl on this host, or from an archive, and go straight into k3s's containerd.
+/// Layers that the node has are not sent again.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm image load app:dev                 # from docker, podman or nerdctl, whichever has it\n  \
+    k3s-vm image load app.tar base.tar.gz\n  \
+    ssh build docker save app:dev | k3s-vm image load -\n  \
+    k3s-vm image list\n  \
+    k3s-vm image rm app:dev\n\n\
+    When it fails:\n  \
+    An image must be there for linux/amd64. An archive that breaks off, is damaged or does not fit leaves nothing\n  \
+    behind in the node. A pod finds an image by the name that load prints; one with the tag latest, or without a\n  \
+    tag, is asked of the registry all the same unless the pod says imagePullPolicy: IfNotPresent (or Never).")]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Send images into the node; prints the names that pods must use
+    Load {
+        /// An image of docker, podman or nerdctl, an archive, or - for an archive on standard input
+        #[arg(required = true, value_name = "REF|FILE|-")]
+        images: Vec<String>,
+        /// Call the image NAME in the node
+        #[arg(long, value_name = "NAME")]
+        name: Option<Reference>,
+    },
+    /// Show the images that the node has
+    #[command(visible_alias = "ls")]
+    List {
+        /// Print one JSON document; its layout is numbered by "schema"
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove images from the node
+    Rm {
+        /// A name, as `list` shows it or shorter
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+pub(super) async fn run(
+    args: &Args,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    match &args.verb {
+        Verb::Load { images, name } => {
+            interrupt::dropped(load_all(images, name.as_ref(), context, output)).await?;
+        }
+        Verb::List { json } => list(*json, context, output).await?,
+        Verb::Rm { names } => {
+            for name in stock::remove(&context.project, names).await? {
+                tracing::info!("{name} is removed");
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn load_all(
+    images: &[String],
+    name: Option<&Reference>,
+    context: &Context,
+    output: &Output,
+) -> Result<(), CommandError> {
+    let usage = |message: &str| CommandError::new(message).with_code(code::USAGE);
+    if name.is_some() && images.len() > 1 {
+        return Err(usage("one name was given, and more than one image")
+            .hint("load them one by one: k3s-vm image load --name NAME IMAGE"));
+    }
+    if images.iter().any(|it| it == "-") && stdin().is_terminal() {
+        return Err(
+            usage("standard input is a terminal, and no archive comes from it")
+                .hint("docker save app:dev | k3s-vm image load -"),
+        );
+    }
+    for image in images {
+        let progress = Arc::new(output.bars());
+        let source = Source::of(image);
+        let passed = load::load(&context.project, &source, name, progress).await?;
+        tell(image, &passed, output);
+    }
+    Ok(())
+}
+
+fn tell(image: &str, passed: &Passed, output: &Output) {
+    let left_out = passed.left_out.approximate();
+    match (passed.sent.as_bytes(), passed.left_out.as_bytes()) {
+        (0, _) => tracing::info!("{image}: the node had all of it, and nothing was sent"),
+        (_, 0) => tracing::info!("{image}: {} sent", passed.sent.approximate()),
+        _ => tracing::info!(
+            "{image}: {} sent, {left_out} were there already",
+            passed.sent.approximate()
+        ),
+    }
+    for image in &passed.images {
+        output.data(&plain(&format!("{}\n", image.name)));
+    }
+    if passed.images.iter().any(|it| it.name.is_pulled_always()) {
+        tracing::info!(
+            "a pod that uses the tag latest needs imagePullPolicy: IfNotPresent (or Never), or it asks the registry"
+        );
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    images: Vec<Image<'a>>,
+}
+
+#[derive(Serialize)]
+struct Image<'a> {
+    name: &'a str,
+    digest: &'a str,
+    /// Bytes of its layers as they are stored, to one decimal of their unit.
+    approximate_size: u64,
+}
+
+async fn list(json: bool, context: &Context, output: &Output) -> Result<(), CommandError> {
+    let images = stock::list(&context.project).await?;
+    if !json {
+        output.data(&plain(&table(&images)));
+        return Ok(());
+    }
+    let images = images.iter().map(|image| Image {
+        name: &image.name,
+        digest: &image.digest,
+        approximate_size: image.size.as_bytes(),
+    });
+    let document = Document {
+        schema: 1,
+        images: images.collect(),
+    };
+    let json = serde_json::to_string_pretty(&document)
+        .map_err(|error| CommandError::new("cannot write the images as JSON").because(&error))?;
+    output.data(&format!("{json}\n"));
+    Ok(())
+}
+
+/// The digest as short as tools show it.
+fn table(images: &[Listed]) -> String {
+    let width = images
+        .iter()
+        .map(|it| it.name.len())
+        .max()
+        .unwrap_or(0)
+        .max(4);
+    let mut table = format!("{:<width$}  {:>10}  DIGEST\n", "NAME", "SIZE");
+    for image in images {
+        let digest = image.digest.trim_start_matches("sha256:");
+        let short = digest.get(..12).unwrap_or(digest);
+        let size = image.size.approximate();
+        let _ = writeln!(table, "{:<width$}  {size:>10}  {short}", image.name);
+    }
+    table
+}

@@ -1,0 +1,14 @@
+//! Container images: what they are called, what an archive of them holds, what the node has.
+
+pub mod archive;
+mod contents;
+pub mod error;
+pub mod listing;
+mod parts;
+mod passing;
+pub mod reference;
+
+pub use archive::{Arrival, Guest, Passed, pass};
+pub use error::ArchiveError;
+pub use listing::Listed;
+pub use reference::Reference;
