@@ -24,6 +24,8 @@ guest_packages=(
   netplan.io systemd-resolved libnss-resolve iproute2 iptables iputils-ping ca-certificates curl
   # what people expect at a prompt
   bash-completion less nano procps psmisc
+  # a container runtime for the k3s stand-in, which has none in itself
+  containerd
 )
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -75,6 +77,8 @@ say "packages installed ($((SECONDS - started)) s)"
 rm -f "$root"/etc/ssh/ssh_host_* "$root/var/lib/dbus/machine-id"
 echo localhost >"$root/etc/hostname"
 ln -sf ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
+# The stand-in starts it when somebody asks; a guest that nobody asks boots without it.
+ln -sf /dev/null "$root/etc/systemd/system/containerd.service"
 mkdir -p "$root/boot/efi"
 cat >"$root/etc/fstab" <<FSTAB
 PARTUUID=$root_part / ext4 rw,discard,errors=remount-ro,x-systemd.growfs 0 1

@@ -14,6 +14,7 @@
 mod api;
 mod certs;
 mod config;
+mod ctr;
 mod kubeconfig;
 mod kubectl;
 mod objects;
@@ -41,6 +42,9 @@ enum Command {
     Server(config::ServerArgs),
     /// Run kubectl.
     Kubectl(kubectl::KubectlArgs),
+    /// Run ctr.
+    #[command(disable_help_flag = true, disable_version_flag = true)]
+    Ctr(ctr::CtrArgs),
 }
 
 /// Like a multi-call binary: a link named `kubectl` is the subcommand of that name.
@@ -76,6 +80,7 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }),
         Command::Kubectl(args) => kubectl::run(args).await,
+        Command::Ctr(args) => ctr::run(&args),
     }
 }
 
