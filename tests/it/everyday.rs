@@ -8,6 +8,7 @@ mod snapshot_kills;
 mod snapshots;
 mod logs;
 mod reach;
+mod images;
 
 use std::path::Path;
 
