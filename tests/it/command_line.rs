@@ -12,6 +12,7 @@ const VERBS: [&str; 16] = [
 const VERBS: [&str; 15] = [
 const VERBS: [&str; 17] = [
 const VERBS: [&str; 14] = [
+const VERBS: [&str; 13] = [
     "setup",
     "start",
     "stop",
@@ -21,6 +22,7 @@ const VERBS: [&str; 14] = [
     "k9s",
     "doctor",
     "cache",
+    "image",
     "ssh",
     "ssh-config",
     "cp",
@@ -230,6 +232,9 @@ fn verbs_without_a_machine_say_so_and_leave_nothing_behind() {
         ("ssh-config", 4),
         ("cp /etc/hostname :/tmp", 4),
         ("cp :/etc/hostname .", 4),
+        ("image load app:dev", 4),
+        ("image list --json", 4),
+        ("image rm app:dev", 4),
         ("logs", 4),
         ("logs k3s", 4),
         ("logs cloud-init", 4),
