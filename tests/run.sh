@@ -13,8 +13,9 @@ filter=${1:-}
 say() { printf '\n== %s\n' "$*"; }
 
 install_packages() {
-    local wanted=(qemu-system-x86 qemu-utils ovmf dosfstools util-linux git gcc iproute2 procps strace openssh-client)
-    local wanted=(qemu-system-x86 qemu-utils ovmf dosfstools util-linux git gcc iproute2 procps strace skopeo zstd)
+    local wanted=(
+        qemu-system-x86 qemu-utils ovmf dosfstools util-linux git gcc iproute2 procps strace openssh-client skopeo zstd
+    )
     read -ra guest < <(tests/guest/build.sh --packages)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
     local missing=()

@@ -1,7 +1,5 @@
-//! Small types and habits that every room shares: addresses, sizes, digests, names, forwarded ports, durable files, trust in places,
-//! progress.
-//! Small types and habits that every room shares: addresses, sizes, digests, names, durable files, trust in places,
-//! progress, secrets.
+//! Small types and habits that every room shares: addresses, sizes, digests, names, forwarded ports, durable files, trust
+//! in places, progress, secrets.
 
 pub mod address;
 pub mod digest;

@@ -110,11 +110,6 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Qemu(_) => for_this_host(&INSTALL_QEMU),
         MachineError::Kvm(kvm) => [of_kvm(kvm), one("or go on without it: --accel tcg")].concat(),
         MachineError::NoUefi => [for_this_host(&INSTALL_UEFI), one("or boot by BIOS: --firmware bios")].concat(),
-        MachineError::PortTaken { .. }
-        | MachineError::PortRefused { .. }
-        | MachineError::Forwarded(_)
-        | MachineError::NotForwarded(_)
-        | MachineError::Service { .. } => of_port(error),
         MachineError::Memory { .. } => one("ask for less: --memory 2GiB"),
         MachineError::Space { path, .. } => vec![format!("make room on the file system of {}, or use another project directory", path.display())],
         MachineError::Contradiction { .. } => vec![
@@ -254,7 +249,7 @@ fn of_snapshot(error: &MachineError) -> Vec<String> {
         MachineError::DamagedSnapshot { name, .. } | MachineError::ForeignSnapshot(name) => {
             vec![format!("nothing was changed; remove it, for it is of no use: k3s-vm snapshot delete {name}")]
         }
-        _ => Vec::new(),
+        _ => of_port(error),
     }
 }
 

@@ -44,8 +44,7 @@ pub(super) async fn guarded<T>(
 pub(super) async fn dropped<T>(
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
-    let mut signals = Signals::listen()
-        .map_err(|error| CommandError::new("cannot listen for signals").because(&error))?;
+    let mut signals = Signals::listen()?;
     tokio::select! {
         result = work => result,
         code = signals.next() => Err(CommandError {

@@ -3,13 +3,9 @@
 use std::{error::Error, path::PathBuf, time::Duration};
 
 use crate::{
-    base::{FileError, Forward, HostPort, Name, Size},
-    base::{FileError, Label, Name, Size},
-    base::{FileError, Name, Size},
-    cluster::{ApiError, KubeconfigError},
+    base::{FileError, Forward, HostPort, Label, Name, Size},
     cluster::{ApiError, KubeconfigError, MergeError},
     guest::{CopyError, SshError, keys::KeyError},
-    guest::{SshError, keys::KeyError},
     image::ImageError,
     project::{ConfigError, LockError, Project, RecordError, Suspended},
     qemu::{MonitorError, ProcessError, VersionError, kvm::Kvm},

@@ -8,11 +8,7 @@ use std::{
 
 use crate::support::{Ended, TestEnv, ended, mode, names, on_a_terminal};
 
-const VERBS: [&str; 16] = [
-const VERBS: [&str; 15] = [
-const VERBS: [&str; 17] = [
-const VERBS: [&str; 14] = [
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 25] = [
     "setup",
     "start",
     "stop",
@@ -37,6 +33,7 @@ const VERBS: [&str; 13] = [
     "resume",
     "snapshot",
     "trim",
+    "port",
 ];
 
 /// The sequence that begins every colour.

@@ -1,14 +1,14 @@
 //! What people do every day with a machine that is there, a file a theme. Each story has a copy of one template, kept
 //! under `target/`, which is there within seconds: `cargo test --test it everyday -- --nocapture`.
 
-mod ports;
 mod desk;
+mod images;
+mod logs;
+mod ports;
 mod power;
+mod reach;
 mod snapshot_kills;
 mod snapshots;
-mod logs;
-mod reach;
-mod images;
 
 use std::path::Path;
 

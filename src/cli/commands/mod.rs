@@ -63,7 +63,6 @@ pub(super) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Cache(args) => cache::run(&args, &context, output),
         Command::Port(args) => port::run(args, context, output).await,
         Command::Image(args) => image::run(&args, &context, output).await,
-        Command::Ssh(args) => ssh::run(&args, &context).await,
         Command::Ssh(args) => ssh::run(&args, &context, output).await,
         Command::SshConfig(args) => ssh_config::run(&args, &context, output).await,
         Command::Cp(args) => cp::run(&args, &context, output).await,
