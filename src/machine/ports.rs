@@ -57,7 +57,6 @@ pub struct ServicePort {
 /// Forwards what the config chooses, or the ingress; what is forwarded already stays. That a port cannot be had is told,
 /// and no reason to fail.
 pub(super) async fn open(project: &Project, spec: &Spec) {
-    let chosen = spec.ports.is_some();
     let wanted = spec.ports.as_deref().unwrap_or(&INGRESS);
     let opened = async {
         let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
@@ -65,8 +64,11 @@ pub(super) async fn open(project: &Project, spec: &Spec) {
         for forward in wanted.iter().filter(|it| !open.contains(it)) {
             match ensure(&mut monitor, *forward).await {
                 Err(MachineError::Monitor(error)) => return Err(error),
-                Err(error) if chosen => tracing::warn!(%error, "{forward} is not forwarded"),
-                Err(error) => tracing::debug!(%error, "{forward} is not forwarded"),
+                // Of several machines, the first one has the ingress's.
+                Err(error) if INGRESS.contains(forward) => {
+                    tracing::debug!(%error, "{forward} is not forwarded");
+                }
+                Err(error) => tracing::warn!("{forward} is not forwarded: {error}"),
                 Ok(()) => tracing::debug!("{forward} is forwarded"),
             }
         }
