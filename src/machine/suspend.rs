@@ -111,8 +111,8 @@ pub(super) async fn pause(
     }
 }
 
-/// The machine's state, without what a snapshot or its restoring has left that died, and without a QEMU of a suspend or resume that died when the memory was already, or still, the saved
-/// one: that guest has not run since.
+/// The machine's state, without what a command about a snapshot has left that died, and without a QEMU of a suspend or
+/// resume that died when the memory was already, or still, the saved one: that guest has not run since.
 ///
 /// # Errors
 ///

@@ -6,7 +6,7 @@ use std::{
 };
 
 use k3s_vm::{
-    base::{Digest, Name, Size},
+    base::{Digest, Forward, HostPort, Label, Name, Size},
     cluster::release::{self, Mirror, Version},
     image::{Checksum, ImageSource},
     project::config::{AccelChoice, FirmwareChoice, Timeout},
@@ -37,6 +37,29 @@ fn name() {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let name = reads_back::<Name>(word);
         name.inspect(|name| assert!(name.as_str().chars().all(plain)))
+            .is_some()
+    }));
+}
+
+/// Never port 0, which would be any.
+#[test]
+fn forward() {
+    Storm::of("forward").on(text(|word| {
+        let _ = word.parse::<HostPort>();
+        let forward = reads_back::<Forward>(word);
+        forward
+            .inspect(|it| assert!(it.host.port != 0 && it.guest != 0))
+            .is_some()
+    }));
+}
+
+/// A file's name, and nothing else of a path.
+#[test]
+fn label() {
+    Storm::of("label").on(text(|word| {
+        let label = reads_back::<Label>(word).map(|it| it.to_string());
+        label
+            .inspect(|it| assert!(!it.contains('/') && !it.starts_with('.')))
             .is_some()
     }));
 }
