@@ -14,7 +14,8 @@ say() { printf '\n== %s\n' "$*"; }
 
 install_packages() {
     local wanted=(
-        qemu-system-x86 qemu-utils ovmf dosfstools util-linux git gcc iproute2 procps strace openssh-client skopeo zstd
+        qemu-system-x86 qemu-utils ovmf dosfstools util-linux git gcc iproute2 procps strace openssh-client skopeo systemd
+        tmux zstd zsh fish tinyproxy docker-registry openssl
     )
     read -ra guest < <(tests/guest/build.sh --packages)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
@@ -46,6 +47,7 @@ cargo build --locked --quiet --bins --examples
 
 say "the guest's image"
 tests/guest/build.sh "$CARGO_TARGET_DIR/guest"
+tests/guest/generic.sh "$CARGO_TARGET_DIR/guest"
 
 say "QEMU 10, beside the host's own"
 tests/qemu10.sh "$CARGO_TARGET_DIR/qemu10"

@@ -5,7 +5,7 @@
 set -eu
 seed=$1
 lib=/usr/local/lib/k3s-vm
-scripts="report disk provision prepare identity grow stop-pods k3s-starting k3s-ended damage watch-datastore follow-clock"
+scripts="report disk provision prepare identity settings grow stop-pods k3s-starting k3s-ended damage watch-datastore follow-clock"
 units="k3s-vm-clock k3s-vm-identity k3s-vm-pods"
 
 for script in $scripts; do

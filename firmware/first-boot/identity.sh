@@ -1,7 +1,7 @@
 #!/bin/sh
-# What makes the guest this machine and no other: its name, its keys and the size of its disk. `prepare` has been told, or
-# the seed tells, and is asked when the guest is another machine, or none yet. Run early at each boot, and by `provision`
-# ("now") in the first.
+# What makes the guest this machine and no other: its name, its keys, its settings and the size of its disk. `prepare` has
+# been told, or the seed tells, and is asked when the guest is another machine, or none yet, or is set otherwise: the serial
+# number says which settings it is to have. Run early at each boot, and by `provision` ("now") in the first.
 set -eu
 lib=/usr/local/lib/k3s-vm
 seed=/run/k3s-vm/seed
@@ -12,9 +12,11 @@ step="reading whose it is"
 trap '[ $? -eq 0 ] || "$lib/report" failed "becoming this machine: $step"' EXIT
 own=
 taken=none
+serial=
 [ ! -e /sys/class/dmi/id/product_uuid ] || read -r own </sys/class/dmi/id/product_uuid
+[ ! -e /sys/class/dmi/id/product_serial ] || read -r serial </sys/class/dmi/id/product_serial
 [ ! -s "$mark" ] || read -r taken <"$mark"
-[ "$own" != "$taken" ] || exit 0
+[ "$own $serial" != "$taken" ] || exit 0
 
 "$lib/grow" &
 growing=$!
@@ -34,13 +36,15 @@ install -m 0644 "$told/hostname" /etc/hostname
 } >/etc/hosts.new
 chmod 0644 /etc/hosts.new
 mv /etc/hosts.new /etc/hosts
-install -D -m 0600 "$told/k3s.yaml" /etc/rancher/k3s/config.yaml
 
 step="taking its keys"
 install -D -m 0600 "$told/authorized_keys" /root/.ssh/authorized_keys
 rm -f /etc/ssh/ssh_host_*
 install -m 0600 "$told/host_key" /etc/ssh/ssh_host_ed25519_key
 install -m 0644 "$told/host_key.pub" /etc/ssh/ssh_host_ed25519_key.pub
+
+step="taking its settings"
+"$lib/settings" "$told/settings.tar"
 
 step="growing the disk"
 wait "$growing"

@@ -69,6 +69,16 @@ impl HostPort {
     }
 }
 
+/// As a person names it.
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            Protocol::Tcp => write!(f, "{}", self.port),
+            Protocol::Udp => write!(f, "{}/udp", self.port),
+        }
+    }
+}
+
 impl Protocol {
     /// As QEMU and URLs write it.
     pub const fn name(self) -> &'static str {

@@ -1,13 +1,18 @@
-//! Small types and habits that every room shares: addresses, sizes, digests, names, forwarded ports, durable files, trust
-//! in places, progress, secrets.
+//! Small types and habits that every room shares: addresses, sizes, digests, names, forwarded ports, mounted folders, k3s's
+//! flags, labels, proxies, durable files, trust in places, progress, secrets.
 
 pub mod address;
 pub mod digest;
 pub mod files;
+pub mod flag;
 pub mod forward;
 pub mod label;
+pub mod mount;
 pub mod name;
+pub mod nickname;
+pub mod node_label;
 pub mod progress;
+pub mod proxy;
 pub mod secrets;
 pub mod size;
 pub mod sparse;
@@ -16,8 +21,13 @@ pub mod trust;
 
 pub use digest::Digest;
 pub use files::FileError;
+pub use flag::Flag;
 pub use forward::{Forward, HostPort, Protocol};
 pub use label::Label;
+pub use mount::Mount;
 pub use name::Name;
+pub use nickname::Nickname;
+pub use node_label::NodeLabel;
 pub use progress::Progress;
+pub use proxy::Proxy;
 pub use size::Size;

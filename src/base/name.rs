@@ -4,7 +4,7 @@ use std::{fmt, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::Digest;
+use super::{Digest, Nickname};
 
 /// The name of a machine, of its node, and of its cluster, user and context in the kubeconfig.
 ///
@@ -22,8 +22,8 @@ const LONGEST: usize = 63;
 
 impl Name {
     /// `k3s-<directory>-<6 digits of the hash of the path>`: readable, and different for two
-    /// projects that happen to have the same directory name.
-    pub fn for_project(root: &Path) -> Self {
+    /// projects that happen to have the same directory name. That of a further machine has its own name before the digits.
+    pub fn for_project(root: &Path, further: Option<&Nickname>) -> Self {
         let directory = root
             .file_name()
             .map(|name| name.to_string_lossy().to_ascii_lowercase())
@@ -38,12 +38,13 @@ impl Name {
             words.join("-")
         };
         let hash = Digest::of(root.as_os_str().as_encoded_bytes()).short(6);
-        let room = LONGEST - "k3s--".len() - hash.len();
+        let further = further.map_or_else(String::new, |name| format!("-{name}"));
+        let room = LONGEST - "k3s--".len() - further.len() - hash.len();
         let readable = readable
             .get(..room.min(readable.len()))
             .unwrap_or_default()
             .trim_end_matches('-');
-        Self(format!("k3s-{readable}-{hash}"))
+        Self(format!("k3s-{readable}{further}-{hash}"))
     }
 
     /// The name as text.
@@ -56,17 +57,21 @@ impl FromStr for Name {
     type Err = ParseNameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let sound = (1..=LONGEST).contains(&text.len())
-            && text.chars().all(allowed)
-            && !text.starts_with('-')
-            && !text.ends_with('-');
-        if sound {
+        if is_dns_label(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(ParseNameError(text.to_owned()))
         }
     }
+}
+
+/// As RFC 1123 has it.
+pub(super) fn is_dns_label(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=LONGEST).contains(&text.len())
+        && text.chars().all(allowed)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 impl TryFrom<String> for Name {
@@ -102,21 +107,25 @@ mod tests {
             "/x/ünïcode",
             &format!("/{}", "a".repeat(200)),
         ] {
-            let name = Name::for_project(Path::new(path));
-            assert_eq!(name.as_str().parse(), Ok(name.clone()), "{path}");
+            let longest = "b".repeat(32).parse().ok();
+            for further in [None, longest.as_ref()] {
+                let name = Name::for_project(Path::new(path), further);
+                assert_eq!(name.as_str().parse(), Ok(name.clone()), "{path}");
+            }
         }
-        assert!(
-            Name::for_project(Path::new("/home/ada/My Shop"))
-                .as_str()
-                .starts_with("k3s-my-shop-")
-        );
+        let shop = Path::new("/home/ada/My Shop");
+        let name = Name::for_project(shop, None);
+        assert!(name.as_str().starts_with("k3s-my-shop-"), "{name}");
+        let staging = "staging".parse().ok();
+        let name = Name::for_project(shop, staging.as_ref());
+        assert!(name.as_str().starts_with("k3s-my-shop-staging-"), "{name}");
     }
 
     #[test]
     fn same_directory_elsewhere_is_another_machine() {
         assert_ne!(
-            Name::for_project(Path::new("/a/shop")),
-            Name::for_project(Path::new("/b/shop"))
+            Name::for_project(Path::new("/a/shop"), None),
+            Name::for_project(Path::new("/b/shop"), None)
         );
     }
 

@@ -1,12 +1,17 @@
 //! The command line. Doc comments are the help text.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{ColorChoice, Parser, Subcommand};
 
 use super::commands::{
-    cache, completions, cp, doctor, env, image, kubeconfig, list, logs, man, pause, port, reset,
-    restart, resume, setup, snapshot, ssh, ssh_config, start, status, stop, tool, trim,
+    autostart, cache, completions, configure, cp, doctor, env, idle_watch, image, kubeconfig, list,
+    logs, man, pause, port, reset, restart, resume, setup, snapshot, ssh, ssh_config, start,
+    status, stop, tool, trim, upgrade,
+};
+use crate::{
+    base::{Nickname, nickname::ParseNicknameError},
+    machine,
 };
 
 /// A local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU
@@ -42,6 +47,17 @@ pub struct Global {
     /// Work on the project of DIR instead of the current directory's
     #[arg(short = 'C', value_name = "DIR", global = true)]
     pub directory: Option<PathBuf>,
+    /// Work on a further machine of the project, called NAME: each has a disk, ports and a kubeconfig of its own
+    #[arg(
+        id = "machine",
+        long = "name",
+        visible_alias = "machine",
+        global = true,
+        value_name = "NAME",
+        env = "K3S_VM_MACHINE",
+        hide_env_values = true
+    )]
+    pub machine: Option<Which>,
     /// Show what is done in detail
     #[arg(short, long, global = true)]
     pub verbose: bool,
@@ -65,29 +81,96 @@ pub struct Global {
     pub log_file: Option<PathBuf>,
 }
 
+/// Which machine of the project; an empty name is the project's own one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Which(pub Option<Nickname>);
+
+impl FromStr for Which {
+    type Err = ParseNicknameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "" => Ok(Self(None)),
+            name => Ok(Self(Some(name.parse()?))),
+        }
+    }
+}
+
+/// For a verb that has a `--name` of its own.
+#[derive(Debug, clap::Args)]
+pub struct ByAnotherWord {
+    /// Work on a further machine of the project, called NAME; before the verb, --name does the same
+    #[arg(
+        id = "machine",
+        long = "machine",
+        value_name = "NAME",
+        help_heading = "Options of every verb"
+    )]
+    machine: Option<Which>,
+}
+
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make the machine, boot it and install k3s, until the node is Ready
+    ///
+    /// Flags are saved to .k3s-vm/config and hold for every later start.
     Setup(Box<setup::Args>),
     /// Boot the stopped machine, or have a suspended one go on, until the node is Ready
+    ///
+    /// A suspended machine goes on where it was. A changed .k3s-vm/config takes effect.
     Start(start::Args),
     /// Stop k3s and power the machine off, or suspend it
+    ///
+    /// k3s is stopped, the guest powers itself off; after the deadline QEMU is told to quit. With --suspend, the
+    /// guest's memory is kept in .k3s-vm/ instead, and the next start goes on where it was, within seconds.
     Stop(stop::Args),
+    /// Change the machine: its size, k3s's settings, the guest's network
+    ///
+    /// The flags are saved to .k3s-vm/config. What needs a restart is said, and on a terminal the restart is offered.
+    Configure(Box<configure::Args>),
     /// Power the machine off and boot it, until the node is Ready
+    ///
+    /// k3s is stopped, the guest powers itself off and is booted; returns when the node is Ready. The API keeps its
+    /// port. A stopped machine is started, and a changed .k3s-vm/config takes effect.
     Restart(restart::Args),
     /// Have the machine stand still; it keeps its memory, and takes no processor time
+    ///
+    /// The memory stays where it is, in QEMU, and `k3s-vm status` says paused. To have the memory back as well: k3s-vm
+    /// stop --suspend.
     Pause(pause::Args),
     /// Have a paused or suspended machine go on, until the node is Ready
+    ///
+    /// The guest goes on where it was, is told the time, mixes its random numbers anew, and the command returns when
+    /// the node is Ready. A suspended machine goes on as with start. A stopped one has nothing to go on with: that is
+    /// for start alone.
     Resume(resume::Args),
     /// Show the machine, its ports and its cluster
+    ///
+    /// Exit code: 0 running and healthy, 3 stopped or suspended, 4 absent, 5 running and not healthy.
     Status(status::Args),
     /// Remove the machine with all that is in it
+    ///
+    /// Stops the machine and deletes its disk, snapshots, keys, seed and kubeconfig. The config and the shared cache
+    /// stay.
     Reset(reset::Args),
     /// Keep the machine as it is now, or bring it back as it was
+    ///
+    /// Keeps the whole machine as it is at a moment, its disk and, unless it is stopped, its memory; and brings it back
+    /// as it was. Snapshots lie in .k3s-vm/snapshots/ and go with the machine when it is reset.
     Snapshot(snapshot::Args),
     /// Give back to the host what the guest has freed of its disk
+    ///
+    /// The machine's disk takes what was ever written to it, also what is removed in the guest. This has the guest tell
+    /// which blocks it does not use any more, and the host has their room again. An orderly stop does the same on its
+    /// way.
     Trim(trim::Args),
+    /// Put a newer k3s into the machine, and the machine as it was back if that does not come up
+    ///
+    /// The release is fetched and verified, the machine is kept as a snapshot, k3s is replaced and started anew; returns
+    /// when the node is Ready with it. If it does not become so, the snapshot is put back, and the machine is what it was.
+    /// k3s goes up one minor version at a time, and never down.
+    Upgrade(upgrade::Args),
     /// Run kubectl on the machine's cluster
     #[command(disable_help_flag = true, disable_version_flag = true, after_help = tool::KUBECTL_HELP)]
     Kubectl(tool::Args),
@@ -95,20 +178,41 @@ pub enum Command {
     #[command(disable_help_flag = true, disable_version_flag = true, after_help = tool::K9S_HELP)]
     K9s(tool::Args),
     /// Forward ports of 127.0.0.1 into the guest
+    ///
+    /// What is added is forwarded at once, and at every later start. Only 127.0.0.1 listens.
     Port(port::Args),
     /// Look at what the host has and lacks
+    ///
+    /// Exit code: 0 when a machine can be set up, 1 when something is missing for it.
     Doctor(doctor::Args),
-    /// Show what all projects share, or remove what none needs
+    /// Show what all projects share, remove what none needs, or carry it to another host
+    ///
+    /// All projects share base images, k3s releases, and the disks that a first setup has prepared for the next ones.
+    /// Images and releases can be carried to a host without internet.
     Cache(cache::Args),
     /// Load container images into the node, list or remove them
+    ///
+    /// Images are taken from docker, podman or nerdctl on this host, or from an archive, and go straight into k3s's
+    /// containerd. Layers that the node has are not sent again.
     Image(image::Args),
     /// Open a shell in the guest, or run a command there
+    ///
+    /// As root, with the machine's own key. The exit code is the command's; 128 and the signal's number when a signal
+    /// ended it.
     Ssh(ssh::Args),
     /// Print what OpenSSH, scp, rsync and editors need to connect to the guest
+    ///
+    /// Prints a block for ~/.ssh/config. It holds until the machine is stopped: the next start may have another port.
     SshConfig(ssh_config::Args),
     /// Copy files and folders between this host and the guest
+    ///
+    /// One side is the guest's, with a `:` before the path; a relative one begins in /root. Folders are copied with all
+    /// that is in them, modes, times and links included. In a folder that is there the copy gets the name of the
+    /// source; with `/.` behind the source its content goes there. A file is replaced only when the new one is whole.
     Cp(cp::Args),
     /// Show the logs that explain a failed start
+    ///
+    /// The console and QEMU's own log also of a stopped machine; what the guest's journal has, of a running one.
     Logs(logs::Args),
     /// Print completions for a shell
     Completions(completions::Args),
@@ -131,16 +235,37 @@ pub enum Command {
     /// A copy of a project is known from its next start on; one that was moved is shown where it was, until its next
     /// start.
     List(list::Args),
+    /// Start the machine with the login session, or no more
+    ///
+    /// A unit of your own systemd starts the machine when you log in, and stops it when you are logged out (or suspends
+    /// it, where .k3s-vm/config says suspend = true). Without a word, it prints on or off.
+    Autostart(autostart::Args),
+    /// Suspend the machine when nobody uses it
+    #[command(name = machine::idle::VERB, hide = true)]
+    IdleWatch(idle_watch::Args),
     /// Print the manual, or write its pages
     Man(man::Args),
 }
 
 impl Command {
+    /// Whether somebody has something to do with the machine, so that it is not one that nobody uses.
+    pub(super) const fn is_use(&self) -> bool {
+        !matches!(
+            self,
+            Self::IdleWatch(_)
+                | Self::Autostart(_)
+                | Self::Cache(_)
+                | Self::Doctor(_)
+                | Self::List(_)
+        )
+    }
+
     /// Whether stdout is for a program that reads what happens, line by line.
     pub(super) fn tells_events(&self) -> bool {
         match self {
             Self::Setup(args) => args.tells_events(),
             Self::Start(args) => args.tells_events(),
+            Self::Upgrade(args) => args.tells_events(),
             _ => false,
         }
     }

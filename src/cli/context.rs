@@ -11,7 +11,7 @@ use super::{args::Global, error::CommandError};
 use crate::{base::Name, machine::Machine, project::Project};
 
 /// What the surroundings say.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Context {
     pub(super) project: Project,
     pub(super) name: Option<Name>,
@@ -34,8 +34,9 @@ impl Context {
                 CommandError::new(format!("VM_NAME: {error}"))
                     .hint("unset VM_NAME, or give it another value")
             })?;
+        let further = global.machine.clone().and_then(|which| which.0);
         Ok(Self {
-            project: Project::discover(&start),
+            project: Project::discover(&start).with(further),
             name,
             cache: cache_root()?,
         })

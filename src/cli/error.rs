@@ -5,7 +5,7 @@ use std::fmt::Display;
 use super::hints;
 use crate::{
     image::ImageError,
-    machine::{MachineError, error::with_causes},
+    machine::{MachineError, error::with_causes, upgrade::UpgradeError},
 };
 
 /// What a command failed with.
@@ -52,6 +52,11 @@ impl CommandError {
         .hint("run the same command again; it goes on where it stopped")
     }
 
+    /// Whether a signal ended the command.
+    pub(super) fn is_interruption(&self) -> bool {
+        self.code > 128
+    }
+
     pub(super) fn because(mut self, cause: &dyn Display) -> Self {
         self.message = format!("{}: {cause}", self.message);
         self
@@ -71,6 +76,7 @@ impl From<MachineError> for CommandError {
     fn from(error: MachineError) -> Self {
         let excerpt = match &error {
             MachineError::Boot { log, .. } if !log.is_empty() => Some(log.clone()),
+            MachineError::Upgrade(error) => error.log().map(str::to_owned),
             _ => None,
         };
         let code = match &error {
@@ -78,6 +84,7 @@ impl From<MachineError> for CommandError {
             MachineError::Stopped(_) | MachineError::Suspended(_) => code::STOPPED,
             MachineError::Paused => code::UNHEALTHY,
             MachineError::Choice(_)
+            | MachineError::Upgrade(UpgradeError::Step(_) | UpgradeError::Release(_))
             | MachineError::Contradiction { .. }
             | MachineError::Running
             | MachineError::SnapshotExists(_)

@@ -3,12 +3,15 @@
 use std::{fmt::Display, fs, io::ErrorKind, path::Path};
 
 use crate::{
-    base::{FileError, files, trust::TRUST},
-    cluster::{MergeError, images::ArchiveError, release::CHECKSUMS},
+    base::{FileError, Label, files, trust::TRUST},
+    cluster::{MergeError, images::ArchiveError, release::CHECKSUMS, step::StepError},
     guest::{CopyError, SshError},
     image::ImageError,
-    machine::{MachineError, images::ImagesError, watch::NO_STAGE},
-    project::{ConfigError, LockError, RecordError},
+    machine::{
+        MachineError, carried::CarriedError, images::ImagesError, memory::FOLDERS, mounts::SHARE,
+        upgrade::UpgradeError, watch::NO_STAGE,
+    },
+    project::{ConfigError, LockError, Project, RecordError},
     qemu::{ProcessError, VersionError, kvm::Kvm},
 };
 
@@ -112,17 +115,14 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::NoUefi => [for_this_host(&INSTALL_UEFI), one("or boot by BIOS: --firmware bios")].concat(),
         MachineError::Memory { .. } => one("ask for less: --memory 2GiB"),
         MachineError::Space { path, .. } => vec![format!("make room on the file system of {}, or use another project directory", path.display())],
-        MachineError::Contradiction { .. } => vec![
-            "a machine keeps what it was made with; leave the flag (or the line in .k3s-vm/config) away to go on with it".to_owned(),
-            "or make it anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup ...".to_owned(),
-        ],
+        MachineError::Contradiction { what, asked, .. } => of_contradiction(what, asked),
         MachineError::CacheInUse(_) => one("wait until it has ended, and run the same command again"),
         MachineError::Absent(_) => one("make one: k3s-vm setup"),
         MachineError::Stopped(_) => one("start it: k3s-vm start"),
         MachineError::Suspended(_) => one("have it go on: k3s-vm start"),
         MachineError::Paused => one("have it go on: k3s-vm resume"),
         MachineError::Unfinished(_) => one("finish it: k3s-vm setup; or power it off: k3s-vm stop --power-off"),
-        MachineError::Suspend(_) => one("it goes on; power it off instead: k3s-vm stop --power-off"),
+        MachineError::Suspend(reason) => of_memory(reason, "it goes on; power it off instead: k3s-vm stop --power-off"),
         MachineError::MemorySpace { path, .. } => vec![
             make_room(path),
             "or power it off, which takes no room; until then it goes on: k3s-vm stop --power-off".to_owned(),
@@ -141,17 +141,9 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
             "or write the kubeconfig elsewhere: --kubeconfig PATH".to_owned(),
         ],
         MachineError::TakenKubeconfig { .. } => one("write this machine's elsewhere: k3s-vm setup --kubeconfig PATH"),
+        MachineError::ForeignUnit(path) => vec![format!("move it away: {}", move_away(path))],
         MachineError::OwnKubeconfig(_) => one("work in a project directory, or name another file: --kubeconfig PATH"),
-        MachineError::Boot { log_path, stage, .. } if stage == NO_STAGE => vec![
-            format!("the whole log: {}", log_path.display()),
-            "nothing was heard from inside the guest: is it an image for x86_64 with cloud-init in it?".to_owned(),
-            "run the same command again to try once more; with --timeout 20m on a slow host".to_owned(),
-        ],
-        MachineError::Boot { log_path, .. } => vec![
-            format!("the whole log: {}", log_path.display()),
-            "to look inside while it tries, from another terminal: k3s-vm ssh".to_owned(),
-            "run the same command again to try once more; with --timeout 20m on a slow host".to_owned(),
-        ],
+        MachineError::Boot { log_path, stage, .. } => of_boot(log_path.as_deref(), stage),
         MachineError::Datastore { said } if said.contains("no copy") => {
             one("make the machine anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup")
         }
@@ -168,11 +160,17 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
             "make room on the file system of the project, and run the same command again".to_owned(),
             "the whole message: k3s-vm logs qemu".to_owned(),
         ],
+        MachineError::Process(ProcessError::Ended { said, .. }) if said.contains("fsdev support is disabled") || said.contains("'virtio-9p-pci' is not a valid") => vec![
+            "this QEMU was built without folders of the host (VirtFS): use another one, or no mounts in .k3s-vm/config".to_owned(),
+            "the whole message: k3s-vm logs qemu".to_owned(),
+        ],
         MachineError::Process(ProcessError::Ended { .. }) => one("the whole message: k3s-vm logs qemu"),
         MachineError::Lock(LockError::Busy { .. }) => one("wait for that command, or end it"),
         MachineError::Record(RecordError::Unreadable { .. }) => one("the machine cannot be used without it; make it anew: k3s-vm reset && k3s-vm setup"),
         MachineError::Config(ConfigError::Invalid { path, .. }) => vec![format!("mend the line, or move the file away: {}", move_away(path))],
         MachineError::Images(error) => of_images(error),
+        MachineError::Upgrade(error) => of_upgrade(error),
+        MachineError::Carried(error) => of_carried(error),
         MachineError::Image(error) => of_image(error),
         MachineError::Ssh(SshError::WrongHostKey { .. }) => vec![
             "the guest's key was made with the machine, as .k3s-vm/host_ed25519: put back the one of the two that was changed".to_owned(),
@@ -197,6 +195,33 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
     }
 }
 
+fn of_boot(log: Option<&Path>, stage: &str) -> Vec<String> {
+    let whole = match log {
+        Some(path) => format!("the whole log: {}", path.display()),
+        None => "if a setting of k3s is to blame, take it back: k3s-vm configure --unset k3s.args"
+            .to_owned(),
+    };
+    let look = match stage {
+        NO_STAGE => {
+            "nothing was heard from inside the guest: is it an image for x86_64 with cloud-init in it?"
+        }
+        _ => "to look inside while it tries, from another terminal: k3s-vm ssh",
+    };
+    let again = "run the same command again to try once more; with --timeout 20m on a slow host";
+    vec![whole, look.to_owned(), again.to_owned()]
+}
+
+fn of_contradiction(what: &str, asked: &str) -> Vec<String> {
+    let upgrade = (what == "k3s").then(|| {
+        format!("a newer one takes the place of the one that is there: k3s-vm upgrade --k3s-version {asked}")
+    });
+    let others = [
+        "a machine keeps what it was made with; leave the flag (or the line in .k3s-vm/config) away to go on with it".to_owned(),
+        "or make it anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup ...".to_owned(),
+    ];
+    upgrade.into_iter().chain(others).collect()
+}
+
 fn of_the_users_kubeconfig(error: &MachineError) -> Vec<String> {
     match error {
         MachineError::KubeconfigLocked { path, .. } => vec![
@@ -210,9 +235,46 @@ fn of_the_users_kubeconfig(error: &MachineError) -> Vec<String> {
             "go without: kubectl reads several files, with a colon between them: export KUBECONFIG=~/.kube/config:\"$(k3s-vm kubeconfig)\"".to_owned(),
         ],
         MachineError::MergedByAnother { project, .. } => {
-            vec![format!("take them out first: k3s-vm -C {} kubeconfig --unmerge", word(&project.display()))]
+            vec![format!("take them out first: k3s-vm {} kubeconfig --unmerge", of_machine(project))]
         }
         _ => of_snapshot(error),
+    }
+}
+
+fn of_mount(error: &MachineError) -> Vec<String> {
+    let without = || "or go without: k3s-vm configure --unset mounts --restart".to_owned();
+    match error {
+        MachineError::File(error) if error.action == SHARE => {
+            vec![
+                format!("make it: mkdir -p {}", word(&error.path.display())),
+                "or go without: no --mount, and no mounts in .k3s-vm/config".to_owned(),
+            ]
+        }
+        MachineError::NotMounted { mount, kernel: Some(_) } => vec![
+            "the machine runs; take an image whose kernel can: Ubuntu's, or Debian's called \"generic\" instead of \"genericcloud\"".to_owned(),
+            format!("or copy what is in it: k3s-vm cp {}/. :{}", at_home(&mount.host), word(&mount.guest)),
+            without(),
+        ],
+        MachineError::NotMounted { mount, .. } => vec![
+            format!("the machine runs; see why: k3s-vm ssh systemctl status {}", word(&mount.guest)),
+            without(),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+/// What to do when a guest's memory cannot be saved.
+fn of_memory(reason: &str, instead: &str) -> Vec<String> {
+    let without = "or go without those folders: k3s-vm configure --unset mounts --restart";
+    let hints = [Some(instead), (reason == FOLDERS).then_some(without)];
+    hints.into_iter().flatten().map(str::to_owned).collect()
+}
+
+/// A word whose tilde is the shell's to replace.
+fn at_home(path: &str) -> String {
+    match path.strip_prefix("~/") {
+        Some(rest) => format!("~/{}", word(&rest)),
+        None => word(&path),
     }
 }
 
@@ -231,7 +293,7 @@ fn of_port(error: &MachineError) -> Vec<String> {
             format!("or forward it for as long as a command runs: k3s-vm kubectl port-forward {name} -n {namespace} 8080:80"),
         ],
         MachineError::Service { .. } => one("see what there is: k3s-vm kubectl get services --all-namespaces"),
-        _ => Vec::new(),
+        _ => of_mount(error),
     }
 }
 
@@ -239,7 +301,7 @@ fn of_snapshot(error: &MachineError) -> Vec<String> {
     let one = |hint: &str| vec![hint.to_owned()];
     match error {
         MachineError::NothingToKeep(_) => one("finish it: k3s-vm setup"),
-        MachineError::Snapshot(_) => one("the machine goes on; to keep its disk alone: k3s-vm stop && k3s-vm snapshot create"),
+        MachineError::Snapshot(reason) => of_memory(reason, "the machine goes on; to keep its disk alone: k3s-vm stop --power-off && k3s-vm snapshot create"),
         MachineError::SnapshotSpace { path, .. } => vec![
             make_room(path),
             "or remove a snapshot that is not needed any more: k3s-vm snapshot list; k3s-vm snapshot delete NAME".to_owned(),
@@ -251,6 +313,14 @@ fn of_snapshot(error: &MachineError) -> Vec<String> {
         }
         _ => of_port(error),
     }
+}
+
+/// What has a command be about the machine of that place.
+fn of_machine(place: &Path) -> String {
+    let project = Project::at_place(place);
+    let further = project.further();
+    let name = further.map_or_else(String::new, |it| format!(" --name {it}"));
+    format!("-C {}{name}", word(&project.root().display()))
 }
 
 /// Bytes are not all that a file system can run out of, and `df` alone would not show it.
@@ -307,6 +377,44 @@ pub(super) fn of_kvm(kvm: &Kvm) -> Vec<String> {
     }
 }
 
+fn of_upgrade(error: &UpgradeError) -> Vec<String> {
+    const LOG: &str = "what k3s says: k3s-vm logs k3s";
+    let back = |name: &Label| {
+        format!("bring it back as it was: k3s-vm snapshot restore {name} --yes --start")
+    };
+    match error {
+        UpgradeError::Step(StepError::Older { .. }) => vec![
+            "a snapshot of before brings an older one back, with the cluster of then: k3s-vm snapshot list".to_owned(),
+            "or make the machine anew with it, which deletes all that is in it: k3s-vm reset && k3s-vm setup --k3s-version ...".to_owned(),
+        ],
+        UpgradeError::Step(StepError::TooFar { next, .. }) => {
+            vec![format!("take the next one first: k3s-vm upgrade --channel {next}")]
+        }
+        UpgradeError::Step(StepError::Major { .. }) | UpgradeError::Unknown(_) => vec![
+            "make a machine with it, which deletes all that is in this one: k3s-vm reset && k3s-vm setup --k3s-version ...".to_owned(),
+        ],
+        UpgradeError::Release(_) => vec!["they are on https://update.k3s.io/v1-release/channels; or name the release: k3s-vm upgrade --k3s-version ...".to_owned()],
+        UpgradeError::Channel { source, .. } => {
+            let mut hints = vec!["name the release: k3s-vm upgrade --k3s-version ...".to_owned()];
+            hints.extend(of_image(source).into_iter().next());
+            hints
+        }
+        UpgradeError::NotTaken { .. } => vec!["nothing was changed; take another mirror, or another release".to_owned()],
+        UpgradeError::Unwell(_) => vec!["wait until it is, or see why not: k3s-vm start; k3s-vm logs k3s".to_owned()],
+        UpgradeError::Undone { fell, .. } => {
+            let lost = "nothing was lost but what the cluster was told meanwhile";
+            let more = fell.late.then_some("more time: k3s-vm upgrade --timeout 20m");
+            [Some(lost), more].into_iter().flatten().map(str::to_owned).collect()
+        }
+        UpgradeError::NotUndone { snapshot, .. } => vec![back(snapshot), LOG.to_owned()],
+        UpgradeError::Stuck { snapshot, .. } => {
+            let mut hints = vec![LOG.to_owned()];
+            hints.extend(snapshot.as_ref().map(back));
+            hints
+        }
+    }
+}
+
 fn of_images(error: &ImagesError) -> Vec<String> {
     let hints: &[&str] = match error {
         ImagesError::NoTool { .. } => &[
@@ -348,10 +456,30 @@ fn of_images(error: &ImagesError) -> Vec<String> {
     hints.iter().map(|&hint| hint.to_owned()).collect()
 }
 
-/// A guest's disk keeps the size that it was made with.
+fn of_carried(error: &CarriedError) -> Vec<String> {
+    let hint = match error {
+        CarriedError::NoArchive => "write one, on a host with internet: k3s-vm cache export FILE",
+        CarriedError::Schema(_) => "have the same k3s-vm on both hosts",
+        CarriedError::Empty(_) => {
+            "leave --all away; then what a setup needs is fetched: k3s-vm cache export FILE"
+        }
+        CarriedError::Changed(path) => {
+            let path = word(&path.display());
+            return vec![format!(
+                "remove it, and run the same command again, which fetches it anew: rm -f {path}"
+            )];
+        }
+        CarriedError::Read(_) | CarriedError::Write(_) => return Vec::new(),
+        _ => {
+            "nothing was taken; write the archive once more, and carry that: k3s-vm cache export FILE"
+        }
+    };
+    vec![hint.to_owned()]
+}
+
 const MORE_ROOM: [&str; 2] = [
     "remove what the node does not need: k3s-vm image list; k3s-vm image rm NAME",
-    "or make the machine anew with a larger disk, which deletes all that is in it: k3s-vm reset && k3s-vm setup --disk 40GiB",
+    "or have the disk grow: k3s-vm configure --disk 40GiB --restart",
 ];
 
 fn of_image(error: &ImageError) -> Vec<String> {

@@ -2,19 +2,23 @@
 
 pub mod args;
 mod canvas;
+mod choices;
 pub mod commands;
+mod complete;
 mod context;
 mod error;
 mod events;
 mod hints;
 mod interrupt;
 mod log;
+mod named;
 mod output;
 mod plain;
 
 use std::{
     env,
     ffi::{OsStr, OsString},
+    io::Write,
     os::unix::ffi::OsStrExt,
     path::Path,
     process::ExitCode,
@@ -28,11 +32,16 @@ use self::{
     error::CommandError,
     output::Output,
 };
-use crate::cluster::tools::Tool;
+use crate::{base::Nickname, cluster::tools::Tool, project::Project};
 
 /// Parses the command line, runs the command, and reports what went wrong.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
+    if let Some(answer) = complete::answer(&arguments) {
+        // A shell that reads no more is content.
+        let _ = std::io::stdout().write_all(answer.as_bytes());
+        return ExitCode::SUCCESS;
+    }
     let program = OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());
     let cli = match Cli::try_parse_from(as_wrapper(arguments, Path::new(program))) {
         Ok(cli) => cli,
@@ -46,8 +55,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Called through a link named `kubectl` or `k9s`, the program is that wrapper, of the project whose `.k3s-vm/bin` the
-/// link is in: the kernel tells what was run, by whatever name a shell has found it.
+/// Called through a link named `kubectl` or `k9s`, the program is that wrapper, of the machine in whose `bin/` the
+/// link is: the kernel tells what was run, by whatever name a shell has found it.
 fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
     let called = arguments
         .first()
@@ -56,20 +65,15 @@ fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
     let Some(tool) = called.and_then(Tool::by_name) else {
         return arguments;
     };
-    let project = program
-        .parent()
-        .filter(|bin| bin.ends_with(".k3s-vm/bin"))
-        .and_then(|bin| bin.ancestors().nth(2))
-        .map(|root| {
-            if root.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                root
-            }
-        });
     let mut words = vec![OsString::from("k3s-vm")];
-    if let Some(root) = project {
-        words.extend([OsString::from("-C"), root.into()]);
+    if let Some(project) = program.parent().and_then(Project::of_bin) {
+        let root = match project.root() {
+            root if root.as_os_str().is_empty() => Path::new("."),
+            root => root,
+        };
+        // An empty name is that of the project's own machine, whatever K3S_VM_MACHINE says.
+        let name = project.further().map_or("", Nickname::as_str);
+        words.extend(["-C".into(), root.into(), format!("--name={name}").into()]);
     }
     words.push(tool.name().into());
     words.extend(arguments.into_iter().skip(1));
@@ -120,16 +124,33 @@ mod tests {
         );
         assert_eq!(
             called(&["kubectl", "get"], "/p/.k3s-vm/bin/kubectl"),
-            words(&["k3s-vm", "-C", "/p", "kubectl", "get"])
+            words(&["k3s-vm", "-C", "/p", "--name=", "kubectl", "get"])
+        );
+        assert_eq!(
+            called(&["kubectl", "get"], "/p/.k3s-vm/machines/next/bin/kubectl"),
+            words(&["k3s-vm", "-C", "/p", "--name=next", "kubectl", "get"])
         );
         assert_eq!(
             called(&[".k3s-vm/bin/k9s"], ".k3s-vm/bin/k9s"),
-            words(&["k3s-vm", "-C", ".", "k9s"])
+            words(&["k3s-vm", "-C", ".", "--name=", "k9s"])
         );
         assert_eq!(
             called(&["k3s-vm", "status"], "/p/.k3s-vm/bin/k3s-vm"),
             words(&["k3s-vm", "status"])
         );
+    }
+
+    #[test]
+    fn what_is_said_of_a_verb_reaches_its_help() {
+        let cli = Cli::command();
+        for verb in cli.get_subcommands().filter(|it| !it.is_hide_set()) {
+            // A comment on the arguments' type would be lost: the one on the verb takes its place.
+            let help = verb.clone().render_long_help().to_string();
+            let lost = help.contains(&format!("What `{}` takes", verb.get_name()));
+            let says_more = verb.get_long_about().is_some();
+            let is_plain = ["completions", "man", "kubectl", "k9s"].contains(&verb.get_name());
+            assert!(!lost && (says_more || is_plain), "{}", verb.get_name());
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::{
     args::Global,
     error::CommandError,
     events::{self, Event},
+    named::Named,
     plain::plain,
 };
 use crate::base::{Progress, Size, address::without_logins};
@@ -33,6 +34,7 @@ pub(super) struct Output {
     moving: bool,
     quiet: bool,
     events: bool,
+    named: Named,
     began: Instant,
 }
 
@@ -58,6 +60,7 @@ impl Output {
             moving,
             quiet: global.quiet,
             events,
+            named: Named::new(global),
             began: Instant::now(),
         }
     }
@@ -104,11 +107,13 @@ impl Output {
     /// A step that is done, with the time since the command began.
     pub(super) fn step(&self, text: &str) {
         let seconds = self.began.elapsed().as_secs_f64();
-        self.line(&format!("{DIM}{seconds:6.1}s{DIM:#}  {}", plain(text)));
+        let text = self.named.commands_in(text);
+        self.line(&format!("{DIM}{seconds:6.1}s{DIM:#}  {}", plain(&text)));
     }
 
     pub(super) fn warning(&self, text: &str) {
-        self.line(&format!("{WARNING}warning:{WARNING:#} {}", plain(text)));
+        let text = self.named.commands_in(text);
+        self.line(&format!("{WARNING}warning:{WARNING:#} {}", plain(&text)));
     }
 
     pub(super) fn detail(&self, text: &str) {
@@ -117,10 +122,12 @@ impl Output {
 
     /// The end of a command that failed.
     pub(super) fn fail(&self, error: &CommandError) -> ExitCode {
+        let hints = error.hints.iter().map(|it| self.named.commands_in(it));
+        let hints: Vec<String> = hints.collect();
         self.event(&Event::Error {
             message: &error.message,
             excerpt: error.excerpt.as_deref(),
-            hints: &error.hints,
+            hints: &hints,
             code: error.code,
         });
         if !error.message.is_empty() {
@@ -132,10 +139,10 @@ impl Output {
                 .lines()
                 .for_each(|line| self.line(&format!("{DIM}  | {}{DIM:#}", plain(line))));
         }
-        if !error.hints.is_empty() {
+        if !hints.is_empty() {
             self.line("");
         }
-        for hint in &error.hints {
+        for hint in &hints {
             self.line(&format!("{HINT}hint:{HINT:#} {}", plain(hint)));
         }
         ExitCode::from(error.code)
@@ -210,11 +217,12 @@ impl Progress for Transfers {
         let bar = self.output.bars.add(ProgressBar::no_length());
         bar.set_message(what.to_owned());
         let style = match total {
+            // For 80 columns.
             Some(total) => {
                 bar.set_length(total);
-                "{spinner} {msg:32!} {bar:20} {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec:>11} {eta:>4}"
+                "{spinner} {msg:25!} {bar:12} {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec:>11} {eta:>4}"
             }
-            None => "{spinner} {msg:32!} {decimal_bytes:>9} {decimal_bytes_per_sec}",
+            None => "{spinner} {msg:28!} {decimal_bytes:>9} {decimal_bytes_per_sec}",
         };
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style);

@@ -6,6 +6,7 @@ pub mod images;
 pub mod kubeconfig;
 pub mod merged;
 pub mod release;
+pub mod step;
 pub mod tools;
 
 pub use api::{Api, ApiError, Node};

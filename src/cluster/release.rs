@@ -1,6 +1,6 @@
 //! What a k3s release consists of, where it lies on GitHub or on a mirror, and what its small files say.
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Ordering, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -18,6 +18,11 @@ pub const AIRGAP: &str = "k3s-airgap-images-amd64.tar.zst";
 pub const CHECKSUMS: &str = "sha256sum-amd64.txt";
 /// Where the current version of each channel is named.
 pub const CHANNELS: &str = "https://update.k3s.io/v1-release/channels";
+
+/// The channel of those who name none.
+pub const STABLE: &str = "stable";
+/// So many of the channels are named to whoever asks for one that is none: the newest ones come first.
+const SHOWN: usize = 8;
 
 const GITHUB: &str = "https://github.com/k3s-io/k3s/releases/download";
 
@@ -39,8 +44,13 @@ pub enum ReleaseError {
     #[error("the checksums of the release have none for {BINARY}")]
     NoChecksum,
     /// The channel server's answer does not tell.
-    #[error("the channels of k3s name no stable version: {0}")]
-    NoStable(String),
+    #[error("the channels of k3s name no version for {channel:?}: {reason}")]
+    NoChannel {
+        /// The channel.
+        channel: String,
+        /// What the answer has instead.
+        reason: String,
+    },
 }
 
 /// The version of a k3s release: `v1.33.5+k3s1`, `v1.36.0-rc2+k3s1`.
@@ -52,6 +62,43 @@ impl Version {
     /// The version as text, with its `v`.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The major and the minor number: 1 and 33.
+    pub fn minor(&self) -> (u32, u32) {
+        let [major, minor, ..] = self.numbers();
+        (major, minor)
+    }
+
+    /// What makes a release newer than another: its numbers, then alpha, beta and candidates before the release itself,
+    /// then k3s's own build of it.
+    fn numbers(&self) -> [u32; 6] {
+        let (kubernetes, build) = self.0[1..].split_once("+k3s").unwrap_or_default();
+        let (numbers, candidate) = kubernetes.split_once('-').unwrap_or((kubernetes, ""));
+        let number = |text: &str| text.parse().unwrap_or_default();
+        let mut numbers = numbers.split('.').map(number);
+        let mut next = || numbers.next().unwrap_or_default();
+        let digits = candidate.trim_start_matches(|it: char| it.is_ascii_alphabetic());
+        let stage = match &candidate[..candidate.len() - digits.len()] {
+            "alpha" => 0,
+            "beta" => 1,
+            "rc" => 2,
+            _ => 3,
+        };
+        [next(), next(), next(), stage, number(digits), number(build)]
+    }
+}
+
+/// The newer one is the greater one.
+impl Ord for Version {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.numbers().cmp(&other.numbers())
+    }
+}
+
+impl PartialOrd for Version {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -219,8 +266,17 @@ pub fn parse_checksums(text: &str) -> Result<Checksums, ReleaseError> {
 ///
 /// # Errors
 ///
-/// When the text is something else, or has no such channel.
+/// Those of [`channel`].
 pub fn stable_channel(json: &str) -> Result<Version, ReleaseError> {
+    channel(json, STABLE)
+}
+
+/// The version that a channel names, from the JSON at [`CHANNELS`].
+///
+/// # Errors
+///
+/// When the text is something else, or has no such channel.
+pub fn channel(json: &str, name: &str) -> Result<Version, ReleaseError> {
     #[derive(Deserialize)]
     struct Channels {
         data: Vec<Channel>,
@@ -231,16 +287,22 @@ pub fn stable_channel(json: &str) -> Result<Version, ReleaseError> {
         #[serde(default)]
         latest: Option<String>,
     }
+    let unnamed = |reason: String| ReleaseError::NoChannel {
+        channel: name.to_owned(),
+        reason,
+    };
     let channels: Channels =
-        serde_json::from_str(json).map_err(|error| ReleaseError::NoStable(error.to_string()))?;
-    let stable = channels
-        .data
-        .into_iter()
-        .find(|channel| channel.name == "stable");
-    stable
-        .and_then(|channel| channel.latest)
-        .ok_or_else(|| ReleaseError::NoStable("it is not among them".to_owned()))?
-        .parse()
+        serde_json::from_str(json).map_err(|error| unnamed(error.to_string()))?;
+    let found = channels.data.iter().find(|channel| channel.name == name);
+    match found.map(|channel| &channel.latest) {
+        Some(Some(latest)) => latest.parse(),
+        Some(None) => Err(unnamed("it has no release".to_owned())),
+        None => {
+            let known = channels.data.iter().filter(|it| it.latest.is_some());
+            let known: Vec<&str> = known.map(|it| it.name.as_str()).take(SHOWN).collect();
+            Err(unnamed(format!("it is none of {}", known.join(", "))))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -262,6 +324,31 @@ mod tests {
             );
             assert_eq!(version.to_string().parse(), Ok(version));
         }
+    }
+
+    #[test]
+    fn newer_is_greater() {
+        let versions: Vec<Version> = [
+            "v0.9.99+k3s9",
+            "v1.9.10+k3s1",
+            "v1.33.5-alpha9+k3s1",
+            "v1.33.5-beta1+k3s1",
+            "v1.33.5-rc2+k3s1",
+            "v1.33.5-rc10+k3s1",
+            "v1.33.5+k3s1",
+            "v1.33.5+k3s2",
+            "v1.33.5+k3s10",
+            "v1.33.10+k3s1",
+            "v1.100.0+k3s1",
+            "v2.0.0+k3s1",
+        ]
+        .map(|it| it.parse().expect(it))
+        .to_vec();
+        let mut sorted = versions.clone();
+        sorted.reverse();
+        sorted.sort();
+        assert_eq!(sorted, versions);
+        assert_eq!(versions[10].minor(), (1, 100));
     }
 
     #[test]
@@ -394,6 +481,15 @@ mod tests {
             stable_channel(answer).expect("named").as_str(),
             "v1.36.5+k3s1"
         );
+        assert_eq!(
+            channel(answer, "testing").expect("named").as_str(),
+            "v1.37.0-rc1+k3s1"
+        );
+        let error = channel(answer, "v1.98").expect_err("none").to_string();
+        assert!(
+            error.ends_with("\"v1.98\": it is none of testing, stable"),
+            "{error}"
+        );
         for text in [
             "",
             "<html>",
@@ -402,7 +498,7 @@ mod tests {
             r#"{"data":[{"name":"stable"}]}"#,
         ] {
             assert!(
-                matches!(stable_channel(text), Err(ReleaseError::NoStable(_))),
+                matches!(stable_channel(text), Err(ReleaseError::NoChannel { .. })),
                 "{text}"
             );
         }

@@ -222,7 +222,7 @@ impl Ssh {
 }
 
 /// A shell's command that runs `text` with `arguments`.
-fn script(text: &str, arguments: &[&str]) -> String {
+pub(super) fn script(text: &str, arguments: &[&str]) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let arguments: String = arguments
         .iter()

@@ -12,6 +12,8 @@ const MOST_EXITS: usize = 8;
 pub struct Course {
     /// k3s has started and has not ended since.
     pub started: bool,
+    /// k3s has been started, with whatever success.
+    pub k3s_tried: bool,
     /// The last report, for people.
     pub last_stage: Option<String>,
     exits: usize,
@@ -42,7 +44,10 @@ impl Course {
                 self.exits = 0;
                 self.trouble = None;
             }
-            Stage::K3sStarting => self.started = false,
+            Stage::K3sStarting => {
+                self.k3s_tried = true;
+                self.started = false;
+            }
             Stage::K3sExited => {
                 self.started = false;
                 self.exits += 1;

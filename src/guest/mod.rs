@@ -9,6 +9,7 @@ mod pack;
 pub mod session;
 pub mod ssh;
 pub mod stages;
+pub mod swap;
 pub mod unpack;
 
 pub use console::Console;

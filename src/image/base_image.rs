@@ -202,6 +202,22 @@ impl Cache {
         })
     }
 
+    /// Gives a file of which all bytes were seen its place among the images, if it is one.
+    ///
+    /// # Errors
+    ///
+    /// When it is no disk image that can be built on, or cannot be put there; then it is gone.
+    pub async fn admit_image(
+        &self,
+        partial: PathBuf,
+        digest: Digest,
+        origin: &str,
+    ) -> Result<(), ImageError> {
+        let size = partial.metadata().map_or(0, |it| it.len());
+        let fetched = Fetched { digest, size };
+        self.admit(partial, &fetched, origin).await.map(drop)
+    }
+
     /// Gives a verified file its place among the images, if it is one.
     async fn admit(
         &self,
@@ -228,7 +244,8 @@ impl Cache {
         })
     }
 
-    fn image_path(&self, digest: Digest) -> PathBuf {
+    /// Where the image with this digest is, or would be.
+    pub fn image_path(&self, digest: Digest) -> PathBuf {
         self.root().join("images").join(format!("{digest}.img"))
     }
 }

@@ -174,8 +174,59 @@ impl Cache {
     ///
     /// When it cannot be written.
     pub fn remember_text(&self, url: &Url, text: &str) -> Result<(), ImageError> {
-        let path = self.directory("texts")?.join(key(url).to_string());
+        self.learn_text(key(url), text)
+    }
+
+    /// All texts that were [remembered](Self::remember_text), with what their URLs are known as.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn texts(&self) -> Result<Vec<(Digest, String)>, ImageError> {
+        let folder = self.root.join("texts");
+        let mut texts = Vec::new();
+        for entry in folder.read_dir().into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let key = name.to_str().and_then(|name| name.parse().ok());
+            if let (Some(key), Some(text)) = (key, files::read_if_exists(&entry.path())?) {
+                texts.push((key, text));
+            }
+        }
+        texts.sort();
+        Ok(texts)
+    }
+
+    /// Keeps a text of another cache, which has the same keys.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn learn_text(&self, key: Digest, text: &str) -> Result<(), ImageError> {
+        let path = self.directory("texts")?.join(key.to_string());
         Ok(files::write(&path, text.as_bytes(), files::PRIVATE)?)
+    }
+
+    /// Where the file with this digest and name is in `bucket`, or would be.
+    pub fn file_path(&self, bucket: &str, digest: Digest, file_name: &str) -> PathBuf {
+        self.root
+            .join(bucket)
+            .join(digest.to_string())
+            .join(file_name)
+    }
+
+    /// Gives a file of which all bytes were seen its place in `bucket`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be put there.
+    pub async fn admit_file(
+        &self,
+        partial: PathBuf,
+        (bucket, digest, file_name): (&str, Digest, &str),
+        mode: u32,
+    ) -> Result<(), ImageError> {
+        self.directory(&format!("{bucket}/{digest}"))?;
+        publish(partial, self.file_path(bucket, digest, file_name), mode).await
     }
 
     /// Waits until nobody else makes the item `key`, which people know as `name`. To be asked for only when the item is
@@ -224,7 +275,7 @@ impl Cache {
 }
 
 /// What a URL is known as in the cache, whoever asks for it.
-pub(super) fn key(url: &Url) -> Digest {
+pub fn key(url: &Url) -> Digest {
     Digest::of(shown(url).as_bytes())
 }
 

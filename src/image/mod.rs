@@ -19,7 +19,7 @@ mod source;
 mod test_server;
 
 pub use base_image::BaseImage;
-pub use cache::{Cache, Download, ItemLock};
+pub use cache::{Cache, Download, ItemLock, key};
 pub use catalog::{Catalog, Entry, ImageSource};
 pub use checksum::Checksum;
 pub use error::ImageError;
@@ -28,3 +28,4 @@ pub use http::{fetch_text, http_client};
 pub use overlay::{disk_use, is_fresh, is_qcow2, plan};
 pub use patience::Patience;
 pub use prepared::Prepared;
+pub use source::Known;

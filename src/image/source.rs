@@ -1,7 +1,11 @@
 //! The cache's index: which image a URL or a path was found to be, so that neither a network nor a second hashing is
 //! needed to find it again.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt};
+use std::{
+    fs::{self, Metadata},
+    io::ErrorKind,
+    os::unix::fs::MetadataExt,
+};
 
 use serde::{Deserialize, Serialize};
 use tracing::debug;
@@ -27,7 +31,60 @@ pub(super) struct Source {
 
 const SCHEMA: u32 = 1;
 
+/// Which image a URL was found to be, as another host can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The URL, as it may be shown.
+    pub from: String,
+    /// The image.
+    pub digest: Digest,
+    /// Whether a checksum vouched for it.
+    pub verified: bool,
+}
+
 impl Cache {
+    /// What all URLs that were asked have been found to be. Files of this host are nothing to another one.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub fn known_images(&self) -> Result<Vec<Known>, ImageError> {
+        let folder = self.root().join("sources");
+        let entries = match fs::read_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(FileError::on("list", &folder))?,
+        };
+        let keys = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name();
+            name.to_str()?.strip_suffix(".json")?.parse().ok()
+        });
+        let mut known: Vec<Known> = keys
+            .filter_map(|key: Digest| self.recall(&key))
+            .filter(|source| source.stamp.is_none())
+            .map(|source| Known {
+                from: source.from,
+                digest: source.digest,
+                verified: source.verified,
+            })
+            .collect();
+        known.sort_by(|one, other| one.from.cmp(&other.from));
+        Ok(known)
+    }
+
+    /// Takes over what another host has found a URL to be.
+    ///
+    /// # Errors
+    ///
+    /// When the image is not in the cache, or this cannot be written.
+    pub fn learn_image(&self, known: &Known) -> Result<(), ImageError> {
+        let Some(image) = self.find_image(known.digest) else {
+            let path = self.image_path(known.digest);
+            return Err(FileError::on("find", &path)(ErrorKind::NotFound.into()).into());
+        };
+        let key = Digest::of(known.from.as_bytes());
+        self.remember(&key, known.from.clone(), &image, None, known.verified)
+    }
+
     /// What cannot be read as a source is as good as absent: it is found out again.
     pub(super) fn recall(&self, key: &Digest) -> Option<Source> {
         let path = self.root().join("sources").join(format!("{key}.json"));

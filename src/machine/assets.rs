@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use futures_util::future::try_join;
 use url::Url;
 
-use super::{MachineError, Spec};
+use super::{MachineError, Spec, upgrade::UpgradeError};
 use crate::{
     base::{Progress, address::shown, files::PROGRAM},
     cluster::release::{self, AIRGAP, BINARY, Checksums, Mirror, ReleaseUrls, Version},
     image::{self, BaseImage, Cache, Catalog, Download, ImageError, Patience},
-    project::Record,
+    project::{Record, record::Release},
 };
 
 /// The files of a new machine, all in the cache.
@@ -30,9 +30,9 @@ pub struct Assets {
 /// Checksum files and the channel list are a few KiB.
 const TEXT_LIMIT: usize = 1 << 20;
 /// Readable, like everything in the cache that is not run.
-const DATA: u32 = 0o444;
+pub(super) const DATA: u32 = 0o444;
 /// The cache's folder for releases.
-const BUCKET: &str = "k3s";
+pub(super) const BUCKET: &str = "k3s";
 
 /// Fetches what is missing, image and release side by side. A machine that was begun keeps what it was begun with.
 ///
@@ -58,7 +58,7 @@ pub async fn ensure(
     let release = async {
         let version = match unfinished {
             Some(record) => parse(&record.release.version)?,
-            None => choose_version(spec).await?,
+            None => choose_version(&cache, spec).await?,
         };
         let (binary, airgap) = ensure_release(&cache, &spec.mirror, &version, progress).await?;
         Ok((version, binary, airgap))
@@ -78,28 +78,81 @@ fn parse(version: &str) -> Result<Version, MachineError> {
         .map_err(|error: release::ReleaseError| MachineError::Choice(error.to_string()))
 }
 
-/// The chosen release, else the stable channel's, else the catalogue's.
-async fn choose_version(spec: &Spec) -> Result<Version, MachineError> {
+/// Where the channels are asked, and under which the last answer about the stable one is remembered.
+pub(super) fn channels() -> Url {
+    Url::parse(release::CHANNELS).expect("a constant")
+}
+
+/// The chosen release, else the stable channel's, else what that named last, else the catalogue's.
+pub(super) async fn choose_version(cache: &Cache, spec: &Spec) -> Result<Version, MachineError> {
     if let Some(version) = &spec.k3s_version {
         return Ok(version.clone());
     }
-    let channels = Url::parse(release::CHANNELS).expect("a constant");
+    let channels = channels();
     let stable = match image::fetch_text(&channels, TEXT_LIMIT, &Patience::BRIEF).await {
         Ok(json) => release::stable_channel(&json).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
+    let last = cache.recall_text(&channels).ok().flatten();
     match stable {
-        Ok(version) => Ok(version),
+        Ok(version) => {
+            if last.as_deref() != Some(version.as_str())
+                && let Err(error) = cache.remember_text(&channels, version.as_str())
+            {
+                tracing::debug!(%error, "the stable version is not remembered");
+            }
+            Ok(version)
+        }
         Err(reason) => {
-            let pinned = Catalog::builtin().k3s_version();
-            tracing::info!("the stable channel of k3s does not tell its version; taking {pinned}");
             tracing::debug!(reason, "the channel");
-            parse(pinned)
+            let last = last.and_then(|it| it.parse().ok());
+            let version = match last {
+                Some(version) => version,
+                None => parse(Catalog::builtin().k3s_version())?,
+            };
+            tracing::info!("the stable channel of k3s does not tell its version; taking {version}");
+            Ok(version)
         }
     }
 }
 
-async fn ensure_release(
+/// The release that a channel names now.
+///
+/// # Errors
+///
+/// When it has no such channel, or nobody answers.
+pub(super) async fn newest(channel: &str) -> Result<Version, MachineError> {
+    let json = image::fetch_text(&channels(), TEXT_LIMIT, &Patience::BRIEF)
+        .await
+        .map_err(|source| UpgradeError::Channel {
+            channel: channel.to_owned(),
+            source,
+        })?;
+    Ok(release::channel(&json, channel).map_err(UpgradeError::from)?)
+}
+
+/// A release alone, in the cache.
+///
+/// # Errors
+///
+/// When something cannot be fetched or does not verify.
+pub(super) async fn ensure_one(
+    root: &std::path::Path,
+    spec: &Spec,
+    version: &Version,
+    progress: &dyn Progress,
+) -> Result<Release, MachineError> {
+    let cache = Cache::new(root.to_owned()).unverified(spec.insecure_no_checksum);
+    let (binary, airgap) = ensure_release(&cache, &spec.mirror, version, progress).await?;
+    Ok(Release {
+        version: version.to_string(),
+        binary,
+        airgap,
+    })
+}
+
+/// The files of a release, the images for k3s among them where the mirror has them.
+pub(super) async fn ensure_release(
     cache: &Cache,
     mirror: &Mirror,
     version: &Version,

@@ -3,7 +3,7 @@
 use super::{
     Limits, Machine, MachineError, Spec, Timings,
     host::Host,
-    kubeconfig, make, prepare,
+    kubeconfig, make, mounts, prepare, settings,
     timings::Whose,
     watch::{Failure, watch},
 };
@@ -118,10 +118,11 @@ pub(super) async fn launch(
     accelerator: Accelerator,
     suspended: Option<&Suspended>,
 ) -> Result<Process, MachineError> {
-    if !record.provisioned || !machine.project.seed().exists() {
-        let asks = prepare::asks(&machine.project, record, suspended);
-        make::ensure_seed(&machine.project, record, asks)?;
+    let grows = suspended.is_none() && record.provisioned && spec.disk > record.disk;
+    if grows {
+        record.disk = spec.disk;
     }
+    make_seed(machine, spec, record, suspended)?;
     for _ in 0..PORT_TRIES {
         let launch = plan(&machine.project, host, spec, record, accelerator, suspended)?;
         match Process::spawn(&host.qemu, &launch, &machine.project.qemu_log()).await {
@@ -131,12 +132,43 @@ pub(super) async fn launch(
                 kubeconfig::announce(&machine.project, record)?;
             }
             Err(_) => break,
-            Ok(process) => return Ok(process),
+            Ok(process) => {
+                if grows {
+                    // Long before the guest looks at its disk.
+                    prepare::resize(&machine.project, record).await?;
+                    tracing::info!("the disk grows to {}", record.disk);
+                }
+                return Ok(process);
+            }
         }
     }
     Err(MachineError::PortTaken {
         port: record.api_port,
     })
+}
+
+/// What the guest is to find, if it looks: one that goes on does not.
+fn make_seed(
+    machine: &Machine,
+    spec: &Spec,
+    record: &Record,
+    suspended: Option<&Suspended>,
+) -> Result<(), MachineError> {
+    let project = &machine.project;
+    let looks = settings::given(project)?.is_some();
+    if !record.provisioned || (suspended.is_none() && looks) {
+        settings::lay(project, spec, record)?;
+    } else if !looks && spec.has_settings() {
+        tracing::warn!(
+            "{} was made by an older k3s-vm, and does not take the settings of [k3s] and [network], nor mounts",
+            record.name
+        );
+    }
+    if !record.provisioned || (suspended.is_none() && looks) || !project.seed().exists() {
+        let asks = prepare::asks(project, record, suspended);
+        make::ensure_seed(project, record, asks)?;
+    }
+    Ok(())
 }
 
 fn blames_kvm(error: &crate::qemu::ProcessError) -> bool {
@@ -164,11 +196,12 @@ pub(super) fn plan(
         Some(it) => visible::has_disk(&it.memory.origin.arguments, "k3s"),
     };
     if installs {
+        let release = record.installed_from();
         attachments.push(Attachment {
             name: "k3s",
-            file: record.release.binary.clone(),
+            file: release.binary.clone(),
         });
-        attachments.extend(record.release.airgap.clone().map(|file| Attachment {
+        attachments.extend(release.airgap.clone().map(|file| Attachment {
             name: "airgap",
             file,
         }));
@@ -183,6 +216,10 @@ pub(super) fn plan(
     Ok(Launch {
         name: record.name.clone(),
         uuid: (!asks).then(|| record.uuid.clone()),
+        serial: match settings::given(project)? {
+            Some(settings) if !asks => Some(settings::serial(&settings, record.disk)),
+            _ => None,
+        },
         accelerator,
         cpu_model: spec.cpu_model.clone(),
         version: host.version,
@@ -197,6 +234,7 @@ pub(super) fn plan(
             project.disk()
         },
         attachments,
+        folders: mounts::folders(project, spec)?,
         credentials: if installs {
             &make::FIRST_BOOT_CREDENTIALS
         } else {

@@ -51,6 +51,7 @@ pub async fn bundle(project: &Project, others: Vec<Part>) -> Vec<Part> {
         project.console_log(),
         project.qemu_log(),
         project.stages_log(),
+        project.idle_log(),
     ] {
         if path.exists() {
             let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Machine, MachineError};
 use crate::{
     base::{
-        FileError, Name, Size,
+        FileError, Name, Nickname, Size,
         files::{self, PRIVATE},
     },
     image::prepared,
@@ -43,7 +43,7 @@ pub struct Item {
     pub size: Size,
     /// When it was made, or a command last worked on a machine that needs it.
     pub used: SystemTime,
-    /// The projects of the machines that need it.
+    /// The places of the machines that need it.
     pub users: Vec<PathBuf>,
 }
 
@@ -52,8 +52,16 @@ struct User {
     schema: u32,
     project: PathBuf,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    further: Option<Nickname>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<Name>,
     needs: Vec<PathBuf>,
+}
+
+impl User {
+    fn project(&self) -> Project {
+        Project::at(&self.project).with(self.further.clone())
+    }
 }
 
 /// A machine that is still there.
@@ -86,6 +94,7 @@ fn try_to_sign(machine: &Machine, record: Option<&Record>) -> Result<(), FileErr
     let user = User {
         schema: SCHEMA,
         project: project.root().to_owned(),
+        further: project.further().cloned(),
         name: record.map(|it| it.name.clone()),
         needs: record.map(|it| needs(project, it)).unwrap_or_default(),
     };
@@ -112,7 +121,7 @@ pub(super) fn others_need(machine: &Machine, path: &PathBuf) -> bool {
     users(&machine.cache).map_or(true, |users| {
         users
             .iter()
-            .any(|it| it.user.project != machine.project.root() && it.user.needs.contains(path))
+            .any(|it| it.user.project() != machine.project && it.user.needs.contains(path))
     })
 }
 
@@ -144,18 +153,26 @@ fn needs(project: &Project, record: &Record) -> Vec<PathBuf> {
             record.image.digest,
         ));
     }
+    let suspended = Suspended::exists(project);
+    let mut goes_on = suspended;
     // In doubt a snapshot needs nothing: what does not tell what it is cannot be restored.
     for snapshot in snapshot::list(project).unwrap_or_default() {
         let Ok(snapshot) = snapshot.snapshot else {
             continue;
         };
+        goes_on |= snapshot.memory.is_some();
         needs.extend([snapshot.image.path, snapshot.release.binary]);
         // It goes on with all disks that it had.
         needs.extend(snapshot.memory.and(snapshot.release.airgap));
     }
     // A suspended machine goes on with all disks that it had.
-    if !record.provisioned || Suspended::exists(project) {
+    if !record.provisioned || suspended {
         needs.extend(record.release.airgap.clone());
+    }
+    // They are those of the first boot, whatever was installed since.
+    if goes_on && let Some(first) = &record.first_release {
+        needs.push(first.binary.clone());
+        needs.extend(first.airgap.clone());
     }
     needs.sort();
     needs.dedup();
@@ -201,7 +218,7 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
                     .chain([made(&metadata)])
                     .max()
                     .unwrap_or(SystemTime::UNIX_EPOCH),
-                users: of_it.iter().map(|it| it.user.project.clone()).collect(),
+                users: of_it.iter().map(|it| it.user.project().place()).collect(),
                 path,
             });
         }
@@ -223,7 +240,7 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
 pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
     for signed in users(cache)? {
         if File::open(&signed.lock).is_ok_and(|file| file.try_lock_shared().is_err()) {
-            return Err(MachineError::CacheInUse(signed.user.project));
+            return Err(MachineError::CacheInUse(signed.user.project().place()));
         }
     }
     let mut gone = Vec::new();
@@ -256,7 +273,7 @@ fn users(cache: &Path) -> Result<Vec<Signed>, MachineError> {
             return Err(MachineError::CacheNote(note));
         };
         let second = note.with_extension("lock");
-        let own = Project::at(&user.project).lock();
+        let own = user.project().lock();
         // A project on another file system has no second name here.
         let (lock, there) = match second.metadata() {
             Ok(metadata) => (second.clone(), metadata.nlink() > 1),
@@ -279,7 +296,7 @@ fn users(cache: &Path) -> Result<Vec<Signed>, MachineError> {
 #[derive(Debug)]
 pub(super) struct Known {
     /// Where it was when it signed.
-    pub(super) project: PathBuf,
+    pub(super) project: Project,
     /// Its machine's name, as of its last start.
     pub(super) name: Option<Name>,
     /// It was moved since.
@@ -295,7 +312,7 @@ pub(super) fn known(cache: &Path) -> Vec<Known> {
     notes
         .filter_map(|note| {
             let user: User = serde_json::from_str(&fs::read_to_string(note).ok()?).ok()?;
-            let own = Project::at(&user.project).lock().metadata().ok();
+            let own = user.project().lock().metadata().ok();
             let second = note.with_extension("lock").metadata().ok();
             let inode = |it: &Metadata| (it.dev(), it.ino());
             let is_here = match (&own, &second) {
@@ -306,12 +323,21 @@ pub(super) fn known(cache: &Path) -> Vec<Known> {
             };
             let is_elsewhere = !is_here && second.is_some_and(|it| it.nlink() > 1);
             (is_here || is_elsewhere).then_some(Known {
-                project: user.project,
+                project: user.project(),
                 name: user.name,
                 is_elsewhere,
             })
         })
         .collect()
+}
+
+/// The projects that have signed and are where they were.
+pub fn projects(cache: &Path) -> Vec<PathBuf> {
+    let known = known(cache).into_iter().filter(|it| !it.is_elsewhere);
+    let mut projects: Vec<PathBuf> = known.map(|it| it.project.root().to_owned()).collect();
+    projects.sort();
+    projects.dedup();
+    projects
 }
 
 fn files_below(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
@@ -385,5 +411,12 @@ mod tests {
         }
         let expected = ["/image", "/now", "/one", "/two", "/two-airgap"];
         assert_eq!(needs(&project, &now), expected.map(PathBuf::from));
+        let upgraded = Record {
+            first_release: Some(record("/first", "/first-airgap").release),
+            ..now
+        };
+        let memory_of_first_boot = ["/first", "/first-airgap"].map(PathBuf::from);
+        let needs = needs(&project, &upgraded);
+        assert!(memory_of_first_boot.iter().all(|it| needs.contains(it)));
     }
 }

@@ -1,9 +1,13 @@
 //! Everything that can go wrong with a machine.
 
-use std::{error::Error, path::PathBuf, time::Duration};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{
-    base::{FileError, Forward, HostPort, Label, Name, Size},
+    base::{FileError, Forward, HostPort, Label, Mount, Name, Size},
     cluster::{ApiError, KubeconfigError, MergeError},
     guest::{CopyError, SshError, keys::KeyError},
     image::ImageError,
@@ -91,7 +95,7 @@ pub enum MachineError {
     #[error("the machine's note in the cache {} does not say what a machine needs", .0.display())]
     CacheNote(PathBuf),
     /// A verb that needs a machine, in a project that has none.
-    #[error("there is no machine in {}", .0.display())]
+    #[error("{}", absent(.0))]
     Absent(PathBuf),
     /// A verb that needs a running machine.
     #[error("the machine {0} is stopped")]
@@ -199,6 +203,9 @@ pub enum MachineError {
         /// The project that it is of: the original or the copy of this one.
         project: PathBuf,
     },
+    /// A unit of that name is there that `autostart` has not written, or has for another machine.
+    #[error("{} is there already and is not this machine's", .0.display())]
+    ForeignUnit(PathBuf),
     /// `~/.kube/config` is the user's own.
     #[error("{} is your own kubeconfig, which k3s-vm does not touch", .0.display())]
     OwnKubeconfig(PathBuf),
@@ -209,10 +216,18 @@ pub enum MachineError {
         reason: String,
         /// The last stage that the guest reported.
         stage: String,
-        /// The end of what explains it: console, or QEMU's own log.
+        /// The end of what explains it: console, QEMU's own log, or k3s's.
         log: String,
-        /// Where that log lies.
-        log_path: PathBuf,
+        /// Where that log lies, if that is on the host.
+        log_path: Option<PathBuf>,
+    },
+    /// The machine runs, without a folder of the host that it is to have.
+    #[error("the guest has no {} of this host: {}", .mount.guest, not_mounted(.kernel.as_deref()))]
+    NotMounted {
+        /// The folder.
+        mount: Mount,
+        /// The guest's kernel, if that is the reason.
+        kernel: Option<String>,
     },
     /// k3s does not read its datastore.
     #[error("k3s's datastore in the guest is damaged: {said}")]
@@ -240,6 +255,12 @@ pub enum MachineError {
     /// Images of the node.
     #[error(transparent)]
     Images(#[from] super::images::ImagesError),
+    /// An upgrade.
+    #[error(transparent)]
+    Upgrade(#[from] super::upgrade::UpgradeError),
+    /// An archive of the cache.
+    #[error(transparent)]
+    Carried(#[from] super::carried::CarriedError),
     /// Base images and their cache.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -319,6 +340,11 @@ pub enum MachineError {
 }
 
 impl MachineError {
+    /// Of a machine that is not there.
+    pub fn absent(project: &Project) -> Self {
+        Self::Absent(project.place())
+    }
+
     /// Of a machine that is there and does not run.
     pub fn not_running(project: &Project, name: Name) -> Self {
         if Suspended::exists(project) {
@@ -326,6 +352,22 @@ impl MachineError {
         } else {
             Self::Stopped(name)
         }
+    }
+}
+
+fn not_mounted(kernel: Option<&str>) -> String {
+    match kernel {
+        Some(kernel) => format!("its kernel {kernel} cannot mount folders of a host (9p)"),
+        None => "its systemd could not mount it".to_owned(),
+    }
+}
+
+fn absent(place: &Path) -> String {
+    let project = Project::at_place(place);
+    let root = project.root().display();
+    match project.further() {
+        None => format!("there is no machine in {root}"),
+        Some(name) => format!("there is no machine {name} in {root}"),
     }
 }
 

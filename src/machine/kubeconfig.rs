@@ -45,7 +45,7 @@ pub fn announce(project: &Project, record: &Record) -> Result<(), MachineError> 
         former.require_port(record.api_port).is_err()
             && check_place(project, &record.kubeconfig, &record.name).is_ok()
     });
-    match former.map(|it| it.for_host(&record.name, record.api_port, project.root())) {
+    match former.map(|it| it.for_host(&record.name, record.api_port, &project.place())) {
         Some(Ok(kubeconfig)) => write(project, record, &kubeconfig),
         // What cannot be used leads nowhere, and what is not ours is not touched.
         _ => Ok(()),
@@ -72,15 +72,17 @@ pub fn move_to(project: &Project, record: &mut Record, place: &Path) -> Result<(
 ///
 /// [`MachineError::TakenKubeconfig`] names the other project.
 fn check_owner(project: &Project, path: &Path, owner: Option<&Path>) -> Result<(), MachineError> {
-    let Some(owner) = owner.filter(|_| !path.starts_with(project.root())) else {
+    let Some(owner) = owner.map(Project::at_place) else {
         return Ok(());
     };
-    if owner == project.root() || !Project::at(owner).record().exists() {
+    // In the project it can only be of another one of its machines.
+    let elsewhere = path.starts_with(project.root()) && owner.root() != project.root();
+    if elsewhere || owner == *project || !owner.record().exists() {
         return Ok(());
     }
     Err(MachineError::TakenKubeconfig {
         path: path.to_owned(),
-        project: owner.to_owned(),
+        project: owner.place(),
     })
 }
 

@@ -16,7 +16,7 @@ use super::{
     status,
 };
 use crate::{
-    base::{Name, Size, files},
+    base::{Name, Nickname, Size, files},
     image,
     project::{Config, Project, Record, Suspended},
     qemu::Process,
@@ -45,6 +45,9 @@ pub struct Listed {
     pub state: Standing,
     /// Its project's directory; of a moved one, where it was.
     pub project: PathBuf,
+    /// Which machine of the project it is, where it is a further one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub further: Option<Nickname>,
     /// Virtual CPUs: of the running guest, else of the next start.
     pub cpus: Option<u64>,
     /// Memory in bytes: of the running guest, else of the next start.
@@ -79,7 +82,8 @@ pub enum Standing {
 pub async fn list(cache: &Path) -> List {
     let looks = cached::known(cache).into_iter().map(look);
     let mut machines: Vec<Listed> = join_all(looks).await.into_iter().flatten().collect();
-    machines.sort_by(|one, other| one.project.cmp(&other.project));
+    machines
+        .sort_by(|one, other| (&one.project, &one.further).cmp(&(&other.project, &other.further)));
     List {
         schema: SCHEMA,
         machines,
@@ -91,7 +95,8 @@ impl Listed {
         Self {
             name: known.name,
             state,
-            project: known.project,
+            project: known.project.root().to_owned(),
+            further: known.project.further().cloned(),
             cpus: None,
             memory: None,
             disk_used: None,
@@ -107,7 +112,7 @@ async fn look(known: Known) -> Option<Listed> {
     if known.is_elsewhere {
         return Some(Listed::new(Standing::Moved, known));
     }
-    let project = Project::at(&known.project);
+    let project = known.project.clone();
     let (record, process) = match State::observe(&project) {
         Ok(State::Absent) => return None,
         Ok(State::Stopped(record)) => (record, None),
@@ -140,7 +145,7 @@ fn described(state: Standing, known: Known, project: &Project, record: &Record) 
         api_port: (record.api_port != 0).then_some(record.api_port),
         ..Listed::new(state, known)
     };
-    let spec = Config::load(&project.config())
+    let spec = Config::chosen(project)
         .map_err(super::MachineError::from)
         .and_then(|config| Spec::resolve(&config, Some(record), project));
     match spec {

@@ -5,17 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::MachineError;
+use super::{MachineError, settings};
 use crate::{
     base::{
         FileError,
         files::{self, PRIVATE},
         trust,
     },
-    cluster::{
-        config::ServerConfig,
-        release::{ReleaseError, Version},
-    },
+    cluster::release::{ReleaseError, Version},
     guest::KeyPair,
     project::{Project, Record},
     qemu::firmware::Uefi,
@@ -29,11 +26,12 @@ macro_rules! first_boot {
 }
 
 /// The files of `firmware/first-boot/`, as the guest finds them on the seed.
-const FIRST_BOOT: [(&str, &str); 21] = first_boot![
+const FIRST_BOOT: [(&str, &str); 22] = first_boot![
     "first-boot.sh",
     "provision.sh",
     "prepare.sh",
     "identity.sh",
+    "settings.sh",
     "grow.sh",
     "disk.sh",
     "report.sh",
@@ -121,10 +119,11 @@ pub fn identity(project: &Project, record: &Record) -> Result<Vec<SeedFile>, Mac
     let client = ensure_key(project.client_key(), "k3s-vm")?;
     let host = ensure_key(project.host_key(), record.name.as_str())?;
     let unusable = |path: PathBuf| move |source| MachineError::Key { path, source };
-    Ok(seed_files([
-        ("machine", format!("{}\n", record.uuid)),
+    let settings = settings::given(project)?.unwrap_or_default();
+    let serial = settings::serial(&settings, record.disk);
+    let mut files = seed_files([
+        ("machine", format!("{} {serial}\n", record.uuid)),
         ("hostname", format!("{}\n", record.name)),
-        ("k3s.yaml", ServerConfig::new(record.name.clone()).to_yaml()),
         (
             "authorized_keys",
             client
@@ -142,7 +141,12 @@ pub fn identity(project: &Project, record: &Record) -> Result<Vec<SeedFile>, Mac
             "host_key.pub",
             host.public_line().map_err(unusable(project.host_key()))? + "\n",
         ),
-    ]))
+    ]);
+    files.push(SeedFile {
+        name: "settings.tar",
+        content: settings,
+    });
+    Ok(files)
 }
 
 fn seed_files<const N: usize>(texts: [(&'static str, String); N]) -> Vec<SeedFile> {
@@ -165,8 +169,13 @@ pub fn ensure_seed(project: &Project, record: &Record, asks: bool) -> Result<(),
         ("meta-data", cloud_config::meta_data()),
         ("user-data", cloud_config::user_data()),
         ("network-config", cloud_config::network_config()),
-        ("release.env", release_env(record)?),
     ]);
+    match release_env(record) {
+        Ok(release) => files.extend(seed_files([("release.env", release)])),
+        // A guest that has its k3s does not ask for it any more, and the cache may have let it go.
+        Err(MachineError::File(_)) if record.provisioned => {}
+        Err(error) => return Err(error),
+    }
     if !asks {
         files.extend(own);
     }
@@ -175,7 +184,11 @@ pub fn ensure_seed(project: &Project, record: &Record, asks: bool) -> Result<(),
         content: text.into(),
     }));
     let image = fat::image(&files).map_err(MachineError::Seed)?;
-    Ok(files::write(&project.seed(), &image, PRIVATE)?)
+    let seed = project.seed();
+    if fs::read(&seed).is_ok_and(|there| there == image) {
+        return Ok(());
+    }
+    Ok(files::write(&seed, &image, PRIVATE)?)
 }
 
 /// What `provision.sh` has to know: numbers and a checked version, so that nothing needs quoting.

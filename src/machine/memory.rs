@@ -19,6 +19,9 @@ use crate::{
     qemu::{Layout, MigrationError, Monitor, Process, Version, migration, version, visible},
 };
 
+/// Why the memory of a machine with mounts cannot be saved.
+pub const FOLDERS: &str = "it has folders of this host, which QEMU cannot save";
+
 type QemuMonitor = Monitor<UnixStream>;
 
 /// What is to be as it is now for the memory to be of use.
@@ -35,6 +38,9 @@ pub(super) async fn origin(
     if arguments.is_empty() || Version::of_full(&qemu).is_none() {
         let reason = format!("QEMU {qemu} does not tell what it runs with");
         return Err(MachineError::Suspend(reason));
+    }
+    if visible::has_folder(&arguments) {
+        return Err(MachineError::Suspend(FOLDERS.to_owned()));
     }
     Ok(Origin {
         processor: host::processor(&arguments),

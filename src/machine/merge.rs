@@ -72,7 +72,7 @@ fn is_a_machines(path: &Path) -> bool {
     let kubeconfig = Kubeconfig::parse(&text).ok();
     let project = kubeconfig.as_ref().and_then(Kubeconfig::project);
     project
-        .and_then(|root| Record::load(&Project::at(root)).ok()?)
+        .and_then(|place| Record::load(&Project::at_place(place)).ok()?)
         .is_some_and(|record| kubeconfig::same_place(&record.kubeconfig, path))
 }
 
@@ -88,9 +88,9 @@ pub async fn merge(project: &Project, record: &Record) -> Result<Outcome, Machin
     edit(|path, text| {
         let mut entries = merged::machines(text).into_iter();
         let entries = entries.find(|it| it.name == name.as_str());
-        let other = entries
-            .and_then(|it| it.project)
-            .filter(|other| other != project.root() && Project::at(other).record().exists());
+        let other = entries.and_then(|it| it.project).filter(|other| {
+            *other != project.place() && Project::at_place(other).record().exists()
+        });
         if let Some(project) = other {
             return Err(MachineError::MergedByAnother {
                 path: path.to_owned(),
@@ -142,8 +142,8 @@ pub fn where_merged(project: &Project, name: &Name) -> Option<PathBuf> {
 fn names_of(project: &Project, name: &Name, text: &str) -> Vec<String> {
     // A project that was moved has left its former place to nobody.
     let of_it = |it: &merged::Entries| match &it.project {
-        Some(root) if root == project.root() => true,
-        Some(root) => it.name == name.as_str() && !Project::at(root).record().exists(),
+        Some(place) if *place == project.place() => true,
+        Some(place) => it.name == name.as_str() && !Project::at_place(place).record().exists(),
         None => it.name == name.as_str(),
     };
     let names = merged::machines(text).into_iter().filter(of_it);

@@ -3,14 +3,18 @@
 //! API answer) and never believed from a file.
 
 pub mod assets;
+pub mod autostart;
 pub mod boot;
 pub mod bundle;
 pub mod cached;
+pub mod carried;
+pub mod configure;
 pub mod copy;
 mod draft;
 pub mod error;
 pub mod files;
 pub mod host;
+pub mod idle;
 pub mod images;
 pub mod journal;
 pub mod kubeconfig;
@@ -18,17 +22,20 @@ pub mod limits;
 pub mod list;
 pub mod logs;
 pub mod make;
-mod memory;
+pub mod memory;
 pub mod merge;
+pub mod mounts;
 pub mod ports;
 pub mod power;
 mod prepare;
+mod proxies;
 pub mod ready;
 pub mod reset;
 mod restore;
 pub mod resume;
 pub mod rollback;
 mod running;
+mod settings;
 pub mod setup;
 pub mod shell;
 pub mod snapshot;
@@ -41,6 +48,7 @@ mod suspend;
 mod template;
 pub mod timings;
 pub mod trim;
+pub mod upgrade;
 pub mod watch;
 
 pub use error::MachineError;

@@ -100,7 +100,7 @@ pub(super) async fn require(project: &Project, asked: &Config) -> Result<(), Mac
 ///
 /// When there is no machine, or the port cannot be had; nothing is changed then.
 pub async fn add(machine: &Machine, forward: Forward) -> Result<(), MachineError> {
-    let (config, mut ports) = chosen(machine)?;
+    let (config, mut ports) = config(machine)?;
     if ports.contains(&forward) && !runs(machine)? {
         return Ok(());
     }
@@ -128,7 +128,7 @@ pub async fn add(machine: &Machine, forward: Forward) -> Result<(), MachineError
 ///
 /// When it is not one of those that can be removed.
 pub async fn remove(machine: &Machine, host: HostPort) -> Result<Forward, MachineError> {
-    let (config, mut ports) = chosen(machine)?;
+    let (config, mut ports) = config(machine)?;
     let Some(at) = ports.iter().position(|it| it.host == host) else {
         return Err(MachineError::NotForwarded(host));
     };
@@ -152,18 +152,33 @@ pub async fn remove(machine: &Machine, host: HostPort) -> Result<Forward, Machin
 pub async fn list(project: &Project) -> Result<Ports, MachineError> {
     let state = State::observe(project)?;
     let Some(record) = state.record() else {
-        return Err(MachineError::Absent(project.root().to_owned()));
+        return Err(MachineError::absent(project));
     };
-    let config = Config::load(&project.config())?;
     let open = match &state {
         State::Running(..) => {
             forwards(&mut Monitor::connect(&project.monitor_socket()).await?).await?
         }
         _ => Vec::new(),
     };
-    let chosen = config.ports.unwrap_or_else(|| INGRESS.to_vec());
-    let mut all: Vec<Forward> = chosen.iter().chain(&open).copied().collect();
-    if open.is_empty() {
+    Ok(Ports {
+        schema: SCHEMA,
+        ports: described(project, record, &open)?,
+    })
+}
+
+/// All ports of a machine of which `open` are forwarded now, by the host's port.
+///
+/// # Errors
+///
+/// When the config cannot be read.
+pub(super) fn described(
+    project: &Project,
+    record: &Record,
+    open: &[Forward],
+) -> Result<Vec<Port>, MachineError> {
+    let chosen = chosen(project)?;
+    let mut all: Vec<Forward> = chosen.iter().chain(open).copied().collect();
+    if open.is_empty() && record.api_port != 0 {
         all.push(Forward::tcp(record.api_port, 6443));
     }
     all.sort_unstable();
@@ -175,10 +190,7 @@ pub async fn list(project: &Project) -> Result<Ports, MachineError> {
         open: open.contains(&it),
         purpose: purpose(it, &chosen),
     };
-    Ok(Ports {
-        schema: SCHEMA,
-        ports: all.into_iter().map(port).collect(),
-    })
+    Ok(all.into_iter().map(port).collect())
 }
 
 fn purpose(forward: Forward, chosen: &[Forward]) -> Option<&'static str> {
@@ -248,13 +260,26 @@ async fn find(record: &Record, asked: &ServicePort) -> Result<Service, MachineEr
 }
 
 /// The config, and what it chooses or leaves to be.
-fn chosen(machine: &Machine) -> Result<(Config, Vec<Forward>), MachineError> {
+fn config(machine: &Machine) -> Result<(Config, Vec<Forward>), MachineError> {
     if machine.state()?.record().is_none() {
-        return Err(MachineError::Absent(machine.project.root().to_owned()));
+        return Err(MachineError::absent(&machine.project));
     }
     let config = Config::load(&machine.project.config())?;
-    let ports = config.ports.clone().unwrap_or_else(|| INGRESS.to_vec());
+    let ports = of(&config);
     Ok((config, ports))
+}
+
+/// The ports that are to lead into the guest, beside those of the API and SSH.
+///
+/// # Errors
+///
+/// When the config cannot be read.
+pub fn chosen(project: &Project) -> Result<Vec<Forward>, MachineError> {
+    Ok(of(&Config::load(&project.config())?))
+}
+
+fn of(config: &Config) -> Vec<Forward> {
+    config.ports.clone().unwrap_or_else(|| INGRESS.to_vec())
 }
 
 fn runs(machine: &Machine) -> Result<bool, MachineError> {

@@ -68,9 +68,14 @@ pub(super) async fn ground(
     }
     let cache = Cache::new(machine.cache.clone());
     let key = key(assets, &record.firmware);
+    // QEMU saves no memory of a guest with folders of the host, and others want that with the disk.
+    let prepares = spec.mounts.is_empty();
     if spec.share_identity {
         let key = template::key(machine, host, spec, &key).await?;
         let found = cache.find_prepared(&key);
+        if found.is_none() && !prepares {
+            return Ok(assets.image.clone());
+        }
         return Ok(on(
             found.unwrap_or_else(|| cache.new_template(&key, &record.uuid))
         ));
@@ -78,6 +83,9 @@ pub(super) async fn ground(
     if let Some(path) = cache.find_prepared(&key) {
         tracing::info!("the disk is prepared already");
         return Ok(on(path));
+    }
+    if !prepares {
+        return Ok(assets.image.clone());
     }
     Ok(on(cache.new_prepared(&key, &record.uuid)))
 }

@@ -8,7 +8,7 @@ use std::{
 use super::{Limits, MachineError, Timings, kubeconfig, resume, state, timings::Whose};
 use crate::{
     base::Name,
-    cluster::{Api, Kubeconfig},
+    cluster::{Api, Kubeconfig, Node},
     guest::{Ssh, SshError},
     project::{Project, Record},
     qemu::Process,
@@ -58,6 +58,42 @@ pub async fn ready(
     .await?;
     timings.end_of("node becomes Ready", Whose::Guest);
     Ok(())
+}
+
+/// Returns when the node is Ready with that release, whose k3s has just taken another one's place.
+///
+/// # Errors
+///
+/// When QEMU ends meanwhile or time is over; the last reason is named.
+pub(super) async fn upgraded(
+    record: &Record,
+    process: &Process,
+    limits: Limits,
+    version: &str,
+) -> Result<(), MachineError> {
+    let api = client_of(record)?;
+    until(process, limits, "the node", async || {
+        match node(&api, &record.name).await? {
+            node if node.version != version => {
+                Err(MachineError::NotYet("it still has the k3s of before"))
+            }
+            node if !node.ready => Err(MachineError::NotYet("it is NotReady")),
+            _ => Ok(()),
+        }
+    })
+    .await
+}
+
+/// The machine's node, as the API knows it.
+///
+/// # Errors
+///
+/// When the API does not answer, or does not know it.
+pub(super) async fn node(api: &Api, name: &Name) -> Result<Node, MachineError> {
+    let nodes = api.nodes().await?.into_iter();
+    let mut ours = nodes.filter(|node| node.name == name.as_str());
+    ours.next()
+        .ok_or(MachineError::NotYet("it has not registered"))
 }
 
 /// Tries again every [`POLL`] while QEMU lives and time is left.
@@ -112,7 +148,7 @@ async fn fetch(
     };
     let guest = Kubeconfig::parse(&String::from_utf8_lossy(&yaml)).map_err(unusable)?;
     guest
-        .for_host(&record.name, record.api_port, project.root())
+        .for_host(&record.name, record.api_port, &project.place())
         .map_err(unusable)
 }
 
@@ -122,15 +158,12 @@ async fn node_ready(
     name: &Name,
     booted: Option<SystemTime>,
 ) -> Result<(), MachineError> {
-    let nodes = api.nodes().await?;
-    let node = nodes.iter().find(|node| node.name == name.as_str());
-    match node {
-        None => Err(MachineError::NotYet("it has not registered")),
-        Some(node) if !node.ready => Err(MachineError::NotYet("it is NotReady")),
-        Some(node) if is_silent(node.heard, booted) => Err(MachineError::NotYet(
+    match node(api, name).await? {
+        node if !node.ready => Err(MachineError::NotYet("it is NotReady")),
+        node if is_silent(node.heard, booted) => Err(MachineError::NotYet(
             "it has not been heard of since the boot",
         )),
-        Some(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Machine, MachineError, State, cached, kubeconfig, prepare, stop};
+use super::{Machine, MachineError, State, autostart, cached, kubeconfig, prepare, stop};
 use crate::{
     base::{FileError, files},
     project::Project,
@@ -33,6 +33,9 @@ pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
         }
         Err(error) => return Err(error),
     }
+    if let Err(error) = autostart::off(project) {
+        tracing::warn!(%error, "the machine's unit stays, and finds nothing to start");
+    }
     remove_files(project)?;
     cached::sign_off(machine);
     Ok(())
@@ -43,7 +46,8 @@ fn remove_files(project: &Project) -> Result<(), MachineError> {
         project.config(),
         project.lock(),
         project.record(),
-        project.directory().join(".gitignore"),
+        project.own_directory().join(".gitignore"),
+        project.machines(),
     ];
     let directory = project.directory();
     let entries = fs::read_dir(&directory).map_err(FileError::on("list", &directory))?;

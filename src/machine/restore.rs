@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 
 use super::{
     Limits, Machine, MachineError, Spec, Timings, boot, host::Host, make, memory, prepare, resume,
-    suspend::ENDING, timings::Whose,
+    settings, suspend::ENDING, timings::Whose,
 };
 use crate::{
     base::{FileError, files, sparse},
@@ -165,6 +165,9 @@ pub(super) fn obstacle(
     }
     if Stamp::of(&project.disk())? != suspended.disk {
         return Ok(Some("its disk was written to meanwhile".to_owned()));
+    }
+    if suspended.from.is_none() && settings::differ(project, spec, record)? {
+        return Ok(Some("it is set otherwise now".to_owned()));
     }
     let path = suspended.path(project);
     Ok(match fs::metadata(&path) {

@@ -1,4 +1,5 @@
-//! `snapshot restore`: the machine is again what it was.
+//! `snapshot restore`: the machine is again what it was. And what an upgrade makes of its record and its config, which are to
+//! agree at any time.
 //!
 //! What is to be put in its place is first made whole beside it, in a folder. When that folder has its name, the machine is
 //! the one that is in it: whatever dies from then on, the next command moves the rest of it. Before that, the machine is the
@@ -22,8 +23,9 @@ use crate::{
         FileError, Label,
         files::{self, PRIVATE, free_space},
     },
+    cluster::release::Version,
     project::{
-        Project, Record, Snapshot, Suspended,
+        Config, Project, Record, Snapshot, Suspended,
         snapshot::{self, Content},
         suspended::Stamp,
     },
@@ -41,7 +43,7 @@ pub(super) fn name_of(path: &Path) -> OsString {
 /// When there is none, or it is damaged or of another machine.
 pub fn usable(project: &Project, name: &Label) -> Result<Snapshot, MachineError> {
     let record = State::observe(project)?.record().cloned();
-    let record = record.ok_or_else(|| MachineError::Absent(project.root().to_owned()))?;
+    let record = record.ok_or_else(|| MachineError::absent(project))?;
     let folder = snapshot::folder(project, name);
     if !folder.exists() {
         return Err(MachineError::NoSnapshot(name.clone()));
@@ -74,7 +76,7 @@ pub async fn restore(machine: &Machine, name: &Label) -> Result<bool, MachineErr
     copy_disks(project, name, &snapshot, &folder, &draft).await?;
     prepare_memory(project, &snapshot, &folder, &draft).await?;
     let running = match state {
-        State::Absent => return Err(MachineError::Absent(project.root().to_owned())),
+        State::Absent => return Err(MachineError::absent(project)),
         State::Stopped(record) => {
             note_record(project, record, &snapshot, &draft)?;
             false
@@ -87,6 +89,8 @@ pub async fn restore(machine: &Machine, name: &Label) -> Result<bool, MachineErr
         }
     };
     stop::clear(project)?;
+    // What the guest of before has reported does not speak against the one that goes on.
+    files::open_in_place(&project.stages_log(), true)?;
     draft.finish(&project.restoring())?;
     put_in_place(project)?;
     Ok(running)
@@ -104,7 +108,7 @@ async fn copy_disks(
     folder: &Path,
     draft: &Draft,
 ) -> Result<(), MachineError> {
-    let [disk, uefi] = [project.disk(), project.uefi_variables()]
+    let [disk, uefi, settings] = [project.disk(), project.uefi_variables(), project.settings()]
         .map(|path| (name_of(&path), folder.join(name_of(&path))));
     if !disk.1.exists() {
         return Err(damaged(name, format!("{} is gone", disk.1.display())));
@@ -122,7 +126,7 @@ async fn copy_disks(
         "copying the disk ({})",
         files::allocated(&disk.1).approximate()
     );
-    for (name, path) in [&disk, &uefi] {
+    for (name, path) in [&disk, &uefi, &settings] {
         if path.exists() {
             draft::copy(path.clone(), draft.join(name)).await?;
         }
@@ -170,7 +174,7 @@ async fn prepare_memory(
     )?)
 }
 
-/// The record, where the disk that comes has something else on it than the one that goes.
+/// The record, where the disk that comes has something else on it than the one that goes, and the config with it.
 fn note_record(
     project: &Project,
     now: Record,
@@ -186,10 +190,52 @@ fn note_record(
     if then == now {
         return Ok(());
     }
+    note_config(project, &then, draft)?;
     then.save_as(&draft.join(name_of(&project.record())), project)
 }
 
-/// Finishes a restore that died when it was to be finished, and clears one that was not.
+/// The config, if it names another release or size than the record, with which no start would agree.
+fn note_config(project: &Project, record: &Record, draft: &Draft) -> Result<(), FileError> {
+    let path = project.config();
+    // One that cannot be read speaks for itself at the next start.
+    let Some(text) = files::read_if_exists(&path)? else {
+        return Ok(());
+    };
+    let Ok(config) = Config::parse(&text) else {
+        return Ok(());
+    };
+    let version = &record.release.version;
+    let names_one = |it: &String| it.parse::<Version>().is_ok();
+    let agreeing = Config {
+        k3s_version: config.k3s_version.as_ref().map(|it| match names_one(it) {
+            true => version.clone(),
+            false => it.clone(),
+        }),
+        disk: config.disk.map(|_| record.disk),
+        ..config.clone()
+    };
+    match agreeing.merged_into(&text) {
+        Ok(text) if agreeing != config => {
+            files::write(&draft.join(name_of(&path)), text.as_bytes(), PRIVATE)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes the record, and the config that agrees with it: both, or none.
+///
+/// # Errors
+///
+/// When they cannot be written.
+pub(super) fn note(project: &Project, record: &Record) -> Result<(), FileError> {
+    let draft = Draft::begin(draft_of(project))?;
+    note_config(project, record, &draft)?;
+    record.save_as(&draft.join(name_of(&project.record())), project)?;
+    draft.finish(&project.restoring())?;
+    put_in_place(project)
+}
+
+/// Finishes what died when it was to be finished, and clears what was not.
 ///
 /// # Errors
 ///
@@ -197,7 +243,7 @@ fn note_record(
 pub(super) fn settle(project: &Project) -> Result<(), FileError> {
     draft::remove(&draft_of(project))?;
     if project.restoring().exists() {
-        tracing::info!("finishing the restore of a snapshot");
+        tracing::info!("finishing what a command that died had begun");
         put_in_place(project)?;
     }
     Ok(())
@@ -213,6 +259,8 @@ fn put_in_place(project: &Project) -> Result<(), FileError> {
     for place in [
         project.disk(),
         project.uefi_variables(),
+        project.settings(),
+        project.config(),
         project.record(),
         project.memory(),
         project.suspended(),

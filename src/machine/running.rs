@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use qapi::qmp;
 
-use super::{Machine, MachineError, Spec, State, stop, suspend};
+use super::{Machine, MachineError, Spec, State, settings, stop, suspend};
 use crate::{
     base::Size,
-    project::{Record, config::AccelChoice},
+    project::{Project, Record, config::AccelChoice},
     qemu::{Accelerator, Monitor, MonitorError},
 };
 
@@ -74,7 +74,16 @@ impl Running {
     }
 
     /// The choices that it does not run with.
-    pub(super) fn pending(&self, spec: &Spec, record: &Record) -> Vec<String> {
+    ///
+    /// # Errors
+    ///
+    /// When its settings name something that cannot be used.
+    pub(super) fn pending(
+        &self,
+        project: &Project,
+        spec: &Spec,
+        record: &Record,
+    ) -> Result<Vec<String>, MachineError> {
         let mut pending = Vec::new();
         let mut differ = |what: &str, chosen: String, has: String| {
             if chosen != has {
@@ -83,6 +92,7 @@ impl Running {
         };
         differ("cpus", spec.cpus.to_string(), self.cpus.to_string());
         differ("memory", spec.memory.to_string(), self.memory.to_string());
+        differ("disk", spec.disk.to_string(), record.disk.to_string());
         if let Some(port) = spec.api_port {
             differ("api_port", port.to_string(), record.api_port.to_string());
         }
@@ -90,6 +100,9 @@ impl Running {
             let name = spec.accel.name().to_owned();
             differ("accel", name, self.accelerator.to_string());
         }
-        pending
+        if settings::differ(project, spec, record)? {
+            pending.push("the settings of k3s and network, and the mounts".to_owned());
+        }
+        Ok(pending)
     }
 }

@@ -5,9 +5,9 @@ use uuid::Uuid;
 use super::{
     Limits, Machine, MachineError, Spec, State, Timings, assets, boot, cached, files,
     host::{self, Host},
-    kubeconfig, logs, make, ports, prepare, ready, restore, resume,
+    idle, kubeconfig, logs, make, mounts, ports, prepare, ready, restore, resume,
     running::{self, Running},
-    template,
+    settings, template,
     timings::Whose,
     watch,
 };
@@ -21,6 +21,7 @@ use crate::{
         Config, Record,
         config::FirmwareChoice,
         record::{BaseImage, Release},
+        user,
     },
     qemu::{Accelerator, Process},
 };
@@ -51,9 +52,11 @@ pub async fn setup(
 ) -> Result<Summary, MachineError> {
     let mut timings = Timings::start();
     let asked = flags.clone();
-    let config = flags.over(Config::load(&machine.project.config())?);
+    // What a command that died has left may be another config.
     let mut state = running::reachable(machine).await?;
-    let spec = Spec::resolve(&config, state.record(), &machine.project)?;
+    let config = flags.over(Config::load(&machine.project.config())?);
+    let all = config.clone().over(user::config(state.record().is_some())?);
+    let spec = Spec::resolve(&all, state.record(), &machine.project)?;
     let config = spec.completed(config);
     let host = Host::look(&machine.cache)?;
     if let Some(record) = state.record()
@@ -99,14 +102,21 @@ pub async fn start(
     restore_datastore: bool,
 ) -> Result<Summary, MachineError> {
     let timings = Timings::start();
-    let config = flags.over(Config::load(&machine.project.config())?);
     let state = running::reachable(machine).await?;
+    let kept = Config {
+        idle_suspend: flags.idle_suspend,
+        ..Config::default()
+    };
+    let config = flags.over(Config::chosen(&machine.project)?);
+    if kept.idle_suspend.is_some() && state.record().is_some() {
+        kept.save(&machine.project.config())?;
+    }
     let spec = Spec {
         restore_datastore,
         ..Spec::resolve(&config, state.record(), &machine.project)?
     };
     match state {
-        State::Absent => Err(MachineError::Absent(machine.project.root().to_owned())),
+        State::Absent => Err(MachineError::absent(&machine.project)),
         State::Running(..) if restore_datastore => Err(MachineError::Running),
         State::Running(record, process) => {
             spec.agrees_with(&record)?;
@@ -135,6 +145,7 @@ async fn make_new(
     // What would fail in the end fails before anything is fetched.
     kubeconfig::check_place(&machine.project, &spec.kubeconfig, &name)?;
     host::check_memory(spec.memory)?;
+    mounts::folders(&machine.project, spec)?;
     host::api_port(spec.api_port, None)?;
     check_space(machine)?;
     let firmware = match spec.firmware {
@@ -168,6 +179,7 @@ async fn make_new(
             binary: assets.binary.clone(),
             airgap: assets.airgap.clone(),
         },
+        first_release: None,
         firmware: firmware.to_owned(),
         api_port: unfinished.as_ref().map_or(0, |record| record.api_port),
         kubeconfig: unfinished.map_or_else(|| spec.kubeconfig.clone(), |record| record.kubeconfig),
@@ -223,6 +235,8 @@ async fn bring_up(
     files::require(project, &record)?;
     host::check_memory(spec.memory)?;
     kubeconfig::check_place(project, &spec.kubeconfig, &record.name)?;
+    settings::archive(project, spec, &record.name)?;
+    mounts::folders(project, spec)?;
     record.api_port = host::api_port(
         spec.api_port,
         (record.api_port != 0).then_some(record.api_port),
@@ -265,8 +279,10 @@ async fn go_on(
     }
     resume::unpause(project).await?;
     let running = Running::look(machine).await.ok();
-    for choice in running.iter().flat_map(|it| it.pending(spec, &record)) {
-        tracing::info!("{choice}: from the next start on (k3s-vm stop && k3s-vm start)");
+    if let Some(running) = &running {
+        for choice in running.pending(project, spec, &record)? {
+            tracing::info!("{choice}: from the next start on (k3s-vm restart)");
+        }
     }
     if record.provisioned
         && let Ok(api) = ready::client_of(&record)
@@ -281,6 +297,8 @@ async fn go_on(
         }
         ports::open(project, spec).await;
         logs::to_memory(&machine.project).await;
+        idle::begin(project, spec);
+        mounts::require(project, spec, &record).await?;
         return Ok(Summary {
             record,
             timings,
@@ -339,6 +357,8 @@ async fn arrive(
     ports::open(project, spec).await;
     template::keep(machine, &record, process, &mut timings).await;
     logs::to_memory(project).await;
+    idle::begin(project, spec);
+    mounts::require(project, spec, &record).await?;
     Ok(Summary {
         record,
         timings,

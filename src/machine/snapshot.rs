@@ -49,7 +49,7 @@ pub async fn create(machine: &Machine, name: Option<Label>) -> Result<Label, Mac
     let project = &machine.project;
     let state = suspend::settled(machine).await?;
     let record = match state.record() {
-        None => return Err(MachineError::Absent(project.root().to_owned())),
+        None => return Err(MachineError::absent(project)),
         Some(record) if !record.provisioned => {
             return Err(MachineError::NothingToKeep(record.name.clone()));
         }
@@ -133,11 +133,11 @@ pub(super) fn room_for_copy(path: &Path, folder: &Path) -> Result<Size, FileErro
     })
 }
 
-/// The files in which the machine's disk and firmware are, copied.
+/// The files in which the machine's disk, its firmware and its settings are, copied.
 async fn copy_disks(project: &Project, draft: &Draft) -> Result<(), FileError> {
     let size = files::allocated(&project.disk()).approximate();
     tracing::info!("copying the disk ({size})");
-    for path in [project.disk(), project.uefi_variables()] {
+    for path in [project.disk(), project.uefi_variables(), project.settings()] {
         if path.exists() {
             let copy = draft.join(name_of(&path));
             draft::copy(path, copy.clone()).await?;
@@ -291,8 +291,16 @@ pub(super) async fn settle(project: &Project) {
 ///
 /// [`MachineError::NoSnapshot`], or when one cannot be removed.
 pub async fn delete(machine: &Machine, names: &[Label]) -> Result<(), MachineError> {
-    let project = &machine.project;
     suspend::settled(machine).await?;
+    remove(&machine.project, names)
+}
+
+/// The same, with nothing left over that would have to be cleared.
+///
+/// # Errors
+///
+/// Those of [`delete`].
+pub(super) fn remove(project: &Project, names: &[Label]) -> Result<(), MachineError> {
     let folders: Vec<PathBuf> = names
         .iter()
         .map(|name| snapshot::folder(project, name))

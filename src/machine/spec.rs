@@ -3,13 +3,14 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    base::{Digest, Forward, Size},
+    base::{Digest, Forward, Mount, Size},
     cluster::release::{Mirror, Version},
     image::ImageSource,
     machine::MachineError,
     project::{
         Config, Project, Record,
         config::{AccelChoice, FirmwareChoice},
+        settings::{K3s, Network},
     },
 };
 
@@ -48,10 +49,18 @@ pub struct Spec {
     pub timeout: Option<Duration>,
     /// The host's ports that lead into the guest, if the user chose some.
     pub ports: Option<Vec<Forward>>,
+    /// Folders of the host that the guest has.
+    pub mounts: Vec<Mount>,
+    /// After how long without use it is suspended, if ever.
+    pub idle_suspend: Option<Duration>,
     /// Whether the guest is kept from the network and from the host.
     pub isolated: bool,
     /// Whether a new machine is a copy of one that is kept for this, identity included.
     pub share_identity: bool,
+    /// What k3s is set to.
+    pub k3s: K3s,
+    /// What the guest's network is set to.
+    pub network: Network,
     /// Whether the guest puts the copy of its datastore back: a wish for one start, never of the config.
     pub restore_datastore: bool,
 }
@@ -124,8 +133,12 @@ impl Spec {
             },
             timeout: config.timeout.map(|timeout| timeout.0),
             ports: config.ports.clone(),
+            mounts: config.mounts.clone().unwrap_or_default(),
+            idle_suspend: config.idle_suspend.and_then(|it| it.0),
             isolated: config.isolated.unwrap_or_default(),
             share_identity: config.share_identity.unwrap_or_default(),
+            k3s: config.k3s.clone(),
+            network: config.network.clone(),
             restore_datastore: false,
         };
         Ok(spec)
@@ -141,6 +154,12 @@ impl Spec {
         }
     }
 
+    /// Whether k3s or the network is set to something, or the guest is to have folders of the host.
+    pub(super) fn has_settings(&self) -> bool {
+        !self.mounts.is_empty()
+            || (&self.k3s, &self.network) != (&K3s::default(), &Network::default())
+    }
+
     /// Whether the machine of `record` is what is wished for, as far as a machine cannot change.
     ///
     /// # Errors
@@ -154,7 +173,8 @@ impl Spec {
                 asked: asked.to_string(),
             })
         };
-        if self.disk != record.disk {
+        // A disk grows at a start, and never shrinks.
+        if self.disk < record.disk || (self.disk != record.disk && !record.provisioned) {
             return contradiction("a disk of", &record.disk, &self.disk);
         }
         if self.image != record.image.source {
@@ -256,6 +276,7 @@ mod tests {
                 binary: "/c/k3s".into(),
                 airgap: None,
             },
+            first_release: None,
             firmware: "bios".into(),
             api_port: 6443,
             kubeconfig: "/p/shop/.kube/config".into(),
@@ -334,7 +355,7 @@ mod tests {
         for (other, what) in [
             (
                 Config {
-                    disk: Some(Size::gib(30)),
+                    disk: Some(Size::gib(10)),
                     ..config()
                 },
                 "a disk of 20GiB",
@@ -382,6 +403,7 @@ mod tests {
         );
         assert_eq!(of_record.expect("sound").disk, Size::gib(30), "left open");
         let changeable = Config {
+            disk: Some(Size::gib(40)),
             cpus: Some(8),
             memory: Some(Size::gib(8)),
             api_port: Some(7443),

@@ -72,7 +72,7 @@ impl State {
     /// When it is absent or stopped.
     pub fn running(self, project: &Project) -> Result<(Record, Process), MachineError> {
         match self {
-            Self::Absent => Err(MachineError::Absent(project.root().to_owned())),
+            Self::Absent => Err(MachineError::absent(project)),
             Self::Stopped(record) => Err(MachineError::not_running(project, record.name)),
             Self::Running(record, process) => Ok((record, process)),
         }
@@ -115,9 +115,14 @@ impl Machine {
             }
         }
         trust::require_own_content(&cache)?;
-        trust::own_private_dir(&directory)?;
+        let own = project.own_directory();
+        trust::own_private_dir(&own)?;
+        if project.further().is_some() {
+            trust::own_private_dir(&project.machines())?;
+            trust::own_private_dir(&directory)?;
+        }
         let lock = Lock::acquire(&project.lock(), verb, PATIENCE).await?;
-        let ignore = directory.join(".gitignore");
+        let ignore = own.join(".gitignore");
         if !ignore.exists() {
             files::write(&ignore, b"*\n", PRIVATE)?;
         }
@@ -155,7 +160,7 @@ impl Machine {
     pub fn new_name(&self) -> Name {
         self.given_name
             .clone()
-            .unwrap_or_else(|| Name::for_project(self.project.root()))
+            .unwrap_or_else(|| self.project.machine_name())
     }
 
     /// From now on, QEMU is this command's child to end when the command does not come to its end.

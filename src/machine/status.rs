@@ -6,14 +6,23 @@ use std::{path::PathBuf, time::Duration};
 use qapi::qmp;
 use serde::Serialize;
 
-use super::{MachineError, Spec, State, error::with_causes, logs, ready};
+use super::{
+    MachineError, Spec, State,
+    error::with_causes,
+    logs,
+    ports::{self, Port},
+    ready,
+};
 use crate::{
-    base::{Name, files::allocated},
+    base::{Forward, Name, Nickname, files::allocated},
     cluster::{Api, Node},
     guest::{Course, StageLog},
     image,
-    project::{Config, Project, Record, Suspended},
-    qemu::{Monitor, MonitorError, Process, usernet::forwarded_port},
+    project::{Config, Project, Record, Suspended, idle},
+    qemu::{
+        Monitor, MonitorError, Process,
+        usernet::{self, forwarded_port},
+    },
 };
 
 /// The layout of the JSON document.
@@ -32,12 +41,17 @@ pub struct Status {
     pub healthy: bool,
     /// The project's directory.
     pub project: PathBuf,
+    /// Which machine of the project it is, where it is a further one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub further: Option<Nickname>,
     /// The machine; absent ones have none.
     pub machine: Option<Described>,
     /// What a running QEMU says of itself.
     pub process: Option<Running>,
     /// What is kept of a suspended machine.
     pub suspended: Option<Kept>,
+    /// The host's ports that lead into the guest: now, or else from the next start on.
+    pub ports: Vec<Port>,
     /// What the cluster says of itself.
     pub cluster: Option<Cluster>,
 }
@@ -71,6 +85,9 @@ pub struct Described {
     pub firmware: String,
     /// Whether a setup came to its end.
     pub provisioned: bool,
+    /// After how long without use it is suspended, like `30m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_suspend: Option<String>,
     /// Virtual CPUs: of the running guest, else of the next start.
     pub cpus: u64,
     /// Memory in bytes: of the running guest, else of the next start.
@@ -106,6 +123,9 @@ pub struct Running {
     pub ssh_port: Option<u16>,
     /// The monitor's socket.
     pub monitor: PathBuf,
+    /// What is forwarded into the guest.
+    #[serde(skip)]
+    pub forwards: Vec<Forward>,
 }
 
 /// The kept memory of a suspended machine.
@@ -113,6 +133,9 @@ pub struct Running {
 pub struct Kept {
     /// Since when, in seconds since 1970; unless what says so is damaged.
     pub since: Option<u64>,
+    /// Why, if it was by itself: `suspended after 30m idle`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// What it takes on the host, in bytes.
     pub memory_used: u64,
     /// Where it lies.
@@ -174,6 +197,11 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
         running = Some(observed.0);
         cluster = Some(seen);
     }
+    let open = running.as_ref().map_or(&[][..], |it| &it.forwards);
+    let ports = match &record {
+        Some(record) => ports::described(project, record, open)?,
+        None => Vec::new(),
+    };
     let runs = running.as_ref().is_some_and(|it| it.run_state == "running");
     let ready = cluster
         .as_ref()
@@ -183,11 +211,13 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
         state: condition,
         healthy: runs && ready,
         project: project.root().to_owned(),
+        further: project.further().cloned(),
         machine,
         process: running,
         suspended: (condition == Condition::Suspended)
             .then(|| kept(project))
             .transpose()?,
+        ports,
         cluster,
     })
 }
@@ -197,15 +227,17 @@ fn kept(project: &Project) -> Result<Kept, MachineError> {
     let path = suspended
         .as_ref()
         .map_or_else(|| project.memory(), |it| it.path(project));
+    let since = suspended.map(|it| it.since);
     Ok(Kept {
-        since: suspended.map(|it| it.since),
+        since,
+        reason: since.and_then(|since| idle::noted(project, since)),
         memory_used: allocated(&path).as_bytes(),
         memory_path: path,
     })
 }
 
 fn describe(project: &Project, record: &Record) -> Result<Described, MachineError> {
-    let spec = Spec::resolve(&Config::load(&project.config())?, Some(record), project)?;
+    let spec = Spec::resolve(&Config::chosen(project)?, Some(record), project)?;
     Ok(Described {
         name: record.name.clone(),
         uuid: record.uuid.clone(),
@@ -213,6 +245,9 @@ fn describe(project: &Project, record: &Record) -> Result<Described, MachineErro
         k3s: record.release.version.clone(),
         firmware: record.firmware.clone(),
         provisioned: record.provisioned,
+        idle_suspend: spec
+            .idle_suspend
+            .map(|after| humantime::format_duration(after).to_string()),
         cpus: spec.cpus.into(),
         memory: spec.memory.as_bytes(),
         disk: record.disk.as_bytes(),
@@ -236,6 +271,7 @@ pub(super) async fn observe(project: &Project, process: &Process) -> (Running, O
         api_port: None,
         ssh_port: None,
         monitor: project.monitor_socket(),
+        forwards: Vec::new(),
     };
     match ask_qemu(project, &mut running).await {
         Ok(resources) => (running, Some(resources)),
@@ -261,6 +297,7 @@ async fn ask_qemu(project: &Project, running: &mut Running) -> Result<(u64, u64)
     let usernet = monitor.human("info usernet").await?;
     running.api_port = forwarded_port(&usernet, 6443);
     running.ssh_port = forwarded_port(&usernet, 22);
+    running.forwards = usernet::forwards(&usernet);
     let cpus = monitor.execute(qmp::query_cpus_fast {}).await?.len();
     let memory = monitor
         .execute(qmp::query_memory_size_summary {})
@@ -320,6 +357,7 @@ impl From<Node> for NodeStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Protocol;
 
     #[test]
     fn the_document_is_as_agreed() {
@@ -336,6 +374,7 @@ mod tests {
             k3s: "v1.33.5+k3s1".to_owned(),
             firmware: "bios".to_owned(),
             provisioned: true,
+            idle_suspend: None,
             cpus: 2,
             memory: 4 << 30,
             disk: 20 << 30,
@@ -353,19 +392,30 @@ mod tests {
             api_port: Some(6443),
             ssh_port: Some(42527),
             monitor: "/run/qmp.sock".into(),
+            forwards: Vec::new(),
+        };
+        let port = Port {
+            address: "127.0.0.1:8080".to_owned(),
+            protocol: Protocol::Tcp,
+            guest: 80,
+            open: true,
+            purpose: Some("the ingress"),
         };
         let status = Status {
             schema: SCHEMA,
             state: Condition::Running,
             healthy: true,
             project: "/p".into(),
+            further: None,
             machine: Some(machine),
             process: Some(process),
             suspended: Some(Kept {
                 since: Some(1_795_000_000),
+                reason: None,
                 memory_used: 1 << 30,
                 memory_path: "/p/.k3s-vm/memory".into(),
             }),
+            ports: vec![port],
             cluster: Some(Cluster {
                 server: "https://127.0.0.1:6443".to_owned(),
                 ready: true,

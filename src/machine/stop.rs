@@ -8,7 +8,7 @@ use super::{Machine, MachineError, State, logs, resume, state, suspend, trim::TR
 use crate::{
     base::files,
     project::{Config, Project, Suspended},
-    qemu::{Monitor, MonitorError, Process},
+    qemu::{Monitor, MonitorError, Process, visible},
 };
 
 /// How long an orderly end may take unless the user says otherwise: systemd gives a unit 90 s.
@@ -64,7 +64,7 @@ pub async fn stop(
 ) -> Result<Ending, MachineError> {
     let project = &machine.project;
     let (record, process) = match suspend::settled(machine).await? {
-        State::Absent => return Err(MachineError::Absent(project.root().to_owned())),
+        State::Absent => return Err(MachineError::absent(project)),
         State::Stopped(_) => {
             clear(project)?;
             return already(project, way);
@@ -74,7 +74,7 @@ pub async fn stop(
     let suspends = match way {
         Way::Suspend => true,
         Way::Usual if record.provisioned && within.is_none() => {
-            Config::load(&project.config())?.suspend == Some(true)
+            Config::chosen(project)?.suspend == Some(true) && !shares_folders(&process)
         }
         Way::Usual | Way::PowerOff | Way::Force => false,
     };
@@ -91,6 +91,17 @@ pub async fn stop(
     } else {
         Ending::Pulled
     })
+}
+
+/// A machine with folders of the host cannot be suspended, and its user has not asked for it just now.
+fn shares_folders(process: &Process) -> bool {
+    let shares = visible::has_folder(&visible::visible(process.arguments()));
+    if shares {
+        tracing::info!(
+            "the guest is powered off instead of suspended, for it has folders of this host"
+        );
+    }
+    shares
 }
 
 /// There is nothing to end, but memory may be asked to be given up.

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{
     Machine, MachineError, Spec, Timings,
     host::{self, Host},
-    kubeconfig, make, prepare, suspend,
+    kubeconfig, make, prepare, settings, suspend,
     timings::Whose,
 };
 use crate::{
@@ -36,12 +36,15 @@ pub(super) async fn key(
         "-cpu {}",
         accelerator.cpu(host.version, spec.cpu_model.as_deref())
     );
+    // Who it will be is not known yet.
+    let anybody = "anybody".parse().expect("it is a name");
     let shaped = json!([
         of_disk,
         machine.given_name,
         spec.cpus,
         spec.memory,
         spec.disk,
+        Digest::of(&settings::archive(&machine.project, spec, &anybody)?),
         version::full(&host.qemu)?,
         host::processor(&[runs.clone(), cpu.clone()]),
         runs,
@@ -73,6 +76,7 @@ pub(super) async fn copy(
     tracing::info!("{} is a copy of a template", record.name);
     kubeconfig::check_place(project, &spec.kubeconfig, &record.name)?;
     record.save(project)?;
+    settings::lay(project, spec, &record)?;
     make::ensure_disk(project, disk)?;
     template.give_keys(project)?;
     record.provisioned = true;

@@ -8,7 +8,7 @@ use std::{
 
 use qapi::qmp;
 
-use super::{Limits, Machine, MachineError, Timings, prepare, timings::Whose};
+use super::{Limits, Machine, MachineError, Timings, prepare, state, timings::Whose};
 use crate::{
     base::{FileError, files},
     guest::{Console, Course, Report, Stage, StageLog, Trouble, stages},
@@ -22,6 +22,8 @@ const FIRST_SIGN: Duration = Duration::from_secs(25);
 pub const NO_STAGE: &str = "none";
 const TICK: Duration = Duration::from_millis(50);
 const LOOK_AT_QEMU: Duration = Duration::from_millis(500);
+/// A guest that is well tells its last words within that.
+const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// Why a launch did not come to a started k3s.
 pub(super) enum Failure {
@@ -182,7 +184,7 @@ impl<'a> Watch<'a> {
             if self.course.started {
                 return Ok(());
             }
-            self.look_at_the_time(accelerator)?;
+            self.look_at_the_time(accelerator).await?;
             tokio::time::sleep(TICK).await;
         }
     }
@@ -287,7 +289,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn look_at_the_time(&self, accelerator: Accelerator) -> Result<(), Failure> {
+    async fn look_at_the_time(&self, accelerator: Accelerator) -> Result<(), Failure> {
         if accelerator == Accelerator::Kvm
             && !self.any_sign
             && self.last_sign.elapsed() > FIRST_SIGN
@@ -309,17 +311,23 @@ impl<'a> Watch<'a> {
             ("the guest was silent for", self.limits.silence)
         };
         let reason = format!("{what} {}", humantime::format_duration(bound));
-        Err(self.failed(&reason, self.project.console_log()).into())
+        // A k3s that neither starts nor ends has said why in the guest alone.
+        let said = match self.course.k3s_tried {
+            true => last_words_of_k3s(self.project).await,
+            false => None,
+        };
+        Err(match said {
+            Some(said) => self.ended(&reason, said, None).into(),
+            None => self.failed(&reason, self.project.console_log()).into(),
+        })
     }
 
     fn failed(&self, reason: &str, log_path: PathBuf) -> MachineError {
-        let tail = files::tail(&log_path, 15);
-        let log = tail
-            .lines()
-            .map(stages::printable)
-            .filter(|line| !line.trim().is_empty())
-            .collect::<Vec<_>>()
-            .join("\n");
+        let log = presentable(&files::tail(&log_path, 15));
+        self.ended(reason, log, Some(log_path))
+    }
+
+    fn ended(&self, reason: &str, log: String, log_path: Option<PathBuf>) -> MachineError {
         MachineError::Boot {
             reason: reason.to_owned(),
             stage: self
@@ -331,4 +339,24 @@ impl<'a> Watch<'a> {
             log_path,
         }
     }
+}
+
+/// What k3s has said last; `None` when the guest does not tell.
+pub(super) async fn last_words_of_k3s(project: &Project) -> Option<String> {
+    let said = async {
+        let ssh = state::connect(project).await?;
+        let said = ssh.last_words_of_k3s().await?;
+        ssh.close().await;
+        Ok::<_, MachineError>(said)
+    };
+    match tokio::time::timeout(LAST_WORDS, said).await {
+        Ok(Ok(said)) => Some(presentable(&said)).filter(|it| !it.is_empty()),
+        _ => None,
+    }
+}
+
+fn presentable(log: &str) -> String {
+    let lines = log.lines().map(stages::printable);
+    let lines: Vec<String> = lines.filter(|line| !line.trim().is_empty()).collect();
+    lines.join("\n")
 }

@@ -8,11 +8,18 @@ use std::{
 };
 
 use serde::Deserialize;
-use toml_edit::{DocumentMut, Item, Value};
+use toml_edit::{DocumentMut, Item, TableLike, Value};
 
+use super::{
+    Project,
+    idle::Idle,
+    settings::{Entry, K3s, Network},
+    user,
+};
 use crate::base::{
-    Digest, FileError, Forward, Size,
+    Digest, FileError, Forward, Mount, Size,
     files::{self, PRIVATE},
+    mount,
 };
 
 /// What a project chose; everything that it left open is `None`, and the program decides.
@@ -55,10 +62,21 @@ pub struct Config {
     /// The ports of the host that lead into the guest; left open, 8080 and 8443 lead to the ingress where they are free.
     #[serde(default, deserialize_with = "ports")]
     pub ports: Option<Vec<Forward>>,
+    /// Folders of the host that the guest has; from the project where they are relative.
+    #[serde(default, deserialize_with = "mounts")]
+    pub mounts: Option<Vec<Mount>>,
     /// Whether `stop` suspends the machine.
     pub suspend: Option<bool>,
+    /// After how long without use the machine is suspended.
+    pub idle_suspend: Option<Idle>,
     /// Whether the machine is the same as all others of this user that say so, keys and certificates included.
     pub share_identity: Option<bool>,
+    /// What k3s is set to.
+    #[serde(default)]
+    pub k3s: K3s,
+    /// What the guest's network is set to.
+    #[serde(default)]
+    pub network: Network,
 }
 
 /// How the guest's instructions are run.
@@ -174,6 +192,19 @@ fn ports<'de, D: serde::Deserializer<'de>>(
     Ok(Some(ports))
 }
 
+/// Each of the guest's folders once.
+fn mounts<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<Mount>>, D::Error> {
+    let mounts = Vec::<Mount>::deserialize(deserializer)?;
+    match mount::twice(&mounts) {
+        Some(mount) => Err(serde::de::Error::custom(format!(
+            "{mount} is the second one in that place"
+        ))),
+        None => Ok(Some(mounts)),
+    }
+}
+
 /// Why a config cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -192,8 +223,8 @@ pub enum ConfigError {
 
 const HEADER: &str = "\
 # The machine of this project, for k3s-vm. Edit it, or let the flags of `k3s-vm setup` do so.
-# cpus, memory, accel, cpu_model, api_port, kubeconfig, timeout and isolated hold from the next start on; the
-# others are for a machine that is made anew (k3s-vm reset && k3s-vm setup).
+# Changes hold from the next start on (k3s-vm restart); a disk grows and never shrinks; another k3s_version comes with
+# k3s-vm upgrade. Only image, firmware and share_identity are for a machine that is made anew (k3s-vm reset, k3s-vm setup).
 #
 # image = \"ubuntu-26.04\"   # or ubuntu-24.04, ubuntu-22.04, debian-13, debian-12, a path, a URL
 # image_sha256 = \"...\"     # what the image must come to
@@ -206,9 +237,25 @@ const HEADER: &str = "\
 # kubeconfig = \".kube/config\"
 # timeout = \"5m\"
 # ports = [\"8080:80\"]     # of 127.0.0.1 into the guest; k3s-vm port add and rm change them at once
+# mounts = [\"./src:/src\"]  # folders of the host in the guest; with :ro behind it, it only reads
 # isolated = true           # the guest reaches neither the network nor the host
 # share_identity = true     # a copy of one machine of yours, keys and certificates included
 # suspend = true            # stop keeps the guest's memory, and start goes on where it was
+# idle_suspend = \"30m\"      # suspends a machine to which nobody has talked for that long; or \"off\"
+#
+# [k3s]
+# args = [\"--flannel-backend=host-gw\"]   # flags of k3s server
+# disable = [\"traefik\"]
+# labels = [\"tier=dev\"]
+# manifests = [\"deploy\"]                # files and folders that k3s deploys
+# registries = \"registries.yaml\"        # of k3s: mirrors and logins
+#
+# [network]
+# http_proxy = \"http://proxy.example:3128\"
+# https_proxy = \"http://proxy.example:3128\"
+# no_proxy = \"corp.example\"
+# ca = [\"corp.pem\"]                     # certificates that the guest trusts
+# dns = [\"192.0.2.53\"]
 
 ";
 
@@ -224,6 +271,15 @@ impl Config {
             path: path.to_owned(),
             message,
         })
+    }
+
+    /// What holds for a machine that is made: the project's config, over what the user chose for all projects.
+    ///
+    /// # Errors
+    ///
+    /// Those of both files.
+    pub fn chosen(project: &Project) -> Result<Self, ConfigError> {
+        Ok(Self::load(&project.config())?.over(user::config(true)?))
     }
 
     /// Reads the config's text.
@@ -264,8 +320,12 @@ impl Config {
             timeout: self.timeout.or(under.timeout),
             isolated: self.isolated.or(under.isolated),
             ports: self.ports.or(under.ports),
+            mounts: self.mounts.or(under.mounts),
             suspend: self.suspend.or(under.suspend),
+            idle_suspend: self.idle_suspend.or(under.idle_suspend),
             share_identity: self.share_identity.or(under.share_identity),
+            k3s: self.k3s.over(under.k3s),
+            network: self.network.over(under.network),
         }
     }
 
@@ -306,13 +366,21 @@ impl Config {
         if header.is_some() {
             document.set_trailing("");
         }
-        for (key, value) in self.values() {
+        for (key, value) in self.entries() {
             match value {
                 Some(mut value) => {
-                    if let Some(old) = document.get(key).and_then(Item::as_value) {
-                        *value.decor_mut() = old.decor().clone();
+                    let (table, key) = table_of(&mut document, key);
+                    match table.get_mut(key) {
+                        Some(item) => {
+                            if let Some(old) = item.as_value() {
+                                *value.decor_mut() = old.decor().clone();
+                            }
+                            *item = Item::Value(value);
+                        }
+                        None => {
+                            table.insert(key, Item::Value(value));
+                        }
                     }
-                    document[key] = Item::Value(value);
                 }
                 None if key == "image_sha256" => {
                     document.remove(key);
@@ -323,9 +391,54 @@ impl Config {
         Ok(header.unwrap_or_default() + &document.to_string())
     }
 
-    fn values(&self) -> [(&'static str, Option<Value>); 17] {
+    /// What the file at `path` would say with these choices and without those of `forgotten` keys (like `memory` or
+    /// `k3s.args`), and what would be chosen then.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such key, or the file is no TOML.
+    pub fn changed(self, path: &Path, forgotten: &[String]) -> Result<(Self, String), ConfigError> {
+        let text = files::read_if_exists(path)?.unwrap_or_else(|| HEADER.to_owned());
+        let change = || {
+            let mut text = text;
+            for key in forgotten {
+                text = Self::without(key, &text)?;
+            }
+            let config = self.over(Self::parse(&text)?);
+            let text = config.merged_into(&text)?;
+            Ok((config, text))
+        };
+        change().map_err(|message| ConfigError::Invalid {
+            path: path.to_owned(),
+            message,
+        })
+    }
+
+    fn without(key: &str, text: &str) -> Result<String, String> {
+        let keys = Self::default().entries();
+        if !keys.iter().any(|&(known, _)| known == key) {
+            let keys: Vec<_> = keys.into_iter().map(|(known, _)| known).collect();
+            return Err(format!(
+                "there is no key {key:?}; it has {}",
+                keys.join(", ")
+            ));
+        }
+        let mut document: DocumentMut = text
+            .parse()
+            .map_err(|error: toml_edit::TomlError| error.to_string())?;
+        match key.split_once('.') {
+            Some((table, key)) => document
+                .get_mut(table)
+                .and_then(Item::as_table_like_mut)
+                .and_then(|table| table.remove(key)),
+            None => document.remove(key),
+        };
+        Ok(document.to_string())
+    }
+
+    fn entries(&self) -> Vec<Entry> {
         let text = |value: Option<String>| value.map(Value::from);
-        [
+        let flat = [
             ("cpus", self.cpus.map(|cpus| Value::from(i64::from(cpus)))),
             ("memory", text(self.memory.map(|size| size.to_string()))),
             ("disk", text(self.disk.map(|size| size.to_string()))),
@@ -371,10 +484,39 @@ impl Config {
                     .as_ref()
                     .map(|ports| ports.iter().map(ToString::to_string).collect()),
             ),
+            (
+                "mounts",
+                self.mounts
+                    .as_ref()
+                    .map(|mounts| mounts.iter().map(ToString::to_string).collect()),
+            ),
             ("suspend", self.suspend.map(Value::from)),
+            (
+                "idle_suspend",
+                text(self.idle_suspend.map(|idle| idle.to_string())),
+            ),
             ("share_identity", self.share_identity.map(Value::from)),
-        ]
+        ];
+        flat.into_iter()
+            .chain(self.k3s.entries())
+            .chain(self.network.entries())
+            .collect()
     }
+}
+
+/// The table that has `key`, made if there is none, and what the key is called in it.
+fn table_of<'a, 'b>(
+    document: &'a mut DocumentMut,
+    key: &'b str,
+) -> (&'a mut dyn TableLike, &'b str) {
+    let Some((table, key)) = key.split_once('.') else {
+        return (document.as_table_mut(), key);
+    };
+    let item = document.entry(table).or_insert_with(toml_edit::table);
+    if item.as_table_like().is_none() {
+        *item = toml_edit::table();
+    }
+    (item.as_table_like_mut().expect("it is one"), key)
 }
 
 #[cfg(test)]
@@ -390,10 +532,13 @@ mod tests {
             ("accel = \"fast\"\n", "line 1", "fast"),
             ("disk = \"20GiB\n", "line 1", "disk"),
             ("timeout = \"soon\"", "line 1", "timeout"),
+            ("idle_suspend = \"soon\"", "line 1", "30m or 2h, or off"),
             ("api_port = 70000", "line 1", "api_port"),
             ("api_port = 0", "line 1", "api_port"),
             ("ports = [\"80\"]", "line 1", "HOST:GUEST"),
             ("ports = [\"81:80\", \"81:81\"]", "line 1", "second"),
+            ("mounts = [\"src:/etc\"]", "line 1", "guest's own"),
+            ("mounts = [\"a:/a\", \"b:/a/:ro\"]", "line 1", "second"),
             ("cpus = 2 # \u{fffd}", "line 1", "UTF-8"),
         ] {
             let message = Config::parse(text).expect_err(text);
@@ -420,6 +565,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_forgotten_is_open_again() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("config");
+        let text = "cpus = 2\n\n[k3s]\n# mine\ndisable = [\"traefik\"]\nlabels = [\"a=b\"]\n";
+        std::fs::write(&path, text).expect("written");
+        let flags = Config {
+            network: Network {
+                no_proxy: Some("x".into()),
+                ..Network::default()
+            },
+            ..Config::default()
+        };
+        let forget = |key: &str| flags.clone().changed(&path, &[key.to_owned()]);
+        let (config, text) = forget("k3s.labels").expect("a key");
+        assert_eq!(config.k3s.labels, None);
+        assert_eq!(
+            text,
+            "cpus = 2\n\n[k3s]\n# mine\ndisable = [\"traefik\"]\n\n[network]\nno_proxy = \"x\"\n"
+        );
+        assert_eq!(Config::parse(&text), Ok(config));
+        let message = forget("k3s.label").expect_err("no key").to_string();
+        assert!(message.contains("k3s.labels, k3s.manifests"), "{message}");
+    }
+
+    #[test]
     fn a_new_file_begins_with_its_comments() {
         let config = Config {
             cpus: Some(2),
@@ -438,6 +608,7 @@ mod tests {
             cpus: Some(3),
             ports: Some(vec![Forward::tcp(8080, 80)]),
             timeout: Some("90s".parse().expect("sound")),
+            idle_suspend: Some("1h 30m".parse().expect("sound")),
             ..Config::default()
         };
         let both = flags.over(file);

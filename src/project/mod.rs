@@ -3,11 +3,14 @@
 
 pub mod config;
 pub mod identity;
+pub mod idle;
 pub mod lock;
 pub mod paths;
 pub mod record;
+pub mod settings;
 pub mod snapshot;
 pub mod suspended;
+pub mod user;
 
 pub use config::{Config, ConfigError};
 pub use identity::Identity;

@@ -6,15 +6,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::base::Digest;
+use crate::base::{Digest, Name, Nickname};
 
 /// The directory of k3s-vm's own files in a project.
 pub const DIRECTORY: &str = ".k3s-vm";
+/// The folder of a project's further machines, in that one.
+const MACHINES: &str = "machines";
 
-/// One project: a directory that has, or could have, a machine.
+/// One project: a directory that has, or could have, a machine; and which of its machines is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Project {
     root: PathBuf,
+    /// A further machine, beside the project's own one.
+    further: Option<Nickname>,
 }
 
 impl Project {
@@ -36,7 +40,76 @@ impl Project {
     pub fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            further: None,
         }
+    }
+
+    /// The same project, and of its machines that one.
+    #[must_use]
+    pub fn with(self, further: Option<Nickname>) -> Self {
+        Self { further, ..self }
+    }
+
+    /// The name of the machine that is meant, where it is a further one.
+    pub const fn further(&self) -> Option<&Nickname> {
+        self.further.as_ref()
+    }
+
+    /// One path for project and machine, for notes of whose something is: the project's directory, or that of the further
+    /// machine in it.
+    pub fn place(&self) -> PathBuf {
+        match self.further {
+            None => self.root.clone(),
+            Some(_) => self.directory(),
+        }
+    }
+
+    /// The project and machine of such a path.
+    pub fn at_place(place: &Path) -> Self {
+        Self::of_directory(place)
+            .filter(|it| it.further.is_some())
+            .unwrap_or_else(|| Self::at(place))
+    }
+
+    /// Whose [`Self::bin`] it is, if it is one; the path may be relative.
+    pub fn of_bin(bin: &Path) -> Option<Self> {
+        let directory = bin.parent().filter(|_| bin.ends_with("bin"))?;
+        Self::of_directory(directory)
+    }
+
+    /// Whose [`Self::directory`] it is, if it is one.
+    fn of_directory(directory: &Path) -> Option<Self> {
+        let root = |own: &Path| {
+            own.parent()
+                .filter(|_| own.ends_with(DIRECTORY))
+                .map(Self::at)
+        };
+        if let Some(project) = root(directory) {
+            return Some(project);
+        }
+        let machines = directory.parent().filter(|it| it.ends_with(MACHINES))?;
+        let name = directory.file_name()?.to_str()?.parse().ok()?;
+        Some(root(machines.parent()?)?.with(Some(name)))
+    }
+
+    /// The project's further machines, by their names: those that have been made, or begun.
+    pub fn further_machines(&self) -> Vec<Self> {
+        let entries = fs::read_dir(self.machines())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let names = entries.filter_map(|it| it.file_name().to_str()?.parse::<Nickname>().ok());
+        let mut all: Vec<Self> = names
+            .map(|name| self.clone().with(Some(name)))
+            .filter(|it| it.record().exists())
+            .collect();
+        all.sort_by(|one, other| one.further.cmp(&other.further));
+        all
+    }
+
+    /// What a machine made now is called.
+    pub fn machine_name(&self) -> Name {
+        Name::for_project(&self.root, self.further())
     }
 
     /// The project directory.
@@ -50,8 +123,21 @@ impl Project {
     }
 
     /// `.k3s-vm/`, private to the user.
-    pub fn directory(&self) -> PathBuf {
+    pub fn own_directory(&self) -> PathBuf {
         self.root.join(DIRECTORY)
+    }
+
+    /// `.k3s-vm/machines/`, with a folder for each further machine.
+    pub fn machines(&self) -> PathBuf {
+        self.own_directory().join(MACHINES)
+    }
+
+    /// The machine's directory: `.k3s-vm/` itself, or that of a further machine.
+    pub fn directory(&self) -> PathBuf {
+        match &self.further {
+            None => self.own_directory(),
+            Some(name) => self.machines().join(name.as_str()),
+        }
     }
 
     /// The TOML that a person may edit.
@@ -77,6 +163,11 @@ impl Project {
     /// The cidata seed: a FAT image.
     pub fn seed(&self) -> PathBuf {
         self.directory().join("seed.img")
+    }
+
+    /// What the guest is set to, as it was last given: a tar archive of files.
+    pub fn settings(&self) -> PathBuf {
+        self.directory().join("settings.tar")
     }
 
     /// The private key that opens the guest, in OpenSSH's format.
@@ -129,6 +220,21 @@ impl Project {
         self.directory().join("suspended.json")
     }
 
+    /// The lock of who watches whether the machine is used.
+    pub fn idle_lock(&self) -> PathBuf {
+        self.directory().join("idle.lock")
+    }
+
+    /// What was noted of a machine that nobody used.
+    pub fn idle_log(&self) -> PathBuf {
+        self.directory().join("idle.log")
+    }
+
+    /// Touched by every command that uses the machine, where somebody watches for that.
+    pub fn used(&self) -> PathBuf {
+        self.directory().join("used")
+    }
+
     /// The machine's snapshots, each a folder.
     pub fn snapshots(&self) -> PathBuf {
         self.directory().join("snapshots")
@@ -150,11 +256,12 @@ impl Project {
     }
 
     /// Where the kubeconfig goes unless the config says otherwise: `web/.kube/config` in a project with a `web/`
-    /// directory, `.kube/config` in others.
+    /// directory, `.kube/config` in others; beside it that of a further machine, called as the machine.
     pub fn default_kubeconfig(&self) -> PathBuf {
         let web = self.root.join("web");
         let parent = if web.is_dir() { web } else { self.root.clone() };
-        parent.join(".kube").join("config")
+        let name = self.further.as_ref().map_or("config", Nickname::as_str);
+        parent.join(".kube").join(name)
     }
 
     /// The directory of the machine's sockets. A socket's path holds at most 107 bytes (`sockaddr_un`), so it lies in
@@ -222,6 +329,39 @@ mod tests {
             project.default_kubeconfig(),
             temporary.path().join("web/.kube/config")
         );
+    }
+
+    #[test]
+    fn a_further_machine_has_a_place_of_its_own() {
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        let own = Project::at(temporary.path());
+        let staging = own.clone().with("staging".parse().ok());
+        assert_eq!(
+            staging.record(),
+            temporary
+                .path()
+                .join(".k3s-vm/machines/staging/record.json")
+        );
+        assert_eq!(
+            staging.default_kubeconfig(),
+            temporary.path().join(".kube/staging")
+        );
+        for project in [&own, &staging] {
+            assert_eq!(Project::at_place(&project.place()), *project);
+            assert_eq!(Project::of_bin(&project.bin()).as_ref(), Some(project));
+        }
+        for other in [
+            "bin",
+            "/p/bin",
+            "/p/.k3s-vm/machines/bin",
+            "/p/.k3s-vm/machines/A/bin",
+        ] {
+            assert_eq!(Project::of_bin(Path::new(other)), None, "{other}");
+        }
+        assert_eq!(own.further_machines(), []);
+        fs::create_dir_all(staging.directory()).expect("created");
+        fs::write(staging.record(), "").expect("written");
+        assert_eq!(own.further_machines(), [staging]);
     }
 
     #[test]

@@ -26,12 +26,15 @@ pub struct Record {
     pub uuid: String,
     /// The network card's address.
     pub mac: String,
-    /// The disk's size at its making.
+    /// The disk's size; it grows when the config asks for more.
     pub disk: Size,
     /// The base image under the overlay.
     pub image: BaseImage,
-    /// The k3s release that the machine installs.
+    /// The k3s release that the machine installs, or was upgraded to.
     pub release: Release,
+    /// The one that its first boot installed, where it was upgraded since: saved memory of that boot has its files as disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_release: Option<Release>,
     /// Whether the machine boots by BIOS or UEFI; an installed guest does not change its mind.
     pub firmware: String,
     /// The host port of the API, kept for the next start.
@@ -143,6 +146,11 @@ impl Record {
     pub fn to_json(&self) -> String {
         let text = serde_json::to_string_pretty(self).expect("a record has only string keys");
         text + "\n"
+    }
+
+    /// The release whose files the first boot found as disks.
+    pub fn installed_from(&self) -> &Release {
+        self.first_release.as_ref().unwrap_or(&self.release)
     }
 
     /// The layout that this program writes.

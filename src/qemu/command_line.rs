@@ -29,6 +29,9 @@ pub const CONSOLE: &str = "console";
 /// QEMU's name of what keeps the stage reports.
 pub const STAGES: &str = "stages";
 
+/// QEMU's name of the device by which the guest reaches a folder of the host.
+pub const FOLDER_DRIVER: &str = "virtio-9p-pci";
+
 /// The option of a QEMU that goes on with a guest instead of booting it.
 pub const INCOMING: &str = "-incoming";
 
@@ -39,6 +42,8 @@ pub struct Launch {
     pub name: Name,
     /// The SMBIOS UUID; a guest that has none is nobody yet.
     pub uuid: Option<String>,
+    /// The SMBIOS serial number, by which the guest sees whether it has what it is to have.
+    pub serial: Option<String>,
     /// How instructions are run.
     pub accelerator: Accelerator,
     /// The processor's model, where it is chosen.
@@ -55,6 +60,8 @@ pub struct Launch {
     pub disk: PathBuf,
     /// Read-only raw disks; the guest finds each as `/dev/disk/by-id/virtio-<name>`.
     pub attachments: Vec<Attachment>,
+    /// Folders that the guest may mount.
+    pub folders: Vec<Folder>,
     /// What the firmware hands to the guest's systemd (256 and later): names and contents of systemd.system-credentials(7).
     pub credentials: &'static [(&'static str, &'static str)],
     /// The network card's address.
@@ -87,6 +94,17 @@ pub struct Attachment {
     pub file: PathBuf,
 }
 
+/// A folder of the host that the guest may mount, as 9p over virtio.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    /// What the guest asks for: at most 31 bytes.
+    pub tag: String,
+    /// The folder.
+    pub path: PathBuf,
+    /// Whether the guest only reads it.
+    pub read_only: bool,
+}
+
 impl Launch {
     /// The arguments, without the program.
     pub fn arguments(&self) -> Vec<OsString> {
@@ -95,6 +113,7 @@ impl Launch {
             self.disk_args(),
             self.network_args(),
             self.port_args(),
+            self.folder_args(),
             self.process_args(),
         ]
         .concat()
@@ -121,6 +140,9 @@ impl Launch {
         args.extend(words(&["-name", self.name.as_str()]));
         if let Some(uuid) = &self.uuid {
             args.extend(words(&["-uuid", uuid]));
+        }
+        if let Some(serial) = &self.serial {
+            args.extend(words(&["-smbios", &format!("type=1,serial={serial}")]));
         }
         for (name, content) in self.credentials {
             let content = BASE64.encode(content);
@@ -199,6 +221,29 @@ impl Launch {
         args
     }
 
+    fn folder_args(&self) -> Vec<OsString> {
+        let mut args = Vec::new();
+        for Folder {
+            tag,
+            path,
+            read_only,
+        } in &self.folders
+        {
+            // Whoever makes a file in the guest, it is the user's who runs QEMU. Files of several file systems are told
+            // apart.
+            let mut folder = OsString::from(format!(
+                "local,id={tag},security_model=none,multidevs=remap,readonly={},path=",
+                if *read_only { "on" } else { "off" }
+            ));
+            folder.push(doubled_commas(path));
+            args.extend([OsString::from("-fsdev"), folder]);
+            args.extend(device(
+                &json!({ "driver": FOLDER_DRIVER, "fsdev": tag, "mount_tag": tag }),
+            ));
+        }
+        args
+    }
+
     fn process_args(&self) -> Vec<OsString> {
         let mut args = words(&["-pidfile"]);
         args.push(self.pidfile.clone().into());
@@ -272,6 +317,7 @@ pub(crate) mod tests {
         Launch {
             name: "k3s-shop-1a2b3c".parse().expect("sound"),
             uuid: Some("11111111-2222-4333-8444-555555555555".into()),
+            serial: Some("0123456789abcdef".into()),
             accelerator: Accelerator::Kvm,
             cpu_model: None,
             version: Version { major: 7, minor: 2 },
@@ -289,6 +335,7 @@ pub(crate) mod tests {
                     file: "/c/k3s/v1/k3s".into(),
                 },
             ],
+            folders: Vec::new(),
             credentials: &[("systemd.extra-unit.x.service", "[Unit]\n")],
             mac: "52:54:00:12:34:56".into(),
             api_port: 6443,
@@ -333,6 +380,7 @@ pub(crate) mod tests {
     fn a_guest_that_is_nobody_yet() {
         let launch = Launch {
             uuid: None,
+            serial: None,
             mac: NOBODYS_MAC.to_owned(),
             asks: true,
             ..example()
@@ -357,6 +405,18 @@ pub(crate) mod tests {
             }),
             disk: odd.join("disk.qcow2"),
             console_log: odd.join("console.log"),
+            folders: vec![
+                Folder {
+                    tag: "mount0".to_owned(),
+                    path: odd.join("src"),
+                    read_only: false,
+                },
+                Folder {
+                    tag: "mount1".to_owned(),
+                    path: "/data".into(),
+                    read_only: true,
+                },
+            ],
             ..example()
         };
         insta::assert_snapshot!(shown(&launch));

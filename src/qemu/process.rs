@@ -111,7 +111,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);
-        detach(&mut command, pidfile);
+        detach(&mut command, Some(pidfile));
         tracing::debug!(?command, "starting QEMU");
         let mut child = command.spawn().map_err(|source| ProcessError::Spawn {
             program: program.to_owned(),
@@ -219,6 +219,26 @@ impl Process {
         !matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(1))
     }
 
+    /// Waits for its end for a long time, in which nobody looks again and again; whether it ended.
+    pub async fn ends_within(&self, patience: Duration) -> bool {
+        let Ok(pidfd) = self.pidfd.try_clone() else {
+            return self.ended_within(patience).await;
+        };
+        let timeout = rustix::event::Timespec {
+            tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: patience.subsec_nanos().into(),
+        };
+        let wait = tokio::task::spawn_blocking(move || {
+            let mut fds = [rustix::event::PollFd::new(
+                &pidfd,
+                rustix::event::PollFlags::IN,
+            )];
+            let _ = rustix::event::poll(&mut fds, Some(&timeout));
+        });
+        let _ = wait.await;
+        !self.is_alive()
+    }
+
     /// Waits for its end, at most for `patience`; whether it ended.
     pub async fn ended_within(&self, patience: Duration) -> bool {
         let began = Instant::now();
@@ -315,7 +335,7 @@ pub fn said(log: &Path) -> Option<String> {
 
 /// A session of its own keeps the terminal's signals away from QEMU, so that it outlives this program. What whoever started
 /// this program has open (a lock of `flock`, a pipe that somebody reads to its end) is not QEMU's to keep open; a kernel
-/// before 5.11 leaves it so.
+/// before 5.11 leaves it so. Another program that is to outlive this one is begun like that, too, without a pidfile.
 ///
 /// The pidfile is locked in QEMU's name before there is a QEMU: the lock lasts through exec, and QEMU takes it again as
 /// its own. Until exec the child also has the machine's lock by inheritance. So there is no moment in which this
@@ -324,10 +344,13 @@ pub fn said(log: &Path) -> Option<String> {
     unsafe_code,
     reason = "between fork and exec; setsid, close_range and fcntl only enter the kernel and allocate nothing"
 )]
-fn detach(command: &mut Command, pidfile: File) {
-    let lock_pidfile = move || {
-        fcntl(&pidfile, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        fcntl(&pidfile, FcntlArg::F_SETLK(&write_lock()))
+pub fn detach(command: &mut Command, pidfile: Option<File>) {
+    let lock_pidfile = move || match &pidfile {
+        Some(pidfile) => {
+            fcntl(pidfile, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            fcntl(pidfile, FcntlArg::F_SETLK(&write_lock()))
+        }
+        None => Ok(0),
     };
     unsafe {
         command.pre_exec(move || {
@@ -362,7 +385,7 @@ mod tests {
         fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty())).expect("inherited by all");
         let mut command = Command::new("ls");
         command.args(["-l", "/proc/self/fd"]);
-        detach(&mut command, pidfile);
+        detach(&mut command, Some(pidfile));
         let listed = command.output().expect("ls runs").stdout;
         let listed = String::from_utf8_lossy(&listed);
         assert!(

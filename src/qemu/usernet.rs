@@ -26,6 +26,37 @@ pub fn forwards(usernet: &str) -> Vec<Forward> {
     usernet.lines().filter_map(forward).collect()
 }
 
+/// Whether somebody has a connection to a forwarded port that is not closed on both sides.
+pub fn is_connected(usernet: &str) -> bool {
+    let forwards = forwards(usernet);
+    let connection = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let [state, _, _, host, _, guest, ..] = columns[..] else {
+            return false;
+        };
+        let state = state
+            .strip_prefix("TCP[")
+            .and_then(|it| it.strip_suffix(']'));
+        let open = state.is_some_and(|it| !OVER.contains(&it));
+        open && forwards.iter().any(|it| {
+            it.host.protocol == Protocol::Tcp
+                && host.parse() == Ok(it.host.port)
+                && guest.parse() == Ok(it.guest)
+        })
+    };
+    usernet.lines().any(connection)
+}
+
+/// What no connection is in that somebody still has; the first one is a port's own.
+const OVER: [&str; 6] = [
+    "HOST_FORWARD",
+    "CLOSED",
+    "CLOSING",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "NONE",
+];
+
 /// The host's TCP port that leads to the guest's `port`.
 pub fn forwarded_port(usernet: &str, port: u16) -> Option<u16> {
     let all = forwards(usernet);
@@ -66,6 +97,27 @@ mod tests {
         assert_eq!(forwarded_port(text, 53), None);
         let all: Vec<String> = forwards(text).iter().map(ToString::to_string).collect();
         assert_eq!(all, ["40123:22", "5353:53/udp", "6443:6443"]);
+    }
+
+    #[test]
+    fn tells_who_is_connected() {
+        let forward =
+            "  TCP[HOST_FORWARD]  12       127.0.0.1  6443       10.0.2.15  6443     0     0\r\n";
+        let with = |line: &str| is_connected(&format!("{forward}  {line}\r\n"));
+        assert!(!is_connected(forward));
+        assert!(with(
+            "TCP[ESTABLISHED]   15       127.0.0.1  6443       10.0.2.15  6443     0     0"
+        ));
+        assert!(with(
+            "TCP[CLOSE_WAIT]    15       127.0.0.1  6443       10.0.2.15  6443     0     0"
+        ));
+        assert!(!with(
+            "TCP[TIME_WAIT]     15       127.0.0.1  6443       10.0.2.15  6443     0     0"
+        ));
+        // What the guest has begun itself.
+        assert!(!with(
+            "TCP[ESTABLISHED]   15       10.0.2.15 40000       192.0.2.1  6443     0     0"
+        ));
     }
 
     #[test]

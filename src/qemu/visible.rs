@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use super::command_line::FOLDER_DRIVER;
+
 /// The first of our own arguments: before it may be those of a wrapper.
 const FIRST: &str = "-nodefaults";
 
@@ -54,6 +56,14 @@ pub fn has_port(visible: &[String], name: &str) -> bool {
         .any(|it| it.starts_with("-device ") && it.ends_with(&end))
 }
 
+/// Whether a folder of the host is among them.
+pub fn has_folder(visible: &[String]) -> bool {
+    let driver = format!("\"driver\":\"{FOLDER_DRIVER}\"");
+    visible
+        .iter()
+        .any(|it| it.starts_with("-device ") && it.contains(&driver))
+}
+
 /// The first difference, in words for people; none when both are the same.
 pub fn difference(then: &[String], now: &[String]) -> Option<String> {
     let only = |these: &[String], those: &[String]| {
@@ -70,7 +80,7 @@ mod tests {
     use super::*;
     use crate::qemu::{
         Launch,
-        command_line::{Attachment, STAGE_PORT, WORD_PORT, tests::example},
+        command_line::{Attachment, Folder, STAGE_PORT, WORD_PORT, tests::example},
         firmware::Uefi,
     };
 
@@ -136,6 +146,17 @@ mod tests {
             then(by_uefi),
             "nothing then, -drive if=pflash,unit=0,format=raw,readonly=on now"
         );
+        let folders = vec![Folder {
+            tag: "mount0".to_owned(),
+            path: "/src".into(),
+            read_only: false,
+        }];
+        let shares = Launch {
+            folders,
+            ..example()
+        };
+        assert!(has_folder(&of(&shares)) && !has_folder(&seen));
+        assert!(then(shares).contains("nothing then, -device"));
         let mut fewer = example();
         fewer.attachments.pop();
         assert_eq!(then(fewer), "-blockdev k3s then, nothing now");

@@ -8,7 +8,8 @@ use std::{
 
 use crate::support::{Ended, TestEnv, ended, mode, names, on_a_terminal};
 
-const VERBS: [&str; 25] = [
+const VERBS: [&str; 28] = [
+    "autostart",
     "setup",
     "start",
     "stop",
@@ -28,12 +29,14 @@ const VERBS: [&str; 25] = [
     "env",
     "list",
     "man",
+    "configure",
     "restart",
     "pause",
     "resume",
     "snapshot",
     "trim",
     "port",
+    "upgrade",
 ];
 
 /// The sequence that begins every colour.
@@ -72,53 +75,6 @@ fn the_version_is_the_packages() {
     let expected = format!("k3s-vm {}\n", env!("CARGO_PKG_VERSION"));
     for flag in ["-V", "--version"] {
         assert_eq!(env.ok(&[flag]).stdout, expected);
-    }
-}
-
-#[test]
-fn completions_know_every_verb_in_three_shells() {
-    let env = TestEnv::new();
-    for shell in ["bash", "zsh", "fish"] {
-        let script = env.ok(&["completions", shell]).stdout;
-        for verb in VERBS {
-            assert!(script.contains(verb), "{shell} knows {verb}");
-        }
-    }
-    let unknown = env.run(&["completions", "tcsh"]);
-    assert_eq!(unknown.code, 2);
-    assert!(unknown.stderr.contains("bash, zsh, fish"), "{unknown:?}");
-}
-
-#[test]
-fn bash_completes_a_word() {
-    let env = TestEnv::new();
-    let file = env.path("completions.bash");
-    fs::write(&file, env.ok(&["completions", "bash"]).stdout).expect("written");
-    let script = "\
-        set -eu
-        source \"$1\"
-        complete -p k3s-vm >\"$2\"
-        read -ra words <\"$2\"
-        COMP_WORDS=(\"${@:3}\") COMP_CWORD=$(($# - 3))
-        \"${words[-2]}\" k3s-vm \"${@: -1}\" \"${@: -2:1}\"
-        echo \"${COMPREPLY[@]}\"";
-    for (line, completed) in [
-        ("st", "start stop status"),
-        ("logs q", "qemu"),
-        ("setup --image deb", "debian-13 debian-12"),
-        ("setup --image ./", ""),
-        ("kubeconfig --u", "--unmerge"),
-        ("env --shell f", "fish"),
-        ("status --w", "--watch"),
-    ] {
-        let mut bash = env.tool("bash");
-        bash.args(["-c", script, "bash"])
-            .arg(&file)
-            .arg(env.path("completer"))
-            .arg("k3s-vm")
-            .args(line.split(' '));
-        let told = ended(bash.output().expect("bash runs"));
-        assert_eq!(told.stdout.trim_end(), completed, "{line}: {told:?}");
     }
 }
 
@@ -255,6 +211,8 @@ fn verbs_without_a_machine_say_so_and_leave_nothing_behind() {
         ("pause", 4),
         ("resume", 4),
         ("trim", 4),
+        ("upgrade", 4),
+        ("upgrade --k3s-version v1.34.1+k3s1", 4),
         ("snapshot create", 4),
         ("snapshot list", 4),
         ("snapshot restore one --yes", 4),

@@ -23,23 +23,29 @@ pub(crate) fn with_a_stopped_machine(story: &Story) {
 fn give_a_machine(project: &Path) {
     let directory = project.join(".k3s-vm");
     crate::support::private_dir(&directory);
+    give_a_record(project, &directory, NAME, ".kube/config");
+}
+
+/// A machine called `name`, whose files are in `directory`.
+pub(crate) fn give_a_record(project: &Path, directory: &Path, name: &str, kubeconfig: &str) {
     let record = format!(
-        r#"{{"schema":1,"name":"{NAME}","uuid":"4bcc0bb8-8d54-455f-90ad-1de650375771","mac":"52:54:00:01:02:03",
+        r#"{{"schema":1,"name":"{name}","uuid":"4bcc0bb8-8d54-455f-90ad-1de650375771","mac":"52:54:00:01:02:03",
             "disk":"20GiB","image":{{"source":"debian-13","path":"/nowhere/debian.img","digest":"{digest}"}},
             "release":{{"version":"v1.33.5+k3s1","binary":"/nowhere/k3s","airgap":null}},"firmware":"bios",
-            "api_port":16443,"kubeconfig":".kube/config","provisioned":true}}"#,
+            "api_port":16443,"kubeconfig":"{kubeconfig}","provisioned":true}}"#,
         digest = "0".repeat(64),
     );
     fs::write(directory.join("record.json"), record).expect("written");
-    fs::create_dir(project.join(".kube")).expect("created");
-    let kubeconfig = format!(
-        "apiVersion: v1\nkind: Config\nclusters:\n- name: {NAME}\n  cluster:\n    server: https://127.0.0.1:16443\n    \
-         certificate-authority-data: Q0E=\nusers:\n- name: {NAME}\n  user:\n    client-certificate-data: Q0VSVA==\n    \
-         client-key-data: S0VZS0VZ\ncontexts:\n- name: {NAME}\n  context:\n    cluster: {NAME}\n    user: {NAME}\n    \
-         extensions:\n    - name: k3s-vm\n      extension:\n        project: {}\ncurrent-context: {NAME}\n",
-        project.display()
+    fs::create_dir_all(project.join(".kube")).expect("created");
+    let own = directory.ends_with(".k3s-vm");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: {name}\n  cluster:\n    server: https://127.0.0.1:16443\n    \
+         certificate-authority-data: Q0E=\nusers:\n- name: {name}\n  user:\n    client-certificate-data: Q0VSVA==\n    \
+         client-key-data: S0VZS0VZ\ncontexts:\n- name: {name}\n  context:\n    cluster: {name}\n    user: {name}\n    \
+         extensions:\n    - name: k3s-vm\n      extension:\n        project: {}\ncurrent-context: {name}\n",
+        if own { project } else { directory }.display()
     );
-    fs::write(project.join(".kube/config"), kubeconfig).expect("written");
+    fs::write(project.join(kubeconfig), text).expect("written");
 }
 
 fn home(story: &Story, name: &str) -> PathBuf {
@@ -562,6 +568,7 @@ fn what_goes_with_a_report_of_a_fault_has_no_secrets() {
         "console.log",
         "qemu.log",
         "stages.log",
+        "idle.log",
         "suspended.json",
         "odd",
     ] {
@@ -612,6 +619,7 @@ fn what_goes_with_a_report_of_a_fault_has_no_secrets() {
         "machine/console.log",
         "machine/qemu.log",
         "machine/stages.log",
+        "machine/idle.log",
         "machine/suspended.json",
         "machine/files",
     ] {

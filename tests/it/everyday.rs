@@ -1,14 +1,23 @@
 //! What people do every day with a machine that is there, a file a theme. Each story has a copy of one template, kept
 //! under `target/`, which is there within seconds: `cargo test --test it everyday -- --nocapture`.
 
+mod answers;
+mod carried;
+mod channels;
 mod desk;
+mod idle;
 mod images;
 mod logs;
+mod machines;
+mod mounts;
+mod network;
 mod ports;
 mod power;
 mod reach;
+mod settings;
 mod snapshot_kills;
 mod snapshots;
+mod upgrade;
 
 use std::path::Path;
 
@@ -22,14 +31,17 @@ pub(crate) fn story_of(project: &str) -> Story {
     chapter(&format!("{project}: a machine that runs"));
     let mut story = Story::begin(project);
     story.env.cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("everyday");
+    story.run(&setup_of(&story)).succeeds();
+    story
+}
+
+/// What makes a machine that is a copy of the template.
+pub(crate) fn setup_of(story: &Story) -> String {
     let (image, mirror) = (guest_image().display(), story.env.mirror());
-    story
-        .run(&format!(
-            "k3s-vm setup --image {image} --k3s-version {VERSION} --k3s-mirror {mirror} \
-             --memory 1536MiB --disk 4GiB --accel tcg --share-identity"
-        ))
-        .succeeds();
-    story
+    format!(
+        "k3s-vm setup --image {image} --k3s-version {VERSION} --k3s-mirror {mirror} \
+         --memory 1536MiB --disk 4GiB --accel tcg --share-identity"
+    )
 }
 
 #[test]

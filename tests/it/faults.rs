@@ -33,7 +33,7 @@ mod private;
 mod process;
 mod scene;
 mod secrets;
-mod server;
+pub(crate) mod server;
 mod shared;
 mod signals;
 mod small;

@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path};
 
-use crate::support::repository;
+use crate::support::{program, repository};
 
 /// Each room with those that it may know.
 const ROOMS: [(&str, &[&str]); 9] = [
@@ -112,4 +112,18 @@ fn the_top_level_is_as_agreed() {
         let top = file.split('/').next().unwrap_or_default();
         assert!(agreed.contains(&top), "{file}");
     }
+}
+
+#[test]
+fn no_shared_library_is_needed_but_the_c_librarys_own() {
+    let listed = std::process::Command::new("ldd")
+        .arg(program())
+        .output()
+        .expect("ldd runs");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for line in listed.lines() {
+        let own = ["linux-vdso.so", "libc.so", "libm.so", "ld-linux"];
+        assert!(own.iter().any(|it| line.contains(it)), "{listed}");
+    }
+    assert!(listed.contains("libc.so"), "{listed}");
 }

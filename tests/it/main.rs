@@ -3,12 +3,16 @@
 mod support;
 mod telling;
 
+mod autostart;
 mod command_line;
+mod completed;
 mod desk;
 mod everyday;
 mod faults;
 mod hostile;
 mod house;
 mod licences;
+mod named;
 mod prepared;
+mod screens;
 mod story;

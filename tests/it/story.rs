@@ -319,10 +319,10 @@ fn a_second_setup_has_nothing_to_do(story: &Story) {
         .says("nothing to do");
     story.run("k3s-vm start").succeeds().says("nothing to do");
     story
-        .run("k3s-vm setup --disk 30GiB")
+        .run("k3s-vm setup --disk 10GiB")
         .exits(2)
         .says("20GiB")
-        .says("30GiB")
+        .says("10GiB")
         .says("hint: ");
     story
         .run("VM_NAME=other k3s-vm setup")

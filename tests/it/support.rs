@@ -105,6 +105,11 @@ impl TestEnv {
         format!("file://{}", root.display())
     }
 
+    /// Another release of the stand-in in that mirror, which is told something on its way, in lines.
+    pub(crate) fn release(&self, version: &str, told: &str) {
+        make_release_that(&self.path("mirror").join(version), version, told);
+    }
+
     /// The QEMU of the machine, if one runs, as its pidfile names it.
     pub(crate) fn pid(&self) -> Option<i32> {
         fs::read_to_string(self.project.join(".k3s-vm/qemu.pid"))
@@ -118,6 +123,9 @@ impl TestEnv {
 /// Nothing outlives its test.
 impl Drop for TestEnv {
     fn drop(&mut self) {
+        for name in names(&self.project.join(".k3s-vm/machines")) {
+            let _ = self.command(&["reset", "--yes", "--name", &name]).output();
+        }
         if self.project.join(".k3s-vm").exists() {
             let _ = self.command(&["reset", "--yes"]).output();
         }
@@ -193,11 +201,16 @@ pub(crate) fn repository(path: &str) -> PathBuf {
 
 /// Puts a release of the stand-in into `directory`, as k3s publishes its own.
 pub(crate) fn make_release(directory: &Path, version: &str) {
+    make_release_that(directory, version, "");
+}
+
+/// The same of one that is told something on its way, in lines (see tests/guest/k3s/trailer.rs).
+pub(crate) fn make_release_that(directory: &Path, version: &str, told: &str) {
     fs::create_dir_all(directory).expect("created");
     let stand_in = program().with_file_name("examples").join("k3s-stand-in");
     let mut binary = fs::read(&stand_in)
         .expect("built by `cargo build --examples`, with --release for the benchmark");
-    binary.extend_from_slice(format!("\nk3s-stand-in-version={version}\n").as_bytes());
+    binary.extend_from_slice(format!("\n{told}k3s-stand-in-version={version}\n").as_bytes());
     let airgap = vec![b'a'; 1 << 20];
     let mut sums = String::new();
     for (name, bytes) in [("k3s", binary), ("k3s-airgap-images-amd64.tar.zst", airgap)] {
@@ -213,19 +226,27 @@ pub(crate) fn make_release(directory: &Path, version: &str) {
 /// The guest's image, built when it is not there yet.
 pub(crate) fn guest_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let target = program().ancestors().nth(2).expect("target/").join("guest");
-        let built = Command::new(repository("tests/guest/build.sh"))
-            .arg(target)
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("tests/guest/build.sh runs");
-        assert!(
-            built.status.success(),
-            "the guest's image could not be built"
-        );
-        PathBuf::from(String::from_utf8_lossy(&built.stdout).trim())
-    })
+    IMAGE.get_or_init(|| image_by("build.sh"))
+}
+
+/// The same with a kernel that has what clouds do not need.
+pub(crate) fn generic_guest_image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| image_by("generic.sh"))
+}
+
+fn image_by(script: &str) -> PathBuf {
+    let target = program().ancestors().nth(2).expect("target/").join("guest");
+    let built = Command::new(repository("tests/guest").join(script))
+        .arg(target)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap_or_else(|error| panic!("tests/guest/{script} runs: {error}"));
+    assert!(
+        built.status.success(),
+        "the guest's image could not be built"
+    );
+    PathBuf::from(String::from_utf8_lossy(&built.stdout).trim())
 }
 
 /// A directory that only its owner enters.
@@ -237,11 +258,13 @@ pub(crate) fn private_dir(path: &Path) {
         .expect("created");
 }
 
+/// What a guest does that does nothing, and takes no processor for it: hlt, and a jump back to it.
+pub(crate) const NOTHING: [u8; 3] = [0xf4, 0xeb, 0xfd];
+
 /// A small raw disk image that passes for one and boots nothing.
 pub(crate) fn dead_image(path: &Path) -> PathBuf {
     let mut bytes = vec![0; 2 << 20];
-    // An endless loop (jmp $) in a boot sector.
-    bytes[..2].copy_from_slice(&[0xeb, 0xfe]);
+    bytes[..NOTHING.len()].copy_from_slice(&NOTHING);
     bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
     fs::write(path, bytes).expect("written");
     path.to_owned()

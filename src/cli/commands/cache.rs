@@ -10,6 +10,7 @@ use std::{
 
 use serde::Serialize;
 
+use super::carry;
 use crate::{
     base::Size,
     cli::{
@@ -20,15 +21,19 @@ use crate::{
     machine::cached::{self, Item},
 };
 
-/// Shows or clears what all projects share: base images, k3s releases, and the disks that a first setup has prepared for
-/// the next ones.
+/// What `cache` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm cache list\n  \
     k3s-vm cache list --json | jq '[.items[].size] | add'\n  \
     k3s-vm cache prune              # what no machine needs; asks before\n  \
-    k3s-vm cache prune --yes        # without asking, for scripts\n\n\
+    k3s-vm cache prune --yes        # without asking, for scripts\n  \
+    k3s-vm cache export shop.tar    # all that a setup of this project needs ...\n  \
+    k3s-vm cache import shop.tar    # ... on a host without internet\n  \
+    k3s-vm cache export - | ssh host k3s-vm cache import -\n\n\
     When it fails:\n  \
+    An archive that is cut off, damaged or something else changes nothing. It says itself what its files must\n  \
+    come to: take it only from whom you trust.\n  \
     A machine needs what it was last begun with. One that was copied from another project, or that an\n  \
     older k3s-vm has begun, is known from its next start on.")]
 pub struct Args {
@@ -50,14 +55,26 @@ enum Verb {
         #[arg(long, short)]
         yes: bool,
     },
+    /// Write all that a setup needs into an archive, for a host without internet
+    ///
+    /// By default that is what a new machine of this project would be made of, and what of it is missing is fetched. A base
+    /// image that is a file of your own is left out. So are prepared disks and memory, which depend on the host: the first
+    /// setup there makes its own.
+    Export(carry::Export),
+    /// Take what an archive of `cache export` has; a setup of the same choices needs no internet then
+    ///
+    /// Without flags, setup takes the k3s then that was the stable one at the export. What nothing needs, `cache prune` removes.
+    Import(carry::Import),
 }
 
-pub(super) fn run(
-    args: &Args,
+pub(super) async fn run(
+    args: Args,
     context: &Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     match args.verb {
+        Verb::Export(args) => carry::export(args, context, output).await?,
+        Verb::Import(args) => carry::import(&args, context, output).await?,
         Verb::List { json: true } => {
             output.document(&document(&context.cache, &cached::list(&context.cache)?))?;
         }

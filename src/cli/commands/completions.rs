@@ -2,12 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::{Command, CommandFactory, ValueEnum, builder::PossibleValuesParser};
+use clap::ValueEnum;
 
-use crate::{
-    cli::{args::Cli, output::Output},
-    image::Catalog,
-};
+use crate::cli::output::Output;
 
 /// To be sourced by the shell.
 #[derive(Debug, clap::Args)]
@@ -16,7 +13,8 @@ use crate::{
     k3s-vm completions zsh > ~/.zfunc/_k3s-vm\n  \
     k3s-vm completions fish > ~/.config/fish/completions/k3s-vm.fish\n\n\
     When it fails:\n  \
-    Only bash, zsh and fish are known.")]
+    Only bash, zsh and fish are known. What is completed is asked of the k3s-vm that your shell finds on its PATH:\n  \
+    verbs, flags, snapshots, ports, images, projects. Where it knows nothing, files are completed.")]
 pub struct Args {
     /// The shell
     #[arg(value_enum)]
@@ -32,31 +30,10 @@ enum Shell {
 }
 
 pub(super) fn run(args: &Args, output: &Output) -> ExitCode {
-    let shell = match args.shell {
-        Shell::Bash => clap_complete::Shell::Bash,
-        Shell::Zsh => clap_complete::Shell::Zsh,
-        Shell::Fish => clap_complete::Shell::Fish,
-    };
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut with_names(args.shell), "k3s-vm", &mut script);
-    // The generator's script for bash calls a verb of a program with a hyphen in its name by two names.
-    let script = String::from_utf8_lossy(&script).replace("__subcmd__", "__");
-    output.data(&script);
+    output.data(match args.shell {
+        Shell::Bash => include_str!("completions/bash.sh"),
+        Shell::Zsh => include_str!("completions/zsh.zsh"),
+        Shell::Fish => include_str!("completions/fish.fish"),
+    });
     ExitCode::SUCCESS
-}
-
-/// The command line with what can be named where anything can be said: for shells that go on with files where no name
-/// fits, which bash does.
-fn with_names(shell: Shell) -> Command {
-    let command = Cli::command();
-    if shell != Shell::Bash {
-        return command;
-    }
-    let images = Catalog::builtin().images();
-    let aliases: Vec<&str> = images.iter().map(|image| image.alias.as_str()).collect();
-    command.mut_subcommand("setup", |setup| {
-        setup.mut_arg("image", |image| {
-            image.value_parser(PossibleValuesParser::new(aliases))
-        })
-    })
 }

@@ -13,9 +13,7 @@ use crate::{
     machine::copy,
 };
 
-/// One side is the guest's, with a `:` before the path; a relative one begins in /root. Folders are copied with all that is
-/// in them, modes, times and links included. In a folder that is there the copy gets the name of the source; with `/.` behind
-/// the source its content goes there. A file is replaced only when the new one is whole.
+/// What `cp` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm cp app.yaml :/var/lib/rancher/k3s/server/manifests/\n  \

@@ -21,7 +21,7 @@ use crate::{
     qemu::{firmware, kvm::Kvm, version},
 };
 
-/// Exit code: 0 when a machine can be set up, 1 when something is missing for it.
+/// What `doctor` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm doctor\n  \

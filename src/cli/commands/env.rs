@@ -114,10 +114,10 @@ pub(super) fn run(
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     // A shell uses one machine at a time, whichever it was before.
     let (former, others): (Vec<PathBuf>, Vec<PathBuf>) =
-        env::split_paths(&path).partition(|it| *it == bin || it.ends_with(".k3s-vm/bin"));
+        env::split_paths(&path).partition(|it| *it == bin || Project::of_bin(it).is_some());
     if args.unset {
-        let roots = former.iter().filter_map(|it| it.ancestors().nth(2));
-        let projects = roots.map(Project::at).chain([context.project.clone()]);
+        let formers = former.iter().filter_map(|it| Project::of_bin(it));
+        let projects = formers.chain([context.project.clone()]);
         let kubeconfig = PathBuf::from(env::var_os("KUBECONFIG").unwrap_or_default());
         let mut script = String::new();
         if projects.into_iter().any(|it| is_of(&kubeconfig, &it)) {
@@ -132,7 +132,7 @@ pub(super) fn run(
     let state = State::observe(&context.project)?;
     let record = state
         .record()
-        .ok_or_else(|| MachineError::Absent(context.project.root().to_owned()))?;
+        .ok_or_else(|| MachineError::absent(&context.project))?;
     kubeconfig::of(record)?;
     let kubeconfig = record.kubeconfig.to_str().unwrap_or_default();
     for place in [kubeconfig, bin.to_str().unwrap_or_default()] {

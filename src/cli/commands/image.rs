@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::{
     cli::{
+        args::ByAnotherWord,
         context::Context,
         error::{CommandError, code},
         interrupt,
@@ -21,8 +22,7 @@ use crate::{
     machine::images::{Source, load, stock},
 };
 
-/// Images are taken from docker, podman or nerdctl on this host, or from an archive, and go straight into k3s's containerd.
-/// Layers that the node has are not sent again.
+/// What `image` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm image load app:dev                 # from docker, podman or nerdctl, whichever has it\n  \
@@ -49,6 +49,8 @@ enum Verb {
         /// Call the image NAME in the node
         #[arg(long, value_name = "NAME")]
         name: Option<Reference>,
+        #[command(flatten)]
+        _machine: ByAnotherWord,
     },
     /// Show the images that the node has
     #[command(visible_alias = "ls")]
@@ -71,7 +73,7 @@ pub(super) async fn run(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     match &args.verb {
-        Verb::Load { images, name } => {
+        Verb::Load { images, name, .. } => {
             interrupt::dropped(load_all(images, name.as_ref(), context, output)).await?;
         }
         Verb::List { json } => list(*json, context, output).await?,

@@ -48,10 +48,10 @@ pub(super) async fn run(
         // What a reset has left in the user's kubeconfig can still be taken out.
         if args.unmerge {
             let name = context.name.clone();
-            let name = name.unwrap_or_else(|| Name::for_project(context.project.root()));
+            let name = name.unwrap_or_else(|| context.project.machine_name());
             return unmerge(&name, context, output).await;
         }
-        return Err(MachineError::Absent(context.project.root().to_owned()).into());
+        return Err(MachineError::absent(&context.project).into());
     };
     if args.unmerge {
         return unmerge(&record.name, context, output).await;

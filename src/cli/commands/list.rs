@@ -78,6 +78,7 @@ fn row(machine: &Listed) -> [String; 7] {
         .iter()
         .filter_map(|(what, port)| Some(format!("{what} {}", (*port)?)))
         .collect();
+    let further = machine.further.as_ref();
     let reason = machine.reason.as_ref().and_then(|it| it.lines().next());
     [
         machine
@@ -94,6 +95,7 @@ fn row(machine: &Listed) -> [String; 7] {
             ports.join(", ")
         },
         machine.project.display().to_string()
+            + &further.map_or_else(String::new, |it| format!(" --name {it}"))
             + &reason.map_or_else(String::new, |it| format!(" ({it})")),
     ]
 }
@@ -107,6 +109,7 @@ mod tests {
             name: "k3s-shop-1a2b3c".parse().ok(),
             state: Standing::Running,
             project: "/home/ada/shop".into(),
+            further: None,
             cpus: Some(2),
             memory: Some(4 << 30),
             disk_used: Some(23_800_000),
@@ -118,6 +121,7 @@ mod tests {
             name: None,
             state: Standing::Moved,
             project: "/home/ada/cart".into(),
+            further: None,
             cpus: None,
             memory: None,
             disk_used: None,
@@ -131,7 +135,15 @@ mod tests {
             reason: Some("the record is torn".to_owned()),
             ..gone.clone()
         };
-        vec![damaged, gone, shop]
+        let next = Listed {
+            name: "k3s-shop-next-1a2b3c".parse().ok(),
+            further: "next".parse().ok(),
+            api_port: Some(40123),
+            ssh_port: None,
+            state: Standing::Stopped,
+            ..shop.clone()
+        };
+        vec![damaged, gone, shop, next]
     }
 
     #[test]

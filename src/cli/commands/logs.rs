@@ -28,7 +28,7 @@ use crate::{
     qemu::Process,
 };
 
-/// The console and QEMU's own log also of a stopped machine; what the guest's journal has, of a running one.
+/// What `logs` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm logs                     # the guest's console\n  \

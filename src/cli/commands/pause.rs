@@ -8,8 +8,7 @@ use crate::{
     machine::power,
 };
 
-/// The guest stands still and takes no processor time; its memory stays where it is, in QEMU. `k3s-vm status` says
-/// paused. To have the memory back as well: k3s-vm stop --suspend.
+/// What `pause` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm pause\n  \

@@ -9,7 +9,7 @@ use crate::{
     machine::ports::{self, Port, Ports, ServicePort},
 };
 
-/// What is added is forwarded at once, and at every later start. Only 127.0.0.1 listens.
+/// What `port` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm port add 3000:30000      # a NodePort\n  \

@@ -9,11 +9,11 @@ use crate::{
         interrupt,
         output::Output,
     },
-    machine,
-    project::snapshot,
+    machine::{self, MachineError},
+    project::{Project, snapshot},
 };
 
-/// Stops the machine and deletes its disk, snapshots, keys, seed and kubeconfig. The config and the shared cache stay.
+/// What `reset` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm reset\n  \
@@ -33,10 +33,8 @@ pub(super) async fn run(
 ) -> Result<ExitCode, CommandError> {
     let directory = context.project.directory();
     if !directory.exists() {
-        tracing::info!(
-            "there is no machine in {}; nothing to do",
-            context.project.root().display()
-        );
+        let none = MachineError::absent(&context.project);
+        tracing::info!("{none}; nothing to do");
         return Ok(ExitCode::SUCCESS);
     }
     if !args.yes && !ask(&context)? {
@@ -57,7 +55,22 @@ pub(super) async fn run(
         "the machine is gone; {} and the shared cache are kept",
         machine.project.config().display()
     );
+    tell_of_others(&machine.project);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The project's own machine may be taken for all of them.
+fn tell_of_others(project: &Project) {
+    if project.further().is_some() {
+        return;
+    }
+    for other in project.further_machines() {
+        if let Some(name) = other.further() {
+            tracing::info!(
+                "the machine {name} stays; to remove it, too: k3s-vm --name {name} reset"
+            );
+        }
+    }
 }
 
 fn ask(context: &Context) -> Result<bool, CommandError> {
@@ -73,8 +86,13 @@ fn ask(context: &Context) -> Result<bool, CommandError> {
         1 => " and its snapshot".to_owned(),
         several => format!(" and its {several} snapshots"),
     };
+    let which = context.project.further();
+    let which = which.map_or_else(
+        || "the machine".to_owned(),
+        |it| format!("the machine {it}"),
+    );
     super::consent(&format!(
-        "Delete the machine of {} with all that is in it{snapshots}?",
+        "Delete {which} of {} with all that is in it{snapshots}?",
         context.project.root().display()
     ))
 }

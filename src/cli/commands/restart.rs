@@ -9,9 +9,8 @@ use crate::{
     project::{Config, config::Timeout},
 };
 
-/// k3s is stopped, the guest powers itself off and is booted; returns when the node is Ready. The API keeps its port. A
-/// stopped machine is started, and a changed .k3s-vm/config takes effect.
-#[derive(Debug, clap::Args)]
+/// What `restart` takes.
+#[derive(Debug, Default, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm restart\n  \
     k3s-vm restart --force          # a guest that hangs: pull the plug, and boot\n\n\

@@ -9,8 +9,7 @@ use crate::{
     project::{Config, config::Timeout},
 };
 
-/// The guest goes on where it was, is told the time, mixes its random numbers anew, and the command returns when the node
-/// is Ready. A suspended machine goes on as with start. A stopped one has nothing to go on with: that is for start alone.
+/// What `resume` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm pause; k3s-vm resume\n  \

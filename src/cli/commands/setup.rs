@@ -1,26 +1,20 @@
 //! `setup`: from nothing to a node that is Ready.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{env, process::ExitCode};
 
 use crate::{
-    base::{Digest, Forward, Size},
+    base::{Digest, Forward},
     cli::{
-        context::Context,
-        error::{CommandError, code},
-        events::Event,
-        hints, interrupt,
+        choices::Choices, context::Context, error::CommandError, events::Event, hints, interrupt,
         output::Output,
     },
     image::ImageSource,
     machine::{self, MachineError, setup::Summary, spec::image_name, timings::Whose},
-    project::{
-        Config, Project,
-        config::{AccelChoice, FirmwareChoice, MOST_CPUS, Timeout},
-    },
+    project::{Config, Project, config::FirmwareChoice, user},
     qemu::version,
 };
 
-/// Flags are saved to .k3s-vm/config and hold for every later start.
+/// What `setup` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm setup\n  \
@@ -34,15 +28,8 @@ use crate::{
     To begin anew: k3s-vm reset && k3s-vm setup")]
 #[command(next_help_heading = "Options")]
 pub struct Args {
-    /// Virtual CPUs [default: 2]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST_CPUS)))]
-    cpus: Option<u8>,
-    /// The guest's memory, like 4GiB [default: 4GiB]
-    #[arg(long, value_name = "SIZE")]
-    memory: Option<Size>,
-    /// The disk's size; it takes only what is written to it [default: 20GiB]
-    #[arg(long, value_name = "SIZE")]
-    disk: Option<Size>,
+    #[command(flatten)]
+    choices: Choices,
     /// The base image: an alias (ubuntu-26.04, ubuntu-24.04, ubuntu-22.04, debian-13, debian-12), a path or a URL
     /// [default: ubuntu-26.04]
     #[arg(long, value_name = "ALIAS|PATH|URL")]
@@ -64,20 +51,10 @@ pub struct Args {
         hide_env_values = true
     )]
     k3s_mirror: Option<String>,
-    /// The API's port on 127.0.0.1 [default: 6443 or a free one]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    api_port: Option<u16>,
     /// Forward a port of 127.0.0.1 into the guest, like 8080:80 or 5353:53/udp; may be said more than once [default:
     /// 8080:80 and 8443:443, where they are free]
     #[arg(long, short, value_name = "HOST:GUEST")]
     port: Vec<Forward>,
-    /// How the guest runs: auto, kvm or tcg (emulation) [default: auto]
-    #[arg(long, value_name = "HOW")]
-    accel: Option<AccelChoice>,
-    /// The processor's model, one of `qemu-system-x86_64 -cpu help`, with features like Westmere,enforce: saved memory is
-    /// of use on all hosts of one vendor that have it [default: all that the host's processor can do]
-    #[arg(long, value_name = "MODEL")]
-    cpu_model: Option<String>,
     /// Be a copy of one machine of yours that is kept for this, keys and certificates included: a ready cluster within
     /// seconds, except for the first time
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -85,16 +62,6 @@ pub struct Args {
     /// How the guest boots: auto, bios or uefi [default: auto]
     #[arg(long, value_name = "HOW")]
     firmware: Option<FirmwareChoice>,
-    /// Where to write the kubeconfig [default: web/.kube/config or .kube/config of the project]
-    #[arg(long, value_name = "PATH")]
-    kubeconfig: Option<PathBuf>,
-    /// How long the start may take, like 5m [default: 5m with KVM, 30m without]
-    #[arg(long, value_name = "DUR")]
-    timeout: Option<Timeout>,
-    /// Keep the guest from the network and from the host; false undoes it. Without it, pods can pull images from the
-    /// internet, and the guest reaches what listens on this host's loopback, too (as 10.0.2.2)
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    isolated: Option<bool>,
     /// Install a missing QEMU with the system's package manager
     #[arg(long)]
     install_missing: bool,
@@ -111,20 +78,7 @@ impl Args {
         self.json
     }
 
-    /// What is of the project is saved relative to it, so that it holds where the project is moved to.
     fn into_config(self, project: &Project) -> Result<Config, CommandError> {
-        let absolute = |path: PathBuf| {
-            if path.to_str().is_none() {
-                let what = format!("{path:?} is no place for a kubeconfig: it is not UTF-8");
-                return Err(CommandError::new(what).with_code(code::USAGE));
-            }
-            std::path::absolute(&path)
-                .map(|path| project.relative(&path).to_owned())
-                .map_err(|error| {
-                    CommandError::new(format!("{} is no place for a kubeconfig", path.display()))
-                        .because(&error)
-                })
-        };
         // Not a matter for clap, which repeats a wrong value with the password that a URL may have.
         let image: Option<ImageSource> = self
             .image
@@ -132,24 +86,15 @@ impl Args {
             .transpose()
             .map_err(MachineError::from)?;
         Ok(Config {
-            cpus: self.cpus,
-            memory: self.memory,
-            disk: self.disk,
             image: image.map(|image| image_name(&image, project)),
             image_sha256: self.image_sha256,
             insecure_no_checksum: self.insecure_no_checksum,
             k3s_version: self.k3s_version,
             k3s_mirror: self.k3s_mirror,
-            api_port: self.api_port,
-            accel: self.accel,
-            cpu_model: self.cpu_model,
             firmware: self.firmware,
-            kubeconfig: self.kubeconfig.map(absolute).transpose()?,
-            timeout: self.timeout,
             ports: (!self.port.is_empty()).then_some(self.port),
-            isolated: self.isolated,
-            suspend: None,
             share_identity: self.share_identity,
+            ..self.choices.into_config(project)?
         })
     }
 }
@@ -163,13 +108,45 @@ pub(super) async fn run(
         install_qemu(output)?;
     }
     let show_timings = args.timings;
-    let config = args.into_config(&context.project)?;
+    let mut config = args.into_config(&context.project)?;
+    if !context.project.record().exists() {
+        inherit_proxies(
+            &mut config,
+            &Config::load(&context.project.config())
+                .and_then(|file| Ok(file.over(user::config(false)?)))
+                .map_err(MachineError::from)?,
+        );
+    }
     let (machine, signals) = interrupt::opened(context, "setup").await?;
     let progress = output.progress();
     let work = async { Ok(machine::setup::setup(&machine, config, &progress).await?) };
     let summary = interrupt::guarded(&machine, signals, work).await?;
     tell(&summary, show_timings, output);
     Ok(ExitCode::SUCCESS)
+}
+
+/// A new machine behind a proxy is to get through it, too: what neither the flags nor the file say, the environment says.
+fn inherit_proxies(flags: &mut Config, file: &Config) {
+    let chosen = |it: &Config| it.network.http_proxy.is_some() || it.network.https_proxy.is_some();
+    if chosen(flags) || chosen(file) {
+        return;
+    }
+    let value = |names: &[&str]| {
+        names
+            .iter()
+            .find_map(|name| env::var(name).ok().filter(|it| !it.is_empty()))
+    };
+    let proxy = |names: &[&str]| value(names).and_then(|url| url.parse().ok());
+    let network = &mut flags.network;
+    network.http_proxy = proxy(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]);
+    network.https_proxy = proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]);
+    if (&network.http_proxy, &network.https_proxy) != (&None, &None) {
+        tracing::info!("the proxies of the environment are the guest's, too");
+        network.no_proxy = network
+            .no_proxy
+            .take()
+            .or_else(|| value(&["no_proxy", "NO_PROXY"]));
+    }
 }
 
 /// The end of setup and start: what to do next on stderr, the kubeconfig's path or the last event on stdout.

@@ -21,8 +21,7 @@ use crate::{
     },
 };
 
-/// Keeps the whole machine as it is at a moment, its disk and, unless it is stopped, its memory; and brings it back as it
-/// was. Snapshots lie in .k3s-vm/snapshots/ and go with the machine when it is reset.
+/// What `snapshot` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm snapshot create before-upgrade\n  \

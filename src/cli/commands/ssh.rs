@@ -17,7 +17,7 @@ use crate::{
     machine::{MachineError, shell},
 };
 
-/// As root, with the machine's own key. The exit code is the command's; 128 and the signal's number when a signal ended it.
+/// What `ssh` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm ssh\n  \

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use crate::{
-    cli::{context::Context, error::CommandError, output::Output},
+    cli::{args::ByAnotherWord, context::Context, error::CommandError, output::Output},
     machine,
 };
 
-/// Prints a block for ~/.ssh/config. It holds until the machine is stopped: the next start may have another port.
+/// What `ssh-config` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm ssh-config --name shop >~/.ssh/shop.config   # and once: Include shop.config, in ~/.ssh/config\n  \
@@ -22,6 +22,8 @@ pub struct Args {
     /// What the host is called in it [default: the machine's name]
     #[arg(long, value_name = "HOST", value_parser = host)]
     name: Option<String>,
+    #[command(flatten)]
+    _machine: ByAnotherWord,
 }
 
 pub(super) async fn run(

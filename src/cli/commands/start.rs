@@ -6,10 +6,10 @@ use super::setup;
 use crate::{
     cli::{context::Context, error::CommandError, interrupt, output::Output},
     machine,
-    project::{Config, config::Timeout},
+    project::{Config, config::Timeout, idle::Idle},
 };
 
-/// Returns when the node is Ready. A suspended machine goes on where it was. A changed .k3s-vm/config takes effect.
+/// What `start` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm start\n  \
@@ -26,6 +26,9 @@ pub struct Args {
     /// the cluster was told since then is lost
     #[arg(long)]
     restore_datastore: bool,
+    /// Suspend the machine when nobody has talked to it for so long, like 30m, from now on; off undoes it
+    #[arg(long, value_name = "DUR")]
+    idle_suspend: Option<Idle>,
     /// Show where the time went
     #[arg(long)]
     timings: bool,
@@ -47,6 +50,7 @@ pub(super) async fn run(
 ) -> Result<ExitCode, CommandError> {
     let config = Config {
         timeout: args.timeout,
+        idle_suspend: args.idle_suspend,
         ..Config::default()
     };
     require_machine(&context)?;
@@ -60,9 +64,7 @@ pub(super) async fn run(
 /// A verb that needs a machine leaves nothing behind in a project without one.
 pub(super) fn require_machine(context: &Context) -> Result<(), CommandError> {
     match machine::State::observe(&context.project)? {
-        machine::State::Absent => {
-            Err(machine::MachineError::Absent(context.project.root().to_owned()).into())
-        }
+        machine::State::Absent => Err(machine::MachineError::absent(&context.project).into()),
         _ => Ok(()),
     }
 }

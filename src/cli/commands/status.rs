@@ -9,7 +9,7 @@ use std::{
 use tokio::time::MissedTickBehavior;
 
 use crate::{
-    base::Size,
+    base::{Protocol, Size},
     cli::{
         canvas::Canvas,
         context::Context,
@@ -18,10 +18,13 @@ use crate::{
         output::Output,
         plain::plain,
     },
-    machine::status::{self, Condition, Described, Status},
+    machine::{
+        ports::Port,
+        status::{self, Condition, Described, Status},
+    },
 };
 
-/// Exit code: 0 running and healthy, 3 stopped or suspended, 4 absent, 5 running and not healthy.
+/// What `status` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm status\n  \
@@ -126,15 +129,18 @@ impl Screen {
 fn screen(status: &Status, verbose: bool) -> String {
     let mut screen = Screen::default();
     let Some(machine) = &status.machine else {
-        screen.row(
-            "machine",
-            format_args!("none in {}", status.project.display()),
-        );
+        let further = status.further.as_ref();
+        let which = further.map_or_else(|| "none".to_owned(), |it| format!("none called {it}"));
+        let project = status.project.display();
+        screen.row("machine", format_args!("{which} in {project}"));
         return screen.0;
     };
     screen.row("machine", &machine.name);
     screen.row("state", state(status));
     screen.row("resources", resources(machine));
+    if let Some(after) = &machine.idle_suspend {
+        screen.row("idle", format_args!("suspends after {after} without use"));
+    }
     screen.row("image", &machine.image);
     screen.row("k3s", &machine.k3s);
     if let Some(process) = &status.process {
@@ -149,6 +155,9 @@ fn screen(status: &Status, verbose: bool) -> String {
                 port(process.ssh_port)
             ),
         );
+    }
+    if let Some(forwarded) = forwarded(status, verbose) {
+        screen.row("forwarded", forwarded);
     }
     if let Some(cluster) = &status.cluster {
         match &cluster.reason {
@@ -170,6 +179,30 @@ fn screen(status: &Status, verbose: bool) -> String {
     screen.0
 }
 
+/// The ports beside those of the API and SSH. That another machine has the ingress's is usual, and a detail.
+fn forwarded(status: &Status, verbose: bool) -> Option<String> {
+    let runs = status.state == Condition::Running;
+    let told = |it: &&Port| match it.purpose {
+        None => true,
+        Some("the ingress") => verbose || it.open || !runs,
+        Some(_) => false,
+    };
+    let ports = status.ports.iter().filter(told).map(|port| {
+        let protocol = match port.protocol {
+            Protocol::Tcp => "",
+            Protocol::Udp => "/udp",
+        };
+        let closed = if runs && !port.open { " (closed)" } else { "" };
+        format!("{} to {}{protocol}{closed}", port.address, port.guest)
+    });
+    let ports = ports.collect::<Vec<_>>().join(", ");
+    match (ports.is_empty(), runs) {
+        (true, _) => None,
+        (false, true) => Some(ports),
+        (false, false) => Some(format!("{ports} (from the next start on)")),
+    }
+}
+
 fn state(status: &Status) -> String {
     match (&status.state, &status.process) {
         (Condition::Running, Some(process)) if process.run_state != "running" => {
@@ -181,7 +214,11 @@ fn state(status: &Status) -> String {
             "stopped, setup not finished".to_owned()
         }
         (Condition::Stopped, _) => "stopped".to_owned(),
-        (Condition::Suspended, _) => "suspended".to_owned(),
+        (Condition::Suspended, _) => {
+            let kept = status.suspended.as_ref();
+            let reason = kept.and_then(|it| it.reason.clone());
+            reason.unwrap_or_else(|| "suspended".to_owned())
+        }
         (Condition::Absent, _) => "absent".to_owned(),
     }
 }

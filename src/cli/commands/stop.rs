@@ -9,8 +9,7 @@ use crate::{
     project::config::Timeout,
 };
 
-/// k3s is stopped, the guest powers itself off; after the deadline QEMU is told to quit. With --suspend, the guest's memory
-/// is kept in .k3s-vm/ instead, and the next start goes on where it was, within seconds.
+/// What `stop` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm stop\n  \

@@ -46,7 +46,7 @@ pub(super) async fn run(
     context: &Context,
 ) -> Result<ExitCode, CommandError> {
     let record = match State::observe(&context.project)? {
-        State::Absent => return Err(MachineError::Absent(context.project.root().to_owned()).into()),
+        State::Absent => return Err(MachineError::absent(&context.project).into()),
         State::Stopped(record) => {
             return Err(MachineError::not_running(&context.project, record.name).into());
         }

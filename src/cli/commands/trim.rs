@@ -9,8 +9,7 @@ use crate::{
     machine::trim,
 };
 
-/// The machine's disk takes what was ever written to it, also what is removed in the guest. This has the guest tell which
-/// blocks it does not use any more, and the host has their room again. An orderly stop does the same on its way.
+/// What `trim` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm trim\n  \

@@ -66,6 +66,60 @@ fn ports_lead_into_the_guest() {
         .says("taken by another program");
     story.run("k3s-vm port list").prints(before.trim_end());
 
+    let service = services(&story);
+
+    chapter("Ports are kept, also where they are changed while the machine is stopped");
+    story.run("k3s-vm stop --suspend").succeeds();
+    assert!(!answers(web), "{web}");
+    story
+        .run(&format!(
+            "k3s-vm port add {other}:30080 && k3s-vm port rm {service}"
+        ))
+        .succeeds();
+    assert_eq!(is_open(&story, other), Some(false));
+    story
+        .run("k3s-vm status")
+        .exits(3)
+        .says(&format!("127.0.0.1:{other} to 30080"))
+        .says(" (from the next start on)");
+    let ports = story.status()["ports"].clone();
+    let of_other = |it: &&Value| it["address"] == format!("127.0.0.1:{other}");
+    let listed = ports.as_array().and_then(|all| all.iter().find(of_other));
+    assert_eq!(
+        listed.map(|it| &it["guest"]),
+        Some(&30080.into()),
+        "{ports}"
+    );
+    drop(taken);
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, web)).expect("free now");
+    story.run("k3s-vm start").succeeds().says(&format!(
+        "port {web} on 127.0.0.1 is taken by another program"
+    ));
+    assert!(answers(other), "{other}");
+    assert_eq!(is_open(&story, service), None);
+    story
+        .run("k3s-vm status")
+        .says(&format!("127.0.0.1:{other} to 30080"))
+        .says(&format!("127.0.0.1:{web} to 30080 (closed)"))
+        .never_says("next start");
+    drop(taken);
+    story
+        .run(&format!("k3s-vm port add {web}:30080"))
+        .succeeds();
+    assert!(answers(web), "{web}");
+    story.run(&format!("k3s-vm port rm {web}")).succeeds();
+    assert!(!answers(web), "{web}");
+    found("one that was taken is forwarded when it is free");
+
+    story.run("k3s-vm reset --yes").succeeds();
+    story
+        .run("k3s-vm port list")
+        .exits(4)
+        .says("hint: make one: k3s-vm setup");
+}
+
+/// Forwards a port to a Service, and gives it.
+fn services(story: &Story) -> u16 {
     chapter("A Service is found");
     story
         .run("k3s-vm port add svc/kubernetes")
@@ -86,37 +140,7 @@ fn ports_lead_into_the_guest() {
     let service: u16 = port.parse().expect("a number");
     assert!(answers(service), "{service}");
     found("its port of the node answers");
-
-    chapter("Ports are kept, also where they are changed while the machine is stopped");
-    story.run("k3s-vm stop --suspend").succeeds();
-    assert!(!answers(web), "{web}");
-    story
-        .run(&format!(
-            "k3s-vm port add {other}:30080 && k3s-vm port rm {service}"
-        ))
-        .succeeds();
-    assert_eq!(is_open(&story, other), Some(false));
-    drop(taken);
-    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, web)).expect("free now");
-    story.run("k3s-vm start").succeeds().says(&format!(
-        "port {web} on 127.0.0.1 is taken by another program"
-    ));
-    assert!(answers(other), "{other}");
-    assert_eq!(is_open(&story, service), None);
-    drop(taken);
-    story
-        .run(&format!("k3s-vm port add {web}:30080"))
-        .succeeds();
-    assert!(answers(web), "{web}");
-    story.run(&format!("k3s-vm port rm {web}")).succeeds();
-    assert!(!answers(web), "{web}");
-    found("one that was taken is forwarded when it is free");
-
-    story.run("k3s-vm reset --yes").succeeds();
-    story
-        .run("k3s-vm port list")
-        .exits(4)
-        .says("hint: make one: k3s-vm setup");
+    service
 }
 
 fn udp_is_forwarded(story: &Story) {

@@ -61,7 +61,7 @@ fn with_a_machine_that_runs() {
     story
         .run("k3s-vm start")
         .succeeds()
-        .says("finishing the restore of a snapshot")
+        .says("finishing what a command that died had begun")
         .says("resuming ");
     has(&story, "configmap/before");
     story.run(BOOT).succeeds().prints(&boot);

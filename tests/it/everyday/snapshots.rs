@@ -114,7 +114,10 @@ fn of_a_running_machine(story: &Story, boot: &str) {
     let folder = story.file("snapshots/first");
     assert_eq!(mode(&story.file("snapshots")), 0o700);
     assert_eq!(mode(&folder), 0o700);
-    assert_eq!(names(&folder), ["disk.qcow2", "memory", "snapshot.json"]);
+    assert_eq!(
+        names(&folder),
+        ["disk.qcow2", "memory", "settings.tar", "snapshot.json"]
+    );
     for name in names(&folder) {
         assert_eq!(mode(&folder.join(&name)), 0o600, "{name}");
     }

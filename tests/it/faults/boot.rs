@@ -12,6 +12,7 @@ use super::{
     scene::{Background, Scene, eventually, send},
     table::tell,
 };
+use crate::support::NOTHING;
 
 #[test]
 fn an_image_that_does_not_boot() {
@@ -103,7 +104,7 @@ fn a_console_that_floods() {
     let scene = Scene::new();
     let image = speaking_image(&scene.env.path("flood.img"), "all is well\r\n");
     let mut bytes = fs::read(&image).expect("written before");
-    bytes[19] = 0xf0; // wait: jmp to where si is set
+    bytes[18..20].copy_from_slice(&[0xeb, 0xf0]); // wait: jmp to where si is set
     fs::write(&image, bytes).expect("written");
     let image = image.display().to_string();
     let setup = scene.setup(&["--image", &image, "--timeout", "30s"]);
@@ -233,14 +234,14 @@ fn speaking_image(path: &Path, text: &str) -> PathBuf {
     let code = [
         &[0x31, 0xc0][..],   // xor ax, ax
         &[0x8e, 0xd8],       // mov ds, ax
-        &[0xbe, 0x14, 0x7c], // mov si, 0x7c14, where the text is
+        &[0xbe, 0x15, 0x7c], // mov si, 0x7c15, where the text is
         &[0xba, 0xf8, 0x03], // mov dx, 0x3f8
         &[0xac],             // next: lodsb
         &[0x84, 0xc0],       // test al, al
         &[0x74, 0x03],       // jz wait
         &[0xee],             // out dx, al
         &[0xeb, 0xf8],       // jmp next
-        &[0xeb, 0xfe],       // wait: jmp wait
+        &NOTHING,            // wait:
         text.as_bytes(),
     ]
     .concat();

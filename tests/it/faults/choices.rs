@@ -42,7 +42,7 @@ fn choices_that_a_running_machine_cannot_take() {
     scene.left_running();
     let setup = Background::start(&scene, scene.setup(&["--cpus", "3", "--memory", "2GiB"]));
     setup.says("runs already");
-    let later = "from the next start on (k3s-vm stop && k3s-vm start)";
+    let later = "from the next start on (k3s-vm restart)";
     for choice in ["cpus = 3 instead of 2", "memory = 2GiB instead of 1GiB"] {
         let line = format!("{choice}: {later}");
         assert!(setup.said().contains(&line), "{}", setup.said());

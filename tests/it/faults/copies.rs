@@ -42,7 +42,7 @@ fn another_place_for_the_kubeconfig(story: &Story) {
     story
         .run("k3s-vm setup --memory 1536MiB --kubeconfig kube.yaml")
         .succeeds()
-        .says("memory = 1536MiB instead of 2GiB: from the next start on (k3s-vm stop && k3s-vm start)")
+        .says("memory = 1536MiB instead of 2GiB: from the next start on (k3s-vm restart)")
         .says("nothing to do")
         .prints(&place.to_string_lossy());
     assert!(!story.env.project.join(".kube").exists());

@@ -17,9 +17,9 @@ fn flags_that_contradict_the_machine() {
     let image = scene.image.display().to_string();
     for (flags, made, asked) in [
         (
-            ["--disk", "30GiB"],
+            ["--disk", "10GiB"],
             "a disk of 20GiB",
-            "30GiB is asked for now",
+            "10GiB is asked for now",
         ),
         (
             ["--image", &other],

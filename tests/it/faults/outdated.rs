@@ -5,6 +5,7 @@ use std::{fs, path::Path, process::Command};
 use serde_json::Value;
 
 use super::scene::Scene;
+use crate::support::NOTHING;
 
 #[track_caller]
 pub(super) fn boots(scene: &Scene, fault: &str, start: Command, word: &str) {
@@ -41,7 +42,7 @@ fn overwrite(scene: &Scene, alter: impl FnOnce(&mut Vec<u8>)) {
 
 /// Where the guest's own code is: a part of the file that is in use.
 fn in_use(bytes: &[u8]) -> usize {
-    let code = [0xeb, 0xfe, 0, 0, 0, 0, 0, 0];
+    let code = [&NOTHING[..], &[0; 5]].concat();
     let found = bytes.windows(code.len()).position(|it| it == code);
     found.expect("the boot sector is in the memory")
 }

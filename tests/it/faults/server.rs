@@ -14,7 +14,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyD
 
 /// What the server does to one file, mostly the release's binary; all else it serves as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     None,
     /// Nothing comes but the first thousand bytes, whatever is promised.
     Cut,
@@ -43,8 +43,8 @@ pub(super) enum Trouble {
 }
 
 #[derive(Debug)]
-pub(super) struct Server {
-    pub(super) url: String,
+pub(crate) struct Server {
+    pub(crate) url: String,
     state: Arc<Mutex<State>>,
 }
 
@@ -59,17 +59,17 @@ struct State {
 
 impl Server {
     /// With trouble about the release's binary.
-    pub(super) fn of(root: &Path, trouble: Trouble) -> Self {
+    pub(crate) fn of(root: &Path, trouble: Trouble) -> Self {
         Self::at(root, "/k3s", trouble)
     }
 
     /// With trouble about all files whose path ends so.
-    pub(super) fn at(root: &Path, target: &'static str, trouble: Trouble) -> Self {
+    pub(crate) fn at(root: &Path, target: &'static str, trouble: Trouble) -> Self {
         Self::start(root, target, trouble, None)
     }
 
     /// By https, with a certificate that nobody vouches for, and that is put at `pem`.
-    pub(super) fn by_https(root: &Path, trouble: Trouble, pem: &Path) -> Self {
+    pub(crate) fn by_https(root: &Path, trouble: Trouble, pem: &Path) -> Self {
         let names = vec![Ipv4Addr::LOCALHOST.to_string()];
         let own = rcgen::generate_simple_self_signed(names).expect("a certificate");
         fs::write(pem, own.cert.pem()).expect("written");
@@ -116,17 +116,17 @@ impl Server {
         Self { url, state }
     }
 
-    pub(super) fn mends(&self) {
+    pub(crate) fn mends(&self) {
         self.state.lock().expect("sound").trouble = Trouble::None;
     }
 
     /// The requests so far, heads and all.
-    pub(super) fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.state.lock().expect("sound").requests.clone()
     }
 
     /// Those for the file that the trouble is with.
-    pub(super) fn troubled(&self) -> Vec<String> {
+    pub(crate) fn troubled(&self) -> Vec<String> {
         let target = self.state.lock().expect("sound").target;
         let mut requests = self.requests();
         requests.retain(|request| path(request).ends_with(target));

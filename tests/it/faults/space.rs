@@ -13,13 +13,14 @@ use crate::support::{dead_image, names, private_dir};
 /// More than a new project is asked to have room for.
 const ENOUGH: u64 = 3 << 30;
 
-/// In the order in which a setup writes them, with the one that fails when there is no room for it: before the first key
+/// In the order in which a setup writes them, with the one that fails when there is no room for it: before the settings
 /// the record is written a second time, which needs as much.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
     ("record.json", "record.json"),
     ("disk.qcow2", "disk.qcow2"),
     ("config", "config"),
-    ("id_ed25519", "record.json"),
+    ("settings.tar", "record.json"),
+    ("id_ed25519", "id_ed25519"),
     ("host_ed25519", "host_ed25519"),
     ("seed.img", "seed.img"),
 ];

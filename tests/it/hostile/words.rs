@@ -6,7 +6,7 @@ use std::{
 };
 
 use k3s_vm::{
-    base::{Digest, Forward, HostPort, Label, Name, Size},
+    base::{Digest, Forward, HostPort, Label, Mount, Name, Size},
     cluster::release::{self, Mirror, Version},
     image::{Checksum, ImageSource},
     project::config::{AccelChoice, FirmwareChoice, Timeout},
@@ -49,6 +49,22 @@ fn forward() {
         let forward = reads_back::<Forward>(word);
         forward
             .inspect(|it| assert!(it.host.port != 0 && it.guest != 0))
+            .is_some()
+    }));
+}
+
+/// Never a place that the guest needs, and never two lines of a unit.
+#[test]
+fn mount() {
+    Storm::of("mount").on(text(|word| {
+        let mount = reads_back::<Mount>(word);
+        mount
+            .inspect(|it| {
+                let guest = &it.guest;
+                assert!(guest.starts_with('/') && guest.split('/').all(|it| it != ".."));
+                assert!(!guest.starts_with("/etc/") && !guest.ends_with(['/', '\\', '\n']));
+                assert!(it.unit().is_ascii() && !it.unit().contains('/'));
+            })
             .is_some()
     }));
 }

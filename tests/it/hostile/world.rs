@@ -4,6 +4,7 @@ use k3s_vm::{
     base::{Digest, Size},
     cluster::release::{parse_checksums, stable_channel},
     image::{self, BaseImage, Checksum, download::ContentRange, format::judge},
+    machine::carried::List,
 };
 use reqwest::{
     StatusCode,
@@ -77,5 +78,21 @@ fn content_range() {
         let continues = |status| range.continues(status, 100);
         assert!(!range.continues(StatusCode::RANGE_NOT_SATISFIABLE, 0));
         continues(StatusCode::PARTIAL_CONTENT) || continues(StatusCode::RANGE_NOT_SATISFIABLE)
+    });
+}
+
+/// The list of an archive of the cache: what it names can be shown, and nothing has two meanings.
+#[test]
+fn carried_list() {
+    Storm::of("carried").on(|input| {
+        let Ok(list) = List::parse(input) else {
+            return false;
+        };
+        for (index, file) in list.files.iter().enumerate() {
+            assert!(!file.name.contains(char::is_control), "{:?}", file.name);
+            let before = &list.files[..index];
+            assert!(before.iter().all(|it| it.sha256 != file.sha256));
+        }
+        true
     });
 }

@@ -1,0 +1,120 @@
+//! Flags of `k3s server`, as people write them: `--cluster-cidr=10.52.0.0/16`, with or without the dashes.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A flag of `k3s server`. Whether k3s knows it is k3s's to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Flag {
+    /// Its name, without dashes.
+    pub name: String,
+    /// Its value; a flag without one is switched on.
+    pub value: Option<String>,
+}
+
+/// Why a text is no flag for k3s.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseFlagError {
+    /// It is not written like one.
+    #[error("{0:?} is no flag of k3s: write it like --cluster-cidr=10.52.0.0/16, in one word")]
+    Malformed(String),
+    /// It is what the program itself relies on.
+    #[error("--{0} is set by k3s-vm, which relies on it")]
+    Ours(String),
+}
+
+/// How the machine finds its way to the cluster and back.
+const OURS: [&str; 8] = [
+    "config",
+    "data-dir",
+    "https-listen-port",
+    "node-ip",
+    "node-name",
+    "with-node-id",
+    "write-kubeconfig",
+    "write-kubeconfig-mode",
+];
+
+impl FromStr for Flag {
+    type Err = ParseFlagError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let malformed = || ParseFlagError::Malformed(text.to_owned());
+        let bare = text.strip_prefix("--").unwrap_or(text);
+        let (name, value) = match bare.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (bare, None),
+        };
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let sound = name.len() > 1
+            && name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.chars().all(allowed)
+            && !text.chars().any(char::is_control);
+        if !sound {
+            return Err(malformed());
+        }
+        if OURS.contains(&name) {
+            return Err(ParseFlagError::Ours(name.to_owned()));
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            value,
+        })
+    }
+}
+
+impl fmt::Display for Flag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "--{}={value}", self.name),
+            None => write!(f, "--{}", self.name),
+        }
+    }
+}
+
+impl TryFrom<String> for Flag {
+    type Error = ParseFlagError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Flag> for String {
+    fn from(flag: Flag) -> Self {
+        flag.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_read_as_people_write_them() {
+        for (text, shown) in [
+            ("--secrets-encryption", "--secrets-encryption"),
+            ("flannel-backend=none", "--flannel-backend=none"),
+            ("--kubelet-arg=max-pods=50", "--kubelet-arg=max-pods=50"),
+        ] {
+            assert_eq!(
+                text.parse::<Flag>().map(|it| it.to_string()),
+                Ok(shown.to_owned())
+            );
+        }
+        for (wrong, word) in [
+            ("", "no flag"),
+            ("-v", "no flag"),
+            ("--cluster-cidr 10.52.0.0/16", "one word"),
+            ("--Disable=traefik", "no flag"),
+            ("--token=a\nb", "no flag"),
+            ("--node-name=x", "relies on it"),
+            ("data-dir=/x", "relies on it"),
+        ] {
+            let message = wrong.parse::<Flag>().expect_err(wrong).to_string();
+            assert!(message.contains(word), "{message}");
+        }
+    }
+}

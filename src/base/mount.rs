@@ -1,0 +1,208 @@
+//! Folders of the host in the guest: `./src:/src`, and `~/data:/data:ro`.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// A folder of the host, and where the guest has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mount {
+    /// The host's folder, as a person writes it: from the root, from the project, or with a tilde for the home directory.
+    pub host: String,
+    /// The guest's, from its root, without a slash at its end.
+    pub guest: String,
+    /// Whether the guest only reads it.
+    pub read_only: bool,
+}
+
+/// Why a text is no folder for the guest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseMountError {
+    /// It is not written like one.
+    #[error(
+        "{0:?} mounts no folder: write HOST:GUEST or HOST:GUEST:ro, like ./src:/src or ~/data:/data:ro"
+    )]
+    Malformed(String),
+    /// The guest's own, which a folder of the host would hide.
+    #[error("{0} is the guest's own: give the folder another place there, like /src or /mnt/data")]
+    Own(String),
+}
+
+/// What the guest boots and runs from, with all that is in it.
+const OWN: [&str; 17] = [
+    "bin",
+    "boot",
+    "dev",
+    "etc",
+    "lib",
+    "lib32",
+    "lib64",
+    "libx32",
+    "lost+found",
+    "proc",
+    "root",
+    "run",
+    "sbin",
+    "sys",
+    "tmp",
+    "usr",
+    "var",
+];
+
+impl Mount {
+    /// Where the host's folder is, for a project in `project` of a user who is at home in `home`.
+    pub fn host_folder(&self, project: &Path, home: &Path) -> PathBuf {
+        match self.host.strip_prefix('~') {
+            Some("") => home.to_owned(),
+            Some(rest) if rest.starts_with('/') => home.join(&rest[1..]),
+            // Without a dot in the middle.
+            _ => project.join(&self.host).components().collect(),
+        }
+    }
+
+    /// The name of systemd's unit for it in the guest, without its type (systemd.unit(5), "String escaping").
+    pub fn unit(&self) -> String {
+        let path = self.guest.trim_start_matches('/');
+        let mut unit = String::new();
+        for (place, byte) in path.bytes().enumerate() {
+            match byte {
+                b'/' => unit.push('-'),
+                b'.' if place == 0 => unit += "\\x2e",
+                b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b':' | b'_' | b'.' => {
+                    unit.push(char::from(byte));
+                }
+                other => unit += &format!("\\x{other:02x}"),
+            }
+        }
+        unit
+    }
+}
+
+/// The first that is in the same place of the guest as one before it.
+pub fn twice(mounts: &[Mount]) -> Option<&Mount> {
+    let taken = |index: usize, it: &Mount| mounts[..index].iter().any(|one| one.guest == it.guest);
+    let mut all = mounts.iter().enumerate();
+    all.find(|&(index, it)| taken(index, it)).map(|(_, it)| it)
+}
+
+impl FromStr for Mount {
+    type Err = ParseMountError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let malformed = || ParseMountError::Malformed(text.to_owned());
+        let (folders, read_only) = match text.strip_suffix(":ro") {
+            Some(folders) => (folders, true),
+            None => (text.strip_suffix(":rw").unwrap_or(text), false),
+        };
+        // A folder of the host may have a colon in its name, and in the guest nobody needs one.
+        let (host, guest) = folders.rsplit_once(':').ok_or_else(malformed)?;
+        if host.is_empty() || !guest.starts_with('/') || text.chars().any(char::is_control) {
+            return Err(malformed());
+        }
+        let parts: Vec<&str> = guest.split('/').filter(|part| !part.is_empty()).collect();
+        let guest = format!("/{}", parts.join("/"));
+        // At the end of a line, systemd would take neither for a part of the name.
+        let odd = guest.contains('\\') || guest.ends_with(char::is_whitespace);
+        if odd || parts.iter().any(|part| [".", ".."].contains(part)) {
+            return Err(malformed());
+        }
+        if parts.first().is_none_or(|first| OWN.contains(first)) {
+            return Err(ParseMountError::Own(guest));
+        }
+        Ok(Self {
+            host: host.to_owned(),
+            guest,
+            read_only,
+        })
+    }
+}
+
+impl fmt::Display for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = if self.read_only { ":ro" } else { "" };
+        write!(f, "{}:{}{end}", self.host, self.guest)
+    }
+}
+
+impl TryFrom<String> for Mount {
+    type Error = ParseMountError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Mount> for String {
+    fn from(mount: Mount) -> Self {
+        mount.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        for (text, shown) in [
+            ("./src:/src", "./src:/src"),
+            ("~/data:/data/:ro", "~/data:/data:ro"),
+            ("/a b,c:d://srv//x:rw", "/a b,c:d:/srv/x"),
+            (".:/home/me", ".:/home/me"),
+        ] {
+            assert_eq!(text.parse::<Mount>().expect(text).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_none() {
+        for (text, word) in [
+            ("", "HOST:GUEST"),
+            ("/src", "HOST:GUEST"),
+            (":/src", "HOST:GUEST"),
+            ("./src:", "HOST:GUEST"),
+            ("./src:src", "HOST:GUEST"),
+            ("./src:/a/../etc", "HOST:GUEST"),
+            ("./src:/a\nb", "HOST:GUEST"),
+            ("./src:/src:rx", "HOST:GUEST"),
+            ("./src:/src ", "HOST:GUEST"),
+            ("./src:/src\\", "HOST:GUEST"),
+            ("./src:/", "/ is the guest's own"),
+            ("./src:/etc", "/etc is the guest's own"),
+            (
+                "./src:/usr/local/src:ro",
+                "/usr/local/src is the guest's own",
+            ),
+            ("./src://var/lib/", "/var/lib is the guest's own"),
+        ] {
+            let message = text.parse::<Mount>().expect_err(text).to_string();
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_hosts_folder_is_the_projects_or_the_users() {
+        let folder = |text: &str| {
+            let mount: Mount = text.parse().expect(text);
+            mount.host_folder(Path::new("/p/shop"), Path::new("/home/me"))
+        };
+        assert_eq!(folder("./src:/src").as_os_str(), "/p/shop/src");
+        assert_eq!(folder("/data:/src"), Path::new("/data"));
+        assert_eq!(folder("~/data:/src"), Path::new("/home/me/data"));
+        assert_eq!(folder("~:/src"), Path::new("/home/me"));
+        assert_eq!(folder("~you:/src"), Path::new("/p/shop/~you"));
+    }
+
+    #[test]
+    fn units_are_called_as_systemd_calls_them() {
+        let unit = |text: &str| text.parse::<Mount>().expect(text).unit();
+        assert_eq!(unit("x:/src"), "src");
+        assert_eq!(unit("x:/srv/my-app_1.0"), "srv-my\\x2dapp_1.0");
+        assert_eq!(unit("x:/.a b"), "\\x2ea\\x20b");
+    }
+}

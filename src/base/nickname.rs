@@ -1,0 +1,94 @@
+//! What a further machine of a project is called.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::name::is_dns_label;
+
+/// A part of a machine's name, of which a folder and a kubeconfig have the name as well: a DNS label of at most 32
+/// characters, and none that a file beside it has already.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Nickname(String);
+
+/// Why a text is no such name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseNicknameError {
+    /// It cannot be a part of a host's name.
+    #[error("it takes 1 to 32 of a-z, 0-9 and -, and no - at either end")]
+    Characters,
+    /// It means something else.
+    #[error("{0}")]
+    Reserved(&'static str),
+}
+
+const LONGEST: usize = 32;
+
+impl Nickname {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Nickname {
+    type Err = ParseNicknameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "default" => Err(ParseNicknameError::Reserved(
+                "the project's own machine has no name: leave it out",
+            )),
+            // Its kubeconfig would be .kube/config, or lie where kubectl has its cache.
+            "config" | "cache" => Err(ParseNicknameError::Reserved(
+                "a file in .kube/ is called so already",
+            )),
+            _ if text.len() <= LONGEST && is_dns_label(text) => Ok(Self(text.to_owned())),
+            _ => Err(ParseNicknameError::Characters),
+        }
+    }
+}
+
+impl TryFrom<String> for Nickname {
+    type Error = ParseNicknameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Nickname> for String {
+    fn from(name: Nickname) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for Nickname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_what_folders_hosts_and_kubeconfigs_can_be_called() {
+        let longest = "a".repeat(32);
+        for text in ["a", "staging", "k8s-1-33", "0", &longest] {
+            assert_eq!(
+                text.parse::<Nickname>().map(|it| it.to_string()),
+                Ok(text.into())
+            );
+        }
+        let longer = "a".repeat(33);
+        for text in [
+            "", "-a", "a-", "A", "a_b", "a.b", "a b", "a/b", "..", "a\n", "é", "config", "cache",
+            "default", &longer,
+        ] {
+            assert!(text.parse::<Nickname>().is_err(), "{text:?}");
+        }
+    }
+}

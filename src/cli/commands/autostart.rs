@@ -1,0 +1,76 @@
+//! `autostart`: the machine starts with the login session.
+
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+
+use crate::{
+    cli::{context::Context, error::CommandError, output::Output},
+    machine::{MachineError, State, autostart},
+};
+
+/// What `autostart` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm autostart on\n  \
+    k3s-vm autostart                # on or off, and where the unit is\n  \
+    k3s-vm autostart off\n  \
+    loginctl enable-linger          # once, for machines that run without a login\n\n\
+    When it fails:\n  \
+    See what systemd says: journalctl --user -u 'k3s-vm-*'. A project that was moved, and a k3s-vm that\n  \
+    was moved, want another autostart on.")]
+pub struct Args {
+    /// What it is to be from now on
+    #[arg(value_enum)]
+    switch: Option<Switch>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+pub(super) fn run(
+    args: &Args,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let project = &context.project;
+    if args.switch == Some(Switch::Off) {
+        match autostart::off(project)? {
+            true => tracing::info!("the machine starts by hand alone; it stays as it is now"),
+            false => tracing::info!("it is off already"),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let state = State::observe(project)?;
+    let record = state
+        .record()
+        .ok_or_else(|| MachineError::absent(project))?;
+    if args.switch.is_none() {
+        let found = autostart::look(project)?;
+        if let Some(unit) = &found.unit {
+            tracing::info!("by {}", unit.display());
+        }
+        output.data(if found.unit.is_some() {
+            "on\n"
+        } else {
+            "off\n"
+        });
+        return Ok(ExitCode::SUCCESS);
+    }
+    let program = std::env::current_exe()
+        .map_err(|error| CommandError::new("cannot tell where this program is").because(&error))?;
+    let made = autostart::on(project, record, &context.cache, &program)?;
+    let unit = made.unit.unwrap_or_default();
+    tracing::info!("{} is written and enabled", unit.display());
+    if made.lingers {
+        tracing::info!("the machine starts with this host, for you are one who lingers");
+    } else {
+        tracing::info!(
+            "the machine starts when you log in; to have it run without a login: loginctl enable-linger"
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}

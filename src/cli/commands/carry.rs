@@ -1,0 +1,316 @@
+//! `cache export` and `cache import`: what a setup needs, carried to a host without internet.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind, IsTerminal, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::Serialize;
+use tempfile::NamedTempFile;
+use tokio::task::spawn_blocking;
+
+use crate::{
+    base::{Digest, Progress, Size},
+    cli::{
+        context::Context,
+        error::{CommandError, code},
+        interrupt,
+        output::Output,
+    },
+    image::{Cache, ImageSource},
+    machine::{
+        MachineError, Spec,
+        carried::{self, Carried, CarriedError, Kind, List},
+        spec::image_name,
+    },
+    project::{Config, user},
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Export {
+    /// The archive, or - for standard output
+    #[arg(value_name = "FILE|-", default_value = DEFAULT)]
+    file: PathBuf,
+    /// The base image: an alias or a URL [default: the project's]
+    #[arg(long, value_name = "ALIAS|URL")]
+    image: Option<String>,
+    /// The SHA-256 that the image must have
+    #[arg(long, value_name = "HEX", requires = "image")]
+    image_sha256: Option<Digest>,
+    /// The k3s release [default: the project's, else what the stable channel names]
+    #[arg(long, value_name = "V")]
+    k3s_version: Option<String>,
+    /// Where k3s releases come from; setup must be told the same there [default: the project's, else GitHub]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "K3S_VM_K3S_MIRROR",
+        hide_env_values = true
+    )]
+    k3s_mirror: Option<String>,
+    /// Carry all images and releases that the cache has, and fetch nothing
+    #[arg(long, conflicts_with_all = ["image", "image_sha256", "k3s_version"])]
+    all: bool,
+    /// Print what was carried as one JSON document; its layout is numbered by "schema"
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Import {
+    /// The archive, or - for standard input
+    #[arg(value_name = "FILE|-", default_value = DEFAULT)]
+    file: PathBuf,
+    /// Print what was taken as one JSON document; its layout is numbered by "schema"
+    #[arg(long)]
+    json: bool,
+}
+
+const DEFAULT: &str = "k3s-vm-cache.tar";
+const STREAM: &str = "-";
+/// The layout of the JSON document.
+const SCHEMA: u32 = 1;
+
+pub(super) async fn export(
+    args: Export,
+    context: &Context,
+    output: &Output,
+) -> Result<(), CommandError> {
+    let file = args.file.clone();
+    let to_stdout = file == Path::new(STREAM);
+    let usage = |message: &str| CommandError::new(message).with_code(code::USAGE);
+    if to_stdout && args.json {
+        return Err(usage("stdout gets either the archive or a document")
+            .hint("name a file for the archive: k3s-vm cache export FILE --json"));
+    }
+    if to_stdout && io::stdout().is_terminal() {
+        return Err(
+            usage("stdout is a terminal, and an archive is nothing for it")
+                .hint("k3s-vm cache export - | ssh HOST k3s-vm cache import -"),
+        );
+    }
+    if !to_stdout && file.symlink_metadata().is_ok() {
+        let message = format!("{} is there already", file.display());
+        return Err(CommandError::new(message).hint(
+            "it is not overwritten; remove it, or name another one: k3s-vm cache export FILE",
+        ));
+    }
+    let json = args.json;
+    let cache = Cache::new(context.cache.clone());
+    let list = interrupt::dropped(async {
+        let list = collect(args, &cache, context, output).await?;
+        if to_stdout {
+            piped(cache, list, output).await.map(|()| None)
+        } else {
+            saved(cache, list, &file, output).await.map(Some)
+        }
+    })
+    .await?;
+    let Some(list) = list else {
+        return Ok(());
+    };
+    if json {
+        let items = list.files.iter().map(|file| Item::of(file, None));
+        return output.document(&Document::of(Some(&file), items.collect()));
+    }
+    output.data(&format!("{}\n", file.display()));
+    Ok(())
+}
+
+async fn collect(
+    args: Export,
+    cache: &Cache,
+    context: &Context,
+    output: &Output,
+) -> Result<List, CommandError> {
+    if args.all {
+        return Ok(carried::collect_all(cache)?);
+    }
+    let project = &context.project;
+    let image: Option<ImageSource> = args
+        .image
+        .map(|image| image.parse())
+        .transpose()
+        .map_err(MachineError::from)?;
+    let flags = Config {
+        image: image.map(|image| image_name(&image, project)),
+        image_sha256: args.image_sha256,
+        k3s_version: args.k3s_version,
+        k3s_mirror: args.k3s_mirror,
+        ..Config::default()
+    };
+    let config = Config::load(&project.config()).map_err(MachineError::from)?;
+    let users = user::config(false).map_err(MachineError::from)?;
+    let spec = Spec::resolve(&flags.over(config).over(users), None, project)?;
+    Ok(carried::collect(cache, &spec, &output.progress()).await?)
+}
+
+/// Writes the archive beside its place: what has its name is whole.
+async fn saved(
+    cache: Cache,
+    list: List,
+    path: &Path,
+    output: &Output,
+) -> Result<List, CommandError> {
+    let unwritable = |error: io::Error| {
+        CommandError::new(format!("cannot write {}", path.display())).because(&error)
+    };
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let temporary = tempfile::Builder::new()
+        .prefix(".k3s-vm-")
+        .tempfile_in(folder)
+        .map_err(unwritable)?;
+    let file = temporary.as_file().try_clone().map_err(unwritable)?;
+    let list = written(cache, list, file, output).await?;
+    persisted(temporary, path).map_err(unwritable)?;
+    tracing::info!(
+        "{} files are in it, {}",
+        list.files.len(),
+        size_of(list.files.iter())
+    );
+    Ok(list)
+}
+
+fn persisted(temporary: NamedTempFile, path: &Path) -> io::Result<()> {
+    temporary.as_file().sync_all()?;
+    temporary.persist_noclobber(path)?;
+    Ok(())
+}
+
+/// That nobody reads any more is no failure of ours.
+async fn piped(cache: Cache, list: List, output: &Output) -> Result<(), CommandError> {
+    let stdout = File::from(
+        rustix::io::dup(io::stdout())
+            .map_err(|error| CommandError::new("cannot write to stdout").because(&error))?,
+    );
+    match written(cache, list, stdout, output).await {
+        Err(MachineError::Carried(CarriedError::Write(error)))
+            if error.kind() == ErrorKind::BrokenPipe =>
+        {
+            Ok(())
+        }
+        written => Ok(written.map(drop)?),
+    }
+}
+
+/// In a thread of its own, so that Ctrl-C is heard meanwhile.
+async fn written(
+    cache: Cache,
+    list: List,
+    file: impl Write + Send + 'static,
+    output: &Output,
+) -> Result<List, MachineError> {
+    let progress = output.copying();
+    spawn_blocking(move || {
+        carried::write(&cache, &list, file, &progress)?;
+        Ok(list)
+    })
+    .await
+    .expect("neither panics nor is cancelled")
+}
+
+pub(super) async fn import(
+    args: &Import,
+    context: &Context,
+    output: &Output,
+) -> Result<(), CommandError> {
+    let cache = Cache::new(context.cache.clone());
+    let progress: Arc<dyn Progress> = Arc::new(output.copying());
+    let work = async {
+        if args.file == Path::new(STREAM) {
+            if io::stdin().is_terminal() {
+                return Err(CommandError::new(
+                    "standard input is a terminal, and no archive comes from it",
+                )
+                .with_code(code::USAGE)
+                .hint("ssh HOST k3s-vm cache export - | k3s-vm cache import -"));
+            }
+            return Ok(carried::import(&cache, io::stdin(), progress).await?);
+        }
+        let file = File::open(&args.file).map_err(|error| {
+            CommandError::new(format!("cannot open {}", args.file.display())).because(&error)
+        })?;
+        carried::import(&cache, file, progress)
+            .await
+            .map_err(|error| of_file(&args.file, error))
+    };
+    let taken = interrupt::dropped(work).await?;
+    if args.json {
+        let items = taken.iter().map(|(file, was)| Item::of(file, Some(*was)));
+        return output.document(&Document::of(None, items.collect()));
+    }
+    let new: Vec<&Carried> = taken
+        .iter()
+        .filter_map(|(file, was_there)| (!was_there).then_some(file))
+        .collect();
+    for (file, was_there) in &taken {
+        let there = if *was_there { ", which was there" } else { "" };
+        tracing::info!("{}{there}", file.name);
+    }
+    match new.len() {
+        0 => tracing::info!("all of it was there; nothing to do"),
+        files => tracing::info!("{files} files are new, {}", size_of(new.into_iter())),
+    }
+    Ok(())
+}
+
+/// The same error, with the archive's name.
+fn of_file(path: &Path, error: MachineError) -> CommandError {
+    let is_of_it = matches!(error, MachineError::Carried(_));
+    let mut error = CommandError::from(error);
+    if is_of_it {
+        error.message = format!("cannot take {}: {}", path.display(), error.message);
+    }
+    error
+}
+
+fn size_of<'a>(files: impl Iterator<Item = &'a Carried>) -> String {
+    Size::bytes(files.map(|it| it.size).sum()).approximate()
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    schema: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive: Option<&'a Path>,
+    files: Vec<Item<'a>>,
+}
+
+impl<'a> Document<'a> {
+    fn of(archive: Option<&'a Path>, files: Vec<Item<'a>>) -> Self {
+        let schema = SCHEMA;
+        Self {
+            schema,
+            archive,
+            files,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Item<'a> {
+    kind: Kind,
+    name: &'a str,
+    /// In bytes.
+    size: u64,
+    sha256: Digest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    was_there: Option<bool>,
+}
+
+impl<'a> Item<'a> {
+    fn of(file: &'a Carried, was_there: Option<bool>) -> Self {
+        Self {
+            kind: file.kind,
+            name: &file.name,
+            size: file.size,
+            sha256: file.sha256,
+            was_there,
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `configure`: the machine as it is to be from its next start on.
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use super::{restart, start::require_machine};
+use crate::{
+    cli::{
+        choices::Choices,
+        context::Context,
+        error::{CommandError, code},
+        interrupt,
+        output::Output,
+    },
+    machine,
+    project::Config,
+};
+
+/// What `configure` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm configure --cpus 4 --memory 8GiB --restart\n  \
+    k3s-vm configure --disk 40GiB          # it grows at the next start, and nothing in it is lost\n  \
+    k3s-vm configure --disable traefik --k3s-arg=--flannel-backend=host-gw\n  \
+    k3s-vm configure --mount ./src:/src --restart   # a folder of this host in the guest\n  \
+    k3s-vm configure --unset k3s.disable\n\n\
+    When it fails:\n  \
+    Nothing was changed. The image, the firmware and the identity of a machine stay what they are:\n  \
+    k3s-vm reset && k3s-vm setup makes another one. A machine that does not start with its new\n  \
+    settings takes others: k3s-vm configure --unset KEY --restart")]
+#[command(next_help_heading = "Options")]
+pub struct Args {
+    #[command(flatten)]
+    choices: Choices,
+    /// Take the choice of a key of .k3s-vm/config back, like memory or k3s.args; may be said more than once
+    #[arg(long, value_name = "KEY", value_delimiter = ',')]
+    unset: Vec<String>,
+    /// Restart the machine at once where that is needed
+    #[arg(long)]
+    restart: bool,
+    /// Do not ask; say what needs a restart
+    #[arg(long, conflicts_with = "restart")]
+    no_restart: bool,
+}
+
+pub(super) async fn run(
+    args: Args,
+    context: Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    require_machine(&context)?;
+    let flags = args.choices.into_config(&context.project)?;
+    if flags == Config::default() && args.unset.is_empty() {
+        return Err(CommandError::new("there is nothing to change")
+            .hint("say what: k3s-vm configure --memory 8GiB; all that can be: k3s-vm configure --help")
+            .with_code(code::USAGE));
+    }
+    let (machine, signals) = interrupt::opened(context.clone(), "configure").await?;
+    let work = async { Ok(machine::configure::configure(&machine, flags, &args.unset).await?) };
+    let pending = interrupt::guarded(&machine, signals, work).await?;
+    let saved = machine.project.config();
+    // Nobody waits for the answer to a question.
+    drop(machine);
+    if pending.is_empty() {
+        tracing::info!("saved to {}", saved.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    tracing::info!("saved to {}; from the next start on:", saved.display());
+    for choice in &pending {
+        output.line(&format!("  {choice}"));
+    }
+    let may_ask = !args.no_restart && std::io::stdin().is_terminal();
+    if args.restart || (may_ask && interrupt::dropped(answer("Restart the machine now?")).await?) {
+        return restart::run(restart::Args::default(), context, output).await;
+    }
+    tracing::info!("to restart it: k3s-vm restart");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the person says to that, without keeping signals from being heard.
+async fn answer(question: &'static str) -> Result<bool, CommandError> {
+    let (said, heard) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || said.send(super::consent(question)));
+    heard.await.unwrap_or(Ok(false))
+}

@@ -1,0 +1,37 @@
+//! `idle-watch`: what `start` leaves behind where a machine is to be suspended that nobody uses. Nobody types it.
+
+use std::{process::ExitCode, time::Duration};
+
+use crate::{
+    cli::{context::Context, error::CommandError, interrupt},
+    machine::idle::Watch,
+};
+
+/// Begun by setup, start and resume, and ended with QEMU.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm start --idle-suspend 30m   # runs it in the background\n\n\
+    When it fails:\n  \
+    .k3s-vm/idle.log tells why. The next start runs another one.")]
+pub struct Args {}
+
+pub(super) async fn run(_: &Args, context: &Context) -> Result<ExitCode, CommandError> {
+    let Some(mut watch) = Watch::begin(&context.project).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    while let Some(after) = watch.until_idle().await {
+        match suspend(&mut watch, context.clone(), after).await {
+            Ok(()) => {}
+            // A signal that came is to end it.
+            Err(error) if error.is_interruption() => return Err(error),
+            Err(error) => tracing::warn!("{}", error.message),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn suspend(watch: &mut Watch, context: Context, after: Duration) -> Result<(), CommandError> {
+    let (machine, signals) = interrupt::opened(context, "idle-watch").await?;
+    let work = async { Ok(watch.suspend(&machine, after).await?) };
+    interrupt::guarded(&machine, signals, work).await
+}

@@ -1,0 +1,14 @@
+//! What a setup needs, carried to a host without internet: one archive with base images and releases, as files, and before
+//! them a list that says what they are and what they must come to.
+
+mod error;
+mod export;
+mod import;
+mod list;
+#[cfg(test)]
+mod tests;
+
+pub use error::CarriedError;
+pub use export::{collect, collect_all, write};
+pub use import::import;
+pub use list::{Carried, Kind, List};

@@ -1,0 +1,158 @@
+//! The user's own choices for all projects: a config like that of a project, which holds where neither flags nor the
+//! project's config say anything.
+
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use toml_edit::Document;
+
+use super::{Config, ConfigError};
+use crate::base::files;
+
+/// What two machines cannot both have.
+const OF_ONE_PROJECT: [&str; 3] = ["api_port", "kubeconfig", "ports"];
+
+/// `$XDG_CONFIG_HOME`, else `~/.config`; `None` without a home.
+pub fn config_home() -> Option<PathBuf> {
+    let strategy = etcetera::choose_base_strategy().ok()?;
+    Some(strategy.config_dir()).filter(|it| it.is_absolute())
+}
+
+/// `k3s-vm/config` in there.
+pub fn path() -> Option<PathBuf> {
+    Some(config_home()?.join("k3s-vm/config"))
+}
+
+/// What the user chose. For a machine that is `made` already, only what it may change: another default image is no reason
+/// against it.
+///
+/// # Errors
+///
+/// [`ConfigError::Invalid`] names the line and the key.
+pub fn config(made: bool) -> Result<Config, ConfigError> {
+    let Some(path) = path() else {
+        return Ok(Config::default());
+    };
+    let config = load(&path)?;
+    Ok(if made { changeable(config) } else { config })
+}
+
+fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text = files::read_if_exists(path)?.unwrap_or_default();
+    parse(&text).map_err(|message| ConfigError::Invalid {
+        path: path.to_owned(),
+        message,
+    })
+}
+
+fn parse(text: &str) -> Result<Config, String> {
+    let config = Config::parse(text)?;
+    for key in OF_ONE_PROJECT {
+        if let Some(line) = line_of(text, key) {
+            return Err(format!(
+                "line {line}: {key} cannot be the same for all projects; it belongs into the .k3s-vm/config of one"
+            ));
+        }
+    }
+    let relative = |key: &str| {
+        let line = line_of(text, key).unwrap_or_default();
+        Err(format!(
+            "line {line}: {key} has a relative path, which would be another file in every project"
+        ))
+    };
+    if config.image.as_deref().is_some_and(is_relative) {
+        return relative("image");
+    }
+    let mounts = config.mounts.iter().flatten();
+    if mounts
+        .map(|it| &it.host)
+        .any(|it| !it.starts_with(['/', '~']))
+    {
+        return relative("mounts");
+    }
+    let k3s = config
+        .k3s
+        .manifests
+        .iter()
+        .flatten()
+        .chain(&config.k3s.registries);
+    if k3s.into_iter().any(|it| it.is_relative()) {
+        return relative("k3s");
+    }
+    if config
+        .network
+        .ca
+        .iter()
+        .flatten()
+        .any(|it| it.is_relative())
+    {
+        return relative("network");
+    }
+    Ok(config)
+}
+
+/// As the config of a project has it: what has no slash is an alias.
+fn is_relative(image: &str) -> bool {
+    let is_url = image.contains("://") || image.starts_with("file:");
+    image.contains('/') && !image.starts_with('/') && !is_url
+}
+
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let document = Document::parse(text).ok()?;
+    let (key, _) = document.get_key_value(key)?;
+    Some(text[..key.span()?.start].matches('\n').count() + 1)
+}
+
+fn changeable(config: Config) -> Config {
+    Config {
+        disk: None,
+        image: None,
+        image_sha256: None,
+        k3s_version: None,
+        firmware: None,
+        ..config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_of_one_project_is_refused_with_its_line() {
+        for (text, line, word) in [
+            ("cpus = 2\napi_port = 6443\n", "line 2", "api_port"),
+            ("\n# mine\nports = [\"8080:80\"]\n", "line 3", "ports"),
+            ("kubeconfig = \"k\"", "line 1", "kubeconfig"),
+            ("image = \"./mine.img\"", "line 1", "relative"),
+            ("mounts = [\"./src:/src\"]", "line 1", "relative"),
+            (
+                "cpus = 2\n[k3s]\nregistries = \"r.yaml\"",
+                "line 2",
+                "relative",
+            ),
+            (
+                "[network]\nca = [\"/a.pem\", \"b.pem\"]",
+                "line 1",
+                "relative",
+            ),
+            ("cpus = 2\nmemry = \"4GiB\"\n", "line 2", "memry"),
+        ] {
+            let message = parse(text).expect_err(text);
+            assert!(
+                message.contains(line) && message.contains(word),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_default_image_is_no_reason_against_a_machine() {
+        let config = parse("image = \"debian-13\"\ncpus = 4\ndisk = \"40GiB\"\n").expect("sound");
+        let expected = Config {
+            cpus: Some(4),
+            ..Config::default()
+        };
+        assert_eq!(changeable(config), expected);
+    }
+}

@@ -1,0 +1,134 @@
+//! What each command answers where it cannot do its work: a machine that is absent, stopped, suspended, broken or busy. The
+//! answers are kept beside this file, a line each: the command, its exit code, and the first words for people.
+
+use std::{
+    fs::{self, File},
+    process::{Child, Output, Stdio},
+};
+
+use super::story_of;
+use crate::{
+    screens::masked,
+    support::{ended, program},
+    telling::{Story, chapter},
+};
+
+/// Commands that would change nothing, or that nothing is lost by.
+const ASK: [&str; 34] = [
+    "stop",
+    "pause",
+    "status -q",
+    "status --json",
+    "snapshot create now",
+    "snapshot list",
+    "snapshot restore none --yes",
+    "snapshot delete none",
+    "trim",
+    "kubectl get nodes",
+    "port list",
+    "port rm 4711",
+    "port add svc/nobody",
+    "image load none.tar",
+    "image list",
+    "image rm none",
+    "ssh true",
+    "ssh-config",
+    "cp README :/root",
+    "cp :/root/none .",
+    "logs",
+    "logs k3s",
+    "logs all",
+    "kubeconfig",
+    "kubeconfig --unmerge",
+    "env",
+    "list",
+    "configure",
+    "configure --memory 2GiB",
+    "configure --disk 1GiB",
+    "upgrade --k3s-version v1.2.3+k3s1",
+    "autostart",
+    "cache list",
+    "reset",
+];
+/// Those that bring a machine up.
+const BEGIN: [&str; 4] = ["setup", "start", "restart", "resume"];
+
+#[test]
+fn every_command_has_an_answer() {
+    let story = story_of("answers");
+    fs::write(story.env.project.join("README"), "x").expect("written");
+    let absent = Story::begin("answers");
+    fs::write(absent.env.project.join("README"), "x").expect("written");
+    answers(&absent, "absent", ASK.iter().chain(&BEGIN[1..]));
+
+    chapter("A machine that another command is at work on");
+    let lock = File::open(story.file("lock")).expect("there");
+    lock.lock().expect("free");
+    // Who only looks does not wait, and has a test of its own.
+    let looks = ["kubectl", "image", "ssh", "cp", "logs", "status"];
+    let waits = |line: &&&str| !looks.iter().any(|it| line.starts_with(it));
+    answers(&story, "busy", ASK.iter().chain(&BEGIN).filter(waits));
+    drop(lock);
+
+    story.run("k3s-vm stop --suspend").succeeds();
+    answers(&story, "suspended", ASK.iter().filter(|it| **it != "stop"));
+    story.run("k3s-vm stop --power-off").succeeds();
+    answers(&story, "stopped", &ASK);
+
+    chapter("A machine whose record is torn");
+    let record = story.file("record.json");
+    let sound = fs::read(&record).expect("there");
+    fs::write(&record, &sound[..1]).expect("written");
+    answers(&story, "broken", ASK.iter().chain(&BEGIN));
+    fs::write(&record, sound).expect("written");
+
+    chapter("A config that was edited into nonsense");
+    fs::write(story.file("config"), "cpus = 2\nmemory = \"much\"\n").expect("written");
+    answers(&story, "nonsense", ASK.iter().chain(&BEGIN));
+    story.run("k3s-vm reset --yes").succeeds();
+}
+
+fn answers<'a>(story: &Story, state: &str, lines: impl IntoIterator<Item = &'a &'a str>) {
+    let begun = |line: &&'a str| {
+        // Who waits for another command says so at once, and need not be waited for.
+        let mut shell = story.env.tool("timeout");
+        shell
+            .args(["-s", "INT", "5"])
+            .arg(program())
+            .args(line.split(' '));
+        shell.stdout(Stdio::piped()).stderr(Stdio::piped());
+        (*line, shell.spawn().expect("it runs"))
+    };
+    let finished =
+        |(line, child): (&str, Child)| answer(line, child.wait_with_output().expect("it ends"));
+    let lines = lines.into_iter().map(begun);
+    // Those that wait do so together, and the others would come in each other's way.
+    let told: Vec<_> = if state == "busy" {
+        let waiting: Vec<_> = lines.collect();
+        waiting.into_iter().map(finished).collect()
+    } else {
+        lines.map(finished).collect()
+    };
+    insta::assert_snapshot!(format!("answers-{state}"), anybodys(&told.join("\n")));
+}
+
+/// Whoever made the template, and whatever number and size it has.
+fn anybodys(text: &str) -> String {
+    let mut text = masked(text);
+    for (pattern, mask) in [
+        ("k3s-[0-9A-Za-z]+-xxxxxx", "NAME"),
+        (r"\(process [0-9]+\)", "(process N)"),
+        (r"\([0-9.]+ [KMG]iB\)", "(SIZE)"),
+    ] {
+        let pattern = regex::Regex::new(pattern).expect("a sound pattern");
+        text = pattern.replace_all(&text, mask).into_owned();
+    }
+    text
+}
+
+fn answer(line: &str, output: Output) -> String {
+    let ended = ended(output);
+    assert!(!ended.stderr.contains("panicked"), "{line}: {ended:?}");
+    let first = ended.stderr.lines().next().unwrap_or_default();
+    format!("{line:<34} {:>3}  {first}", ended.code)
+}

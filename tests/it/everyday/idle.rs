@@ -1,0 +1,119 @@
+//! A real machine that nobody uses, and who watches it.
+
+use super::story_of;
+use crate::telling::{Story, chapter, found};
+
+/// The processes that watch the project's machine.
+const WATCHERS: &str = "pgrep -f -- \"-C $PWD --name= idle-watch\"";
+
+#[test]
+fn a_machine_that_nobody_uses_is_suspended() {
+    let story = story_of("idle");
+    chapter("Nobody watches unless it is asked for");
+    story.run(WATCHERS).exits(1);
+    story
+        .run("k3s-vm start --idle-suspend soon")
+        .exits(2)
+        .says("write it like 30m or 2h, or off");
+    used_and_left(&story);
+    watched_by_one(&story);
+    story.run("k3s-vm reset --yes").succeeds();
+}
+
+/// Waits until the condition, a line of shell, holds; not for ever.
+fn until(story: &Story, condition: &str) {
+    story
+        .run(&format!(
+            "for _ in $(seq 600); do if {condition}; then exit 0; fi; sleep 0.2; done; exit 9"
+        ))
+        .succeeds();
+}
+
+const SUSPENDED: &str = "k3s-vm list | grep '/idle$' | grep -q ' suspended '";
+
+fn used_and_left(story: &Story) {
+    chapter("An open connection keeps it awake");
+    story
+        .run("k3s-vm start --idle-suspend 4s && grep idle_suspend .k3s-vm/config | tail -n 1")
+        .succeeds()
+        .says("idle_suspend = \"4s\"\n");
+    // Three times as long as nobody may be there.
+    let port = story.status()["process"]["ssh_port"].to_string();
+    story
+        .run(&format!(
+            "exec 3<>/dev/tcp/127.0.0.1/{port}; sleep 12; k3s-vm list | grep '/idle$'"
+        ))
+        .succeeds()
+        .says(" running ");
+
+    chapter("Without one, it is suspended by itself");
+    until(story, SUSPENDED);
+    story
+        .run("k3s-vm status")
+        .exits(3)
+        .says("state        suspended after 4s idle");
+    assert_eq!(
+        story.status()["suspended"]["reason"],
+        "suspended after 4s idle"
+    );
+    for kubectl in ["k3s-vm kubectl", ".k3s-vm/bin/kubectl"] {
+        story
+            .run(&format!("{kubectl} get nodes"))
+            .exits(3)
+            .says("is suspended")
+            .says("hint: have it go on: k3s-vm start");
+    }
+    until(story, &format!("! {WATCHERS}"));
+    found("who watched has gone with QEMU");
+
+    chapter("A start has it go on, and be watched again");
+    story
+        .run("k3s-vm start --idle-suspend 1h && k3s-vm status")
+        .succeeds()
+        .says("resuming ")
+        .says("idle         suspends after 1h without use");
+    story
+        .run("k3s-vm kubectl get nodes")
+        .succeeds()
+        .says(" Ready ");
+}
+
+fn watched_by_one(story: &Story) {
+    chapter("One watches, however often it is started");
+    for _ in 0..3 {
+        story.run("k3s-vm start").succeeds();
+    }
+    until(story, &format!("[ $({WATCHERS} | wc -l) = 1 ]"));
+    story.run("flock -n .k3s-vm/idle.lock true").exits(1);
+
+    chapter("It is killed");
+    let qemu = story.qemu();
+    story.run(&format!("kill -9 $({WATCHERS})")).succeeds();
+    until(story, "flock -n .k3s-vm/idle.lock true");
+    story.run("k3s-vm status").succeeds();
+    story.run("k3s-vm start").succeeds();
+    until(story, "! flock -n .k3s-vm/idle.lock true");
+    assert_eq!(story.qemu(), qemu);
+
+    chapter("Off, and on from the next start on");
+    story
+        .run("k3s-vm start --idle-suspend off && k3s-vm status")
+        .succeeds()
+        .never_says("without use");
+    // It looks at the config as often as at the machine, and ends with QEMU in any case.
+    story.run("k3s-vm stop --suspend").succeeds();
+    until(story, &format!("! {WATCHERS}"));
+    story
+        .run("k3s-vm status")
+        .exits(3)
+        .says("state        suspended\n");
+    story.run("k3s-vm start").succeeds();
+    story.run(WATCHERS).exits(1);
+
+    chapter("QEMU is killed");
+    story.run("k3s-vm start --idle-suspend 1h").succeeds();
+    until(story, "! flock -n .k3s-vm/idle.lock true");
+    story.run("kill -9 $(cat .k3s-vm/qemu.pid)").succeeds();
+    until(story, &format!("! {WATCHERS}"));
+    story.run("k3s-vm status").exits(3).says("stopped");
+}

@@ -1,0 +1,194 @@
+//! Folders of the host in the guest, on a kernel that can mount them and on one that cannot.
+
+use std::{fs, os::unix::fs::MetadataExt};
+
+use super::story_of;
+use crate::{
+    support::{VERSION, generic_guest_image},
+    telling::{Story, chapter, found},
+};
+
+#[test]
+fn folders_of_the_host_are_the_guests_too() {
+    let story = Story::begin("mounts");
+    let image = generic_guest_image().display();
+    let mirror = story.env.mirror();
+    let setup = format!(
+        "k3s-vm setup --image {image} --k3s-version {VERSION} --k3s-mirror {mirror} \
+         --memory 1536MiB --disk 4GiB --accel tcg"
+    );
+
+    chapter("a folder that is not there");
+    story
+        .run(&format!("{setup} --mount ./src:/src"))
+        .exits(1)
+        .says("/mounts/src: No such file or directory")
+        .says("hint: make it: mkdir -p /")
+        .never_says("fetch");
+    assert!(!story.file("record.json").exists());
+    what_cannot_be(&story);
+
+    chapter("one that the guest writes to, and one with an odd name that it reads");
+    story
+        .run("mkdir -p src '../my, data' && echo from the host >src/file && echo read me >'../my, data/file'")
+        .succeeds();
+    story
+        .run(&format!(
+            "{setup} --mount ./src:/src --mount '../my, data:/srv/my-data:ro'"
+        ))
+        .succeeds();
+    story
+        .run("k3s-vm ssh cat /src/file /srv/my-data/file")
+        .prints("from the host\nread me");
+    story
+        .run("k3s-vm ssh 'echo from the guest >/src/new && ln -s file /src/link'")
+        .succeeds();
+    let new = story.env.project.join("src/new");
+    assert_eq!(fs::read(&new).expect("there"), b"from the guest\n");
+    let (owner, user) = (
+        fs::metadata(&new).expect("there").uid(),
+        nix::unistd::getuid(),
+    );
+    assert!(user.is_root() || owner == user.as_raw(), "{owner}");
+    found("what the guest writes is the user's on the host");
+    story.run("readlink src/link").prints("file");
+    story
+        .run("echo changed >src/file && k3s-vm ssh cat /src/file")
+        .prints("changed");
+    story
+        .run("k3s-vm ssh touch /srv/my-data/new")
+        .exits(1)
+        .says("Read-only file system");
+    story
+        .run("grep ^mounts .k3s-vm/config")
+        .prints(r#"mounts = ["./src:/src", "../my, data:/srv/my-data:ro"]"#);
+
+    nothing_is_saved(&story);
+    others(&story);
+    story.run("k3s-vm reset --yes").succeeds();
+    story.run("cat src/file src/new").says("from the guest");
+
+    chapter("a new machine on a disk that another one has prepared, whose memory is not its");
+    story.run(&setup).succeeds();
+    story.run("k3s-vm reset --yes").succeeds();
+    story
+        .run(&format!("{setup} --mount ./src:/src"))
+        .succeeds()
+        .says("the disk is prepared already")
+        .says("the guest boots, for its memory is not prepared");
+    story
+        .run("k3s-vm ssh cat /src/new")
+        .prints("from the guest");
+    story.run("k3s-vm reset --yes").succeeds();
+}
+
+fn what_cannot_be(story: &Story) {
+    chapter("what cannot be a folder, or not there");
+    for (mount, why) in [
+        ("src", "write HOST:GUEST"),
+        ("./src:src", "write HOST:GUEST"),
+        ("./src:/etc/x", "/etc/x is the guest's own"),
+        ("./src:/", "/ is the guest's own"),
+        ("./src:/a/../b", "write HOST:GUEST"),
+    ] {
+        story
+            .run(&format!("k3s-vm setup --mount {mount}"))
+            .exits(2)
+            .says(why);
+    }
+    story
+        .run("k3s-vm setup --mount ./a:/src --mount ./b:/src/")
+        .exits(2)
+        .says("--mount ./b:/src: it is the second one in that place");
+    story
+        .run("mkdir -p .k3s-vm; echo 'mounts = [\"src:/usr\"]' >.k3s-vm/config; k3s-vm setup; code=$?; rm .k3s-vm/config; exit $code")
+        .exits(1)
+        .says("line 1")
+        .says("/usr is the guest's own");
+}
+
+fn nothing_is_saved(story: &Story) {
+    chapter("QEMU saves no memory of such a guest, and says so");
+    story
+        .run("k3s-vm stop --suspend")
+        .exits(1)
+        .says("the machine cannot be suspended: it has folders of this host")
+        .says("k3s-vm stop --power-off");
+    story
+        .run("k3s-vm snapshot create")
+        .exits(1)
+        .says("no snapshot can be made: it has folders of this host")
+        .says("k3s-vm stop --power-off && k3s-vm snapshot create");
+    story.run("k3s-vm ssh cat /src/file").prints("changed");
+    story.run("k3s-vm pause && k3s-vm resume").succeeds();
+    story.run("k3s-vm ssh cat /src/file").prints("changed");
+    story
+        .run("echo 'suspend = true' >>.k3s-vm/config")
+        .succeeds();
+    story
+        .run("k3s-vm stop")
+        .succeeds()
+        .says("powered off instead of suspended, for it has folders of this host");
+    story
+        .run("k3s-vm snapshot create disk && k3s-vm snapshot list")
+        .succeeds()
+        .says("disk");
+}
+
+fn others(story: &Story) {
+    chapter("one that is gone, and then others");
+    story
+        .run("mv src away && k3s-vm start")
+        .exits(1)
+        .says("mkdir -p");
+    story
+        .run("mv away src && k3s-vm configure --mount ./src:/code")
+        .succeeds();
+    story.run("k3s-vm start").succeeds();
+    story
+        .run("k3s-vm ssh cat /code/new")
+        .prints("from the guest");
+    story
+        .run("k3s-vm ssh 'ls /src /srv/my-data | wc -w; cat /etc/systemd/system/src.mount'")
+        .exits(1)
+        .says("No such file");
+    story
+        .run("k3s-vm configure --unset mounts --no-restart")
+        .succeeds()
+        .says("from the next start on");
+}
+
+#[test]
+fn a_kernel_that_cannot_mount_them_is_named() {
+    let story = story_of("cloud");
+    story
+        .run("k3s-vm configure --mount ./src:/src")
+        .exits(1)
+        .says("hint: make it: mkdir -p");
+    story
+        .run("mkdir src && k3s-vm configure --mount ./src:/src --no-restart")
+        .succeeds()
+        .says("mounts");
+    story
+        .run("k3s-vm start")
+        .succeeds()
+        .says("from the next start on");
+    story
+        .run("k3s-vm restart")
+        .exits(1)
+        .says("the guest has no /src of this host: its kernel 6.")
+        .says("cannot mount folders of a host (9p)")
+        .says("hint: or copy what is in it: k3s-vm cp ./src/. :/src");
+    story
+        .run("k3s-vm kubectl get nodes")
+        .succeeds()
+        .says(" Ready ");
+    found("the machine runs all the same");
+    story.run("k3s-vm start").exits(1).says("cannot mount");
+    story
+        .run("k3s-vm configure --unset mounts --restart")
+        .succeeds();
+    story.run("k3s-vm stop --suspend").succeeds();
+    story.run("k3s-vm start").succeeds();
+    story.run("k3s-vm reset --yes").succeeds();
+}

@@ -1,0 +1,221 @@
+//! The machine set otherwise: its size, k3s's settings, the guest's network. What is taken back is gone.
+
+use std::fs;
+
+use super::story_of;
+use crate::{
+    support::{VERSION, guest_image},
+    telling::{Story, chapter, found},
+};
+
+const MANIFEST: &str = "\
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: deployed
+data:
+  k: v
+";
+const REGISTRIES: &str = "\
+mirrors:
+  docker.io:
+    endpoint:
+      - http://10.0.2.2:5000
+";
+/// Where k3s looks for what it is to deploy.
+const MANIFESTS: &str = "/var/lib/rancher/k3s/server/manifests";
+
+#[test]
+fn a_machine_is_set_otherwise() {
+    let story = story_of("settings");
+    story
+        .run("k3s-vm kubectl create configmap kept --from-literal=k=v")
+        .succeeds();
+    refuses_what_cannot_be(&story);
+    sets(&story);
+    takes_back(&story);
+    chapter("A suspended machine, whose memory would be lost");
+    story.run("k3s-vm stop --suspend").succeeds();
+    story
+        .run("k3s-vm configure --cpus 2")
+        .exits(3)
+        .says("is suspended")
+        .says("hint: have it go on: k3s-vm start");
+    story
+        .run("sed -i 's/^.k3s.$/&\\nlabels = [\"tier=late\"]/' .k3s-vm/config && k3s-vm start")
+        .succeeds()
+        .says("boots instead of going on: it is set otherwise now");
+    story
+        .run("k3s-vm ssh cat /etc/rancher/k3s/config.yaml")
+        .succeeds()
+        .says("tier=late");
+    story.run("k3s-vm reset --yes").succeeds();
+    a_new_machine_has_them_from_its_beginning(&story);
+}
+
+fn refuses_what_cannot_be(story: &Story) {
+    chapter("What cannot be is refused, and nothing is changed");
+    let config = fs::read(story.file("config")).expect("there");
+    story
+        .run("k3s-vm configure")
+        .exits(2)
+        .says("there is nothing to change");
+    fs::write(story.env.project.join("wrong.yaml"), "- no\n").expect("written");
+    for (flags, code, word) in [
+        ("--disk 3GiB", 2, "too small"),
+        ("--disk 4095MiB", 2, "too small"),
+        ("--memory 512MiB", 2, "too small"),
+        ("--k3s-arg=--node-name=x", 2, "k3s-vm, which relies on it"),
+        ("--k3s-arg '--a b'", 2, "in one word"),
+        ("--node-label kubernetes.io/x=y", 2, "Kubernetes's own"),
+        ("--registries none.yaml", 1, "none.yaml"),
+        ("--registries wrong.yaml", 2, "no mirrors"),
+        ("--manifest .kube", 2, "no .yaml, .yml or .json"),
+        ("--ca-certificate wrong.yaml", 2, "no certificate"),
+        ("--http-proxy ftp://me:secret@x", 2, "it is no proxy"),
+        ("--dns example.com", 2, "example.com"),
+        ("--unset nonsense", 1, "there is no key \"nonsense\""),
+    ] {
+        story
+            .run(&format!("k3s-vm configure {flags}"))
+            .exits(code)
+            .says(word)
+            .never_says("secret");
+    }
+    assert_eq!(fs::read(story.file("config")).expect("there"), config);
+}
+
+fn sets(story: &Story) {
+    chapter("The machine is set otherwise, at its next start");
+    let deploy = story.env.project.join("deploy");
+    fs::create_dir_all(deploy.join("more")).expect("made");
+    fs::write(deploy.join("more/app.yaml"), MANIFEST).expect("written");
+    fs::write(deploy.join("README.md"), "no manifest").expect("written");
+    fs::write(story.env.project.join("registries.yaml"), REGISTRIES).expect("written");
+    let size = disk(story);
+    story
+        .run(
+            "k3s-vm configure --memory 1664MiB --disk 5GiB --disable traefik,servicelb \
+             --k3s-arg=--kubelet-arg=max-pods=200 --k3s-arg disable=metrics-server --node-label tier=dev \
+             --manifest deploy --registries registries.yaml --dns 192.0.2.53 --dns 10.0.2.3",
+        )
+        .succeeds()
+        .prints("")
+        .says("from the next start on:")
+        .says("memory = 1664MiB instead of 1536MiB")
+        .says("disk = 5GiB instead of 4GiB")
+        .says("the settings of k3s and network")
+        .says("to restart it: k3s-vm restart");
+    story
+        .run("cat .k3s-vm/config")
+        .succeeds()
+        .says("[k3s]\nargs = [\"--kubelet-arg=max-pods=200\", \"--disable=metrics-server\"]")
+        .says("manifests = [\"deploy\"]")
+        .says("[network]\ndns = [\"192.0.2.53\", \"10.0.2.3\"]");
+    story
+        .run("k3s-vm restart")
+        .succeeds()
+        .says("the disk grows to 5GiB");
+    let config = "k3s-vm ssh cat /etc/rancher/k3s/config.yaml";
+    let config = story.run(config).succeeds().ended.stdout;
+    let config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+    assert_eq!(
+        config["disable"],
+        serde_json::json!(["traefik", "servicelb", "metrics-server"])
+    );
+    assert_eq!(config["node-label"], "tier=dev");
+    assert_eq!(config["kubelet-arg"], "max-pods=200");
+    story
+        .run(&format!("k3s-vm ssh cat {MANIFESTS}/k3s-vm/more/app.yaml"))
+        .succeeds()
+        .prints(MANIFEST.trim_end());
+    story
+        .run(&format!("k3s-vm ssh ls {MANIFESTS}/k3s-vm"))
+        .succeeds()
+        .prints("more");
+    story
+        .run("k3s-vm ssh cat /etc/rancher/k3s/registries.yaml")
+        .succeeds()
+        .prints(REGISTRIES.trim_end());
+    story
+        .run("k3s-vm ssh cat /run/systemd/resolve/resolv.conf")
+        .succeeds()
+        .says("nameserver 192.0.2.53\nnameserver 10.0.2.3");
+    assert!(disk(story) > size + (900 << 20), "{size}");
+    assert_eq!(story.status()["machine"]["disk"], 5_u64 << 30);
+    kept(story);
+    story
+        .run("k3s-vm configure --disk 4GiB")
+        .exits(2)
+        .says("was made with a disk of 5GiB, and 4GiB is asked for now");
+    found("k3s, the guest and the disk are as they were asked to be, and nothing was lost");
+}
+
+fn takes_back(story: &Story) {
+    chapter("What is taken back is gone");
+    story
+        .run("k3s-vm configure --unset k3s.args,k3s.disable --unset k3s.labels,k3s.manifests,k3s.registries,network.dns --restart")
+        .succeeds()
+        .says("stopping k3s")
+        .says("/.kube/config");
+    story
+        .run("k3s-vm ssh 'cat /etc/rancher/k3s/config.yaml && ls /etc/rancher/k3s'")
+        .succeeds()
+        .never_says("disable")
+        .never_says("registries.yaml");
+    story
+        .run(&format!("k3s-vm ssh 'find {MANIFESTS}/k3s-vm -type f'"))
+        .succeeds()
+        .prints("");
+    story
+        .run("k3s-vm ssh cat /run/systemd/resolve/resolv.conf")
+        .succeeds()
+        .never_says("192.0.2.53");
+    kept(story);
+    let before = story.qemu();
+    story
+        .run("k3s-vm configure --timeout 20m --restart")
+        .succeeds()
+        .says("saved to");
+    assert_eq!(story.qemu(), before, "what needs no restart has none");
+}
+
+/// The size of the guest's root file system in bytes.
+fn disk(story: &Story) -> u64 {
+    let told = story.run("k3s-vm ssh df --output=size -B1 /").succeeds();
+    let size = told.ended.stdout.lines().last().unwrap_or_default();
+    size.trim().parse().expect("a number")
+}
+
+fn kept(story: &Story) {
+    story
+        .run("k3s-vm kubectl get configmap kept -o jsonpath={.data.k}")
+        .succeeds()
+        .prints("v");
+}
+
+fn a_new_machine_has_them_from_its_beginning(story: &Story) {
+    chapter("A new machine, from a prepared disk");
+    let (image, mirror) = (guest_image().display(), story.env.mirror());
+    story.run("rm .k3s-vm/config").succeeds();
+    story
+        .run(&format!(
+            "HTTPS_PROXY=http://me:word@127.0.0.1:3128 NO_PROXY=corp.example,127.0.0.1 \
+             k3s-vm setup --image {image} --k3s-version {VERSION} --k3s-mirror {mirror} \
+             --memory 1536MiB --disk 4GiB --accel tcg --node-label tier=new"
+        ))
+        .succeeds()
+        .says("the proxies of the environment are the guest's, too");
+    story
+        .run("k3s-vm ssh 'tr \"\\0\" \"\\n\" </proc/$(pidof -s k3s)/environ'")
+        .succeeds()
+        .says("HTTPS_PROXY=http://me:word@10.0.2.2:3128")
+        .says("10.43.0.0/16,.cluster.local,corp.example");
+    let boot =
+        "k3s-vm ssh 'cat /etc/k3s-vm/machine; ls --time-style=full-iso -l /etc/k3s-vm/machine'";
+    let mark = story.run(boot).succeeds().ended.stdout;
+    story.run("k3s-vm restart --force").succeeds();
+    story.run(boot).succeeds().prints(mark.trim_end());
+    found("an unchanged machine does not look at its settings again");
+    story.run("k3s-vm reset --yes").succeeds();
+}
