@@ -5,8 +5,8 @@
 set -eu
 seed=$1
 lib=/usr/local/lib/k3s-vm
-scripts="report disk provision prepare identity settings grow stop-pods k3s-starting k3s-ended damage watch-datastore follow-clock"
-units="k3s-vm-clock k3s-vm-identity k3s-vm-pods"
+scripts="report disk provision prepare identity settings grow stop-pods k3s-starting k3s-ended damage watch-datastore listen"
+units="k3s-vm-listener k3s-vm-identity k3s-vm-pods"
 
 for script in $scripts; do
     install -D -m 0755 "$seed/$script.sh" "$lib/$script"
@@ -31,7 +31,7 @@ systemctl start --no-block k3s-vm-provision.service
 # shellcheck disable=SC2086
 systemctl enable --quiet --no-reload $units
 
-# What a node does not use, what would change it or its clock (see follow-clock.sh) behind the developer's back, and root's
+# What a node does not use, what would change it or its clock (see listen.sh) behind the developer's back, and root's
 # own systemd, which every first login would wait for.
 unused="apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd-news.timer man-db.timer
     e2scrub_all.timer e2scrub_reap.service grub-common.service fwupd-refresh.timer

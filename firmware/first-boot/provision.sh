@@ -53,4 +53,4 @@ step="letting the host keep the disk"
 step="becoming this machine"
 "$lib/identity" now
 step="starting k3s.service"
-systemctl start --no-block k3s-vm-clock.service k3s-vm-pods.service k3s.service
+systemctl start --no-block k3s-vm-listener.service k3s-vm-pods.service k3s.service

@@ -224,6 +224,16 @@ pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
         .map_err(FileError::on("create", path))
 }
 
+/// A private FIFO at `path`, where nothing is.
+///
+/// # Errors
+///
+/// When it cannot be made.
+pub fn make_fifo(path: &Path) -> Result<(), FileError> {
+    let mode = nix::sys::stat::Mode::from_bits_truncate(PRIVATE);
+    nix::unistd::mkfifo(path, mode).map_err(|error| FileError::on("create", path)(error.into()))
+}
+
 /// A private file that is written in place, emptied before if `emptied`. A link in its place is not followed.
 ///
 /// # Errors

@@ -1,10 +1,11 @@
-//! What is said to the guest and heard from it: keys and SSH, and the stages that it reports.
+//! What is said to the guest and heard from it: keys and SSH, the port on which it listens, and the stages that it reports.
 
 pub mod console;
 pub mod copy;
 pub mod course;
 pub mod flood;
 pub mod keys;
+pub mod listener;
 mod pack;
 pub mod session;
 pub mod ssh;

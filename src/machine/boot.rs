@@ -250,6 +250,7 @@ pub(super) fn plan(
         isolated: spec.isolated,
         incoming: suspended.is_some(),
         monitor: project.monitor_socket(),
+        requests: project.requests(),
         console_log: project.console_log(),
         stages_log: project.stages_log(),
         pidfile: project.pidfile(),

@@ -13,7 +13,7 @@ use crate::{
         trust,
     },
     cluster::release::{ReleaseError, Version},
-    guest::KeyPair,
+    guest::{KeyPair, listener},
     project::{Project, Record},
     qemu::firmware::Uefi,
     seed::{SeedFile, cloud_config, fat},
@@ -41,11 +41,11 @@ const FIRST_BOOT: [(&str, &str); 22] = first_boot![
     "damage.sh",
     "watch-datastore.sh",
     "k3s-vm-datastore.service",
-    "follow-clock.sh",
+    "listen.sh",
     "sshd.conf",
     "k3s-vm.network",
     "k3s.service",
-    "k3s-vm-clock.service",
+    "k3s-vm-listener.service",
     "k3s-vm-identity.service",
     "k3s-vm-pods.service",
     "k3s-vm-provision.service",
@@ -266,7 +266,8 @@ pub fn prepare_runtime(project: &Project) -> Result<(), MachineError> {
     // Nothing is made in a directory before it is known to be ours.
     files::create_private_dir(base)?;
     trust::require_private_dir(base)?;
-    Ok(files::create_private_dir(&runtime)?)
+    files::create_private_dir(&runtime)?;
+    Ok(listener::make(&project.requests())?)
 }
 
 /// The links in `.k3s-vm/bin/` that make this program kubectl and k9s.

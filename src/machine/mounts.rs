@@ -95,9 +95,7 @@ pub(super) async fn require(
         let unit = mount.unit();
         format!("systemctl is-active --quiet '{unit}.mount' || echo {index}; ")
     });
-    let ssh = state::connect(project).await?;
-    let said = ssh.output(&(looks.collect::<String>() + KERNEL)).await?;
-    ssh.close().await;
+    let said = state::ask(project, &(looks.collect::<String>() + KERNEL)).await?;
     let said = String::from_utf8_lossy(&said);
     let missing = said.lines().find_map(|line| line.parse::<usize>().ok());
     let Some(mount) = missing.and_then(|index| spec.mounts.get(index)) else {

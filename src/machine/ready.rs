@@ -9,7 +9,7 @@ use super::{Limits, MachineError, Timings, kubeconfig, resume, state, timings::W
 use crate::{
     base::Name,
     cluster::{Api, Kubeconfig, Node},
-    guest::{Ssh, SshError},
+    guest::SshError,
     project::{Project, Record},
     qemu::Process,
 };
@@ -32,15 +32,14 @@ pub async fn ready(
     limits: Limits,
     timings: &mut Timings,
 ) -> Result<(), MachineError> {
-    let ssh = until(process, limits, "the guest's sshd", async || {
-        state::connect(project).await
+    let resumed = process.is_resumed();
+    let said = until(process, limits, "the guest's kubeconfig", async || {
+        state::ask(project, &fetching(resumed)).await
     })
     .await?;
-    timings.end_of("sshd answers", Whose::Guest);
-    let resumed = process.is_resumed();
-    let kubeconfig = fetch(ssh, project, record, resumed).await?;
+    let kubeconfig = parse(&said, project, record)?;
     kubeconfig::write(project, record, &kubeconfig)?;
-    timings.end_of("kubeconfig is fetched", Whose::Own);
+    timings.end_of("kubeconfig is fetched", Whose::Guest);
     let api = client(&record.kubeconfig, &kubeconfig)?;
     until(process, limits, "the API", async || Ok(api.ready().await?)).await?;
     tracing::info!("API is ready");
@@ -128,25 +127,19 @@ async fn until<T>(
     }
 }
 
-/// k3s has written the file before it says that it started. A guest that goes on is told so on the way: an emulated one
-/// takes half a second for each command.
-async fn fetch(
-    ssh: Ssh,
-    project: &Project,
-    record: &Record,
-    resumed: bool,
-) -> Result<Kubeconfig, MachineError> {
-    let mut command = format!("cat {IN_GUEST}");
-    if resumed {
-        command = format!("{}; {command}", resume::waking());
-    }
-    let yaml = ssh.output(&command).await?;
-    ssh.close().await;
+/// k3s has written the file before it says that it started. A guest that goes on is told so on the way.
+fn fetching(resumed: bool) -> String {
+    let waking = resumed.then(resume::waking);
+    let parts = waking.into_iter().chain([format!("cat {IN_GUEST}")]);
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+fn parse(said: &[u8], project: &Project, record: &Record) -> Result<Kubeconfig, MachineError> {
     let unusable = |source| MachineError::Kubeconfig {
         path: PathBuf::from(format!("the guest's {IN_GUEST}")),
         source,
     };
-    let guest = Kubeconfig::parse(&String::from_utf8_lossy(&yaml)).map_err(unusable)?;
+    let guest = Kubeconfig::parse(&String::from_utf8_lossy(said)).map_err(unusable)?;
     guest
         .for_host(&record.name, record.api_port, &project.place())
         .map_err(unusable)

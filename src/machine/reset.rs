@@ -5,6 +5,7 @@ use std::fs;
 use super::{Machine, MachineError, State, autostart, cached, kubeconfig, prepare, stop};
 use crate::{
     base::{FileError, files},
+    guest::listener,
     project::Project,
 };
 
@@ -63,6 +64,7 @@ fn remove_files(project: &Project) -> Result<(), MachineError> {
         removed.map_err(FileError::on("remove", &path))?;
     }
     files::remove_if_exists(&project.monitor_socket())?;
+    listener::remove(&project.requests())?;
     let _ = fs::remove_dir(project.runtime());
     files::remove_if_exists(&project.record())?;
     Ok(files::sync_directory(&directory)?)

@@ -49,16 +49,9 @@ pub async fn release(project: &Project) -> Result<bool, MachineError> {
 /// Has the guest's systemd start k3s, where it does not run and is not about to. Whether it has started before, which no
 /// report need tell any more: a flood may have washed it away.
 pub async fn start_k3s(project: &Project) -> bool {
-    let start = async {
-        let ssh = state::connect(project).await?;
-        let both =
-            "systemctl start --no-block k3s.service; systemctl is-active k3s.service || true";
-        let said = ssh.output(both).await?;
-        ssh.close().await;
-        Ok::<_, MachineError>(said.trim_ascii() == b"active")
-    };
-    match tokio::time::timeout(LOGIN, start).await {
-        Ok(Ok(active)) => return active,
+    let both = "systemctl start --no-block k3s.service; systemctl is-active k3s.service || true";
+    match tokio::time::timeout(LOGIN, state::ask(project, both)).await {
+        Ok(Ok(said)) => return said.trim_ascii() == b"active",
         Ok(Err(error)) => tracing::debug!(%error, "the guest was not told to start k3s"),
         Err(_) => tracing::debug!("the guest does not answer yet"),
     }
@@ -67,14 +60,8 @@ pub async fn start_k3s(project: &Project) -> bool {
 
 /// Tells a guest that goes on what has changed (see [`waking`]). One that does not answer finds out the time by itself.
 pub(super) async fn wake(project: &Project) {
-    let wake = async {
-        let ssh = state::connect(project).await?;
-        ssh.output(&waking()).await?;
-        ssh.close().await;
-        Ok::<(), MachineError>(())
-    };
-    match tokio::time::timeout(LOGIN, wake).await {
-        Ok(Ok(())) => {}
+    match tokio::time::timeout(LOGIN, state::ask(project, &waking())).await {
+        Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "the guest was not told what has changed"),
         Err(_) => tracing::debug!("the guest does not answer yet"),
     }

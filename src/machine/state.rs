@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use qapi::qmp;
+
 use super::{MachineError, prepare::Taken};
 use crate::{
     base::{
@@ -16,9 +18,9 @@ use crate::{
         files::{self, PRIVATE},
         trust,
     },
-    guest::{KeyPair, Ssh},
+    guest::{KeyPair, Ssh, listener},
     project::{Lock, Project, Record},
-    qemu::{Monitor, Process, usernet::forwarded_port},
+    qemu::{Monitor, MonitorError, Process, command_line::REQUESTS, usernet::forwarded_port},
 };
 
 /// What a machine is doing, observed now.
@@ -34,6 +36,8 @@ pub enum State {
 
 /// How long a command waits for another one at the same machine.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long the guest's listener may take for what it is asked. It does one thing after the other.
+const LISTENING: Duration = Duration::from_secs(5);
 
 impl State {
     /// Looks at the project's record and at the lock of QEMU's pidfile.
@@ -254,4 +258,38 @@ pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
         return Err(MachineError::Paused);
     }
     Ok(Ssh::connect(host_port(project, 22).await?, &client, &host).await?)
+}
+
+/// What `command` says in the guest of a running machine: one that takes a moment, and that may be run twice. The guest's
+/// listener does it, and where that does not, for it is not up or the guest is an older one, SSH.
+///
+/// # Errors
+///
+/// Those of [`connect`], and when the command fails.
+pub async fn ask(project: &Project, command: &str) -> Result<Vec<u8>, MachineError> {
+    if listens(project).await? {
+        let port = project.requests();
+        let asked = listener::ask(&port, command);
+        match tokio::time::timeout(LISTENING, asked).await {
+            Ok(Ok(said)) => return Ok(said),
+            Ok(Err(error)) => tracing::debug!(%error, "the guest's listener does not do it"),
+            Err(_) => tracing::debug!("the guest's listener does not answer"),
+        }
+    }
+    let ssh = connect(project).await?;
+    let said = ssh.output(command).await?;
+    ssh.close().await;
+    Ok(said)
+}
+
+/// Whether the guest runs and has the port open on which it is asked.
+async fn listens(project: &Project) -> Result<bool, MonitorError> {
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    if monitor.execute(qmp::query_status {}).await?.status != qmp::RunState::running {
+        return Ok(false);
+    }
+    let ends = monitor.execute(qmp::query_chardev {}).await?;
+    Ok(ends
+        .iter()
+        .any(|end| end.label == REQUESTS && end.frontend_open))
 }

@@ -7,6 +7,7 @@ use qapi::qmp;
 use super::{Machine, MachineError, State, logs, resume, state, suspend, trim::TRIM};
 use crate::{
     base::files,
+    guest::listener,
     project::{Config, Project, Suspended},
     qemu::{Monitor, MonitorError, Process, visible},
 };
@@ -199,6 +200,7 @@ pub async fn end(project: &Project, process: &Process) -> Result<(), MachineErro
 /// When one of them cannot be removed.
 pub fn clear(project: &Project) -> Result<(), MachineError> {
     files::remove_if_exists(&project.monitor_socket())?;
+    listener::remove(&project.requests())?;
     let _ = std::fs::remove_dir(project.runtime());
     if Process::holder(&project.pidfile())?.is_none() {
         files::remove_if_exists(&project.pidfile())?;

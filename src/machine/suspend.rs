@@ -80,14 +80,8 @@ async fn save(machine: &Machine, record: &Record, process: &Process) -> Result<(
 
 /// Without it, a later boot would find the disk as after a power cut some seconds ago; with it, as after one now.
 pub(super) async fn sync(project: &Project) {
-    let sync = async {
-        let ssh = state::connect(project).await?;
-        ssh.output("sync").await?;
-        ssh.close().await;
-        Ok::<(), MachineError>(())
-    };
-    match tokio::time::timeout(SYNC, sync).await {
-        Ok(Ok(())) => {}
+    match tokio::time::timeout(SYNC, state::ask(project, "sync")).await {
+        Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "the guest was not told to write its caches"),
         Err(_) => tracing::debug!("the guest has not written its caches in time"),
     }

@@ -264,7 +264,7 @@ impl Project {
         parent.join(".kube").join(name)
     }
 
-    /// The directory of the machine's sockets. A socket's path holds at most 107 bytes (`sockaddr_un`), so it lies in
+    /// The directory of the machine's sockets and FIFOs. A socket's path holds at most 107 bytes (`sockaddr_un`), so it lies in
     /// the user's runtime directory and not in the project, which may be deep. It is called after `.k3s-vm/` itself and
     /// not after its path: a project that is moved keeps it, even while the machine runs, and a copy has another.
     pub fn runtime(&self) -> PathBuf {
@@ -274,6 +274,11 @@ impl Project {
             Err(_) => Digest::of(directory.as_os_str().as_encoded_bytes()),
         };
         runtime_base().join(id.short(16))
+    }
+
+    /// The port on which the guest listens; QEMU's ends of it lie beside that path.
+    pub fn requests(&self) -> PathBuf {
+        self.runtime().join("requests")
     }
 
     /// The QMP socket.

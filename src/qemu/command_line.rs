@@ -20,6 +20,10 @@ pub const STAGE_PORT: &str = "org.k3s-vm.stages";
 pub const WORD_PORT: &str = "org.k3s-vm.words";
 /// QEMU's name of that port's other end.
 pub const WORDS: &str = "words";
+/// The virtio-serial port on which the guest does what it is asked.
+const REQUEST_PORT: &str = "org.k3s-vm.requests";
+/// QEMU's name of that port's other end.
+pub const REQUESTS: &str = "requests";
 /// QEMU's name of the machine's disk.
 pub const DISK: &str = "disk";
 /// QEMU's own address for network cards: a guest that knows no other is nobody yet.
@@ -77,6 +81,8 @@ pub struct Launch {
     pub asks: bool,
     /// Where the monitor listens.
     pub monitor: PathBuf,
+    /// Where the guest is asked: the FIFOs beside it with `.in` and `.out` at their ends.
+    pub requests: PathBuf,
     /// Where the serial console is kept.
     pub console_log: PathBuf,
     /// Where the guest's stage reports are kept.
@@ -204,6 +210,12 @@ impl Launch {
         args.extend(device(&json!({ "driver": "virtio-serial-pci" })));
         args.extend(device(
             &json!({ "driver": "virtserialport", "chardev": STAGES, "name": STAGE_PORT }),
+        ));
+        let mut requests = OsString::from(format!("pipe,id={REQUESTS},path="));
+        requests.push(doubled_commas(&self.requests));
+        args.extend([OsString::from("-chardev"), requests]);
+        args.extend(device(
+            &json!({ "driver": "virtserialport", "chardev": REQUESTS, "name": REQUEST_PORT }),
         ));
         if self.asks {
             args.extend(words(&["-chardev", "null,id=words"]));
@@ -343,6 +355,7 @@ pub(crate) mod tests {
             incoming: false,
             asks: false,
             monitor: "/run/user/1000/k3s-vm/abc/qmp.sock".into(),
+            requests: "/run/user/1000/k3s-vm/abc/requests".into(),
             console_log: "/p/.k3s-vm/console.log".into(),
             stages_log: "/p/.k3s-vm/stages.log".into(),
             pidfile: "/p/.k3s-vm/qemu.pid".into(),

@@ -109,6 +109,7 @@ mod tests {
             isolated: true,
             incoming: true,
             monitor: "/m".into(),
+            requests: "/r".into(),
             console_log: "/c".into(),
             stages_log: "/s".into(),
             pidfile: "/p".into(),

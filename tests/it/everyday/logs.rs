@@ -115,7 +115,7 @@ fn all_are_followed(story: &Story) {
         )
         .exits(143);
     story
-        .run("k3s-vm ssh 'systemctl start k3s-vm-clock; pgrep journalctl'")
+        .run("k3s-vm ssh 'systemctl start k3s-vm-listener; pgrep journalctl'")
         .exits(1);
 }
 

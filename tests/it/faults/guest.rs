@@ -214,13 +214,13 @@ fn a_clock_that_is_hours_off(scene: &Scene) {
     ] {
         ssh(
             scene,
-            &format!("systemctl stop k3s-vm-clock; date --set='{change}'"),
+            &format!("systemctl stop k3s-vm-listener; date --set='{change}'"),
         );
         let fault = format!("the guest's clock is moved by {change}");
         let status = unhealthy(scene, &fault, "the guest's clock is ");
         let reason = status["cluster"]["reason"].as_str().unwrap_or_default();
         assert!(reason.ends_with(words), "{reason}");
-        ssh(scene, "systemctl start k3s-vm-clock");
+        ssh(scene, "systemctl start k3s-vm-listener");
         eventually("the clock is mended by itself", || healthy(scene));
         assert!(clock_error(scene) < 6, "{} s", clock_error(scene));
     }

@@ -77,7 +77,7 @@ impl Scene {
     pub(super) fn goes_on_in_memory(&self, mut command: Command) -> Ended {
         let ended = ended(command.output().expect("the program runs"));
         assert_eq!(ended.code, 1, "{ended:?}");
-        for words in ["resuming ", "not done within 2s: the guest's sshd"] {
+        for words in ["resuming ", "not done within 2s: the guest's kubeconfig"] {
             assert!(ended.stderr.contains(words), "{ended:?}");
         }
         assert!(!ended.stderr.contains("boots instead"), "{ended:?}");
@@ -230,7 +230,7 @@ fn a_suspended_project_is_moved_and_copied() {
     assert!(
         ended
             .stderr
-            .contains("not done within 2s: the guest's sshd"),
+            .contains("not done within 2s: the guest's kubeconfig"),
         "{ended:?}"
     );
     assert_eq!(other.status()["process"]["run_state"], "running");
