@@ -26,12 +26,10 @@ impl Accelerator {
             Self::Kvm => "host",
             Self::Tcg => "max",
         });
-        match self {
-            Self::Kvm => model.to_owned(),
-            // A guest of the guest would take minutes to boot, and Linux a second to get ready for one.
-            Self::Tcg if qemu < SOUND_CMPXCHG16B => format!("{model},svm=off,cx16=off"),
-            Self::Tcg => format!("{model},svm=off"),
+        if self == Self::Tcg && qemu < SOUND_CMPXCHG16B {
+            return format!("{model},cx16=off");
         }
+        model.to_owned()
     }
 }
 
