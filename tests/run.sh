@@ -58,18 +58,19 @@ rm -f "$CARGO_TARGET_DIR/tmp/faults.tsv" "$log"
 verdict=0
 options=(--test-threads=1)
 [ ! -x "$CARGO_TARGET_DIR/qemu10/bin/qemu-system-x86_64" ] || options+=(--include-ignored)
-it() { cargo test --locked --test it -- "${options[@]}" "$@" 2>&1; }
+it=(cargo test --locked --test it -- "${options[@]}")
 if [ -z "$filter" ]; then
     cargo test --locked --no-fail-fast --lib --bins --examples 2>&1 | tee "$log" || verdict=$?
-    # Guests that come up share the processors, so one story is told at a time. What boots nothing happens beside them.
+    # Guests that come up share the processors, so one story is told at a time. What boots nothing happens beside them, with
+    # what they leave of the processors.
     real=(faults::copies faults::guest)
-    it faults:: hostile:: "${real[@]/#/--skip=}" >"$log.aside" &
-    it --nocapture --skip faults:: --skip hostile:: | tee --append "$log" || verdict=$?
-    it --nocapture "${real[@]}" | tee --append "$log" || verdict=$?
+    nice -n 10 "${it[@]}" faults:: hostile:: "${real[@]/#/--skip=}" >"$log.aside" 2>&1 &
+    "${it[@]}" --nocapture --skip faults:: --skip hostile:: 2>&1 | tee --append "$log" || verdict=$?
+    "${it[@]}" --nocapture "${real[@]}" 2>&1 | tee --append "$log" || verdict=$?
     wait $! || verdict=$?
     tee --append "$log" <"$log.aside"
 else
-    it --nocapture "$filter" | tee --append "$log" || verdict=$?
+    "${it[@]}" --nocapture "$filter" 2>&1 | tee --append "$log" || verdict=$?
 fi
 
 if [ -z "$filter" ] || [ "$filter" = faults ]; then

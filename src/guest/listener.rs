@@ -20,6 +20,8 @@ use crate::base::{FileError, files};
 const ENDS: [&str; 2] = ["in", "out"];
 /// The longest answer, in bytes: a kubeconfig has about 3000.
 const LONGEST: usize = 1 << 20;
+/// As many bytes are read for one answer, with what is left of others before it.
+const PATIENCE: u64 = 4 << 20;
 
 /// Why the listener did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +77,8 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
 pub async fn ask(path: &Path, command: &str) -> Result<Vec<u8>, ListenerError> {
     let [to, from] = ends(path);
     let mut to = pipe::OpenOptions::new().open_sender(to)?;
-    let mut from = BufReader::new(pipe::OpenOptions::new().open_receiver(from)?);
+    let from = pipe::OpenOptions::new().open_receiver(from)?;
+    let mut from = BufReader::new(from.take(PATIENCE));
     let number = format!("{:016x}", rand::random::<u64>());
     to.write_all(format!("{number} {command}\n").as_bytes())
         .await?;
@@ -172,6 +175,13 @@ mod tests {
                 "{header}: {said:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_flood_is_read_to_a_bound() {
+        // A line without an end, and no more behind the bound than the FIFO holds.
+        let said = asked(|_| "x".repeat(usize::try_from(PATIENCE).expect("it fits") + 1024));
+        assert!(matches!(said, Err(ListenerError::Port(_))), "{said:?}");
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use super::{
 use crate::support::{ended, names, private_dir};
 
 /// How many scenes are played at the same time; they mostly wait for the disk and for QEMU.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 /// A command that is to be killed: where it begins, and how it is called.
 struct Verb {
