@@ -61,14 +61,18 @@ options=(--test-threads=1)
 it=(cargo test --locked --test it -- "${options[@]}")
 if [ -z "$filter" ]; then
     cargo test --locked --no-fail-fast --lib --bins --examples 2>&1 | tee "$log" || verdict=$?
-    # Guests that come up share the processors, so one story is told at a time. What boots nothing happens beside them, with
-    # what they leave of the processors.
+    # Three rows of tests, each one after the other: a guest that boots leaves half of the processors, and what boots nothing
+    # has what both leave.
+    "${it[@]}" --nocapture everyday:: >"$log.everyday" 2>&1 &
+    everyday=$!
     real=(faults::copies faults::guest)
-    nice -n 10 "${it[@]}" faults:: hostile:: "${real[@]/#/--skip=}" >"$log.aside" 2>&1 &
-    "${it[@]}" --nocapture --skip faults:: --skip hostile:: 2>&1 | tee --append "$log" || verdict=$?
+    nice -n 10 "${it[@]}" faults:: hostile:: "${real[@]/#/--skip=}" >"$log.faults" 2>&1 &
+    faults=$!
+    "${it[@]}" --nocapture --skip everyday:: --skip faults:: --skip hostile:: 2>&1 | tee --append "$log" || verdict=$?
     "${it[@]}" --nocapture "${real[@]}" 2>&1 | tee --append "$log" || verdict=$?
-    wait $! || verdict=$?
-    tee --append "$log" <"$log.aside"
+    wait "$everyday" || verdict=$?
+    wait "$faults" || verdict=$?
+    cat "$log.everyday" "$log.faults" | tee --append "$log"
 else
     "${it[@]}" --nocapture "$filter" 2>&1 | tee --append "$log" || verdict=$?
 fi

@@ -36,10 +36,7 @@ fn a_second_machine_stands_on_what_the_first_has_prepared() {
         .never_says("booted");
     let other = identity(&second);
     differs(&one, &other);
-    let told = second.run("k3s-vm ssh date +%s").succeeds();
-    let guest: u64 = told.ended.stdout.trim().parse().expect("seconds");
-    let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
-    assert!(guest.abs_diff(now.as_secs()) <= 2, "{guest} and {now:?}");
+    knows_the_time(&second);
     second.run("k3s-vm stop --force").succeeds();
     second.run("k3s-vm start").succeeds();
     assert_eq!(identity(&second), other);
@@ -105,6 +102,25 @@ fn a_second_machine_stands_on_what_the_first_has_prepared() {
 }
 
 #[track_caller]
+fn knows_the_time(story: &Story) {
+    let now = || {
+        SystemTime::UNIX_EPOCH
+            .elapsed()
+            .expect("after 1970")
+            .as_secs()
+    };
+    let asked = now();
+    let told = story.run("k3s-vm ssh date +%s").succeeds();
+    let guest: u64 = told.ended.stdout.trim().parse().expect("seconds");
+    let answered = now();
+    assert!(
+        (asked - 2..=answered + 2).contains(&guest),
+        "{asked}, {guest}, {answered}"
+    );
+    found("the guest knows the time");
+}
+
+#[track_caller]
 fn differs(one: &BTreeMap<&'static str, String>, other: &BTreeMap<&'static str, String>) {
     for (what, value) in one {
         assert_ne!(other[what], *value, "{what}");
@@ -134,10 +150,7 @@ fn a_cluster_that_is_cloned() {
     second
         .run("k3s-vm kubectl create configmap proof --from-literal=a=second")
         .succeeds();
-    let told = second.run("k3s-vm ssh date +%s").succeeds();
-    let guest: u64 = told.ended.stdout.trim().parse().expect("seconds");
-    let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
-    assert!(guest.abs_diff(now.as_secs()) <= 2, "{guest} and {now:?}");
+    knows_the_time(&second);
     let value = "kubectl get configmap proof -o 'jsonpath={.data.a}'";
     first.run(&format!("k3s-vm {value}")).prints("first");
 

@@ -19,7 +19,9 @@ fn ports_lead_into_the_guest() {
 
     chapter("The ingress has ports where they were free");
     for (port, was_free) in [8080, 8443].into_iter().zip(were_free) {
-        assert_eq!(is_open(&story, port), Some(was_free), "{port}");
+        let open = is_open(&story, port).expect("it is listed");
+        // Others come and go meanwhile.
+        assert!(open || !(was_free && free(port)), "{port}");
     }
     story.run("k3s-vm port list").succeeds().says("the ingress");
 
