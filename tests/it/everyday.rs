@@ -19,7 +19,7 @@ mod snapshot_kills;
 mod snapshots;
 mod upgrade;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
     support::{VERSION, guest_image},
@@ -30,9 +30,14 @@ use crate::{
 pub(crate) fn story_of(project: &str) -> Story {
     chapter(&format!("{project}: a machine that runs"));
     let mut story = Story::begin(project);
-    story.env.cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("everyday");
+    story.env.cache = templates();
     story.run(&setup_of(&story)).succeeds();
     story
+}
+
+/// The cache that keeps the template from test to test.
+pub(crate) fn templates() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("everyday")
 }
 
 /// What makes a machine that is a copy of the template.

@@ -85,14 +85,6 @@ fn a_second_machine_stands_on_what_the_first_has_prepared() {
         .parse()
         .expect("a number");
     assert!((3500..4096).contains(&size), "the disk has grown: {size}M");
-    third
-        .run("k3s-vm kubectl create configmap proof --from-literal=a=b")
-        .succeeds();
-    third.run("k3s-vm stop").succeeds().never_says("by force");
-    third.run("k3s-vm start").succeeds();
-    third
-        .run("k3s-vm kubectl get configmap proof -o 'jsonpath={.data.a}'")
-        .prints("b");
     third.run("k3s-vm reset --yes").succeeds();
 
     chapter("The first goes on beside it");

@@ -1,5 +1,5 @@
 //! A real cluster whose project is moved while it runs, and copied; a kubeconfig that is damaged or leads to the other
-//! copy. Three boots of a real guest, two of them at once: it is told as it goes.
+//! copy. Two boots of a real guest at once: it is told as it goes.
 //! `cargo test --test it copies -- --nocapture`
 
 use std::fs;
@@ -9,13 +9,14 @@ use super::{
     table::{first_line, row},
 };
 use crate::{
-    support::{VERSION, guest_image, names},
+    everyday::story_of,
+    support::names,
     telling::{Story, Told, chapter, found},
 };
 
 #[test]
 fn a_cluster_is_moved_and_copied() {
-    let mut story = Story::begin("shop-before");
+    let mut story = story_of("shop-before");
     another_place_for_the_kubeconfig(&story);
     moved_while_it_runs(&mut story);
     let copy = Elsewhere {
@@ -30,19 +31,12 @@ fn a_cluster_is_moved_and_copied() {
 }
 
 fn another_place_for_the_kubeconfig(story: &Story) {
-    chapter("A cluster, then other choices while it runs");
-    let (image, mirror) = (guest_image().display(), story.env.mirror());
-    story
-        .run(&format!(
-            "k3s-vm setup --image {image} --k3s-version {VERSION} --k3s-mirror {mirror} --memory 2GiB \
-             --accel tcg"
-        ))
-        .succeeds();
+    chapter("Other choices while it runs");
     let place = story.env.project.join("kube.yaml");
     story
-        .run("k3s-vm setup --memory 1536MiB --kubeconfig kube.yaml")
+        .run("k3s-vm setup --memory 1280MiB --kubeconfig kube.yaml")
         .succeeds()
-        .says("memory = 1536MiB instead of 2GiB: from the next start on (k3s-vm restart)")
+        .says("memory = 1280MiB instead of 1536MiB: from the next start on (k3s-vm restart)")
         .says("nothing to do")
         .prints(&place.to_string_lossy());
     assert!(!story.env.project.join(".kube").exists());
