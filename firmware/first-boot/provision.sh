@@ -4,20 +4,23 @@
 set -eu
 lib=/usr/local/lib/k3s-vm
 step="reading the release's description"
-failed() {
-    [ "$(df --output=avail / | tail -n 1)" -gt 1024 ] || step="$step: the disk is full"
-    "$lib/report" failed "$step"
-}
-trap '[ $? -eq 0 ] || failed' EXIT
+trap '[ $? -eq 0 ] || "$lib/report" failed "$step"' EXIT
 
 . "$lib/release.env"
 step="growing the disk"
+needed=$((K3S_SIZE + ${AIRGAP_SIZE:-0}))
+room() {
+    df --output=avail -B1 / | tail -n 1
+}
 # Only where the image's own size does not do: a disk that others are to stand on has it still.
-if [ "$(df --output=avail -B1 / | tail -n 1)" -lt $((K3S_SIZE + ${AIRGAP_SIZE:-0} + (256 << 20))) ]; then
+if [ "$(room)" -lt $((needed + (256 << 20))) ]; then
     "$lib/grow"
     mkdir -p /etc/k3s-vm
     touch /etc/k3s-vm/grown
 fi
+room=$(room)
+step="copying k3s and its images: of $((needed >> 20)) MiB $((room >> 20)) MiB fit on the disk, which is to be larger (--disk)"
+[ "$room" -ge "$needed" ]
 
 # attach_copy DISK SIZE MODE TARGET: the first SIZE bytes of an attached disk become a file.
 attach_copy() {
