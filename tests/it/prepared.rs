@@ -229,7 +229,7 @@ fn a_setup_that_is_killed_while_the_disk_is_kept() {
         fs::read_to_string(&stages).is_ok_and(|text| text.contains(" prepared"))
     });
     setup.kill();
-    // The guest goes on by itself, and the machine is whole whatever the moment was.
+    // The guest goes on by itself, and the machine is whole.
     self::setup(&story, "4GiB");
     story.run("k3s-vm ssh hostname").succeeds();
     story.run("k3s-vm stop").succeeds().never_says("by force");

@@ -182,5 +182,6 @@ fn a_kernel_that_cannot_mount_them_is_named() {
         .run("k3s-vm configure --unset mounts --restart")
         .succeeds();
     story.run("k3s-vm stop --suspend").succeeds();
+    story.run("k3s-vm start").succeeds();
     story.run("k3s-vm reset --yes").succeeds();
 }
