@@ -8,6 +8,10 @@ trap '[ $? -eq 0 ] || "$lib/report" failed "$step"' EXIT
 
 . "$lib/release.env"
 step="growing the disk"
+images=/var/lib/rancher/k3s/agent/images
+archive=$images/k3s-airgap-images-amd64.tar.zst
+# What a run before this one has copied is copied again, and takes no room beside itself.
+rm -f /usr/local/bin/k3s /usr/local/bin/k3s.part "$archive" "$archive.part"
 needed=$((K3S_SIZE + ${AIRGAP_SIZE:-0}))
 room() {
     df --output=avail -B1 / | tail -n 1
@@ -39,8 +43,7 @@ ln -sf k3s /usr/local/bin/crictl
 # k3s unpacks what it brings along at its first use, whatever that is; so it is done once per host.
 /usr/local/bin/k3s ctr --version >/dev/null 2>&1 || true
 if [ -n "$AIRGAP_SIZE" ]; then
-    images=/var/lib/rancher/k3s/agent/images
-    attach_copy airgap "$AIRGAP_SIZE" 0600 "$images/k3s-airgap-images-amd64.tar.zst"
+    attach_copy airgap "$AIRGAP_SIZE" 0600 "$archive"
     # Later starts skip what was imported (k3s 1.33.1, 1.32.5, 1.31.9 and later).
     touch "$images/.cache.json"
 fi
