@@ -435,17 +435,17 @@ fn not_running(story: &Story) {
         .exits(3)
         .says("k3s-vm start");
     story.run("k3s-vm image list").exits(3);
-    story.run("k3s-vm start && k3s-vm stop").succeeds();
-    story
-        .run("k3s-vm image rm app:1")
-        .exits(3)
-        .says("is stopped");
     story.run("k3s-vm start").succeeds();
     story
         .run("k3s-vm image list")
         .succeeds()
         .says("docker.io/library/app:1")
         .says("docker.io/library/app:2");
+    story.run("k3s-vm stop").succeeds();
+    story
+        .run("k3s-vm image rm app:1")
+        .exits(3)
+        .says("is stopped");
     story.run("k3s-vm reset --yes").succeeds();
     story.run("k3s-vm image list").exits(4).says("k3s-vm setup");
 }

@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{images::Layout, story_of};
-use crate::telling::{Story, chapter, found};
+use super::images::Layout;
+use crate::telling::{Story, Told, chapter, found};
 
 /// A server of the host, for as long as the test.
 struct Server {
@@ -43,79 +43,133 @@ impl Drop for Server {
     }
 }
 
-#[test]
-fn a_guest_in_the_network_of_a_company() {
-    let story = story_of("network");
-    let registry = registry(&story);
-    let (proxy, log) = proxy(&story, registry.port);
-    let tls = tls_server(&story);
-    let node = story.status()["machine"]["name"].clone();
-    let node = node.as_str().expect("a name");
+/// What the host has of the company's.
+pub(super) struct Company {
+    registry: Server,
+    proxy: Server,
+    /// The proxy's log.
+    log: PathBuf,
+    /// A server whose certificate is of `ca.pem`.
+    tls: Server,
+}
 
-    chapter("nothing of it is known to a machine that nobody told");
-    story
-        .run(&format!(
-            "k3s-vm ssh curl -sS https://10.0.2.2:{}/",
-            tls.port
-        ))
-        .exits(60);
-    assert_eq!(environment(&story), "");
+impl Company {
+    pub(super) fn of(story: &Story) -> Self {
+        let registry = registry(story);
+        let (proxy, log) = proxy(story, registry.port);
+        let tls = tls_server(story);
+        Self {
+            registry,
+            proxy,
+            log,
+            tls,
+        }
+    }
 
-    chapter("what cannot be is refused, and changes nothing");
-    refused(&story);
+    pub(super) fn is_unknown_to(&self, story: &Story) {
+        chapter("nothing of the company's network is known to a machine that is not told of it");
+        story.run(&self.asks_tls()).exits(60);
+        assert_eq!(environment(story), "");
+        story
+            .run("k3s-vm ssh '! test -e /etc/rancher/k3s/registries.yaml && ! test -e /etc/default/k3s'")
+            .succeeds();
+        story
+            .run("k3s-vm ssh cat /run/systemd/resolve/resolv.conf")
+            .never_says("192.0.2.53")
+            .says("nameserver 10.0.2.3");
+    }
 
-    chapter("the machine is told, and has it from its next start on");
-    let mirrors = format!(
-        "mirrors:\n  registry.test:\n    endpoint:\n      - http://10.0.2.2:{}\n",
-        registry.port
-    );
-    fs::write(story.env.project.join("registries.yaml"), &mirrors).expect("written");
-    story
-        .run(&format!(
-            "k3s-vm configure --http-proxy http://localhost:{0} --https-proxy http://127.0.0.1:{0} \
+    pub(super) fn configures(&self, story: &Story) -> Told {
+        chapter("what cannot be is refused, and the rest is told to the machine");
+        refused(story);
+        let port = self.proxy.port;
+        fs::write(story.env.project.join("registries.yaml"), self.mirrors()).expect("written");
+        story.run(&format!(
+            "k3s-vm configure --http-proxy http://localhost:{port} --https-proxy http://127.0.0.1:{port} \
              --no-proxy .corp.example,192.0.2.0/24 --registries registries.yaml --ca-certificate ca.pem \
-             --dns 192.0.2.53 --no-restart",
-            proxy.port
+             --dns 192.0.2.53 --dns 10.0.2.3 --restart"
         ))
-        .succeeds()
-        .says("from the next start on");
-    assert_eq!(environment(&story), "");
-    story.run("k3s-vm restart").succeeds();
+    }
 
-    proxied(&story, node, proxy.port, &log);
-    chapter("images of the host's registry");
-    story
-        .run("k3s-vm ssh cat /etc/rancher/k3s/registries.yaml")
-        .prints(mirrors.trim_end());
-    story
-        .run("k3s-vm ssh stat -c %a /etc/rancher/k3s/registries.yaml")
-        .prints("600");
-    story
-        .run(&format!(
-            "k3s-vm ssh 'k3s ctr -n k8s.io images pull --plain-http 10.0.2.2:{}/app:1 >/dev/null'",
-            registry.port
-        ))
-        .succeeds();
-    story
-        .run("k3s-vm image list")
-        .succeeds()
-        .says(&format!("10.0.2.2:{}/app:1", registry.port));
+    pub(super) fn is_known_to(&self, story: &Story) {
+        self.proxied(story);
+        chapter("images of the host's registry");
+        story
+            .run("k3s-vm ssh cat /etc/rancher/k3s/registries.yaml")
+            .prints(self.mirrors().trim_end());
+        story
+            .run("k3s-vm ssh stat -c %a /etc/rancher/k3s/registries.yaml")
+            .prints("600");
+        let image = format!("10.0.2.2:{}/app:1", self.registry.port);
+        story
+            .run(&format!(
+                "k3s-vm ssh 'k3s ctr -n k8s.io images pull --plain-http {image} >/dev/null'"
+            ))
+            .succeeds();
+        story.run("k3s-vm image list").succeeds().says(&image);
 
-    chapter("a server that the company vouches for");
-    story
-        .run(&format!(
-            "k3s-vm ssh curl -sS https://10.0.2.2:{}/",
-            tls.port
-        ))
-        .succeeds()
-        .says("Ciphers");
-    chapter("its name server, for the guest and for what k3s gives its pods");
-    story.run("k3s-vm ssh resolvectl dns").says("192.0.2.53");
-    story
-        .run("k3s-vm ssh grep -m 1 nameserver /run/systemd/resolve/resolv.conf")
-        .prints("nameserver 192.0.2.53");
-    taken_back(&story, &tls);
-    story.run("k3s-vm reset --yes").succeeds();
+        chapter("a server that the company vouches for");
+        story.run(&self.asks_tls()).succeeds().says("Ciphers");
+        chapter("its name server, for the guest and for what k3s gives its pods");
+        story.run("k3s-vm ssh resolvectl dns").says("192.0.2.53");
+        story
+            .run("k3s-vm ssh cat /run/systemd/resolve/resolv.conf")
+            .says("nameserver 192.0.2.53\nnameserver 10.0.2.3");
+    }
+
+    fn mirrors(&self) -> String {
+        format!(
+            "mirrors:\n  registry.test:\n    endpoint:\n      - http://10.0.2.2:{}\n",
+            self.registry.port
+        )
+    }
+
+    fn asks_tls(&self) -> String {
+        format!("k3s-vm ssh curl -sS https://10.0.2.2:{}/", self.tls.port)
+    }
+
+    fn proxied(&self, story: &Story) {
+        chapter(
+            "k3s has the proxies, as the guest reaches them, and goes around them for what is near",
+        );
+        let (environment, port) = (environment(story), self.proxy.port);
+        let node = story.status()["machine"]["name"].clone();
+        let node = node.as_str().expect("a name");
+        let value = |name: &str| {
+            let lines = environment.lines();
+            let mut values = lines.filter_map(|it| it.strip_prefix(name)?.strip_prefix('='));
+            values.next().unwrap_or_default().to_owned()
+        };
+        assert_eq!(value("HTTP_PROXY"), format!("http://10.0.2.2:{port}"));
+        assert_eq!(value("HTTPS_PROXY"), format!("http://10.0.2.2:{port}"));
+        let direct = value("NO_PROXY");
+        let direct: Vec<&str> = direct.split(',').collect();
+        for near in [
+            "localhost",
+            "127.0.0.0/8",
+            "::1",
+            "10.0.2.0/24",
+            "10.42.0.0/16",
+            "10.43.0.0/16",
+            ".svc",
+            ".cluster.local",
+            ".corp.example",
+            "192.0.2.0/24",
+            node,
+        ] {
+            assert!(direct.contains(&near), "{near}: {direct:?}");
+        }
+        let seen = |what: &str| fs::read_to_string(&self.log).is_ok_and(|log| log.contains(what));
+        assert!(!seen("registry.test"));
+        story
+            .run(
+                "k3s-vm ssh 'env $(tr \"\\0\" \"\\n\" </proc/$(systemctl show -p MainPID --value k3s)/environ | grep _PROXY=) \
+                 k3s ctr images pull --plain-http registry.test/app:1 >/dev/null'",
+            )
+            .succeeds();
+        assert!(seen("registry.test"), "{}", self.log.display());
+        found("a registry that only the proxy knows was reached through it");
+    }
 }
 
 /// Of k3s's own process: what is in a file may not have come to it.
@@ -126,47 +180,6 @@ fn environment(story: &Story) -> String {
         )
         .succeeds();
     told.ended.stdout
-}
-
-fn proxied(story: &Story, node: &str, port: u16, log: &std::path::Path) {
-    chapter(
-        "k3s has the proxies, as the guest reaches them, and goes around them for what is near",
-    );
-    let environment = environment(story);
-    let value = |name: &str| {
-        let lines = environment.lines();
-        let mut values = lines.filter_map(|it| it.strip_prefix(name)?.strip_prefix('='));
-        values.next().unwrap_or_default().to_owned()
-    };
-    assert_eq!(value("HTTP_PROXY"), format!("http://10.0.2.2:{port}"));
-    assert_eq!(value("HTTPS_PROXY"), format!("http://10.0.2.2:{port}"));
-    let direct = value("NO_PROXY");
-    let direct: Vec<&str> = direct.split(',').collect();
-    for near in [
-        "localhost",
-        "127.0.0.0/8",
-        "::1",
-        "10.0.2.0/24",
-        "10.42.0.0/16",
-        "10.43.0.0/16",
-        ".svc",
-        ".cluster.local",
-        ".corp.example",
-        "192.0.2.0/24",
-        node,
-    ] {
-        assert!(direct.contains(&near), "{near}: {direct:?}");
-    }
-    let seen = |what: &str| fs::read_to_string(log).is_ok_and(|log| log.contains(what));
-    assert!(!seen("registry.test"));
-    story
-        .run(
-            "k3s-vm ssh 'env $(tr \"\\0\" \"\\n\" </proc/$(systemctl show -p MainPID --value k3s)/environ | grep _PROXY=) \
-             k3s ctr images pull --plain-http registry.test/app:1 >/dev/null'",
-        )
-        .succeeds();
-    assert!(seen("registry.test"), "{}", log.display());
-    found("a registry that only the proxy knows was reached through it");
 }
 
 fn refused(story: &Story) {
@@ -191,32 +204,6 @@ fn refused(story: &Story) {
             .never_says("secret");
     }
     assert_eq!(fs::read(story.file("config")).expect("there"), before);
-}
-
-fn taken_back(story: &Story, tls: &Server) {
-    chapter("taken back, all of it is gone again");
-    story
-        .run(
-            "k3s-vm configure --unset network.http_proxy,network.https_proxy,network.no_proxy,network.ca,network.dns \
-             --unset k3s.registries --restart",
-        )
-        .succeeds();
-    assert_eq!(environment(story), "");
-    story
-        .run(&format!(
-            "k3s-vm ssh curl -sS https://10.0.2.2:{}/",
-            tls.port
-        ))
-        .exits(60);
-    story
-        .run(
-            "k3s-vm ssh '! test -e /etc/rancher/k3s/registries.yaml && ! test -e /etc/default/k3s'",
-        )
-        .succeeds();
-    story
-        .run("k3s-vm ssh cat /run/systemd/resolve/resolv.conf")
-        .never_says("192.0.2.53")
-        .says("nameserver 10.0.2.3");
 }
 
 /// Debian's docker-registry, with one image.

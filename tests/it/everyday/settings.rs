@@ -1,8 +1,9 @@
-//! The machine set otherwise: its size, k3s's settings, the guest's network. What is taken back is gone.
+//! The machine set otherwise: its size, k3s's settings, the [network] of a company, [folders](mounts) that its kernel cannot
+//! mount. What is taken back is gone. It is one test, for each restart of an emulated guest takes its time.
 
 use std::fs;
 
-use super::story_of;
+use super::{mounts, network::Company, story_of};
 use crate::{
     support::{VERSION, guest_image},
     telling::{Story, chapter, found},
@@ -16,12 +17,6 @@ metadata:
 data:
   k: v
 ";
-const REGISTRIES: &str = "\
-mirrors:
-  docker.io:
-    endpoint:
-      - http://10.0.2.2:5000
-";
 /// Where k3s looks for what it is to deploy.
 const MANIFESTS: &str = "/var/lib/rancher/k3s/server/manifests";
 
@@ -32,8 +27,10 @@ fn a_machine_is_set_otherwise() {
         .run("k3s-vm kubectl create configmap kept --from-literal=k=v")
         .succeeds();
     refuses_what_cannot_be(&story);
-    sets(&story);
-    takes_back(&story);
+    let company = Company::of(&story);
+    company.is_unknown_to(&story);
+    sets(&story, &company);
+    takes_back(&story, &company);
     story.run("k3s-vm reset --yes").succeeds();
     a_new_machine_has_them_from_its_beginning(&story);
 }
@@ -70,35 +67,33 @@ fn refuses_what_cannot_be(story: &Story) {
     assert_eq!(fs::read(story.file("config")).expect("there"), config);
 }
 
-fn sets(story: &Story) {
+fn sets(story: &Story, company: &Company) {
     chapter("The machine is set otherwise, at its next start");
     let deploy = story.env.project.join("deploy");
     fs::create_dir_all(deploy.join("more")).expect("made");
     fs::write(deploy.join("more/app.yaml"), MANIFEST).expect("written");
     fs::write(deploy.join("README.md"), "no manifest").expect("written");
-    fs::write(story.env.project.join("registries.yaml"), REGISTRIES).expect("written");
     let size = disk(story);
     story
         .run(
             "k3s-vm configure --memory 1664MiB --disk 5GiB --disable traefik,servicelb \
              --k3s-arg=--kubelet-arg=max-pods=200 --k3s-arg disable=metrics-server --node-label tier=dev \
-             --manifest deploy --registries registries.yaml --dns 192.0.2.53 --dns 10.0.2.3",
+             --manifest deploy",
         )
         .succeeds()
         .prints("")
         .says("from the next start on:")
         .says("memory = 1664MiB instead of 1536MiB")
         .says("disk = 5GiB instead of 4GiB")
-        .says("the settings of k3s and network")
+        .says("the settings of k3s")
         .says("to restart it: k3s-vm restart");
     story
         .run("cat .k3s-vm/config")
         .succeeds()
         .says("[k3s]\nargs = [\"--kubelet-arg=max-pods=200\", \"--disable=metrics-server\"]")
-        .says("manifests = [\"deploy\"]")
-        .says("[network]\ndns = [\"192.0.2.53\", \"10.0.2.3\"]");
-    story
-        .run("k3s-vm restart")
+        .says("manifests = [\"deploy\"]");
+    company
+        .configures(story)
         .succeeds()
         .says("the disk grows to 5GiB");
     let config = "k3s-vm ssh cat /etc/rancher/k3s/config.yaml";
@@ -118,14 +113,6 @@ fn sets(story: &Story) {
         .run(&format!("k3s-vm ssh ls {MANIFESTS}/k3s-vm"))
         .succeeds()
         .prints("more");
-    story
-        .run("k3s-vm ssh cat /etc/rancher/k3s/registries.yaml")
-        .succeeds()
-        .prints(REGISTRIES.trim_end());
-    story
-        .run("k3s-vm ssh cat /run/systemd/resolve/resolv.conf")
-        .succeeds()
-        .says("nameserver 192.0.2.53\nnameserver 10.0.2.3");
     assert!(disk(story) > size + (900 << 20), "{size}");
     assert_eq!(story.status()["machine"]["disk"], 5_u64 << 30);
     kept(story);
@@ -134,24 +121,29 @@ fn sets(story: &Story) {
         .exits(2)
         .says("was made with a disk of 5GiB, and 4GiB is asked for now");
     found("k3s, the guest and the disk are as they were asked to be, and nothing was lost");
+    company.is_known_to(story);
 }
 
-fn takes_back(story: &Story) {
+fn takes_back(story: &Story, company: &Company) {
     chapter("What is taken back is gone, from a suspended machine, too, which boots for it");
     story
-        .run("k3s-vm configure --unset k3s.args,k3s.disable --unset k3s.labels,k3s.manifests,k3s.registries,network.dns --no-restart")
+        .run(
+            "k3s-vm configure --unset k3s.args,k3s.disable --unset k3s.labels,k3s.manifests,k3s.registries \
+             --unset network.http_proxy,network.https_proxy,network.no_proxy,network.ca,network.dns --no-restart",
+        )
         .succeeds()
         .says("to restart it: k3s-vm restart");
+    mounts::one_is_asked_for(story);
     story.run("k3s-vm stop --suspend").succeeds();
     story
         .run("k3s-vm configure --cpus 2")
         .exits(3)
         .says("is suspended")
         .says("hint: have it go on: k3s-vm start");
-    story
+    let start = story
         .run("sed -i 's/^.k3s.$/&\\nlabels = [\"tier=late\"]/' .k3s-vm/config && k3s-vm start")
-        .succeeds()
         .says("boots instead of going on: it is set otherwise now");
+    mounts::this_kernel_cannot(story, start);
     story
         .run("k3s-vm ssh 'cat /etc/rancher/k3s/config.yaml && ls /etc/rancher/k3s'")
         .succeeds()
@@ -162,10 +154,7 @@ fn takes_back(story: &Story) {
         .run(&format!("k3s-vm ssh 'find {MANIFESTS}/k3s-vm -type f'"))
         .succeeds()
         .prints("");
-    story
-        .run("k3s-vm ssh cat /run/systemd/resolve/resolv.conf")
-        .succeeds()
-        .never_says("192.0.2.53");
+    company.is_unknown_to(story);
     kept(story);
     let before = story.qemu();
     story

@@ -237,7 +237,10 @@ fn one_that_is_killed_goes_on() {
     chapter("Killed when the node is Ready, and nobody knows");
     story.run(&killed_at(2, &line)).exits(137);
     assert_eq!(story.status()["machine"]["k3s"], VERSION);
-    story.run("k3s-vm restart").succeeds();
+    story
+        .run("k3s-vm stop --suspend && k3s-vm start")
+        .succeeds()
+        .says("resuming ");
     story
         .run(&format!("{line} --json"))
         .succeeds()

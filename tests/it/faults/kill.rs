@@ -2,9 +2,10 @@
 //! file operation fails once.
 //!
 //! The steps are not listed here. They are those that strace sees the command make (see `steps`), so a step that is new
-//! is a kill point from its first day.
+//! is a kill point from its first day. `tests/run.sh faults` tries all of it; beside the other tests each step has SIGKILL
+//! and, in turn, one of the others.
 
-use std::{collections::BTreeSet, fs, os::unix::ffi::OsStrExt, process::Command, thread};
+use std::{collections::BTreeSet, env, fs, os::unix::ffi::OsStrExt, process::Command, thread};
 
 use k3s_vm::base::Digest;
 use rustix::process::Signal;
@@ -17,7 +18,7 @@ use super::{
 use crate::support::{ended, names, private_dir};
 
 /// How many scenes are played at the same time; they mostly wait for the disk and for QEMU.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 6;
 
 /// A command that is to be killed: where it begins, and how it is called.
 struct Verb {
@@ -65,7 +66,7 @@ fn setup_from_a_template_at_every_step() {
             fs::write(scene.file("config"), config).expect("written");
             scene.has_prepared_memory();
         },
-        command: |scene| scene.setup(&["--timeout", "1s"]),
+        command: |scene| scene.setup(&["--timeout", "2s"]),
         again: |scene| {
             let setup = ended(scene.setup(&["--timeout", "1s"]).output().expect("it runs"));
             assert_eq!(setup.code, 1, "{setup:?}");
@@ -195,16 +196,8 @@ fn at_every_step(verb: &Verb) {
             .map(|player| player.join().expect("survived"));
         counts.collect()
     });
-    for (nth, (name, _, code)) in DISTURBANCES.iter().enumerate() {
-        let count: usize = counts.iter().map(|count| count[nth]).sum();
-        let said = format!("{count} points, all survived");
-        row(
-            &format!("{name} at each step of {}", verb.name),
-            *code,
-            &said,
-            &[],
-        );
-    }
+    let sum = |nth| counts.iter().map(|counts| counts[nth]).sum();
+    tell_counts(verb.name, std::array::from_fn(sum));
 }
 
 /// The steps to which only a guest with a cluster comes: its kubeconfig is fetched and written. Whoever dies there leaves
@@ -216,29 +209,60 @@ pub(super) fn arriving_at_every_step(scene: &Scene) {
     };
     let (_, _, steps) = Traced::start(scene, &arriving(), None).finish();
     let steps = distinct(steps);
-    for (name, disturbance, code) in DISTURBANCES {
-        let points: Vec<&Step> = steps
-            .iter()
-            .filter(|step| is_tried(step, disturbance))
-            .collect();
-        for step in &points {
-            let (ended, said, _) =
-                Traced::start(scene, &arriving(), Some((step, disturbance))).finish();
-            let what = format!("start of a running machine, {name} at {step}");
-            say(&format!("    {what}: {ended}"));
-            expect_end(
-                (ended, &said),
-                code,
-                is_closing(step, &steps).then_some(0),
-                &what,
-            );
-            scene.env.ok(&["start"]);
-            scene.env.ok(&["status"]);
-        }
-        let said = format!("{} points, all survived", points.len());
-        row(
-            &format!("{name} at each step of a start that finds its guest running"),
+    let points = points(&steps);
+    for &(step, nth) in &points {
+        let (name, disturbance, code) = DISTURBANCES[nth];
+        let (ended, said, _) =
+            Traced::start(scene, &arriving(), Some((step, disturbance))).finish();
+        let what = format!("start of a running machine, {name} at {step}");
+        say(&format!("    {what}: {ended}"));
+        expect_end(
+            (ended, &said),
             code,
+            is_closing(step, &steps).then_some(0),
+            &what,
+        );
+        scene.env.ok(&["start"]);
+        scene.env.ok(&["status"]);
+    }
+    tell_counts("a start that finds its guest running", counts(&points));
+}
+
+/// Which step is disturbed in which way.
+fn points(steps: &[Step]) -> Vec<(&Step, usize)> {
+    let all = env::var_os("K3S_VM_ALL_FAULTS").is_some();
+    let others = |step: &Step| -> Vec<usize> {
+        let others = 1..DISTURBANCES.len();
+        others
+            .filter(|&nth| is_tried(step, DISTURBANCES[nth].1))
+            .collect()
+    };
+    let mut points = Vec::new();
+    for (at, step) in steps.iter().enumerate() {
+        let others = others(step);
+        let turn = at % others.len().max(1);
+        points.push((step, 0));
+        let tried = others.into_iter().enumerate();
+        points.extend(tried.filter_map(|(its, nth)| (all || its == turn).then_some((step, nth))));
+    }
+    points
+}
+
+/// How many points there are by disturbance.
+fn counts(points: &[(&Step, usize)]) -> [usize; 4] {
+    let mut counts = [0; DISTURBANCES.len()];
+    for &(_, nth) in points {
+        counts[nth] += 1;
+    }
+    counts
+}
+
+fn tell_counts(command: &str, counts: [usize; 4]) {
+    for ((name, _, code), count) in DISTURBANCES.iter().zip(counts) {
+        let said = format!("{count} points, all survived");
+        row(
+            &format!("{name} at each step of {command}"),
+            *code,
             &said,
             &[],
         );
@@ -264,27 +288,29 @@ fn play(verb: &Verb, turn: usize) -> [usize; 4] {
     let undisturbed = Traced::start(&scene, &(verb.command)(&scene), None).finish();
     let steps = distinct(undisturbed.2);
     assert!(!steps.is_empty(), "strace sees no step of {}", verb.name);
-    DISTURBANCES.map(|(name, disturbance, code)| {
-        let points = steps.iter().filter(|step| is_tried(step, disturbance));
-        let mine = points.skip(turn).step_by(AT_ONCE);
-        mine.inspect(|step| {
-            let what = format!("{}, {name} at {step}", verb.name);
-            let closing = is_closing(step, &steps).then_some(undisturbed.0);
-            let mut step = (*step).clone();
-            for last in [false, false, false, false, true] {
-                let (ended, said, seen) = ends_at(verb, &scene, &step, disturbance, &what);
-                let missed = !is_end((ended, &said), code, closing);
-                match seen.into_iter().find(|it| it.is_later_or_earlier(&step)) {
-                    Some(found) if missed && !last => step = found,
-                    _ => {
-                        expect_end((ended, &said), code, closing, &what);
-                        break;
-                    }
-                }
+    let mine: Vec<_> = points(&steps)
+        .into_iter()
+        .skip(turn)
+        .step_by(AT_ONCE)
+        .collect();
+    for &(step, nth) in &mine {
+        let (name, disturbance, code) = DISTURBANCES[nth];
+        let what = format!("{}, {name} at {step}", verb.name);
+        let closing = is_closing(step, &steps).then_some(undisturbed.0);
+        let mut step = step.clone();
+        for last in [false, false, false, false, true] {
+            let (ended, said, seen) = ends_at(verb, &scene, &step, disturbance, &what);
+            let missed = !is_end((ended, &said), code, closing);
+            if last || !missed {
+                expect_end((ended, &said), code, closing, &what);
+                break;
             }
-        })
-        .count()
-    })
+            // What depends on the time may have come at another count, or not at all.
+            let found = seen.into_iter().find(|it| it.is_later_or_earlier(&step));
+            step = found.unwrap_or(step);
+        }
+    }
+    counts(&mine)
 }
 
 /// Whether all work is done before that step: QEMU is asked for its last words and told to end, or the record is saved

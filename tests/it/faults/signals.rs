@@ -125,6 +125,8 @@ impl Terminal {
         let mut session = scene.env.tool("setsid");
         session
             .args(["--ctty", "--wait"])
+            // A shell's background job ignores what a shell's foreground job does not.
+            .args(["env", "--default-signal=INT,QUIT"])
             .arg(command.get_program())
             .args(command.get_args())
             .stdin(side())
@@ -155,7 +157,10 @@ impl Terminal {
     #[track_caller]
     fn press(mut self, key: &[u8]) -> Ended {
         self.keyboard.write_all(key).expect("typed");
-        let status = self.child.wait().expect("it ends");
+        eventually("it ends", || {
+            self.child.try_wait().expect("a child").is_some()
+        });
+        let status = self.child.wait().expect("it has ended");
         assert_eq!(settings(&self.line), self.settings, "the terminal is sane");
         drop(self.line);
         let mut seen = Vec::new();
