@@ -26,6 +26,8 @@ for unit in $units k3s k3s-vm-datastore k3s-vm-provision; do
     install -D -m 0644 "$seed/$unit.service" "/etc/systemd/system/$unit.service"
 done
 
+install -D -m 0644 "$seed/coldplug.conf" /etc/systemd/system/systemd-udev-trigger.service.d/k3s-vm.conf
+
 # The rest of the boot waits for neither: systemd finds new units without being told to look, and takes a second to look.
 systemctl start --no-block k3s-vm-provision.service
 # shellcheck disable=SC2086
@@ -41,12 +43,20 @@ unused="apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd
     sshd-keygen.service getty@tty1.service serial-getty@ttyS0.service user@0.service"
 # What an early boot spends time on, and waiting for more than k3s needs (see k3s-starting.sh): from the next boot on.
 slow="systemd-networkd-wait-online.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount
-    systemd-pstore.service sys-fs-fuse-connections.mount sys-kernel-config.mount
-    systemd-growfs-root.service systemd-network-generator.service"
+    systemd-pstore.service sys-fs-fuse-connections.mount sys-kernel-config.mount sys-kernel-debug.mount
+    dev-hugepages.mount dev-mqueue.mount run-lock.mount modprobe@drm.service systemd-udev-load-credentials.service
+    systemd-growfs-root.service systemd-network-generator.service systemd-networkd-persistent-storage.service"
 # shellcheck disable=SC2086
 systemctl mask --quiet --no-reload $unused $slow 2>/dev/null || true
-# No boot that has come so far needs /boot and /boot/efi: they are mounted, and nobody waits for them.
-[ ! -e /etc/fstab ] || sed -Ei '/nofail/!s,^([^[:space:]#]+[[:space:]]+/boot(/efi)?[[:space:]]+[^[:space:]]+[[:space:]]+)([^[:space:]]+),\1\3\,nofail,' /etc/fstab
+# They look, before all else, for what is not there: a saved memory, an update, a TPM, partitions beside those of fstab.
+generators="hibernate-resume system-update tpm2 run ssh getty"
+! grep -Eqs '^[^#[:space:]]+[[:space:]]+/[[:space:]]' /etc/fstab || generators="$generators gpt-auto"
+mkdir -p /etc/systemd/system-generators
+for generator in $generators; do
+    ln -sfn /dev/null "/etc/systemd/system-generators/systemd-$generator-generator"
+done
+# Nothing in a boot needs /boot and /boot/efi: whoever does has them mounted by looking.
+[ ! -e /etc/fstab ] || sed -Ei '/noauto/!s,^([^[:space:]#]+[[:space:]]+/boot(/efi)?[[:space:]]+[^[:space:]]+[[:space:]]+)([^[:space:]]+),\1\3\,noauto\,x-systemd.automount,' /etc/fstab
 # The rest of cloud-init has nothing to do.
 # shellcheck disable=SC2086
 systemctl stop --quiet --no-block $unused cloud-config.service cloud-final.service 2>/dev/null || true

@@ -26,7 +26,7 @@ macro_rules! first_boot {
 }
 
 /// The files of `firmware/first-boot/`, as the guest finds them on the seed.
-const FIRST_BOOT: [(&str, &str); 22] = first_boot![
+const FIRST_BOOT: [(&str, &str); 23] = first_boot![
     "first-boot.sh",
     "provision.sh",
     "prepare.sh",
@@ -44,6 +44,7 @@ const FIRST_BOOT: [(&str, &str); 22] = first_boot![
     "listen.sh",
     "sshd.conf",
     "k3s-vm.network",
+    "coldplug.conf",
     "k3s.service",
     "k3s-vm-listener.service",
     "k3s-vm-identity.service",
@@ -51,9 +52,9 @@ const FIRST_BOOT: [(&str, &str); 22] = first_boot![
     "k3s-vm-provision.service",
 ];
 
-/// What the firmware hands to a guest that has not been made a node yet, as systemd's credentials: a unit, and that it is
-/// to be started (systemd-debug-generator(8)).
-pub const FIRST_BOOT_CREDENTIALS: [(&str, &str); 2] = [
+/// What the firmware hands to a guest that has not been made a node yet, as systemd's credentials: a unit, that it is to be
+/// started, and what later boots find on the disk (systemd-debug-generator(8)).
+pub const FIRST_BOOT_CREDENTIALS: [(&str, &str); 3] = [
     (
         "systemd.extra-unit.k3s-vm-first-boot.service",
         include_str!("../../firmware/first-boot/k3s-vm-first-boot.service"),
@@ -61,6 +62,10 @@ pub const FIRST_BOOT_CREDENTIALS: [(&str, &str); 2] = [
     (
         "systemd.unit-dropin.sysinit.target",
         "[Unit]\nWants=k3s-vm-first-boot.service\n",
+    ),
+    (
+        "systemd.unit-dropin.systemd-udev-trigger.service",
+        include_str!("../../firmware/first-boot/coldplug.conf"),
     ),
 ];
 
