@@ -3,10 +3,10 @@
 
 mod answers;
 mod carried;
-mod channels;
 mod desk;
 mod idle;
 mod images;
+mod internet;
 mod logs;
 mod machines;
 mod mounts;

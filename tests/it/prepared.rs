@@ -106,7 +106,6 @@ fn boots_for(story: &Story, flag: &str, why: &str) {
              kill -INT $!; wait $!; code=$?; cat told; exit $code"
         ))
         .exits(130)
-        .says("boots instead of going on:")
         .says(why);
 }
 

@@ -2,52 +2,53 @@
 
 use std::{fs, path::Path};
 
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
+use sha2::{Digest, Sha256, Sha512};
 
+use super::internet::Internet;
 use crate::{
-    support::{VERSION, dead_image, guest_image, names, private_dir},
+    support::{VERSION, dead_image, guest_image, make_release, names},
     telling::{Story, chapter, found},
 };
 
 /// Where nobody listens.
 const NOWHERE: &str = "export https_proxy=http://127.0.0.1:9 http_proxy=http://127.0.0.1:9;";
-const DEBIAN: &str =
-    "https://cloud.debian.org/images/cloud/trixie/latest/debian-13-genericcloud-amd64.qcow2";
-const CHANNELS: &str = "https://update.k3s.io/v1-release/channels";
+const UBUNTU: &str = "cloud-images.ubuntu.com/releases/26.04/release";
+const DEBIAN: &str = "cloud.debian.org/images/cloud/trixie/latest";
 
-fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
+fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A host that has once fetched Debian 13, and knows what k3s is the stable one: what it would have from the internet.
-fn connected(project: &str, image: &Path) -> Story {
-    let story = Story::begin(project);
-    let cache = &story.env.cache;
+/// The internet with that image as Ubuntu's and Debian's, and k3s's releases.
+fn internet(story: &Story, image: &Path) -> Internet {
+    let internet = Internet::of(story);
     let bytes = fs::read(image).expect("readable");
-    let digest = sha256(&bytes);
-    private_dir(cache);
-    for folder in ["images", "sources", "texts"] {
-        private_dir(&cache.join(folder));
+    let (ubuntu, debian) = (
+        "ubuntu-26.04-server-cloudimg-amd64.img",
+        "debian-13-genericcloud-amd64.qcow2",
+    );
+    internet.has(&format!("{UBUNTU}/{ubuntu}"), image);
+    let sum = hexadecimal(&Sha256::digest(&bytes));
+    internet.tells(
+        &format!("{UBUNTU}/SHA256SUMS"),
+        &format!("{sum} *{ubuntu}\n"),
+    );
+    internet.has(&format!("{DEBIAN}/{debian}"), image);
+    let sum = hexadecimal(&Sha512::digest(&bytes));
+    internet.tells(
+        &format!("{DEBIAN}/SHA512SUMS"),
+        &format!("{sum}  {debian}\n"),
+    );
+    internet.channels(&[("stable", VERSION)]);
+    let release = story.env.path("release");
+    make_release(&release, VERSION);
+    for name in names(&release) {
+        let version = VERSION.replace('+', "%2B");
+        let url = format!("github.com/k3s-io/k3s/releases/download/{version}/{name}");
+        internet.has(&url, &release.join(name));
     }
-    link_or_copy(image, &cache.join(format!("images/{digest}.img")));
-    let source = json!({ "schema": 1, "from": DEBIAN, "digest": digest, "size": bytes.len(), "verified": true });
-    let key = sha256(DEBIAN.as_bytes());
-    fs::write(
-        cache.join(format!("sources/{key}.json")),
-        source.to_string(),
-    )
-    .expect("written");
-    let key = sha256(CHANNELS.as_bytes());
-    fs::write(cache.join(format!("texts/{key}")), VERSION).expect("written");
-    story
-}
-
-fn link_or_copy(image: &Path, place: &Path) {
-    if fs::hard_link(image, place).is_err() {
-        fs::copy(image, place).expect("copied");
-    }
+    internet
 }
 
 /// The files of a cache, but for locks.
@@ -63,32 +64,34 @@ fn kept(cache: &Path) -> Vec<String> {
 
 #[test]
 fn a_host_without_internet_makes_a_machine() {
-    let here = connected("connected", guest_image());
-    let mirror = here.env.mirror();
-    let choices = format!("--image debian-13 --k3s-mirror {mirror}");
+    let here = Story::begin("connected");
+    let internet = internet(&here, guest_image());
 
-    chapter("an archive with all that a setup needs");
-    here.run(&format!("{NOWHERE} k3s-vm cache export {choices} shop.tar"))
-        .succeeds()
-        .prints("shop.tar");
+    chapter("all that a setup needs, as it comes when nobody wishes for anything");
+    here.run(&format!(
+        "{} k3s-vm cache export shop.tar",
+        internet.reach()
+    ))
+    .succeeds()
+    .says("ubuntu-26.04")
+    .prints("shop.tar");
     let mode = fs::metadata(here.env.project.join("shop.tar")).expect("there");
     assert!(mode.len() > 1 << 20);
 
     chapter("it comes to a host that reaches nobody");
     let there = Story::begin("island");
-    fs::remove_dir_all(here.env.path("mirror")).expect("the mirror is gone");
     let archive = here.env.project.join("shop.tar");
     there
         .run(&format!("k3s-vm cache import - <{}", archive.display()))
         .succeeds()
-        .says("debian-13")
+        .says("ubuntu-26.04")
         .says(&format!("images of k3s {VERSION}"))
         .says("3 files are new");
 
-    chapter("a setup there, of the same image by its alias, and of the k3s that is stable");
+    chapter("a setup there, of the usual image and of the k3s that is stable");
     let flags = "--memory 1536MiB --disk 4GiB --accel tcg";
     there
-        .run(&format!("{NOWHERE} k3s-vm setup {choices} {flags}"))
+        .run(&format!("{NOWHERE} k3s-vm setup {flags}"))
         .succeeds()
         .says(&format!("taking {VERSION}"))
         .never_says("fetching");
@@ -103,13 +106,20 @@ fn a_host_without_internet_makes_a_machine() {
 fn archives_of_the_cache_come_whole_or_not_at_all() {
     let scratch = Story::begin("scratch");
     let image = dead_image(&scratch.env.path("dead.img"));
-    let here = connected("here", &image);
+    let here = Story::begin("here");
     let mirror = here.env.mirror();
     let choices = format!("--image debian-13 --k3s-mirror {mirror} --k3s-version {VERSION}");
     let export = |rest: &str| here.run(&format!("{NOWHERE} k3s-vm cache export {rest}"));
 
     chapter("what is written where");
-    export(&choices).succeeds().prints("k3s-vm-cache.tar");
+    export(&choices).exits(1).says("cannot");
+    let internet = internet(&here, &image);
+    here.run(&format!(
+        "{} k3s-vm cache export {choices}",
+        internet.reach()
+    ))
+    .succeeds()
+    .prints("k3s-vm-cache.tar");
     export(&choices)
         .exits(1)
         .says("k3s-vm-cache.tar is there already");

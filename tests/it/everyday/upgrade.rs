@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::{
-    channels,
+    internet::Internet,
     snapshots::{BOOT, boot, has, make, names_of},
     story_of,
 };
@@ -130,7 +130,9 @@ fn by_channels(story: &Story) {
         ("v1.34", NEXT),
         ("v1.33", VERSION),
     ];
-    let asks = channels::name(story, &named);
+    let internet = Internet::of(story);
+    internet.channels(&named);
+    let asks = internet.reach();
     story
         .run(&format!("{asks} k3s-vm upgrade"))
         .exits(2)
@@ -149,7 +151,9 @@ fn by_channels(story: &Story) {
 fn to_the_next(story: &Story, boot: &str) {
     chapter("An upgrade");
     let kubeconfig = story.env.project.join(".kube/config");
-    let asks = channels::name(story, &[("stable", NEXT)]);
+    let internet = Internet::of(story);
+    internet.channels(&[("stable", NEXT)]);
+    let asks = internet.reach();
     story
         .run(&format!("{asks} k3s-vm upgrade"))
         .succeeds()

@@ -17,8 +17,15 @@ use super::{
 };
 use crate::support::{ended, names, private_dir};
 
+/// Whether there is time for all of it, and nothing else is at work.
+fn all() -> bool {
+    env::var_os("K3S_VM_ALL_FAULTS").is_some()
+}
+
 /// How many scenes are played at the same time; they mostly wait for the disk and for QEMU.
-const AT_ONCE: usize = 6;
+fn at_once() -> usize {
+    if all() { 4 } else { 2 }
+}
 
 /// A command that is to be killed: where it begins, and how it is called.
 struct Verb {
@@ -188,7 +195,7 @@ const DISTURBANCES: [(&str, Disturbance, i32); 4] = [
 /// Disturbs the command at each of its steps, in each way.
 fn at_every_step(verb: &Verb) {
     let counts: Vec<[usize; 4]> = thread::scope(|scope| {
-        let players: Vec<_> = (0..AT_ONCE)
+        let players: Vec<_> = (0..at_once())
             .map(|turn| scope.spawn(move || play(verb, turn)))
             .collect();
         let counts = players
@@ -230,7 +237,6 @@ pub(super) fn arriving_at_every_step(scene: &Scene) {
 
 /// Which step is disturbed in which way.
 fn points(steps: &[Step]) -> Vec<(&Step, usize)> {
-    let all = env::var_os("K3S_VM_ALL_FAULTS").is_some();
     let others = |step: &Step| -> Vec<usize> {
         let others = 1..DISTURBANCES.len();
         others
@@ -243,7 +249,7 @@ fn points(steps: &[Step]) -> Vec<(&Step, usize)> {
         let turn = at % others.len().max(1);
         points.push((step, 0));
         let tried = others.into_iter().enumerate();
-        points.extend(tried.filter_map(|(its, nth)| (all || its == turn).then_some((step, nth))));
+        points.extend(tried.filter_map(|(its, nth)| (all() || its == turn).then_some((step, nth))));
     }
     points
 }
@@ -291,7 +297,7 @@ fn play(verb: &Verb, turn: usize) -> [usize; 4] {
     let mine: Vec<_> = points(&steps)
         .into_iter()
         .skip(turn)
-        .step_by(AT_ONCE)
+        .step_by(at_once())
         .collect();
     for &(step, nth) in &mine {
         let (name, disturbance, code) = DISTURBANCES[nth];
