@@ -51,6 +51,7 @@ step="enabling k3s.service"
 systemctl enable --quiet --no-reload k3s.service
 # Later boots have nothing left to do for cloud-init; the network configuration that it wrote stays.
 touch /etc/cloud/cloud-init.disabled
+mkdir -p /etc/systemd/system-generators
 ln -sfn /dev/null /etc/systemd/system-generators/cloud-init-generator
 sync
 "$lib/report" k3s-installed "$K3S_VERSION"

@@ -15,8 +15,6 @@ use super::{Monitor, MonitorError, Version};
 const MAPPED_RAM: Version = Version { major: 9, minor: 0 };
 /// Bytes a second: more than any disk takes. QEMU would leave room for others otherwise.
 const UNBOUNDED: u64 = 1 << 40;
-/// Threads that write and read: one of them alone does so page by page.
-const CHANNELS: u8 = 2;
 /// How long QEMU may be at work without a word: it writes the end of a file, and reads all of one, in one go.
 const PATIENCE: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(10);
@@ -55,22 +53,20 @@ impl Layout {
 
     /// What is to be set before either direction.
     fn settings(self) -> [(&'static str, Value); 2] {
-        let mut parameters = json!({ "max-bandwidth": UNBOUNDED });
-        let mut capabilities = Vec::new();
-        if self == Self::Mapped {
-            parameters["multifd-channels"] = CHANNELS.into();
-            capabilities.extend(["mapped-ram", "multifd"]);
-        }
-        let capabilities: Vec<Value> = capabilities
-            .into_iter()
-            .map(|name| json!({ "capability": name, "state": true }))
-            .collect();
+        // Not "multifd": when the file system is full, QEMU 10.0 sometimes frees what its writing threads still use, and dies.
+        let capabilities = match self {
+            Self::Mapped => json!([{ "capability": "mapped-ram", "state": true }]),
+            Self::Stream => json!([]),
+        };
         [
             (
                 "migrate-set-capabilities",
                 json!({ "capabilities": capabilities }),
             ),
-            ("migrate-set-parameters", parameters),
+            (
+                "migrate-set-parameters",
+                json!({ "max-bandwidth": UNBOUNDED }),
+            ),
         ]
     }
 
@@ -216,8 +212,8 @@ mod tests {
         assert_eq!(
             set(Layout::Mapped),
             [
-                r#"{"capabilities":[{"capability":"mapped-ram","state":true},{"capability":"multifd","state":true}]}"#,
-                r#"{"max-bandwidth":1099511627776,"multifd-channels":2}"#
+                r#"{"capabilities":[{"capability":"mapped-ram","state":true}]}"#,
+                r#"{"max-bandwidth":1099511627776}"#
             ]
         );
     }

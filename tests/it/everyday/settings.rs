@@ -142,7 +142,7 @@ fn takes_back(story: &Story, company: &Company) {
         .says("hint: have it go on: k3s-vm start");
     let start = story
         .run("sed -i 's/^.k3s.$/&\\nlabels = [\"tier=late\"]/' .k3s-vm/config && k3s-vm start")
-        .says("boots instead of going on: it is set otherwise now");
+        .says("boots instead of going on: it was started otherwise");
     mounts::this_kernel_cannot(story, start);
     story
         .run("k3s-vm ssh 'cat /etc/rancher/k3s/config.yaml && ls /etc/rancher/k3s'")
@@ -201,5 +201,14 @@ fn a_new_machine_has_them_from_its_beginning(story: &Story) {
     story.run("k3s-vm restart --force").succeeds();
     story.run(boot).succeeds().prints(mark.trim_end());
     found("an unchanged machine does not look at its settings again");
+    story.run("k3s-vm stop --suspend").succeeds();
+    story
+        .run(
+            "sed -i s/tier=new/tier=newer/ .k3s-vm/config; k3s-vm start 2>told & \
+             while kill -0 $! && ! grep -q 'starting ' told; do sleep 0.1; done; \
+             kill -INT $!; wait $!; code=$?; cat told; exit $code",
+        )
+        .exits(130)
+        .says("boots instead of going on: it is set otherwise now");
     story.run("k3s-vm reset --yes").succeeds();
 }

@@ -133,11 +133,13 @@ fn a_socket_directory_that_somebody_else_prepared() {
     scene.goes_on(scene.setup(&[]));
 }
 
-/// A `/tmp` of the command's own that has the test's directory and what `prepare` makes as `$it`.
+/// A `/tmp` of the command's own that has the test's directory, the program if it is there, and what `prepare` makes as
+/// `$it`.
 fn own_tmp(prepare: &str) -> String {
     format!(
         "root=$(dirname \"$PWD\"); new=$root/tmp; mkdir -p \"$new\"; mount -t tmpfs -o mode=1777 none \"$new\"; \
          here=$new/$(basename \"$root\"); mkdir \"$here\"; mount --rbind \"$root\" \"$here\"; \
+         case $1 in /tmp/*) there=$new${{1#/tmp}}; mkdir -p \"$(dirname \"$there\")\"; touch \"$there\"; mount --bind \"$1\" \"$there\";; esac; \
          it=\"$new/k3s-vm-0\"; {prepare}; mount --rbind \"$new\" /tmp; cd \"$PWD\"; exec \"$@\""
     )
 }
