@@ -122,6 +122,12 @@ fn sets(story: &Story, company: &Company) {
         .says("was made with a disk of 5GiB, and 4GiB is asked for now");
     found("k3s, the guest and the disk are as they were asked to be, and nothing was lost");
     company.is_known_to(story);
+    let before = story.qemu();
+    story
+        .run("k3s-vm configure --timeout 20m --restart")
+        .succeeds()
+        .says("saved to");
+    assert_eq!(story.qemu(), before, "what needs no restart has none");
 }
 
 fn takes_back(story: &Story, company: &Company) {
@@ -156,12 +162,6 @@ fn takes_back(story: &Story, company: &Company) {
         .prints("");
     company.is_unknown_to(story);
     kept(story);
-    let before = story.qemu();
-    story
-        .run("k3s-vm configure --timeout 20m --restart")
-        .succeeds()
-        .says("saved to");
-    assert_eq!(story.qemu(), before, "what needs no restart has none");
 }
 
 /// The size of the guest's root file system in bytes.
