@@ -53,7 +53,7 @@ impl Layout {
 
     /// What is to be set before either direction.
     fn settings(self) -> [(&'static str, Value); 2] {
-        // Not "multifd": when the file system is full, QEMU 10.0 sometimes frees what its writing threads still use, and dies.
+        // Not "multifd": with it, a QEMU 10.0 died of a full file system, for its threads used what had been freed.
         let capabilities = match self {
             Self::Mapped => json!([{ "capability": "mapped-ram", "state": true }]),
             Self::Stream => json!([]),
