@@ -41,11 +41,13 @@ unused="apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd
     ua-timer.timer update-notifier-download.timer update-notifier-motd.timer
     systemd-timesyncd.service chrony.service dpkg-db-backup.timer
     sshd-keygen.service getty@tty1.service serial-getty@ttyS0.service user@0.service"
-# What an early boot spends time on, and waiting for more than k3s needs (see k3s-starting.sh): from the next boot on.
+# What an early boot spends time on, and waiting for more than k3s needs (see k3s-starting.sh): from the next boot on. The
+# nodes of /dev are made by systemd-tmpfiles-setup-dev alone, and random numbers are QEMU's.
 slow="systemd-networkd-wait-online.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount
     systemd-pstore.service sys-fs-fuse-connections.mount sys-kernel-config.mount sys-kernel-debug.mount
     dev-hugepages.mount dev-mqueue.mount run-lock.mount modprobe@drm.service systemd-udev-load-credentials.service
-    systemd-growfs-root.service systemd-network-generator.service systemd-networkd-persistent-storage.service"
+    systemd-growfs-root.service systemd-network-generator.service systemd-networkd-persistent-storage.service
+    systemd-tmpfiles-setup-dev-early.service systemd-random-seed.service"
 # shellcheck disable=SC2086
 systemctl mask --quiet --no-reload $unused $slow 2>/dev/null || true
 # They look, before all else, for what is not there: a saved memory, an update, a TPM, partitions beside those of fstab.
