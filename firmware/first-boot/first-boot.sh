@@ -36,7 +36,7 @@ systemctl enable --quiet --no-reload $units
 # What a node does not use, what would change it or its clock (see listen.sh) behind the developer's back, and root's
 # own systemd, which every first login would wait for.
 unused="apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd-news.timer man-db.timer
-    e2scrub_all.timer e2scrub_reap.service grub-common.service fwupd-refresh.timer
+    e2scrub_all.timer fwupd-refresh.timer
     snapd.service snapd.socket snapd.seeded.service multipathd.service multipathd.socket
     ua-timer.timer update-notifier-download.timer update-notifier-motd.timer
     systemd-timesyncd.service chrony.service dpkg-db-backup.timer
@@ -47,7 +47,7 @@ slow="systemd-networkd-wait-online.service systemd-binfmt.service proc-sys-fs-bi
     systemd-pstore.service sys-fs-fuse-connections.mount sys-kernel-config.mount sys-kernel-debug.mount
     dev-hugepages.mount dev-mqueue.mount run-lock.mount modprobe@drm.service systemd-udev-load-credentials.service
     systemd-growfs-root.service systemd-network-generator.service systemd-networkd-persistent-storage.service
-    systemd-tmpfiles-setup-dev-early.service systemd-random-seed.service"
+    systemd-tmpfiles-setup-dev-early.service systemd-random-seed.service grub-common.service e2scrub_reap.service"
 # shellcheck disable=SC2086
 systemctl mask --quiet --no-reload $unused $slow 2>/dev/null || true
 # They look, before all else, for what is not there: a saved memory, an update, a TPM, partitions beside those of fstab.

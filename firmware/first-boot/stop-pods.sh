@@ -5,10 +5,19 @@ pods=/sys/fs/cgroup/kubepods
 [ -d "$pods" ] || pods=/sys/fs/cgroup/kubepods.slice
 [ -d "$pods" ] || exit 0
 all() { find "$pods" -name cgroup.procs -exec cat {} + 2>/dev/null; }
+# over: whether no process is left, here and below.
+over() {
+    populated=0
+    [ ! -e "$pods/cgroup.events" ] || read -r _ populated <"$pods/cgroup.events"
+    [ "$populated" != 1 ]
+}
 # shellcheck disable=SC2046
-kill -TERM $(all) 2>/dev/null || exit 0
-for _ in $(seq 50); do
-    [ -n "$(all)" ] || exit 0
+kill -TERM $(all) 2>/dev/null || true
+read -r began _ </proc/uptime
+until over; do
     sleep 0.1
+    read -r now _ </proc/uptime
+    [ $((${now%.*} - ${began%.*})) -lt 5 ] || break
 done
-echo 1 >"$pods/cgroup.kill" 2>/dev/null || kill -KILL $(all) 2>/dev/null || true
+# shellcheck disable=SC2046
+over || echo 1 >"$pods/cgroup.kill" 2>/dev/null || kill -KILL $(all) 2>/dev/null || true

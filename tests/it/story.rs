@@ -417,6 +417,10 @@ fn logs_are_at_hand(story: &Story) {
         .succeeds()
         .says("k3s is up and running");
     story.run("k3s-vm logs qemu").succeeds();
+    story
+        .run("k3s-vm ssh 'systemctl --failed --plain --no-legend'")
+        .succeeds()
+        .prints("");
 }
 
 fn only_loopback_listens(story: &Story) {
@@ -444,6 +448,10 @@ fn only_loopback_listens(story: &Story) {
 fn stop_is_orderly(story: &Story) {
     chapter("Stop: k3s first, then the power button");
     let pid = story.qemu();
+    // Like many a process that is the first in its container.
+    story
+        .run("k3s-vm ssh systemd-run --quiet --unit=deaf --slice=kubepods.slice env --ignore-signal=TERM sleep infinity")
+        .succeeds();
     story
         .run("k3s-vm stop")
         .succeeds()
@@ -493,6 +501,11 @@ fn start_finds_everything_as_it_was(story: &Story) {
         .run("k3s-vm kubectl get configmap proof -o 'jsonpath={.data.a}'")
         .succeeds()
         .prints("b");
+    story
+        .run("k3s-vm ssh journalctl --boot=-1 --unit=deaf")
+        .succeeds()
+        .says("Failed with result 'signal'")
+        .never_says("timed out");
     story.run("k3s-vm status").succeeds().says("1.5 GiB memory");
     assert_eq!(story.status()["machine"]["memory"], json!(1536 << 20));
     assert!(config(story).contains("memory = \"1536MiB\" # less is enough"));
