@@ -34,9 +34,11 @@ same "$1" /usr/local/bin/k3s.new
 images=/var/lib/rancher/k3s/agent/images.new
 if [ -n "$2" ]; then same "$2" "$images"; else rm -f "$images"; fi
 chmod 0755 /usr/local/bin/k3s.new
+# k3s calls itself what its file is called.
 said=$(/usr/local/bin/k3s.new --version)
+said=${said#* version }
 case $said in
-    "k3s version $3 "*) ;;
+    "$3 "*) ;;
     *) echo "it says that it is $(echo "$said" | head -n 1)" >&2; exit 1 ;;
 esac
 "#;

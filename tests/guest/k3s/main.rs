@@ -47,15 +47,17 @@ enum Command {
     Ctr(ctr::CtrArgs),
 }
 
+/// What the program's file, or a link to it, is called.
+fn called() -> String {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&program).file_name();
+    name.unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Like a multi-call binary: a link named `kubectl` is the subcommand of that name.
 fn command_line() -> Vec<std::ffi::OsString> {
     let mut args: Vec<_> = std::env::args_os().collect();
-    let called_kubectl = args
-        .first()
-        .map(std::path::Path::new)
-        .and_then(|path| path.file_name())
-        .is_some_and(|name| name == "kubectl");
-    if called_kubectl {
+    if called() == "kubectl" {
         args.insert(1, "kubectl".into());
     }
     args
@@ -69,6 +71,7 @@ async fn main() -> ExitCode {
         trailer::version()
     );
     let matches = Cli::command()
+        .display_name(called())
         .version(&*version.leak())
         .get_matches_from(command_line());
     match Cli::from_arg_matches(&matches)

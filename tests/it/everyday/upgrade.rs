@@ -107,7 +107,7 @@ fn refused(story: &Story) {
     upgrade(story, "v1.34.2+k3s1")
         .exits(1)
         .says("error: the guest does not take k3s v1.34.2+k3s1: ")
-        .says("it says that it is k3s version v1.34.1+k3s1");
+        .says("it says that it is v1.34.1+k3s1");
     fs::rename(mirror.join("v1.34.2+k3s1"), mirror.join(NEXT)).expect("renamed");
     story
         .run(&format!("k3s-vm setup --k3s-version {NEXT}"))
