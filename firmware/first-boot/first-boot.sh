@@ -42,7 +42,8 @@ unused="apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd
     systemd-timesyncd.service chrony.service dpkg-db-backup.timer
     sshd-keygen.service getty@tty1.service serial-getty@ttyS0.service user@0.service"
 # What an early boot spends time on, and waiting for more than k3s needs (see k3s-starting.sh): from the next boot on. The
-# nodes of /dev are made by systemd-tmpfiles-setup-dev alone, and random numbers are QEMU's.
+# nodes of /dev are made by systemd-tmpfiles-setup-dev alone, and random numbers are QEMU's. What runs once a boot is not
+# stopped on its way, for it would have failed.
 slow="systemd-networkd-wait-online.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount
     systemd-pstore.service sys-fs-fuse-connections.mount sys-kernel-config.mount sys-kernel-debug.mount
     dev-hugepages.mount dev-mqueue.mount run-lock.mount modprobe@drm.service systemd-udev-load-credentials.service

@@ -1,6 +1,6 @@
 #!/bin/sh
 # At shutdown, after k3s: k3s.service leaves containers running (KillMode=process), and those that ignore SIGTERM would
-# hold the power-off up for 90 seconds. They get 5 seconds to end by themselves.
+# hold the power-off up for 90 seconds. They get 4 to 5 seconds to end by themselves.
 pods=/sys/fs/cgroup/kubepods
 [ -d "$pods" ] || pods=/sys/fs/cgroup/kubepods.slice
 [ -d "$pods" ] || exit 0
