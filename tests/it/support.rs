@@ -171,6 +171,20 @@ pub(crate) fn on_a_terminal(mut command: Command, typed: &str) -> (i32, String) 
     (code, String::from_utf8_lossy(&screen).into_owned())
 }
 
+/// Records that a test tried something again. `tests/run.sh` prints all such records at the end of a run.
+#[expect(clippy::print_stderr, reason = "shown with the test's output")]
+pub(crate) fn retried(what: &str) {
+    eprintln!("  ! retried: {what}");
+    let test = std::thread::current();
+    let line = format!("{}: {what}\n", test.name().unwrap_or("a test"));
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(Path::new(env!("CARGO_TARGET_TMPDIR")).join("retries.txt"))
+        .and_then(|mut file| std::io::Write::write_all(&mut file, line.as_bytes()))
+        .expect("the record can be written");
+}
+
 /// The permission bits of a file or directory.
 pub(crate) fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt;

@@ -3,13 +3,21 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
+    sync::mpsc,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process_group};
+
 use crate::support::{Ended, TestEnv, code, program};
+
+/// The limit of each command line. The slowest one, a first setup on an emulated guest, takes up to two minutes on an idle
+/// machine.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A user at a shell, whose `PATH` has the built program as `k3s-vm`.
 pub(crate) struct Story {
@@ -133,21 +141,34 @@ fn say(line: &str) {
     eprintln!("{line}");
 }
 
-/// Runs a command to its end; its lines are shown as they come.
+/// Runs a command to its end; its lines are shown as they come. A command that exceeds [`COMMAND_TIMEOUT`] is killed with
+/// its process group, and its exit code is 137.
 fn told(mut command: Command) -> Ended {
     let mut child = command
+        .process_group(0)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the shell runs");
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let group = Pid::from_child(&child);
+    let (ended, is_ended) = mpsc::channel::<()>();
     thread::scope(|scope| {
         let stdout = scope.spawn(|| shown(stdout.expect("piped")));
         let stderr = scope.spawn(|| shown(stderr.expect("piped")));
+        scope.spawn(move || {
+            if is_ended.recv_timeout(COMMAND_TIMEOUT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                say(&format!("  ! killed after {COMMAND_TIMEOUT:?}"));
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+        });
+        let (stdout, stderr) = (stdout.join().expect("read"), stderr.join().expect("read"));
+        let code = code(child.wait().expect("it ends"));
+        drop(ended);
         Ended {
-            stdout: stdout.join().expect("read"),
-            stderr: stderr.join().expect("read"),
-            code: code(child.wait().expect("it ends")),
+            stdout,
+            stderr,
+            code,
         }
     })
 }
