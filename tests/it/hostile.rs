@@ -1,4 +1,4 @@
-//! What comes from elsewhere and is read by this program: a million inputs for each parser, no panic, and what was
+//! What comes from elsewhere and is read by this program: a storm of inputs for each parser, no panic, and what was
 //! accepted is the same when it is written and read again.
 //!
 //! `cargo test --test it hostile -- --nocapture` counts them.

@@ -1,5 +1,7 @@
 //! The program as its users meet it: real processes, real QEMU, a real guest, real kubectl.
 
+mod identity;
+mod shared;
 mod support;
 mod telling;
 

@@ -3,12 +3,7 @@
 //! It is one test, for each boot of an emulated guest takes a minute or two, and it is told as it goes:
 //! `cargo test --test it story -- --nocapture`.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use k3s_vm::cluster::Kubeconfig;
@@ -19,15 +14,26 @@ use rustix::{
 use serde_json::json;
 
 use crate::{
-    support::{VERSION, guest_image, mode, names, repository},
+    identity::{differs, identity, is_in_nothing_published},
+    prepared::made,
+    shared::Qemu,
+    support::{VERSION, guest_image, mode, names},
     telling::{Story, chapter, found},
 };
 
 #[test]
 fn from_nothing_to_a_cluster_and_back() {
-    let story = Story::begin("shop");
+    let qemu = Qemu::Host;
+    let mut story = Story::begin("shop");
     nothing_is_there(&story);
+    let lock = qemu.lock();
+    if !qemu.is_prepared() {
+        // Other tests begin from what this setup leaves.
+        story.env.cache = qemu.cache();
+    }
     setup_makes_a_cluster(&story);
+    drop(lock);
+    let identity = identity(&story);
     its_files_are_private_and_out_of_the_way(&story);
     kubectl_is_the_real_one(&story);
     tools_find_the_cluster(&story);
@@ -38,29 +44,35 @@ fn from_nothing_to_a_cluster_and_back() {
     logs_are_at_hand(&story);
     only_loopback_listens(&story);
     stop_is_orderly(&story);
+    is_in_nothing_published(&story, &identity);
     start_finds_everything_as_it_was(&story);
+    assert_eq!(self::identity(&story), identity);
     a_killed_qemu_is_seen_and_survived(&story);
     secrets_are_told_to_nobody(&story);
     reset_takes_the_machine_and_leaves_the_choices(&story);
     setup_again_fetches_nothing(&story);
+    differs(&identity, &self::identity(&story));
+    a_running_machine_is_stopped_by_reset(&story);
 }
 
 /// The second QEMU that has to do, for users of newer distributions.
 #[test]
 #[ignore = "needs QEMU 10 under target/qemu10, where tests/run.sh unpacks it"]
 fn the_same_on_qemu_10() {
-    let story = Story::begin("newer").with_programs_of(&target().join("qemu10/bin"));
+    let qemu = Qemu::Newer;
+    let lock = qemu.lock();
+    let mut story = qemu.story("newer");
+    if qemu.is_prepared() {
+        story.env.cache = story.env.path("cache");
+    }
     chapter("QEMU 10 does as well, and UEFI boots, too");
     story
         .run("qemu-system-x86_64 --version")
         .succeeds()
         .says("version 10.");
-    let (image, mirror) = (guest_image().display(), story.env.mirror());
-    let setup = format!(
-        "k3s-vm setup --image {image} --k3s-version {VERSION} --k3s-mirror {mirror} \
-         --memory 2GiB --firmware uefi"
-    );
-    story.run(&setup).succeeds();
+    let setup = format!("k3s-vm setup {}", qemu.flags(&story));
+    made(&story, &setup).says("guest booted");
+    drop(lock);
     story
         .run("k3s-vm kubectl get nodes")
         .succeeds()
@@ -148,12 +160,11 @@ fn setup_makes_a_cluster(story: &Story) {
     chapter("From nothing to a node that is Ready");
     let (image, mirror) = (guest_image().display(), story.env.mirror());
     let kubeconfig = story.env.project.join(".kube/config");
-    story
-        .run(&format!(
-            "k3s-vm setup --image {image} --k3s-version {VERSION} --k3s-mirror {mirror} \
-             --memory 2GiB --accel tcg --timings"
-        ))
-        .succeeds()
+    let setup = format!(
+        "k3s-vm setup --image {image} --k3s-version {VERSION} --k3s-mirror {mirror} \
+         --memory 1536MiB --accel tcg --timings"
+    );
+    made(story, &setup)
         .prints(&kubeconfig.to_string_lossy())
         .says("guest booted")
         .says(&format!("k3s {VERSION} installed"))
@@ -274,7 +285,7 @@ fn status_tells_what_is(story: &Story) {
         .run("k3s-vm status")
         .succeeds()
         .says("running, healthy")
-        .says("2 CPUs, 2 GiB memory, 20 GiB disk")
+        .says("2 CPUs, 1.5 GiB memory, 20 GiB disk")
         .says("API ")
         .says(VERSION);
     let pid = story.qemu();
@@ -295,7 +306,7 @@ fn status_tells_what_is(story: &Story) {
         ("/healthy", json!(true)),
         ("/machine/k3s", json!(VERSION)),
         ("/machine/cpus", json!(2)),
-        ("/machine/memory", json!(2_u64 << 30)),
+        ("/machine/memory", json!(1536_u64 << 20)),
         ("/machine/disk", json!(20_u64 << 30)),
         ("/process/pid", json!(pid)),
         ("/process/run_state", json!("running")),
@@ -489,13 +500,13 @@ fn start_finds_everything_as_it_was(story: &Story) {
     chapter("Start: everything is as it was, but for what the config says now");
     let kubeconfig = story.env.project.join(".kube/config");
     story
-        .run("sed -i 's/^memory = .*/memory = \"1536MiB\" # less is enough/' .k3s-vm/config")
+        .run("sed -i 's/^memory = .*/memory = \"1280MiB\" # less is enough/' .k3s-vm/config")
         .succeeds();
     story
         .run("k3s-vm start")
         .succeeds()
         .prints(&kubeconfig.to_string_lossy())
-        .says("1536MiB of memory")
+        .says("1280MiB of memory")
         .never_says("installed");
     story
         .run("k3s-vm kubectl get configmap proof -o 'jsonpath={.data.a}'")
@@ -506,9 +517,12 @@ fn start_finds_everything_as_it_was(story: &Story) {
         .succeeds()
         .says("Failed with result 'signal'")
         .never_says("timed out");
-    story.run("k3s-vm status").succeeds().says("1.5 GiB memory");
-    assert_eq!(story.status()["machine"]["memory"], json!(1536 << 20));
-    assert!(config(story).contains("memory = \"1536MiB\" # less is enough"));
+    story
+        .run("k3s-vm status")
+        .succeeds()
+        .says("1.25 GiB memory");
+    assert_eq!(story.status()["machine"]["memory"], json!(1280 << 20));
+    assert!(config(story).contains("memory = \"1280MiB\" # less is enough"));
     found("the config is as it was edited");
 }
 
@@ -611,7 +625,7 @@ fn setup_again_fetches_nothing(story: &Story) {
     fs::remove_dir_all(story.env.path("mirror")).expect("removed");
     story
         .run(
-            "k3s-vm setup --accel auto &
+            "k3s-vm setup --accel auto --memory 1536MiB &
              while kill -0 $! && ! grep -q booted .k3s-vm/stages.log 2>/dev/null; do sleep 0.1; done
              kill -KILL $!; wait $!",
         )
@@ -630,6 +644,9 @@ fn setup_again_fetches_nothing(story: &Story) {
         .says(" Ready ");
     story.run("k3s-vm kubectl get configmap proof").exits(1);
     found("it is a new machine");
+}
+
+fn a_running_machine_is_stopped_by_reset(story: &Story) {
     let pid = story.qemu();
     story.run("k3s-vm reset --yes").succeeds();
     assert!(!is_qemu(pid), "a running machine is stopped first");
@@ -643,13 +660,6 @@ fn name(story: &Story) -> String {
 
 fn config(story: &Story) -> String {
     fs::read_to_string(story.file("config")).expect("a config")
-}
-
-/// The build's directory, where slow things are kept between runs.
-fn target() -> PathBuf {
-    let program = crate::support::program();
-    let target = program.ancestors().nth(2).map(Path::to_owned);
-    target.unwrap_or_else(|| repository("target"))
 }
 
 /// Whether the process lives and is a QEMU; a number may belong to somebody else by now.

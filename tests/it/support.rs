@@ -171,6 +171,17 @@ pub(crate) fn on_a_terminal(mut command: Command, typed: &str) -> (i32, String) 
     (code, String::from_utf8_lossy(&screen).into_owned())
 }
 
+/// Whether everything is tried that can be: `tests/run.sh all`. Otherwise what is too much for each run takes turns.
+pub(crate) fn all() -> bool {
+    std::env::var_os("K3S_VM_TEST_ALL").is_some()
+}
+
+/// The turn of this run: `tests/run.sh` counts the commits, so that each has another one.
+pub(crate) fn turn() -> usize {
+    let turn = std::env::var("K3S_VM_TEST_TURN").ok();
+    turn.map_or(0, |turn| turn.parse().expect("a number"))
+}
+
 /// Records that a test tried something again. `tests/run.sh` prints all such records at the end of a run.
 #[expect(clippy::print_stderr, reason = "shown with the test's output")]
 pub(crate) fn retried(what: &str) {
@@ -222,8 +233,16 @@ pub(crate) fn make_release(directory: &Path, version: &str) {
 pub(crate) fn make_release_that(directory: &Path, version: &str, told: &str) {
     fs::create_dir_all(directory).expect("created");
     let stand_in = program().with_file_name("examples").join("k3s-stand-in");
-    let mut binary = fs::read(&stand_in)
-        .expect("built by `cargo build --examples`, with --release for the benchmark");
+    let small = directory.join("k3s");
+    let stripped = Command::new("strip")
+        .arg("-o")
+        .args([&small, &stand_in])
+        .status();
+    assert!(
+        stripped.is_ok_and(|status| status.success()),
+        "built by `cargo build --examples`, with --release for the benchmark"
+    );
+    let mut binary = fs::read(small).expect("readable");
     binary.extend_from_slice(format!("\n{told}k3s-stand-in-version={version}\n").as_bytes());
     let airgap = vec![b'a'; 1 << 20];
     let mut sums = String::new();
@@ -240,27 +259,24 @@ pub(crate) fn make_release_that(directory: &Path, version: &str, told: &str) {
 /// The guest's image, built when it is not there yet.
 pub(crate) fn guest_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| image_by("build.sh"))
+    IMAGE.get_or_init(|| {
+        let built = Command::new(repository("tests/guest/build.sh"))
+            .arg(target().join("guest"))
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("tests/guest/build.sh runs");
+        assert!(
+            built.status.success(),
+            "the guest's image could not be built"
+        );
+        PathBuf::from(String::from_utf8_lossy(&built.stdout).trim())
+    })
 }
 
-/// The same with a kernel that has what clouds do not need.
-pub(crate) fn generic_guest_image() -> &'static Path {
-    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| image_by("generic.sh"))
-}
-
-fn image_by(script: &str) -> PathBuf {
-    let target = program().ancestors().nth(2).expect("target/").join("guest");
-    let built = Command::new(repository("tests/guest").join(script))
-        .arg(target)
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap_or_else(|error| panic!("tests/guest/{script} runs: {error}"));
-    assert!(
-        built.status.success(),
-        "the guest's image could not be built"
-    );
-    PathBuf::from(String::from_utf8_lossy(&built.stdout).trim())
+/// The build's directory, where slow things are kept between runs.
+pub(crate) fn target() -> PathBuf {
+    let target = program().ancestors().nth(2).map(Path::to_owned);
+    target.expect("the program is in target/debug")
 }
 
 /// A directory that only its owner enters.

@@ -46,8 +46,11 @@ impl Story {
 
     /// With the programs of `directory` before all others.
     pub(crate) fn with_programs_of(self, directory: &Path) -> Self {
-        let path = format!("{}:{}", directory.display(), self.path);
-        Self { path, ..self }
+        let before = |path: &str| format!("{}:{path}", directory.display());
+        let path = before(&self.path);
+        let mut env = self.env;
+        env.programs = before(&env.programs.to_string_lossy()).into();
+        Self { env, path }
     }
 
     /// Runs a line of shell in the project's directory and shows it with its output.

@@ -5,7 +5,7 @@ use std::fs;
 
 use super::{mounts, network::Company, story_of};
 use crate::{
-    support::{VERSION, guest_image},
+    shared::Qemu,
     telling::{Story, chapter, found},
 };
 
@@ -180,13 +180,13 @@ fn kept(story: &Story) {
 
 fn a_new_machine_has_them_from_its_beginning(story: &Story) {
     chapter("A new machine, from a prepared disk");
-    let (image, mirror) = (guest_image().display(), story.env.mirror());
+    let qemu = Qemu::newest();
+    qemu.prepare();
+    let setup = format!("k3s-vm setup {}", qemu.flags(story));
     story.run("rm .k3s-vm/config").succeeds();
     story
         .run(&format!(
-            "HTTPS_PROXY=http://me:word@127.0.0.1:3128 NO_PROXY=corp.example,127.0.0.1 \
-             k3s-vm setup --image {image} --k3s-version {VERSION} --k3s-mirror {mirror} \
-             --memory 1536MiB --disk 4GiB --accel tcg --node-label tier=new"
+            "HTTPS_PROXY=http://me:word@127.0.0.1:3128 NO_PROXY=corp.example,127.0.0.1 {setup} --node-label tier=new"
         ))
         .succeeds()
         .says("the proxies of the environment are the guest's, too");

@@ -19,15 +19,14 @@ use super::{
     table::{tell, tell_running},
 };
 use crate::{
-    everyday::templates,
+    shared::Qemu,
     support::{VERSION, guest_image, make_release},
 };
 
 #[test]
 fn a_guest_that_runs() {
     let mut scene = Scene::new();
-    scene.env.cache = templates();
-    comes_up(&scene);
+    comes_up(&mut scene);
     a_flood_that_nobody_watches(&scene);
     arriving_at_every_step(&scene);
     a_machine_that_is_suspended(&scene);
@@ -116,9 +115,20 @@ fn real_setup(scene: &Scene, flags: &[&str]) -> Command {
 }
 
 /// As a copy of the everyday's template.
-fn comes_up(scene: &Scene) {
+fn comes_up(scene: &mut Scene) {
     make_release(&scene.env.path("stand-in").join(VERSION), VERSION);
-    let setup = real_setup(scene, &["--disk", "4GiB", "--share-identity"]).output();
+    let qemu = Qemu::newest();
+    qemu.give(&mut scene.env);
+    let lock = qemu.lock();
+    let copy = [
+        "--disk",
+        "4GiB",
+        "--firmware",
+        qemu.firmware(),
+        "--share-identity",
+    ];
+    let setup = real_setup(scene, &copy).output();
+    drop(lock);
     let setup = setup.expect("it runs");
     assert!(setup.status.success(), "{setup:?}");
     assert!(healthy(scene));

@@ -1,5 +1,6 @@
-//! A million inputs for one parser: the files of `tests/corpus/<name>/`, bent again and again. What the parser accepts
-//! is bent further, so that the storm comes to places where no file of the corpus is. The same inputs come on each run.
+//! Inputs for one parser, by the hundred thousand: the files of `tests/corpus/<name>/`, bent again and again. What the
+//! parser accepts is bent further, so that the storm comes to places where no file of the corpus is. Each turn (see
+//! [`crate::support::turn`]) has other inputs, and the same ones whenever it is run.
 
 use std::{
     fs,
@@ -8,9 +9,10 @@ use std::{
     time::Instant,
 };
 
-use crate::support::{names, repository};
+use crate::support::{all, names, repository, turn};
 
-const INPUTS: usize = 1_000_000;
+/// With `tests/run.sh all` there are ten times as many.
+const INPUTS: usize = 100_000;
 /// On as many threads in every run, so that it does not depend on the host which inputs come.
 const THREADS: usize = 4;
 /// How many accepted inputs are kept to be bent further.
@@ -112,10 +114,10 @@ impl Storm {
 
     /// One thread's share; how many inputs were accepted.
     fn blow(&self, thread: usize, parser: impl Fn(&[u8]) -> bool) -> usize {
-        let mut chance = Chance(thread as u64);
+        let mut chance = Chance((turn() * THREADS + thread) as u64);
         let mut found: Vec<Vec<u8>> = Vec::new();
         let mut accepted = 0;
-        for _ in 0..INPUTS / THREADS {
+        for _ in 0..inputs() / THREADS {
             let pool = [&self.seeds[..], &found[..]];
             let mut input = chance.one_of(pool).clone();
             for _ in 0..=chance.below(4) {
@@ -142,9 +144,15 @@ impl Storm {
     }
 }
 
+fn inputs() -> usize {
+    if all() { INPUTS * 10 } else { INPUTS }
+}
+
 fn tell(name: &str, accepted: usize, seconds: f64) {
     super::say(&format!(
-        "  {name:<16} {INPUTS} inputs, {accepted} accepted, {seconds:.1} s"
+        "  {name:<16} {} inputs of turn {}, {accepted} accepted, {seconds:.1} s",
+        inputs(),
+        turn()
     ));
 }
 
