@@ -11,6 +11,7 @@ mod baseline;
 mod course;
 mod figures;
 mod host;
+mod markdown;
 mod measure;
 mod picture;
 mod program;

@@ -1,19 +1,18 @@
 //! What is shown: the table for people, and one JSON document for programs.
 
-use std::fmt::Write;
-
 use serde_json::{Value, json};
 
 use crate::{
     figures::{Beside, Figures, ROWS, Row, Series, Unit},
     host::Host,
+    markdown::{seconds, table},
     ways::PHASES,
 };
 
 /// The layout of the JSON document.
 const SCHEMA: u32 = 1;
 
-/// Two tables in Markdown, padded so that a terminal shows them well: the figures, and where the time of the boots went.
+/// Two tables in Markdown: the figures, and where the time of the boots went.
 pub(crate) fn tables(figures: &Figures) -> String {
     let head = [
         "figure",
@@ -67,32 +66,11 @@ fn ratio(series: &Series, beside: Option<&Series>) -> Option<f64> {
     Some(series.median() / beside?.median())
 }
 
-fn table(lines: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        let cells = lines.iter().map(|line| line[column].chars().count());
-        cells.max().unwrap_or_default()
-    };
-    let mut text = String::new();
-    for (number, line) in lines.iter().enumerate() {
-        for (column, cell) in line.iter().enumerate() {
-            let _ = write!(text, "| {cell:<0$} ", width(column));
-        }
-        text += "|\n";
-        if number == 0 {
-            text += &"|---".repeat(line.len());
-            text += "|\n";
-        }
-    }
-    text
-}
-
 /// A number with its unit.
 pub(crate) fn shown(unit: Unit, value: f64) -> String {
     match unit {
         Unit::Bytes => format!("{:.1} MiB", value / f64::from(1 << 20)),
-        Unit::Seconds if value < 0.0001 => "below 0.1 ms".to_owned(),
-        Unit::Seconds if value < 1.0 => format!("{:.1} ms", value * 1000.0),
-        Unit::Seconds => format!("{value:.1} s"),
+        Unit::Seconds => seconds(value),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The program as its users meet it: real processes, real QEMU, a real guest, real kubectl.
 
+mod guest;
 mod identity;
 mod shared;
 mod support;
@@ -16,5 +17,6 @@ mod house;
 mod licences;
 mod named;
 mod prepared;
+mod real;
 mod screens;
 mod story;

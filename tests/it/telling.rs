@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::support::{Ended, TestEnv, code, program};
 
-/// The limit of each command line. The slowest one, a first setup on an emulated guest, takes up to two minutes on an idle
+/// The limit of each command line, where the story has no other. The slowest one, a first setup on an emulated guest, takes up to two minutes on an idle
 /// machine.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -23,6 +23,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
 pub(crate) struct Story {
     pub(crate) env: TestEnv,
     path: String,
+    limit: Duration,
 }
 
 /// What came of a command line.
@@ -30,6 +31,8 @@ pub(crate) struct Story {
 pub(crate) struct Told {
     line: String,
     pub(crate) ended: Ended,
+    /// By the clock.
+    pub(crate) seconds: f64,
 }
 
 impl Story {
@@ -41,7 +44,16 @@ impl Story {
         std::os::unix::fs::symlink(program(), bin.join("k3s-vm")).expect("linked");
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!("{}:{path}", bin.display());
-        Self { env, path }
+        Self {
+            env,
+            path,
+            limit: COMMAND_TIMEOUT,
+        }
+    }
+
+    /// With another limit of each command line.
+    pub(crate) fn with_limit(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     /// With the programs of `directory` before all others.
@@ -61,12 +73,13 @@ impl Story {
             .args(["-o", "pipefail", "-c", line])
             .env("PATH", &self.path);
         let began = Instant::now();
-        let ended = told(shell);
+        let ended = told(shell, self.limit);
         let seconds = began.elapsed().as_secs_f64();
         say(&format!("  = {} in {seconds:.1} s", ended.code));
         Told {
             line: line.to_owned(),
             ended,
+            seconds,
         }
     }
 
@@ -144,9 +157,9 @@ fn say(line: &str) {
     eprintln!("{line}");
 }
 
-/// Runs a command to its end; its lines are shown as they come. A command that exceeds [`COMMAND_TIMEOUT`] is killed with
-/// its process group, and its exit code is 137.
-fn told(mut command: Command) -> Ended {
+/// Runs a command to its end; its lines are shown as they come. A command that exceeds `limit` is killed with its process
+/// group, and its exit code is 137.
+fn told(mut command: Command, limit: Duration) -> Ended {
     let mut child = command
         .process_group(0)
         .stdout(Stdio::piped())
@@ -160,8 +173,8 @@ fn told(mut command: Command) -> Ended {
         let stdout = scope.spawn(|| shown(stdout.expect("piped")));
         let stderr = scope.spawn(|| shown(stderr.expect("piped")));
         scope.spawn(move || {
-            if is_ended.recv_timeout(COMMAND_TIMEOUT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                say(&format!("  ! killed after {COMMAND_TIMEOUT:?}"));
+            if is_ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                say(&format!("  ! killed after {limit:?}"));
                 let _ = kill_process_group(group, Signal::KILL);
             }
         });
