@@ -62,7 +62,7 @@ impl Story {
         let path = before(&self.path);
         let mut env = self.env;
         env.programs = before(&env.programs.to_string_lossy()).into();
-        Self { env, path }
+        Self { env, path, ..self }
     }
 
     /// Runs a line of shell in the project's directory and shows it with its output.
