@@ -299,3 +299,43 @@ pub(crate) fn dead_image(path: &Path) -> PathBuf {
     fs::write(path, bytes).expect("written");
     path.to_owned()
 }
+
+/// A port of this host that no other test gets while this is held. It is below the ports that the kernel chooses, and
+/// below those of Kubernetes services, so only a program that asks for this very number can take it.
+pub(crate) struct FreePort {
+    pub(crate) number: u16,
+    /// Other tests are other processes: they see the lock, and not what this one has bound.
+    _lock: fs::File,
+}
+
+impl std::fmt::Display for FreePort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.number.fmt(f)
+    }
+}
+
+/// A port that nothing listens on, for TCP and UDP.
+pub(crate) fn free_port() -> FreePort {
+    use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 10_000;
+    let locks = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ports");
+    fs::create_dir_all(&locks).expect("created");
+    // Runs of other directories do not see the locks; they begin elsewhere.
+    let begin = std::process::id() % u32::from(COUNT) * 16;
+    (0..u32::from(COUNT))
+        .find_map(|offset| {
+            let offset = u16::try_from((begin + offset) % u32::from(COUNT)).expect("below COUNT");
+            let number = FIRST + offset;
+            let lock = fs::File::create(locks.join(number.to_string())).expect("created");
+            lock.try_lock().ok()?;
+            let address = (Ipv4Addr::LOCALHOST, number);
+            (TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()).then_some(
+                FreePort {
+                    number,
+                    _lock: lock,
+                },
+            )
+        })
+        .expect("one of ten thousand ports is free")
+}
