@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
     sync::mpsc,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -18,6 +18,26 @@ use crate::support::{Ended, TestEnv, code, program};
 /// The limit of each command line, where the story has no other. The slowest one, a first setup on an emulated guest, takes up to two minutes on an idle
 /// machine.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// `wait_until CONDITION` for each line of shell, and for the shells that it starts. It has a deadline, after which it ends
+/// the line and what the line has begun in the background.
+const WAIT_UNTIL: &str = r#"() {
+    local deadline=$((SECONDS + 120))
+    until eval "$1"; do
+        if ((SECONDS >= deadline)); then
+            echo "waited in vain for: $1" >&2
+            kill -KILL $(jobs -p) 2>/dev/null
+            exit 124
+        fi
+        sleep 0.05
+    done
+}"#;
+
+/// A healthy guest's clock is off by that many seconds at most: `CLOCK_SKEW` of the program, and one for a fraction that a
+/// clock of whole seconds does not tell.
+const CLOCK_SKEW: u64 = 5 + 1;
+/// A pause of that length is seen in a guest's clock that nobody has set.
+pub(crate) const LONG_PAUSE: Duration = Duration::from_secs(CLOCK_SKEW + 2);
 
 /// A user at a shell, whose `PATH` has the built program as `k3s-vm`.
 pub(crate) struct Story {
@@ -71,7 +91,9 @@ impl Story {
         let mut shell = self.env.tool("bash");
         shell
             .args(["-o", "pipefail", "-c", line])
-            .env("PATH", &self.path);
+            .env("PATH", &self.path)
+            // A function, as bash exports it.
+            .env("BASH_FUNC_wait_until%%", WAIT_UNTIL);
         let began = Instant::now();
         let ended = told(shell, self.limit);
         let seconds = began.elapsed().as_secs_f64();
@@ -81,6 +103,21 @@ impl Story {
             ended,
             seconds,
         }
+    }
+
+    /// Returns once the condition, a line of shell, holds. It has two minutes.
+    #[track_caller]
+    pub(crate) fn until(&self, condition: &str) {
+        // Not within quotes: it has some of its own.
+        let line = format!("condition() {{ {condition}; }}; wait_until condition");
+        self.run(&line).succeeds();
+    }
+
+    /// The guest knows the time.
+    #[track_caller]
+    pub(crate) fn knows_the_time(&self) {
+        is_the_time(|| self.run("k3s-vm ssh date +%s").succeeds().ended.stdout);
+        found("the guest knows the time");
     }
 
     /// A file of the machine.
@@ -137,6 +174,20 @@ impl Told {
         assert_eq!(self.ended.stdout.trim_end(), line, "`{}`", self.line);
         self
     }
+}
+
+/// What is told is the time of day in seconds, of some moment between the question and the answer.
+#[track_caller]
+pub(crate) fn is_the_time(ask: impl FnOnce() -> String) {
+    let now = || {
+        let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+        now.as_secs()
+    };
+    let asked = now();
+    let told: u64 = ask().trim().parse().expect("seconds");
+    let answered = now();
+    let right = asked - CLOCK_SKEW..=answered + CLOCK_SKEW;
+    assert!(right.contains(&told), "{asked}, {told}, {answered}");
 }
 
 /// A part of the story.

@@ -20,34 +20,29 @@ fn a_machine_that_nobody_uses_is_suspended() {
     story.run("k3s-vm reset --yes").succeeds();
 }
 
-/// Waits until the condition, a line of shell, holds; not for ever.
-fn until(story: &Story, condition: &str) {
-    story
-        .run(&format!(
-            "for _ in $(seq 600); do if {condition}; then exit 0; fi; sleep 0.2; done; exit 9"
-        ))
-        .succeeds();
-}
-
 const SUSPENDED: &str = "k3s-vm list | grep '/idle$' | grep -q ' suspended '";
 
 fn used_and_left(story: &Story) {
     chapter("An open connection keeps it awake");
-    story
-        .run("k3s-vm start --idle-suspend 4s && grep idle_suspend .k3s-vm/config | tail -n 1")
-        .succeeds()
-        .says("idle_suspend = \"4s\"\n");
-    // Three times as long as nobody may be there.
+    // The connection is there before anybody watches. Who watches looks ten times within the idle time and reads the config
+    // each time; the start itself reads it a few times.
     let port = story.status()["process"]["ssh_port"].to_string();
     story
         .run(&format!(
-            "exec 3<>/dev/tcp/127.0.0.1/{port}; sleep 12; k3s-vm list | grep '/idle$'"
+            "exec 3<>/dev/tcp/127.0.0.1/{port}\n\
+             is_suspended() {{ {SUSPENDED}; }}\n\
+             strace -f -qq -o ../looks -e trace=openat k3s-vm start --idle-suspend 4s >/dev/null 2>&1 3>&- &\n\
+             looks() {{ grep -c '/\\.k3s-vm/config\"' ../looks; }}\n\
+             wait_until '(($(looks) > 40)) || is_suspended'\n\
+             grep idle_suspend .k3s-vm/config | tail -n 1; k3s-vm list | grep '/idle$'"
         ))
         .succeeds()
+        .says("idle_suspend = \"4s\"\n")
         .says(" running ");
+    found("it is awake after 30 looks");
 
     chapter("Without one, it is suspended by itself");
-    until(story, SUSPENDED);
+    story.until(SUSPENDED);
     story
         .run("k3s-vm status")
         .exits(3)
@@ -63,7 +58,7 @@ fn used_and_left(story: &Story) {
             .says("is suspended")
             .says("hint: have it go on: k3s-vm start");
     }
-    until(story, &format!("! {WATCHERS}"));
+    story.until(&format!("! {WATCHERS}"));
     found("who watched has gone with QEMU");
 
     chapter("A start has it go on, and be watched again");
@@ -83,16 +78,16 @@ fn watched_by_one(story: &Story) {
     for _ in 0..3 {
         story.run("k3s-vm start").succeeds();
     }
-    until(story, &format!("[ $({WATCHERS} | wc -l) = 1 ]"));
+    story.until(&format!("[ $({WATCHERS} | wc -l) = 1 ]"));
     story.run("flock -n .k3s-vm/idle.lock true").exits(1);
 
     chapter("It is killed");
     let qemu = story.qemu();
     story.run(&format!("kill -9 $({WATCHERS})")).succeeds();
-    until(story, "flock -n .k3s-vm/idle.lock true");
+    story.until("flock -n .k3s-vm/idle.lock true");
     story.run("k3s-vm status").succeeds();
     story.run("k3s-vm start").succeeds();
-    until(story, "! flock -n .k3s-vm/idle.lock true");
+    story.until("! flock -n .k3s-vm/idle.lock true");
     assert_eq!(story.qemu(), qemu);
 
     chapter("Off, and on from the next start on");
@@ -102,7 +97,7 @@ fn watched_by_one(story: &Story) {
         .never_says("without use");
     // It looks at the config as often as at the machine, and ends with QEMU in any case.
     story.run("k3s-vm stop --suspend").succeeds();
-    until(story, &format!("! {WATCHERS}"));
+    story.until(&format!("! {WATCHERS}"));
     story
         .run("k3s-vm status")
         .exits(3)
@@ -112,8 +107,8 @@ fn watched_by_one(story: &Story) {
 
     chapter("QEMU is killed");
     story.run("k3s-vm start --idle-suspend 1h").succeeds();
-    until(story, "! flock -n .k3s-vm/idle.lock true");
+    story.until("! flock -n .k3s-vm/idle.lock true");
     story.run("kill -9 $(cat .k3s-vm/qemu.pid)").succeeds();
-    until(story, &format!("! {WATCHERS}"));
+    story.until(&format!("! {WATCHERS}"));
     story.run("k3s-vm status").exits(3).says("stopped");
 }

@@ -381,13 +381,11 @@ fn interrupted(story: &Story) {
     story
         .run(
             "set -m; mkfifo ../pipe; k3s-vm image load - <../pipe & exec 3>../pipe; head -c 2300000 ../two.tar >&3\n\
-             until k3s-vm ssh \"pgrep -f '^/usr/bin/ctr .* import'\"; do :; done; kill -INT %1; wait %1",
+             wait_until \"k3s-vm ssh 'pgrep -f \\\"^/usr/bin/ctr .* import\\\"'\"; kill -INT %1; wait %1",
         )
         .exits(130)
         .says("interrupted");
-    story
-        .run("while k3s-vm ssh 'pgrep -f [l]eases.rm'; do :; done")
-        .succeeds();
+    story.until("k3s-vm ssh '! pgrep -f [l]eases.rm'");
 }
 
 fn too_large(story: &Story) {

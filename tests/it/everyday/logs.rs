@@ -101,16 +101,16 @@ fn all_are_followed(story: &Story) {
     chapter("and followed, until a signal; nothing stays in the guest");
     story
         .run(
-            "k3s-vm logs all --follow >followed & until grep -q said-1 followed; do sleep 0.1; done; \
+            "k3s-vm logs all --follow >followed & wait_until 'grep -q said-1 followed'; \
              k3s-vm ssh 'echo on-the-console >/dev/ttyS0; systemd-run --quiet --unit=k3s-vm-said-1 echo said-2'; \
-             until grep -q '^cloud-init .*said-2$' followed && grep -q '^console .*on-the-console$' followed; do sleep 0.1; done; \
+             wait_until \"grep -q '^cloud-init .*said-2$' followed && grep -q '^console .*on-the-console$' followed\"; \
              kill -INT $!; wait $!; code=$?; grep -c said-1$ followed; exit $code",
         )
         .exits(130)
         .prints("1");
     story
         .run(
-            "k3s-vm logs k3s --follow >followed & until [ -s followed ]; do sleep 0.1; done; \
+            "k3s-vm logs k3s --follow >followed & wait_until '[ -s followed ]'; \
              kill -TERM $!; wait $!; code=$?; rm followed; exit $code",
         )
         .exits(143);

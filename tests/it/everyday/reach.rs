@@ -175,16 +175,16 @@ fn nothing_half_is_left(story: &Story) {
     chapter("a copy that is interrupted is none");
     story
         .run(
-            "k3s-vm ssh 'truncate -s 300M sparse'; k3s-vm cp :sparse half & \
-             until [ -e .k3s-vm-cp.*/it ]; do sleep 0.05; done; kill -INT $!; wait $!; code=$?; ls -A | grep -e half -e cp; exit $code",
+            "k3s-vm ssh 'truncate -s 1G sparse'; k3s-vm cp :sparse half & \
+             wait_until '[ -e .k3s-vm-cp.*/it ]'; kill -INT $!; wait $!; code=$?; ls -A | grep -e half -e cp; exit $code",
         )
         .exits(130)
         .says("interrupted; what was not whole yet is not kept")
         .prints("");
     story
         .run(
-            "truncate -s 300M half; k3s-vm cp half : & until k3s-vm ssh 'ls -d .k3s-vm-cp.*/it' 2>/dev/null; do :; done; \
-             kill -KILL $!; wait $!; code=$?; while k3s-vm ssh 'ls -d .k3s-vm-cp.*' 2>/dev/null; do :; done; \
+            "truncate -s 1G half; k3s-vm cp half : & wait_until \"k3s-vm ssh 'ls -d .k3s-vm-cp.*/it' 2>/dev/null\"; \
+             kill -KILL $!; wait $!; code=$?; wait_until \"k3s-vm ssh '! ls -d .k3s-vm-cp.*' 2>/dev/null\"; \
              k3s-vm ssh ls half; rm half; exit $code",
         )
         .exits(137)
@@ -261,10 +261,11 @@ fn signals_reach_the_command(story: &Story) {
         "trap \"exit 9\" TERM; echo; while :; do sleep 0.1; done",
     )
     .exits(9);
+    // The second one comes when the first has reached the command, which goes on.
     story
         .run(
-            "mkfifo ready; k3s-vm ssh 'trap \"\" TERM; echo; while :; do sleep 0.1 4321; done' >ready & \
-             read -r line <ready; kill -TERM $!; sleep 1; kill -TERM $!; wait $!; code=$?; rm ready; exit $code",
+            "mkfifo ready; k3s-vm ssh 'trap echo TERM; echo; while :; do sleep 0.1 4321; done' >ready & exec 3<ready; \
+             read -r line <&3; kill -TERM $!; read -r line <&3; kill -TERM $!; wait $!; code=$?; rm ready; exit $code",
         )
         .exits(137);
     story.run("k3s-vm ssh \"pgrep -f '432[1]'\"").exits(1);

@@ -173,9 +173,7 @@ fn back_while_it_runs(story: &Story, boot: &str) {
             .prints(&story.env.project.join(".kube/config").to_string_lossy());
         has(story, "configmap/before");
         story.run(BOOT).succeeds().prints(boot);
-        story
-            .run("test $(k3s-vm ssh date +%s) -ge $(($(date +%s) - 5))")
-            .succeeds();
+        story.knows_the_time();
         make(story, &format!("later-{number}"));
     }
     found(
@@ -321,7 +319,7 @@ fn without_room(story: &Story) {
         .run(&format!(
             "{SMALL} '{mount}=3g none .k3s-vm/snapshots || exit 9; \
              k3s-vm stop --suspend -q && k3s-vm start -q || exit 8; k3s-vm snapshot create full & \
-             until [ -s .k3s-vm/snapshots/.new/memory ] || ! kill -0 $!; do :; done; \
+             wait_until \"[ -s .k3s-vm/snapshots/.new/memory ] || ! kill -0 $!\"; \
              for size in 20 50 100 200 400 600; do \
              mount -o remount,size=${{size}}m none .k3s-vm/snapshots 2>/dev/null && break; done; wait $!'"
         ))
