@@ -5,7 +5,6 @@ use std::{
     net::TcpListener,
     os::unix::net::UnixStream,
     thread,
-    time::SystemTime,
 };
 
 use serde_json::{Value, json};
@@ -14,7 +13,7 @@ use super::{
     scene::{Scene, say},
     table::tell_running,
 };
-use crate::support::Ended;
+use crate::{support::Ended, telling::is_the_time};
 
 pub(super) fn qemu(scene: &Scene) -> u32 {
     scene.env.pid().expect("it runs").cast_unsigned()
@@ -89,11 +88,10 @@ pub(super) fn unhealthy(scene: &Scene, fault: &str, why: &str) -> Value {
     status
 }
 
-/// By how many seconds the guest's clock is off.
-pub(super) fn clock_error(scene: &Scene) -> u64 {
-    let guest: u64 = ssh(scene, "date +%s").trim().parse().expect("seconds");
-    let now = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
-    guest.abs_diff(now.as_secs())
+/// The guest knows the time.
+#[track_caller]
+pub(super) fn knows_the_time(scene: &Scene) {
+    is_the_time(|| ssh(scene, "date +%s"));
 }
 
 /// Gives QEMU a command by its monitor.
