@@ -3,13 +3,16 @@
 
 use std::{
     fs::{self, File},
-    process::{Child, Output, Stdio},
+    io::{BufRead, BufReader, Read},
+    process::{Child, Stdio},
 };
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::story_of;
 use crate::{
     screens::masked,
-    support::{ended, program},
+    support::{code, program},
     telling::{Story, chapter},
 };
 
@@ -90,17 +93,16 @@ fn every_command_has_an_answer() {
 
 fn answers<'a>(story: &Story, state: &str, lines: impl IntoIterator<Item = &'a &'a str>) {
     let begun = |line: &&'a str| {
-        // Who waits for another command says so at once, and need not be waited for.
-        let mut shell = story.env.tool("timeout");
-        shell
-            .args(["-s", "INT", "5"])
+        // Each ends; one that does not is killed, so that this does.
+        let mut limited = story.env.tool("timeout");
+        limited
+            .args(["-s", "KILL", "120"])
             .arg(program())
             .args(line.split(' '));
-        shell.stdout(Stdio::piped()).stderr(Stdio::piped());
-        (*line, shell.spawn().expect("it runs"))
+        limited.stdout(Stdio::null()).stderr(Stdio::piped());
+        (*line, limited.spawn().expect("it runs"))
     };
-    let finished =
-        |(line, child): (&str, Child)| answer(line, child.wait_with_output().expect("it ends"));
+    let finished = |(line, child): (&str, Child)| answer(line, child);
     let lines = lines.into_iter().map(begun);
     // Those that wait do so together, and the others would come in each other's way.
     let told: Vec<_> = if state == "busy" {
@@ -126,9 +128,18 @@ fn anybodys(text: &str) -> String {
     text
 }
 
-fn answer(line: &str, output: Output) -> String {
-    let ended = ended(output);
-    assert!(!ended.stderr.contains("panicked"), "{line}: {ended:?}");
-    let first = ended.stderr.lines().next().unwrap_or_default();
-    format!("{line:<34} {:>3}  {first}", ended.code)
+/// Who waits for another command says so first of all. It would wait for ever, and is interrupted then.
+fn answer(line: &str, mut child: Child) -> String {
+    let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+    let mut told = String::new();
+    stderr.read_line(&mut told).expect("text");
+    if told.contains("waiting for k3s-vm ") {
+        let pid = Pid::from_child(&child);
+        kill_process(pid, Signal::INT).expect("`timeout` passes it on");
+    }
+    stderr.read_to_string(&mut told).expect("text");
+    let code = code(child.wait().expect("it ends"));
+    assert!(!told.contains("panicked"), "{line}: {told}");
+    let first = told.lines().next().unwrap_or_default();
+    format!("{line:<34} {code:>3}  {first}")
 }

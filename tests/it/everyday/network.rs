@@ -3,36 +3,40 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use super::images::Layout;
-use crate::telling::{Story, Told, chapter, found};
+use crate::{
+    support::{FreePort, free_port},
+    telling::{Story, Told, chapter, found},
+};
 
 /// A server of the host, for as long as the test.
 struct Server {
     child: Child,
-    port: u16,
+    port: FreePort,
 }
 
 impl Server {
     /// Until it listens on its port of loopback.
-    fn start(mut command: Command, port: u16) -> Self {
-        let child = command
+    fn start(mut command: Command, port: FreePort) -> Self {
+        let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .expect("installed by tests/run.sh");
-        let server = Self { child, port };
         let began = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(60), "{command:?}");
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port.number)).is_err() {
+            let runs = child.try_wait().expect("asked").is_none();
+            let in_time = began.elapsed() < Duration::from_secs(60);
+            assert!(runs && in_time, "{command:?}");
             std::thread::sleep(Duration::from_millis(50));
         }
-        server
+        Self { child, port }
     }
 }
 
@@ -56,7 +60,7 @@ pub(super) struct Company {
 impl Company {
     pub(super) fn of(story: &Story) -> Self {
         let registry = registry(story);
-        let (proxy, log) = proxy(story, registry.port);
+        let (proxy, log) = proxy(story, &registry.port);
         let tls = tls_server(story);
         Self {
             registry,
@@ -82,7 +86,7 @@ impl Company {
     pub(super) fn configures(&self, story: &Story) -> Told {
         chapter("what cannot be is refused, and the rest is told to the machine");
         refused(story);
-        let port = self.proxy.port;
+        let port = &self.proxy.port;
         fs::write(story.env.project.join("registries.yaml"), self.mirrors()).expect("written");
         story.run(&format!(
             "k3s-vm configure --http-proxy http://localhost:{port} --https-proxy http://127.0.0.1:{port} \
@@ -132,7 +136,7 @@ impl Company {
         chapter(
             "k3s has the proxies, as the guest reaches them, and goes around them for what is near",
         );
-        let (environment, port) = (environment(story), self.proxy.port);
+        let (environment, port) = (environment(story), &self.proxy.port);
         let node = story.status()["machine"]["name"].clone();
         let node = node.as_str().expect("a name");
         let value = |name: &str| {
@@ -218,6 +222,7 @@ fn registry(story: &Story) -> Server {
     let mut command = Command::new("docker-registry");
     command.arg("serve").arg(config);
     let server = Server::start(command, port);
+    let port = &server.port;
     Layout::new(story.env.path("app"))
         .image("1", "amd64", &[("app", b"an app".to_vec())])
         .written();
@@ -230,7 +235,7 @@ fn registry(story: &Story) -> Server {
 }
 
 /// Debian's tinyproxy, and its log. It passes on what is asked of registry.test to the registry.
-fn proxy(story: &Story, registry: u16) -> (Server, PathBuf) {
+fn proxy(story: &Story, registry: &FreePort) -> (Server, PathBuf) {
     let (config, log) = (story.env.path("proxy.conf"), story.env.path("proxy.log"));
     let port = free_port();
     let text = format!(
@@ -266,9 +271,4 @@ fn tls_server(story: &Story) -> Server {
         .arg("-key")
         .arg(story.env.path("server.key"));
     Server::start(command, port)
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
 }

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -388,7 +389,10 @@ impl Screen {
     /// Reads on until that is on the screen, behind what was looked for before.
     fn shows(&mut self, text: &str) {
         let mut some = [0; 4096];
+        let began = Instant::now();
         while !self.shown.contains(text) {
+            let in_time = began.elapsed() < Duration::from_secs(120);
+            assert!(in_time, "waited in vain for {text:?}: {}", self.shown);
             // The screen itself outlives the program.
             let ended = self.child.try_wait().expect("looked at");
             let mut screen = [PollFd::new(&self.master, PollFlags::IN)];
