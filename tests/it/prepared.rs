@@ -2,11 +2,7 @@
 //! nevertheless a machine of its own. The first one's part is in [`crate::story`].
 //! On real guests; `cargo test --test it prepared -- --nocapture`.
 
-use std::{
-    fs,
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::fs;
 
 use crate::{
     identity::{differs, identity, knows_the_time},
@@ -134,48 +130,18 @@ fn a_cluster_that_is_cloned() {
     assert!(!folder.exists(), "nothing is left of it");
 }
 
-/// A setup that is not to come to its end.
-struct Setup {
-    process: std::process::Child,
-}
-
-impl Setup {
-    fn begin(story: &Story) -> Self {
-        let mut setup = story.env.command(&["setup"]);
-        setup
-            .args(Qemu::Host.flags(story).split(' '))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let process = setup.spawn().expect("it runs");
-        Self { process }
-    }
-
-    fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-        let began = Instant::now();
-        while !is_so() {
-            let waited = began.elapsed();
-            assert!(waited < Duration::from_secs(900), "in vain waited: {what}");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    fn kill(mut self) {
-        self.process.kill().expect("killed");
-        let ended = self.process.wait().expect("reaped");
-        assert_eq!(ended.code(), None, "it came to its end before");
-    }
-}
-
 #[test]
 fn a_setup_that_is_killed_while_the_disk_is_kept() {
     let story = Story::begin("killed");
-    chapter("Killed when the guest waits for the disk to be kept, and run again");
-    let setup = Setup::begin(&story);
-    let stages = story.file("stages.log");
-    setup.until("prepared", || {
-        fs::read_to_string(&stages).is_ok_and(|text| text.contains(" prepared"))
-    });
-    setup.kill();
+    chapter("Killed before the guest waits for the disk to be kept, and run again then");
+    let flags = Qemu::Host.flags(&story);
+    let until_booted = "wait_until \"grep -q ' booted' .k3s-vm/stages.log\"";
+    story
+        .run(&format!(
+            "k3s-vm setup {flags} >/dev/null 2>&1 & {until_booted}; kill -KILL $!; wait $!"
+        ))
+        .exits(137);
+    story.until("grep -q ' prepared' .k3s-vm/stages.log");
     // The guest goes on by itself, and the machine is whole.
     self::setup(&story, "");
     story.run("k3s-vm ssh hostname").succeeds();
@@ -186,10 +152,17 @@ fn a_setup_that_is_killed_while_the_disk_is_kept() {
     chapter("Killed when the guest goes on from the memory, and has not been told who it is");
     Qemu::Host.prepare();
     let story = Qemu::Host.story("killed");
-    let [running, suspended] = ["qemu.pid", "suspended.json"].map(|name| story.file(name));
-    let setup = Setup::begin(&story);
-    setup.until("it goes on", || running.exists() && !suspended.exists());
-    setup.kill();
+    // What it is to be told begins with keys, which are made then.
+    let [running, suspended, key] =
+        ["qemu.pid", "suspended.json", "host_ed25519"].map(|name| story.file(name));
+    story
+        .run(&format!(
+            "strace -f -b execve -qq -o ../trace -P '{}' -e trace=statx -e inject=statx:signal=KILL k3s-vm setup {}",
+            key.display(),
+            Qemu::Host.flags(&story)
+        ))
+        .exits(137);
+    assert!(running.exists() && !suspended.exists() && !key.exists());
     self::setup(&story, "").never_says("booted");
     story.run("k3s-vm ssh hostname").succeeds();
     story.run("k3s-vm reset --yes").succeeds();
