@@ -114,9 +114,7 @@ fn all_are_followed(story: &Story) {
              kill -TERM $!; wait $!; code=$?; rm followed; exit $code",
         )
         .exits(143);
-    story
-        .run("k3s-vm ssh 'systemctl start k3s-vm-listener; pgrep journalctl'")
-        .exits(1);
+    story.until("k3s-vm ssh 'systemctl start k3s-vm-listener; ! pgrep journalctl'");
 }
 
 fn a_machine_that_does_not_run_shows_what_is_here(story: &Story) {

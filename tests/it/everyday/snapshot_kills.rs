@@ -27,22 +27,39 @@ fn killed_at(call: &str, nth: usize, line: &str) -> String {
     )
 }
 
+/// The line, sent the signal when it is about to make such a call on that file.
+fn signalled_on(call: &str, file: &Path, signal: &str, line: &str) -> String {
+    let file = file.display();
+    format!(
+        "strace -f -qq -o ../trace -P '{file}' -e trace={call} -e inject={call}:signal={signal} {line}"
+    )
+}
+
 #[test]
 fn with_a_machine_that_runs() {
     let story = story_of("killed");
     make(&story, "before");
     let boot = boot(&story);
     chapter("A create that is killed");
-    for moment in ["-e $n", "-s $n/memory", "-e $n/disk.qcow2"] {
-        let line = format!(
-            "n=.k3s-vm/snapshots/.new; k3s-vm snapshot create cut & \
-             until [ {moment} ]; do :; done; kill -KILL $!; wait $!"
-        );
+    let create = "k3s-vm snapshot create cut";
+    let [memory, disk] =
+        ["memory", "disk.qcow2"].map(|name| story.file("snapshots/.new").join(name));
+    // While QEMU writes the memory: what stands still before the disk is copied cannot be too late for that.
+    let held = signalled_on("openat", &disk, "STOP", create);
+    let while_written = format!(
+        "{held} & wait_until '[ -s {} ]'; kill -KILL $(pgrep -P $!); wait $!",
+        memory.display()
+    );
+    for line in [
+        signalled_on("openat", &memory, "KILL", create),
+        while_written,
+        signalled_on("ioctl", &disk, "KILL", create),
+    ] {
         story.run(&line).exits(137);
         nothing_was_kept(&story, &boot);
     }
     for call in ["renameat", "rename"] {
-        let line = killed_at(call, 1, "k3s-vm snapshot create cut");
+        let line = killed_at(call, 1, create);
         story.run(&line).exits(137);
         nothing_was_kept(&story, &boot);
     }
