@@ -32,7 +32,7 @@ fn used_and_left(story: &Story) {
             "exec 3<>/dev/tcp/127.0.0.1/{port}\n\
              is_suspended() {{ {SUSPENDED}; }}\n\
              strace -f -qq -o ../looks -e trace=openat k3s-vm start --idle-suspend 4s >/dev/null 2>&1 3>&- &\n\
-             looks() {{ grep -c '/\\.k3s-vm/config\"' ../looks; }}\n\
+             : >../looks; looks() {{ grep -c '/\\.k3s-vm/config\"' ../looks; }}\n\
              wait_until '(($(looks) > 40)) || is_suspended'\n\
              grep idle_suspend .k3s-vm/config | tail -n 1; k3s-vm list | grep '/idle$'"
         ))

@@ -13,7 +13,10 @@ use super::{
     scene::{Scene, say},
     table::tell_running,
 };
-use crate::{support::Ended, telling::is_the_time};
+use crate::{
+    support::Ended,
+    telling::{CLOCK_SKEW, is_the_time},
+};
 
 pub(super) fn qemu(scene: &Scene) -> u32 {
     scene.env.pid().expect("it runs").cast_unsigned()
@@ -91,7 +94,7 @@ pub(super) fn unhealthy(scene: &Scene, fault: &str, why: &str) -> Value {
 /// The guest knows the time.
 #[track_caller]
 pub(super) fn knows_the_time(scene: &Scene) {
-    is_the_time(|| ssh(scene, "date +%s"));
+    is_the_time(CLOCK_SKEW, || ssh(scene, "date +%s"));
 }
 
 /// Gives QEMU a command by its monitor.
