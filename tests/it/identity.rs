@@ -6,7 +6,6 @@ use std::{
     io::{Read, Seek, SeekFrom},
     path::Path,
     process::Command,
-    time::SystemTime,
 };
 
 use aho_corasick::AhoCorasick;
@@ -58,25 +57,6 @@ pub(crate) fn identity(story: &Story) -> Identity {
             long(&String::from_utf8_lossy(&credentials.identity)),
         ),
     ])
-}
-
-#[track_caller]
-pub(crate) fn knows_the_time(story: &Story) {
-    let now = || {
-        SystemTime::UNIX_EPOCH
-            .elapsed()
-            .expect("after 1970")
-            .as_secs()
-    };
-    let asked = now();
-    let told = story.run("k3s-vm ssh date +%s").succeeds();
-    let guest: u64 = told.ended.stdout.trim().parse().expect("seconds");
-    let answered = now();
-    assert!(
-        (asked - 2..=answered + 2).contains(&guest),
-        "{asked}, {guest}, {answered}"
-    );
-    found("the guest knows the time");
 }
 
 #[track_caller]

@@ -5,7 +5,7 @@
 use std::fs;
 
 use crate::{
-    identity::{differs, identity, knows_the_time},
+    identity::{differs, identity},
     shared::Qemu,
     support::{names, retried},
     telling::{Story, Told, chapter, found},
@@ -22,7 +22,7 @@ fn a_second_machine_stands_on_what_the_first_has_prepared() {
         .says("goes on from a prepared memory")
         .never_says("booted");
     let one = identity(&second);
-    knows_the_time(&second);
+    second.knows_the_time();
 
     chapter("Another one goes on from the same memory, with random numbers of its own");
     let third = qemu.story("third");
@@ -86,7 +86,7 @@ fn a_cluster_that_is_cloned() {
     second
         .run("k3s-vm kubectl create configmap proof --from-literal=a=second")
         .succeeds();
-    knows_the_time(&second);
+    second.knows_the_time();
     let value = "kubectl get configmap proof -o 'jsonpath={.data.a}'";
     first.run(&format!("k3s-vm {value}")).prints("first");
 
