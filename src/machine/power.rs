@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Machine, MachineError, State, Timings, resume,
+    Machine, MachineError, State, resume,
     setup::{self, Summary},
     stop::{self, Way},
     suspend,
@@ -62,25 +62,10 @@ pub async fn pause(machine: &Machine) -> Result<bool, MachineError> {
 /// [`MachineError::Stopped`] when there is no guest that could; else those of [`setup::start`].
 pub async fn resume(machine: &Machine, flags: Config) -> Result<Summary, MachineError> {
     let project = &machine.project;
-    let timings = Timings::start();
-    let mut paused = false;
     match suspend::settled(machine).await? {
         State::Stopped(record) if !Suspended::exists(project) => {
-            return Err(MachineError::Stopped(record.name));
+            Err(MachineError::Stopped(record.name))
         }
-        State::Running(record, _) => {
-            paused = resume::release(project).await?;
-            if paused {
-                tracing::info!("{} goes on", record.name);
-                resume::wake(project).await;
-            }
-        }
-        State::Absent | State::Stopped(_) => {}
+        _ => setup::start(machine, flags, false).await,
     }
-    let summary = setup::start(machine, flags, false).await?;
-    Ok(Summary {
-        timings,
-        nothing_to_do: summary.nothing_to_do && !paused,
-        ..summary
-    })
 }

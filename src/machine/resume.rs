@@ -5,28 +5,29 @@ use std::time::{Duration, SystemTime};
 
 use qapi::qmp::{self, RunState};
 
-use super::{MachineError, state};
+use super::{Limits, MachineError, state};
 use crate::{
     project::{Project, Suspended},
     qemu::{Monitor, MonitorError, migration},
 };
 
-/// A guest that is up logs in within seconds, and one that is not yet needs no word.
-const LOGIN: Duration = Duration::from_secs(10);
+/// How long a guest may take to answer. One that is up does within seconds, and one that is not yet needs no word.
+const GUEST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Lets a paused guest go on.
+/// Lets a paused guest go on; whether it was paused.
 ///
 /// # Errors
 ///
 /// When QEMU does not answer, or its saved memory cannot be removed.
-pub async fn unpause(project: &Project) -> Result<(), MachineError> {
-    if release(project).await? {
+pub async fn unpause(project: &Project) -> Result<bool, MachineError> {
+    let paused = release(project).await?;
+    if paused {
         tracing::info!("the machine was paused, and goes on");
     }
-    Ok(())
+    Ok(paused)
 }
 
-/// The same without a word; whether it was paused.
+/// The same without a word.
 ///
 /// # Errors
 ///
@@ -48,9 +49,10 @@ pub async fn release(project: &Project) -> Result<bool, MachineError> {
 
 /// Has the guest's systemd start k3s, where it does not run and is not about to. Whether it has started before, which no
 /// report need tell any more: a flood may have washed it away.
-pub async fn start_k3s(project: &Project) -> bool {
+pub async fn start_k3s(project: &Project, limits: Limits) -> bool {
+    let timeout = limits.left().min(GUEST_ANSWER_TIMEOUT);
     let both = "systemctl start --no-block k3s.service; systemctl is-active k3s.service || true";
-    match tokio::time::timeout(LOGIN, state::ask(project, both)).await {
+    match tokio::time::timeout(timeout, state::ask(project, both)).await {
         Ok(Ok(said)) => return said.trim_ascii() == b"active",
         Ok(Err(error)) => tracing::debug!(%error, "the guest was not told to start k3s"),
         Err(_) => tracing::debug!("the guest does not answer yet"),
@@ -58,9 +60,11 @@ pub async fn start_k3s(project: &Project) -> bool {
     false
 }
 
-/// Tells a guest that goes on what has changed (see [`waking`]). One that does not answer finds out the time by itself.
-pub(super) async fn wake(project: &Project) {
-    match tokio::time::timeout(LOGIN, state::ask(project, &waking())).await {
+/// Tells a guest that goes on what has changed (see [`waking`]), within the time that is `left` to the command. One that
+/// does not answer finds out the time by itself.
+pub(super) async fn wake(project: &Project, left: Duration) {
+    let timeout = left.min(GUEST_ANSWER_TIMEOUT);
+    match tokio::time::timeout(timeout, state::ask(project, &waking())).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "the guest was not told what has changed"),
         Err(_) => tracing::debug!("the guest does not answer yet"),

@@ -277,21 +277,21 @@ async fn go_on(
         // Left behind by a setup that died: it is ours to finish or to end.
         machine.mark_launched();
     }
-    resume::unpause(project).await?;
+    let paused = resume::unpause(project).await?;
     let running = Running::look(machine).await.ok();
+    let accelerator = running
+        .as_ref()
+        .map_or(Accelerator::Tcg, |running| running.accelerator);
+    let limits = Limits::for_start(accelerator, spec.timeout);
+    if paused && record.provisioned {
+        resume::wake(project, limits.left()).await;
+    }
     if let Some(running) = &running {
         for choice in running.pending(project, spec, &record)? {
             tracing::info!("{choice}: from the next start on (k3s-vm restart)");
         }
     }
-    if record.provisioned
-        && let Ok(api) = ready::client_of(&record)
-        && api.ready().await.is_ok()
-        && api
-            .nodes()
-            .await
-            .is_ok_and(|nodes| nodes.iter().any(|node| node.ready))
-    {
+    if record.provisioned && has_ready_node(&record, limits).await {
         if record.kubeconfig != spec.kubeconfig {
             kubeconfig::move_to(&machine.project, &mut record, &spec.kubeconfig)?;
         }
@@ -302,7 +302,7 @@ async fn go_on(
         return Ok(Summary {
             record,
             timings,
-            nothing_to_do: true,
+            nothing_to_do: !paused,
         });
     }
     tracing::info!(
@@ -310,10 +310,8 @@ async fn go_on(
         record.name,
         process.pid()
     );
-    let accelerator = running.map_or(Accelerator::Tcg, |it| it.accelerator);
-    let limits = Limits::for_start(accelerator, spec.timeout);
     let anew = record.provisioned;
-    let started = anew && resume::start_k3s(&machine.project).await;
+    let started = anew && resume::start_k3s(&machine.project, limits).await;
     let work = async {
         if !started {
             let asked = Some(&record);
@@ -325,6 +323,20 @@ async fn go_on(
     let result = logs::capped(&machine.project, work).await;
     logs::to_memory(&machine.project).await;
     result
+}
+
+/// Whether the API answers in time, and has a node that is Ready.
+async fn has_ready_node(record: &Record, limits: Limits) -> bool {
+    let Ok(api) = ready::client_of(record) else {
+        return false;
+    };
+    let is_ready = async {
+        let nodes = api.nodes().await;
+        api.ready().await.is_ok() && nodes.is_ok_and(|nodes| nodes.iter().any(|node| node.ready))
+    };
+    tokio::time::timeout(limits.left(), is_ready)
+        .await
+        .unwrap_or(false)
 }
 
 /// k3s has started: the rest is the cluster's.

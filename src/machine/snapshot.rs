@@ -239,7 +239,7 @@ async fn save(
 async fn go_on(machine: &Machine, paused: bool) -> Result<(), MachineError> {
     let project = &machine.project;
     if resume::release(project).await? && !paused {
-        resume::wake(project).await;
+        resume::wake(project, Duration::MAX).await;
     }
     if paused {
         let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
@@ -273,7 +273,7 @@ pub(super) async fn settle(project: &Project) {
     let unfinished = folder.join(NEW);
     if unfinished.exists() && Process::holder(&project.pidfile()).is_ok_and(|it| it.is_some()) {
         match tokio::time::timeout(RELEASE, resume::unpause(project)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::debug!(%error, "the guest may be paused"),
             Err(_) => tracing::debug!("QEMU does not answer; the guest may be paused"),
         }

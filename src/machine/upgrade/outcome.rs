@@ -11,11 +11,16 @@ use crate::{
 };
 
 impl Upgrade<'_> {
+    /// Those of a start of k3s, from now on.
+    pub(super) fn limits(&self) -> Limits {
+        Limits::for_start(self.accelerator, self.spec.timeout)
+    }
+
     /// Waits until the node is Ready with that release, and writes the kubeconfig of its k3s.
     pub(super) async fn comes_up(&mut self, version: &Version) -> Result<(), MachineError> {
         let project = &self.machine.project;
         let (record, process) = (&self.record, &self.process);
-        let limits = Limits::for_start(self.accelerator, self.spec.timeout);
+        let limits = self.limits();
         let timings = &mut self.timings;
         let ready = async {
             ready::upgraded(record, process, limits, version.as_str()).await?;

@@ -188,7 +188,7 @@ impl Upgrade<'_> {
         if is_other {
             ssh.restart_k3s().await?;
         } else {
-            resume::start_k3s(&self.machine.project).await;
+            resume::start_k3s(&self.machine.project, self.limits()).await;
         }
         match self.comes_up(to).await {
             Err(error) if !is_noted => {
