@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use crate::{
-    support::{names, on_a_terminal},
+    support::{in_dialogue, names},
     telling::{Story, chapter},
 };
 
@@ -81,7 +81,8 @@ fn each_verb_completes_what_it_takes() {
         .says("none in");
 }
 
-/// Types `line`, a tab and more in a shell of that project, and gives what the line has become.
+/// Types `line`, a tab and more in a shell of that project, and gives what the line has become. Keys that are typed before
+/// the shell reads them are the terminal's own.
 fn typed(story: &Story, mut shell: Command, prepared: &str, line: &str) -> String {
     let bin = story.env.path("bin");
     let path = format!(
@@ -91,11 +92,18 @@ fn typed(story: &Story, mut shell: Command, prepared: &str, line: &str) -> Strin
     );
     shell
         .env("PATH", path)
-        .env("PS1", "")
+        .env("PS1", "begin: ")
         .env("INPUTRC", "/dev/null");
+    // What a prompt is set to is not what is typed for it.
+    let prepared = format!("{prepared}; PS1='rea''dy: '\n");
     // Ctrl-A goes to the begin of the line, which is shown then instead of run.
-    let typed = format!("{prepared}\n{line}\t\x01echo 'it is' \nexit\n");
-    let (_, screen) = on_a_terminal(shell, &typed);
+    let line = format!("{line}\t\x01echo 'it is' \n");
+    let parts = [
+        ("begin: ", prepared.as_str()),
+        ("ready: ", &line),
+        ("it is k3s-vm", "exit\n"),
+    ];
+    let (_, screen) = in_dialogue(shell, &parts);
     let shown = screen
         .lines()
         .rev()

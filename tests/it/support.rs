@@ -4,13 +4,24 @@
 use std::{
     ffi::{OsStr, OsString},
     fs,
+    io::{BufRead, BufReader, Read},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Output, Stdio},
-    sync::OnceLock,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{OnceLock, mpsc},
+    thread,
+    time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+
+/// The limit of each command. The slowest one, a first setup on an emulated guest, takes up to two minutes on an idle
+/// machine.
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
+/// The limit of a command on a terminal, which waits for a person at most.
+const DIALOGUE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The release that the stand-in pretends to be.
 pub(crate) const VERSION: &str = "v1.33.5+k3s1";
@@ -80,7 +91,7 @@ impl TestEnv {
 
     /// Runs the program to its end.
     pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Ended {
-        ended(self.command(arguments).output().expect("the program runs"))
+        finish(self.command(arguments))
     }
 
     /// Runs the program and expects success.
@@ -124,11 +135,65 @@ impl TestEnv {
 impl Drop for TestEnv {
     fn drop(&mut self) {
         for name in names(&self.project.join(".k3s-vm/machines")) {
-            let _ = self.command(&["reset", "--yes", "--name", &name]).output();
+            self.run(&["reset", "--yes", "--name", &name]);
         }
         if self.project.join(".k3s-vm").exists() {
-            let _ = self.command(&["reset", "--yes"]).output();
+            self.run(&["reset", "--yes"]);
         }
+    }
+}
+
+/// Runs a command to its end. One that exceeds [`COMMAND_TIMEOUT`] is killed with its process group, and its exit code is
+/// 137.
+pub(crate) fn finish(command: Command) -> Ended {
+    finish_showing(command, COMMAND_TIMEOUT, |_| {})
+}
+
+/// The same, with each line handed over as it comes.
+pub(crate) fn finish_showing(mut command: Command, limit: Duration, show: fn(&str)) -> Ended {
+    let mut child = command
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let _watchdog = watchdog(&child, limit);
+    let stdout = thread::spawn(move || lines(stdout.expect("piped"), show));
+    let stderr = lines(stderr.expect("piped"), show);
+    Ended {
+        stdout: stdout.join().expect("read"),
+        stderr,
+        code: code(child.wait().expect("it ends")),
+    }
+}
+
+/// Kills that process, and the process group that it leads, unless what this returns is dropped in time.
+#[expect(clippy::print_stderr, reason = "shown with the test's output")]
+fn watchdog(child: &Child, limit: Duration) -> mpsc::Sender<()> {
+    let process = Pid::from_child(child);
+    let (ended, is_ended) = mpsc::channel();
+    thread::spawn(move || {
+        if is_ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("  ! killed after {limit:?}");
+            let _ = kill_process_group(process, Signal::KILL);
+            let _ = kill_process(process, Signal::KILL);
+        }
+    });
+    ended
+}
+
+fn lines(stream: impl Read, show: fn(&str)) -> String {
+    let mut all = String::new();
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        if stream.read_until(b'\n', &mut line).expect("readable") == 0 {
+            return all;
+        }
+        let line = String::from_utf8_lossy(&line);
+        show(&line);
+        all += &line;
     }
 }
 
@@ -152,20 +217,37 @@ pub(crate) fn code(status: ExitStatus) -> i32 {
 
 /// Runs a command on a terminal of its own, on which `typed` is typed; gives its exit code and all that was on the
 /// screen.
-pub(crate) fn on_a_terminal(mut command: Command, typed: &str) -> (i32, String) {
-    use std::io::{Read, Write};
+pub(crate) fn on_a_terminal(command: Command, typed: &str) -> (i32, String) {
+    in_dialogue(command, &[("", typed)])
+}
+
+/// The same with several parts, each of which is typed once the screen has shown the text before it.
+pub(crate) fn in_dialogue(mut command: Command, parts: &[(&str, &str)]) -> (i32, String) {
+    use std::io::Write;
     let terminal = nix::pty::openpty(None, None).expect("a terminal");
     let side = || Stdio::from(terminal.slave.try_clone().expect("cloned"));
     command.stdin(side()).stdout(side()).stderr(side());
     let mut child = command.spawn().expect("the program runs");
+    let _watchdog = watchdog(&child, DIALOGUE_TIMEOUT);
     // Only when nobody has the terminal open any more does reading end.
     drop((command, terminal.slave));
     let mut master = fs::File::from(terminal.master);
-    master.write_all(typed.as_bytes()).expect("typed");
-    let mut screen = Vec::new();
-    let mut some = [0; 4096];
-    while let Ok(read @ 1..) = master.read(&mut some) {
-        screen.extend_from_slice(&some[..read]);
+    let (mut screen, mut seen) = (Vec::new(), 0);
+    let mut parts = parts.iter();
+    let mut part = parts.next();
+    loop {
+        while let Some((text, typed)) = part
+            && String::from_utf8_lossy(&screen[seen..]).contains(text)
+        {
+            seen = screen.len();
+            master.write_all(typed.as_bytes()).expect("typed");
+            part = parts.next();
+        }
+        let mut some = [0; 4096];
+        match master.read(&mut some) {
+            Ok(read @ 1..) => screen.extend_from_slice(&some[..read]),
+            _ => break,
+        }
     }
     let code = code(child.wait().expect("it ends"));
     (code, String::from_utf8_lossy(&screen).into_owned())

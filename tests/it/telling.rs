@@ -2,22 +2,11 @@
 //! `cargo test -- --nocapture` shows it.
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    os::unix::process::CommandExt,
     path::Path,
-    process::{Command, Stdio},
-    sync::mpsc,
-    thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
-
-use crate::support::{Ended, TestEnv, code, program};
-
-/// The limit of each command line, where the story has no other. The slowest one, a first setup on an emulated guest, takes up to two minutes on an idle
-/// machine.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
+use crate::support::{COMMAND_TIMEOUT, Ended, TestEnv, finish_showing, program};
 
 /// `wait_until CONDITION` for each line of shell, and for the shells that it starts. It has a deadline, after which it ends
 /// the line and what the line has begun in the background.
@@ -95,7 +84,8 @@ impl Story {
             // A function, as bash exports it.
             .env("BASH_FUNC_wait_until%%", WAIT_UNTIL);
         let began = Instant::now();
-        let ended = told(shell, self.limit);
+        let show = |line: &str| say(&format!("    {}", line.trim_end()));
+        let ended = finish_showing(shell, self.limit, show);
         let seconds = began.elapsed().as_secs_f64();
         say(&format!("  = {} in {seconds:.1} s", ended.code));
         Told {
@@ -208,50 +198,4 @@ pub(crate) fn found(fact: &str) {
 )]
 fn say(line: &str) {
     eprintln!("{line}");
-}
-
-/// Runs a command to its end; its lines are shown as they come. A command that exceeds `limit` is killed with its process
-/// group, and its exit code is 137.
-fn told(mut command: Command, limit: Duration) -> Ended {
-    let mut child = command
-        .process_group(0)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the shell runs");
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let group = Pid::from_child(&child);
-    let (ended, is_ended) = mpsc::channel::<()>();
-    thread::scope(|scope| {
-        let stdout = scope.spawn(|| shown(stdout.expect("piped")));
-        let stderr = scope.spawn(|| shown(stderr.expect("piped")));
-        scope.spawn(move || {
-            if is_ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
-                say(&format!("  ! killed after {limit:?}"));
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-        });
-        let (stdout, stderr) = (stdout.join().expect("read"), stderr.join().expect("read"));
-        let code = code(child.wait().expect("it ends"));
-        drop(ended);
-        Ended {
-            stdout,
-            stderr,
-            code,
-        }
-    })
-}
-
-fn shown(stream: impl Read) -> String {
-    let mut all = String::new();
-    let mut stream = BufReader::new(stream);
-    loop {
-        let mut line = Vec::new();
-        if stream.read_until(b'\n', &mut line).expect("readable") == 0 {
-            return all;
-        }
-        let line = String::from_utf8_lossy(&line);
-        say(&format!("    {}", line.trim_end()));
-        all += &line;
-    }
 }

@@ -6,7 +6,7 @@ use k3s_vm::qemu::Monitor;
 use regex::Regex;
 
 use super::scene::{Background, Scene, eventually};
-use crate::support::program;
+use crate::support::{finish, program};
 
 /// All of them: what the machine type cannot be without, and what the guest is given. Neither display, sound, USB and
 /// floppy, nor a way to the host that a virtual machine of another make would have.
@@ -104,13 +104,9 @@ async fn caged(programs: Option<&Path>) {
 
 /// The addresses of the process's sockets that wait for others, TCP and UDP.
 fn listening(scene: &Scene, pid: i32) -> Vec<String> {
-    let said = scene
-        .env
-        .tool("ss")
-        .args(["-Hltunp"])
-        .output()
-        .expect("ss runs");
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let mut ss = scene.env.tool("ss");
+    ss.arg("-Hltunp");
+    let said = finish(ss).stdout;
     let of_it = said
         .lines()
         .filter(|line| line.contains(&format!("pid={pid},")));

@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     os::unix::net::UnixStream,
     thread,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -102,6 +103,8 @@ pub(super) fn monitor(scene: &Scene, command: &str) {
     let status = scene.status();
     let socket = status["process"]["monitor"].as_str().expect("a socket");
     let mut stream = UnixStream::connect(socket).expect("QEMU listens");
+    let limit = Some(Duration::from_secs(60));
+    stream.set_read_timeout(limit).expect("limited");
     let mut answers = BufReader::new(stream.try_clone().expect("cloned")).lines();
     for command in ["qmp_capabilities", command] {
         let command = json!({ "execute": command }).to_string();

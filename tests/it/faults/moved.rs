@@ -12,7 +12,7 @@ use super::{
     scene::{Background, Scene, eventually, program},
     table::tell,
 };
-use crate::support::{dead_image, ended};
+use crate::support::{dead_image, finish};
 
 /// The old path begins with the new one, so that the scene sees the processes of both.
 const BEFORE: &str = "shop-before";
@@ -55,7 +55,7 @@ fn a_project_that_was_moved() {
         "PATH",
         program(&scene, "kubectl", "echo \"$* by $KUBECONFIG\""),
     );
-    let told = ended(kubectl.output().expect("the program runs")).stdout;
+    let told = finish(kubectl).stdout;
     assert_eq!(
         told.trim(),
         format!("get nodes by {}", kubeconfig.display())

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::scene::{Background, Scene, eventually, in_other_mounts};
-use crate::support::{VERSION, dead_image, on_a_terminal};
+use crate::support::{VERSION, dead_image, finish, on_a_terminal};
 
 /// Everything that means something to somebody.
 const AWKWARD: &str =
@@ -170,12 +170,8 @@ fn a_project_behind_a_link() {
         scene.status()["process"]["run_state"] == "running"
     });
     let mut status = scene.env.command(&["status", "--json"]);
-    let other = status
-        .current_dir(&link)
-        .env("PWD", &link)
-        .output()
-        .expect("it runs");
-    let other: serde_json::Value = serde_json::from_slice(&other.stdout).expect("JSON");
+    status.current_dir(&link).env("PWD", &link);
+    let other: serde_json::Value = serde_json::from_str(&finish(status).stdout).expect("JSON");
     let one = scene.status();
     for key in ["uuid", "name", "disk_path"] {
         assert_eq!(one["machine"][key], other["machine"][key], "{key}");

@@ -1,12 +1,6 @@
 //! QEMU itself: killed, frozen, cut off from its socket, or somebody else on the socket.
 
-use std::{
-    fs,
-    os::unix::net::UnixListener,
-    path::PathBuf,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{fs, os::unix::net::UnixListener, path::PathBuf};
 
 use rustix::process::Signal;
 
@@ -15,7 +9,7 @@ use super::{
     scene::{Scene, eventually, send},
     table::{first_line, row, tell},
 };
-use crate::support::Ended;
+use crate::support::finish;
 
 fn socket(scene: &Scene) -> PathBuf {
     let status = scene.status();
@@ -43,15 +37,9 @@ fn a_qemu_that_is_frozen() {
     let scene = Scene::new();
     for verb in [&["stop", "--force"][..], &["reset", "--yes"]] {
         send(Signal::STOP, scene.left_running());
-        let began = Instant::now();
         let status = scene.status();
         assert_eq!(status["process"]["run_state"], "unresponsive");
         assert_eq!(status["healthy"], false);
-        assert!(
-            began.elapsed() < Duration::from_secs(15),
-            "{:?}",
-            began.elapsed()
-        );
         let ended = scene.env.run(verb);
         tell(
             &scene,
@@ -106,7 +94,7 @@ fn a_qemu_without_its_socket_that_an_unfinished_setup_left() {
     }
 }
 
-/// A listener on the socket that says nothing holds up nobody for long.
+/// A listener on the socket that says nothing holds nobody up.
 #[test]
 fn somebody_else_on_the_socket() {
     let scene = Scene::new();
@@ -114,13 +102,7 @@ fn somebody_else_on_the_socket() {
     let socket = socket(&scene);
     fs::remove_file(&socket).expect("removed");
     let _silent = UnixListener::bind(&socket).expect("bound");
-    let began = Instant::now();
     assert_eq!(scene.status()["process"]["run_state"], "unresponsive");
-    assert!(
-        began.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        began.elapsed()
-    );
     let ended = scene.env.run(&["stop", "--force"]);
     tell(
         &scene,
@@ -142,7 +124,7 @@ fn a_record_that_is_gone_while_qemu_runs() {
         ("start", scene.env.command(&["start"])),
         ("stop", scene.env.command(&["stop"])),
     ] {
-        let ended = ended(command);
+        let ended = finish(command);
         let fault = format!("no record while QEMU runs, {verb}");
         row(
             &fault,
@@ -166,8 +148,4 @@ fn a_record_that_is_gone_while_qemu_runs() {
     let ended = scene.env.ok(&["reset", "--yes"]);
     tell(&scene, "no record while QEMU runs, reset --yes", &ended);
     scene.goes_on(scene.setup(&[]));
-}
-
-fn ended(mut command: Command) -> Ended {
-    crate::support::ended(command.output().expect("the program runs"))
 }

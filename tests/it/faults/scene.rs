@@ -16,7 +16,7 @@ use super::{
     small,
     table::{tell, temporary_files},
 };
-use crate::support::{Ended, TestEnv, VERSION, code, dead_image, ended, names};
+use crate::support::{Ended, TestEnv, VERSION, code, dead_image, finish, names};
 
 /// What none of the tests should come near to.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -152,8 +152,7 @@ impl Scene {
     }
 
     pub(super) fn status(&self) -> serde_json::Value {
-        let mut status = self.inside(self.env.command(&["status", "--json"]));
-        let ended = ended(status.output().expect("the program runs"));
+        let ended = finish(self.inside(self.env.command(&["status", "--json"])));
         serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
     }
 
@@ -195,14 +194,8 @@ impl Scene {
 
     /// Runs `command` and expects it to fail with that exit code and with all of `words`, leaving nothing running.
     #[track_caller]
-    pub(super) fn fails(
-        &self,
-        fault: &str,
-        mut command: Command,
-        code: i32,
-        words: &[&str],
-    ) -> Ended {
-        let ended = ended(command.output().expect("the program runs"));
+    pub(super) fn fails(&self, fault: &str, command: Command, code: i32, words: &[&str]) -> Ended {
+        let ended = finish(command);
         tell(self, fault, &ended);
         assert_eq!(ended.code, code, "{fault}: {}", ended.stderr);
         for word in words {

@@ -7,7 +7,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use rustix::process::Signal;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::Signal,
+};
 
 use super::{
     scene::{Background, Scene, eventually},
@@ -148,6 +151,13 @@ impl Terminal {
         let mut seen = Vec::new();
         let mut some = [0; 1024];
         while !String::from_utf8_lossy(&seen).contains(text) {
+            let limit = Timespec {
+                tv_sec: 60,
+                tv_nsec: 0,
+            };
+            let mut screen = [PollFd::new(&self.screen, PollFlags::IN)];
+            let ready = poll(&mut screen, Some(&limit)).expect("a screen");
+            assert_ne!(ready, 0, "in vain waited for {text}: {seen:?}");
             let read = (&self.screen).read(&mut some).expect("a screen");
             seen.extend_from_slice(&some[..read]);
         }

@@ -9,7 +9,7 @@ use std::{
 use rustix::fs::statvfs;
 
 use super::scene::Scene;
-use crate::support::TestEnv;
+use crate::support::{TestEnv, finish};
 
 pub(super) const PAGE: u64 = 4096;
 
@@ -18,7 +18,7 @@ pub(super) const PAGE: u64 = 4096;
 pub(super) struct Small {
     keeper: Child,
     directory: PathBuf,
-    reset: Command,
+    reset: Option<Command>,
 }
 
 impl Small {
@@ -40,7 +40,7 @@ impl Small {
         scene.mounts = Some(keeper.id());
         let reset = scene.env.command(&["reset", "--yes"]);
         Self {
-            reset: enter(&scene.env, keeper.id(), &reset),
+            reset: Some(enter(&scene.env, keeper.id(), &reset)),
             keeper,
             directory: directory.to_owned(),
         }
@@ -66,7 +66,7 @@ impl Small {
 impl Drop for Small {
     fn drop(&mut self) {
         // The scene's own cleaning does not see what lies here.
-        let _ = self.reset.output();
+        self.reset.take().map(finish);
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
     }

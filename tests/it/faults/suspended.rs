@@ -12,10 +12,10 @@ use rustix::process::Signal;
 
 use super::{
     outdated::boots,
-    scene::{Scene, eventually},
+    scene::{Background, Scene, eventually},
     table::tell_running,
 };
-use crate::support::{Ended, ended, mode, names, program};
+use crate::support::{Ended, finish, mode, names, program};
 
 /// What the saved state is in.
 pub(super) const STATE: [&str; 2] = ["memory", "suspended.json"];
@@ -59,8 +59,7 @@ impl Scene {
     }
 
     pub(super) fn suspend(&self) -> Ended {
-        let mut stop = self.inside(self.env.command(&["stop", "--suspend"]));
-        ended(stop.output().expect("the program runs"))
+        finish(self.inside(self.env.command(&["stop", "--suspend"])))
     }
 
     pub(super) fn is_suspended(&self) -> bool {
@@ -74,8 +73,8 @@ impl Scene {
 
     /// The guest goes on where it was, and is not booted.
     #[track_caller]
-    pub(super) fn goes_on_in_memory(&self, mut command: Command) -> Ended {
-        let ended = ended(command.output().expect("the program runs"));
+    pub(super) fn goes_on_in_memory(&self, command: Command) -> Ended {
+        let ended = finish(command);
         assert_eq!(ended.code, 1, "{ended:?}");
         for words in ["resuming ", "not done within 2s: the guest's kubeconfig"] {
             assert!(ended.stderr.contains(words), "{ended:?}");
@@ -195,16 +194,12 @@ fn what_a_suspended_machine_says() {
 impl Scene {
     /// A machine that was stopped is suspended.
     fn suspended_again(&self) {
-        let mut start = self.env.command(&["start", "--timeout", "5m"]);
-        let mut start = start
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .expect("it runs");
+        let start = Background::start(self, self.env.command(&["start", "--timeout", "5m"]));
         eventually("the machine runs", || {
             self.status()["process"]["run_state"] == "running"
         });
-        start.kill().expect("killed");
-        start.wait().expect("reaped");
+        start.signal(Signal::KILL);
+        drop(start);
         assert_eq!(self.suspend().code, 0);
     }
 }

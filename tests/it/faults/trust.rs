@@ -11,7 +11,7 @@ use super::{
     scene::Scene,
     server::{Server, Trouble},
 };
-use crate::support::{VERSION, dead_image, mode};
+use crate::support::{VERSION, dead_image, finish, mode};
 
 const ANYWAY: &str = "--insecure-no-checksum";
 
@@ -178,7 +178,7 @@ fn a_password_in_a_url_that_cannot_be() {
     }
     let mut help = scene.env.command(&["setup", "--help"]);
     help.env("K3S_VM_K3S_MIRROR", "http://ada:hunter2@h/");
-    let help = String::from_utf8(help.output().expect("runs").stdout).expect("text");
+    let help = finish(help).stdout;
     assert!(
         help.contains("K3S_VM_K3S_MIRROR") && !help.contains("hunter2"),
         "{help}"
