@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -17,7 +16,6 @@ use crate::support::NOTHING;
 #[test]
 fn an_image_that_does_not_boot() {
     let scene = Scene::new();
-    let began = Instant::now();
     let words = [
         "the machine was not ready within 4s (last stage: none)",
         "k3s-vm/console.log",
@@ -25,11 +23,6 @@ fn an_image_that_does_not_boot() {
     ];
     let setup = || scene.setup(&["--timeout", "4s"]);
     scene.fails("a guest that does nothing", setup(), 1, &words);
-    assert!(
-        began.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        began.elapsed()
-    );
     // Nothing is lost: the machine is as it was made, and is begun again.
     let uuid = scene.status()["machine"]["uuid"].clone();
     scene.goes_on(setup());
@@ -67,16 +60,11 @@ fn a_kernel_that_panics() {
         "  | [    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs",
         "k3s-vm/console.log",
     ];
-    let began = Instant::now();
     scene.fails(
         "a kernel panic",
         scene.setup(&["--image", &image]),
         1,
         &words,
-    );
-    assert!(
-        began.elapsed() < Duration::from_secs(15),
-        "it does not wait for a deadline"
     );
 }
 
@@ -110,11 +98,11 @@ fn a_console_that_floods() {
     let setup = scene.setup(&["--image", &image, "--timeout", "30s"]);
     let setup = Background::start(&scene, setup);
     let mut longest = 0;
-    while setup.is_running() {
+    eventually("the setup ends", || {
         let console = fs::metadata(scene.file("console.log"));
         longest = longest.max(console.map_or(0, |console| console.len()));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        !setup.is_running()
+    });
     let ended = setup.end();
     tell(&scene, "a console that floods", &ended);
     assert_eq!(ended.code, 1);
@@ -143,14 +131,9 @@ fn qemu_dies_while_it_boots() {
     });
     let qemu = scene.env.pid().expect("it runs").cast_unsigned();
     send(Signal::KILL, qemu);
-    let killed = Instant::now();
+    // Its own limit is later than this one's.
     let ended = setup.end();
     tell(&scene, "QEMU is killed", &ended);
-    assert!(
-        killed.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        killed.elapsed()
-    );
     assert_eq!(ended.code, 1);
     for word in [
         "QEMU ended (last stage: none)",

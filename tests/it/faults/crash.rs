@@ -4,7 +4,6 @@ use std::{
     fs,
     os::unix::net::UnixListener,
     process::{Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -43,13 +42,8 @@ fn a_setup_that_is_killed_leaves_a_qemu_that_the_next_one_goes_on_with() {
     setup.signal(Signal::KILL);
     drop(setup);
 
-    let began = Instant::now();
-    scene.env.ok(&["stop", "--force"]);
-    assert!(
-        began.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        began.elapsed()
-    );
+    let stop = scene.env.ok(&["stop", "--force"]).stderr;
+    assert!(!stop.contains("power"), "the guest is not asked: {stop}");
     scene.nothing_runs();
     scene.env.ok(&["reset", "--yes"]);
     assert_eq!(names(&scene.file("")), [".gitignore", "config", "lock"]);
@@ -125,13 +119,9 @@ fn a_reboot_of_the_host() {
 fn a_second_command_waits_and_says_for_whom() {
     let scene = Scene::new();
     let setup = scene.booting();
-    let began = Instant::now();
     let status = scene.env.run(&["status"]);
     assert_eq!(status.code, 5, "{status:?}");
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "status waits for nobody"
-    );
+    assert!(setup.is_running(), "status waits for nobody");
 
     let stop = Background::start(&scene, scene.env.command(&["stop"]));
     stop.says(&format!(

@@ -2,13 +2,14 @@
 
 use std::{fs, net::TcpListener};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     outdated::rewrite,
     scene::{Scene, in_other_mounts, program},
     table::tell_running,
 };
+use crate::support::free_port;
 
 #[test]
 fn what_keeps_it_from_going_on() {
@@ -94,11 +95,9 @@ fn a_kvm_that_is_gone_for_the_moment() {
 fn a_port_that_was_taken_meanwhile() {
     let scene = Scene::new();
     scene.suspended();
-    let record = fs::read_to_string(scene.file("record.json")).expect("there");
-    let record: Value = serde_json::from_str(&record).expect("a record");
-    let port = u16::try_from(record["api_port"].as_u64().expect("a port")).expect("a port");
-    // Another scene may have it already.
-    let other = TcpListener::bind(("127.0.0.1", port));
+    let own = free_port();
+    scene.had_port(own.number);
+    let other = TcpListener::bind(("127.0.0.1", own.number)).expect("it is free");
     let ended = scene.goes_on_in_memory(scene.resume());
     tell_running(
         &scene,
@@ -107,7 +106,7 @@ fn a_port_that_was_taken_meanwhile() {
     );
     let status = scene.status();
     let now = status["process"]["api_port"].as_u64().expect("a port");
-    assert_ne!(now, u64::from(port));
+    assert_ne!(now, u64::from(own.number));
     let kubeconfig = fs::read_to_string(scene.env.project.join(".kube/config")).expect("there");
     assert!(kubeconfig.contains(&format!("https://127.0.0.1:{now}")));
     drop(other);

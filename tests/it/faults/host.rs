@@ -4,13 +4,12 @@ use std::{
     collections::BTreeSet,
     fs,
     net::{Ipv4Addr, TcpListener},
-    time::{Duration, Instant},
 };
 
 use super::scene::{Background, Scene, eventually, in_other_mounts, program, say};
 use rustix::process::Signal;
 
-use crate::support::names;
+use crate::support::{free_port, names, retried};
 
 #[test]
 fn no_qemu() {
@@ -77,10 +76,8 @@ fn a_qemu_that_ends_at_once() {
 #[test]
 fn kvm_is_insisted_on() {
     let scene = Scene::new();
-    let began = Instant::now();
     let setup = scene.setup(&["--accel", "kvm", "--timeout", "6s"]);
     let ended = scene.fails("--accel kvm", setup, 1, &["hint: "]);
-    assert!(began.elapsed() < Duration::from_secs(30));
     if ended.stderr.contains("KVM was asked for and /dev/kvm") {
         assert!(
             ended.stderr.contains("or go on without it: --accel tcg"),
@@ -135,8 +132,9 @@ fn kvm_that_is_missing_or_forbidden() {
 #[test]
 fn a_taken_port() {
     let scene = Scene::new();
-    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let port = other.local_addr().expect("bound").port().to_string();
+    let own = free_port();
+    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, own.number)).expect("it is free");
+    let port = own.to_string();
     let message = format!("port {port} on 127.0.0.1 is taken by another program");
     let who = format!("ss -ltnp 'sport = :{port}'");
     let words = [message.as_str(), &who, "--api-port N"];
@@ -153,16 +151,26 @@ fn a_taken_port() {
 #[test]
 fn the_usual_port_is_taken_and_another_one_does() {
     let scene = Scene::new();
-    // Taken by this test, unless it is already.
-    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 6443));
-    let setup = Background::start(&scene, scene.setup(&[]));
-    eventually("QEMU tells its ports", || {
-        scene.status()["process"]["api_port"].is_u64()
-    });
-    assert_ne!(scene.status()["process"]["api_port"], 6443);
-    drop((setup, other));
-    scene.env.ok(&["stop", "--force"]);
-    scene.nothing_runs();
+    let take = || TcpListener::bind((Ipv4Addr::LOCALHOST, 6443));
+    for _ in 0..5 {
+        let taken = take();
+        let setup = Background::start(&scene, scene.setup(&[]));
+        eventually("QEMU tells its ports", || {
+            scene.status()["process"]["api_port"].is_u64()
+        });
+        let port = scene.status()["process"]["api_port"].clone();
+        // Where it was another program's, it is so still.
+        let was_taken = taken.is_ok() || (port != 6443 && take().is_err());
+        drop((setup, taken));
+        scene.env.ok(&["reset", "--yes"]);
+        scene.nothing_runs();
+        if was_taken {
+            assert_ne!(port, 6443);
+            return;
+        }
+        retried("another program has given port 6443 back meanwhile");
+    }
+    panic!("port 6443 changes hands all the time");
 }
 
 #[test]

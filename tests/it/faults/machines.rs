@@ -9,7 +9,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::scene::Scene;
-use crate::support::{Ended, TestEnv, ended};
+use crate::support::{Ended, TestEnv, finish};
 
 impl Scene {
     /// A machine that is there, does not run, and whose setup came to its end once, with a kubeconfig at that place.
@@ -31,6 +31,15 @@ impl Scene {
         let text = self.kubeconfig(&record["name"], &record["api_port"]);
         fs::write(&kubeconfig, text).expect("written");
         kubeconfig
+    }
+
+    /// From now on that port is the one of the machine's last start.
+    pub(super) fn had_port(&self, port: u16) {
+        let path = self.file("record.json");
+        let text = fs::read_to_string(&path).expect("there");
+        let mut record: serde_json::Value = serde_json::from_str(&text).expect("a record");
+        record["api_port"] = port.into();
+        fs::write(&path, record.to_string()).expect("written");
     }
 
     /// As the program writes it, but for the certificates.
@@ -95,7 +104,7 @@ impl Elsewhere<'_> {
     }
 
     pub(super) fn run(&self, arguments: &[&str]) -> Ended {
-        ended(self.command(arguments).output().expect("the program runs"))
+        finish(self.command(arguments))
     }
 
     pub(super) fn status(&self) -> serde_json::Value {

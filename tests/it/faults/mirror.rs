@@ -1,9 +1,6 @@
 //! The release cannot be had.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, TcpListener},
-};
+use std::fs;
 
 use rustix::process::Signal;
 
@@ -12,14 +9,13 @@ use super::{
     server::{Server, Trouble},
     table::tell,
 };
-use crate::support::VERSION;
+use crate::support::{VERSION, free_port};
 
 #[test]
 fn a_mirror_that_is_not_there() {
     let scene = Scene::new();
-    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let url = format!("http://{}", nobody.local_addr().expect("bound"));
-    drop(nobody);
+    let nobody = free_port();
+    let url = format!("http://127.0.0.1:{nobody}");
     let words = [
         "cannot reach",
         &url,

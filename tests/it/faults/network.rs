@@ -1,11 +1,10 @@
 //! The way to the release is bad: servers that fail, stall, cut or lie, proxies that refuse.
 
-use std::net::{Ipv4Addr, TcpListener};
-
 use super::{
     scene::Scene,
     server::{Server, Trouble},
 };
+use crate::support::free_port;
 
 const RELEASE: &str = "/v1.33.5%2Bk3s1/";
 
@@ -166,9 +165,8 @@ fn a_server_that_says_nothing_at_all() {
 #[test]
 fn a_proxy_that_refuses() {
     let scene = Scene::new();
-    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let absent = format!("http://{}", nobody.local_addr().expect("bound"));
-    drop(nobody);
+    let nobody = free_port();
+    let absent = format!("http://127.0.0.1:{nobody}");
     let forbidding = Trouble::Status("407 Proxy Authentication Required".to_owned());
     let forbidding = Server::at(&scene.mirror, "", forbidding);
     for (fault, variable, proxy, mirror, word) in [

@@ -14,12 +14,7 @@ use super::{
     scene::{Background, Scene, eventually, program},
     table::tell,
 };
-
-fn occupied() -> (TcpListener, u16) {
-    let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let port = other.local_addr().expect("bound").port();
-    (other, port)
-}
+use crate::support::free_port;
 
 /// The port of the running machine, as all that name it agree.
 #[track_caller]
@@ -73,7 +68,7 @@ impl Waiting {
         let (asked, go) = (scene.env.path("asked"), scene.env.path("go"));
         let script = format!(
             "PATH='{path}'\n[ \"$1\" = --version ] || [ -e '{go}' ] || {{ printf '%s\\n' \"$@\" >'{asked}.part'; \
-             mv '{asked}.part' '{asked}'; until [ -e '{go}' ]; do sleep 0.02; done; }}\n\
+             mv '{asked}.part' '{asked}'; for _ in $(seq 3000); do [ -e '{go}' ] && break; sleep 0.02; done; }}\n\
              exec qemu-system-x86_64 \"$@\"",
             asked = asked.display(),
             go = go.display(),
@@ -100,10 +95,13 @@ impl Waiting {
 fn a_port_that_is_taken_between_the_look_and_the_start() {
     let scene = Scene::new();
     scene.finished(".kube/config".as_ref());
+    let own = free_port();
+    scene.had_port(own.number);
     let mut start = scene.env.command(&["start"]);
     let waiting = Waiting::before(&scene, &mut start);
     let start = Background::start(&scene, start);
     let (other, port) = waiting.grab();
+    assert_eq!(port, own.number);
     assert_ne!(agreed(&scene), u64::from(port));
     start.signal(Signal::INT);
     let ended = start.end();
@@ -116,13 +114,12 @@ fn a_port_that_is_taken_between_the_look_and_the_start() {
 #[test]
 fn a_chosen_port_that_is_taken_between_the_look_and_the_start() {
     let scene = Scene::new();
-    let (other, port) = occupied();
-    drop(other);
-    let mut setup = scene.setup(&["--api-port", &port.to_string()]);
+    let own = free_port();
+    let mut setup = scene.setup(&["--api-port", &own.to_string()]);
     let waiting = Waiting::before(&scene, &mut setup);
     let setup = Background::start(&scene, setup);
-    let (other, taken) = waiting.grab();
-    assert_eq!(taken, port);
+    let (other, port) = waiting.grab();
+    assert_eq!(port, own.number);
     let ended = setup.end();
     tell(
         &scene,
@@ -144,9 +141,8 @@ fn a_chosen_port_that_is_taken_between_the_look_and_the_start() {
 #[test]
 fn two_projects_that_chose_the_same_port() {
     let scene = Scene::named("first");
-    let (other, port) = occupied();
-    drop(other);
-    let port = port.to_string();
+    let own = free_port();
+    let port = own.to_string();
     let first = Background::start(&scene, scene.setup(&["--api-port", &port]));
     assert_eq!(agreed(&scene).to_string(), port);
     let second = scene.elsewhere(scene.env.path("second"));
