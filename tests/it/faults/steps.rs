@@ -12,7 +12,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::scene::{Scene, eventually, send};
-use crate::support::names;
+use crate::support::{code, names};
 
 /// The calls that change a file or directory for good.
 const FILES: &str = "rename,renameat,renameat2,link,linkat,symlink,symlinkat,unlink,unlinkat,rmdir,mkdir,mkdirat,\
@@ -51,6 +51,18 @@ impl fmt::Display for Step {
 }
 
 impl Step {
+    /// What a command does by that call to that path, to which it is done once or for the first time then.
+    pub(super) fn to(call: &str, path: &Path) -> Self {
+        let path = path.to_string_lossy().into_owned();
+        Self {
+            call: call.to_owned(),
+            subject: path.clone(),
+            paths: vec![path],
+            unique: true,
+            nth: 1,
+        }
+    }
+
     /// Whether it is one that others can see: a file gets or loses its name, a child starts, the monitor is told.
     pub(super) fn is_observable(&self) -> bool {
         !self.call.ends_with("sync") && !self.call.starts_with("ftruncate")
@@ -81,12 +93,11 @@ impl Step {
     }
 }
 
-/// A command under strace.
+/// A command under strace. What it executes in its turn, QEMU above all, is let go of by then.
 pub(super) struct Traced {
     strace: Child,
     /// Whether strace is silent about all that is not done to one path.
     of_one_path: bool,
-    pid: PathBuf,
     trace: PathBuf,
     said: PathBuf,
 }
@@ -98,12 +109,13 @@ impl Traced {
         disturbed: Option<(&Step, Disturbance)>,
     ) -> Self {
         let unique = names(&scene.env.path("")).len();
-        let [pid, trace, said] =
-            ["pid", "trace", "said"].map(|kind| scene.env.path(&format!("{kind}-{unique}")));
+        let [trace, said] =
+            ["trace", "said"].map(|kind| scene.env.path(&format!("{kind}-{unique}")));
         let mut strace = Command::new("strace");
         strace
             .args([
                 "--follow-forks",
+                "--detach-on=execve",
                 "--interruptible=anywhere",
                 "--decode-fds=path",
                 "--string-limit=500",
@@ -122,16 +134,14 @@ impl Traced {
                 for path in &step.paths {
                     strace.arg(format!("--trace-path={path}"));
                 }
-                "1+".to_owned()
+                let once = matches!(disturbance, Disturbance::Signal(Signal::STOP));
+                if once { "1" } else { "1+" }.to_owned()
             } else {
                 step.nth.to_string()
             };
             strace.arg(format!("--inject={}:{what}:when={when}", step.call));
         }
-        let file = File::create(&said).expect("created");
         strace
-            .args(["sh", "-c", "echo $$ > \"$0\"; exec \"$@\""])
-            .arg(&pid)
             .arg(command.get_program())
             .args(command.get_args())
             .current_dir(command.get_current_dir().expect("a project"))
@@ -140,14 +150,16 @@ impl Traced {
                 command
                     .get_envs()
                     .filter_map(|(name, value)| Some((name, value?))),
-            )
+            );
+        let mut strace = scene.inside(strace);
+        let file = File::create(&said).expect("created");
+        strace
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("shared"))
             .stderr(file);
         Self {
             strace: strace.spawn().expect("strace runs"),
             of_one_path: disturbed.is_some_and(|(step, _)| step.unique),
-            pid,
             trace,
             said,
         }
@@ -162,48 +174,39 @@ impl Traced {
             .collect()
     }
 
-    fn main(&self) -> String {
-        let pid = fs::read_to_string(&self.pid).unwrap_or_default();
-        pid.trim().to_owned()
-    }
-
-    /// How the program itself ended, if it has: 130 and the like for signals as a shell tells it.
-    fn end(&self) -> Option<i32> {
-        let lines = self.lines();
-        let main = self.main();
-        let (_, last) = lines
-            .iter()
-            .rev()
-            .find(|(pid, rest)| *pid == main && rest.starts_with("+++ "))?;
-        match last.strip_prefix("+++ exited with ") {
-            Some(code) => code.trim_end_matches(" +++").parse().ok(),
-            None if last.contains("SIGKILL") => Some(137),
-            None if last.contains("SIGINT") => Some(130),
-            None if last.contains("SIGTERM") => Some(143),
-            None => Some(-1),
-        }
-    }
-
     /// What the program said so far.
     pub(super) fn said(&self) -> String {
         fs::read_to_string(&self.said).unwrap_or_default()
     }
 
-    fn has_ended(&self) -> bool {
-        self.end().is_some()
+    /// Waits until the program is stopped by the signal that is its disturbance; its process.
+    pub(super) fn stopped(&self) -> u32 {
+        let mut stopped = None;
+        eventually("the traced command is stopped", || {
+            let lines = self.lines();
+            stopped = lines
+                .into_iter()
+                .find(|(_, rest)| rest.starts_with("--- stopped by SIGSTOP"));
+            stopped.is_some()
+        });
+        let (process, _) = stopped.expect("it is stopped");
+        process.parse().expect("a number")
     }
 
-    /// Waits for the program's end and lets go of what it has left running; its exit code, what it said, its steps.
+    /// Waits for the program's end, which strace makes its own; its exit code, what it said, its steps.
     pub(super) fn finish(mut self) -> (i32, String, Vec<Step>) {
-        eventually("the traced command ends", || self.has_ended());
-        send(Signal::TERM, self.strace.id());
-        self.strace.wait().expect("reaped");
-        (self.end().expect("it has ended"), self.said(), self.steps())
+        let mut status = None;
+        eventually("the traced command ends", || {
+            status = self.strace.try_wait().expect("a child");
+            status.is_some()
+        });
+        let code = code(status.expect("it has ended"));
+        (code, self.said(), self.steps())
     }
 
     fn steps(&self) -> Vec<Step> {
-        let (lines, main) = (self.lines(), self.main());
-        let threads = threads(&lines, &main);
+        let lines = self.lines();
+        let threads = threads(&lines);
         let mut counts = BTreeMap::new();
         let mut steps: Vec<Step> = Vec::new();
         for (pid, rest) in &lines {
@@ -239,10 +242,20 @@ impl Traced {
     }
 }
 
-/// The threads of the program: the main one, and those that the kernel started as its threads. Children have no
-/// `parent_tid`; what they do is not the program's.
-fn threads(lines: &[(String, String)], main: &str) -> BTreeSet<String> {
-    let mut threads = BTreeSet::from([main.to_owned()]);
+/// Ends strace, and the program with it, where a test has failed.
+impl Drop for Traced {
+    fn drop(&mut self) {
+        if self.strace.try_wait().is_ok_and(|status| status.is_none()) {
+            send(Signal::TERM, self.strace.id());
+            let _ = self.strace.wait();
+        }
+    }
+}
+
+/// The threads of the program: the main one, which is the first to do anything, and those that the kernel started as its
+/// threads. Children have no `parent_tid`; what they do is not the program's.
+fn threads(lines: &[(String, String)]) -> BTreeSet<String> {
+    let mut threads = BTreeSet::from_iter(lines.first().map(|(main, _)| main.clone()));
     for (pid, rest) in lines {
         if let Some((_, tid)) = rest.split_once("=> {parent_tid=[")
             && threads.contains(pid)

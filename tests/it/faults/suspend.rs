@@ -4,7 +4,6 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    thread,
 };
 
 use rustix::process::Signal;
@@ -13,8 +12,10 @@ use super::{
     live::{monitor, qemu},
     scene::{Background, Scene, eventually, send},
     small::{PAGE, Small},
+    steps::{Disturbance, Step, Traced},
     table::{tell, tell_running},
 };
+use crate::support::Ended;
 
 /// More than a new project is asked to have room for.
 const ENOUGH: u64 = 3 << 30;
@@ -44,6 +45,9 @@ fn a_disk_that_is_full() {
     drop(setup);
     scene.provisioned(".kube/config".as_ref());
     let before = pid(&scene);
+    // Without its key, nobody waits for a guest that does not answer.
+    let (key, away) = (scene.file("id_ed25519"), scene.file("away"));
+    fs::rename(&key, &away).expect("moved");
 
     let words = [
         "/.k3s-vm has ",
@@ -52,34 +56,41 @@ fn a_disk_that_is_full() {
         "k3s-vm stop --power-off",
     ];
     small.has_room_for(&scene, 16 << 20);
-    fails(&scene, "no space for the memory", &words);
+    let ended = scene.suspend();
+    fails(&scene, "no space for the memory", &ended, &words);
+    assert!(!ended.stderr.contains("saving the memory"), "{ended:?}");
     assert_eq!(pid(&scene), before);
 
-    // There is room when it begins, and none on the way. QEMU writes nothing while that changes.
+    // There is room when the command looks, and none when QEMU writes: between the two an older file is removed.
     small.has_room_for(&scene, ENOUGH);
-    let memory = scene.file("memory");
-    thread::scope(|threads| {
-        threads.spawn(|| {
-            let some = || fs::metadata(&memory).is_ok_and(|it| it.blocks() > 0);
-            eventually("the memory is being saved", some);
-            send(Signal::STOP, before);
-            small.has_room_for(&scene, 128 << 20);
-            send(Signal::CONT, before);
-        });
-        fails(
-            &scene,
-            "the space is gone while the memory is saved",
-            &words,
-        );
-    });
+    let between = Step::to("unlink", &scene.env.project.join(".k3s-vm/memory"));
+    let stop = Traced::start(
+        &scene,
+        &scene.env.command(&["stop", "--suspend"]),
+        Some((&between, Disturbance::Signal(Signal::STOP))),
+    );
+    let stopped = stop.stopped();
+    small.has_room_for(&scene, 128 << 20);
+    send(Signal::CONT, stopped);
+    let (code, stderr, _) = stop.finish();
+    let ended = Ended {
+        code,
+        stdout: String::new(),
+        stderr,
+    };
+    let fault = "the space is gone while the memory is saved";
+    fails(&scene, fault, &ended, &words);
+    assert!(ended.stderr.contains("saving the memory"), "{ended:?}");
     assert_eq!(pid(&scene), before);
 
     small.has_room_for(&scene, ENOUGH);
     assert_eq!(scene.suspend().code, 0);
-    let used = fs::metadata(&memory).expect("there").blocks() * 512;
+    let memory = fs::metadata(scene.file("memory")).expect("there");
+    let used = memory.blocks() * 512;
     // The first MiB is the firmware's, and mostly zeros.
     let expected = TOUCHED - (1 << 20)..TOUCHED + (64 << 20);
     assert!(expected.contains(&used), "{used}");
+    fs::rename(&away, &key).expect("moved back");
     scene.goes_on_in_memory(scene.resume());
 }
 
@@ -90,9 +101,8 @@ fn pid(scene: &Scene) -> u32 {
 }
 
 #[track_caller]
-fn fails(scene: &Scene, fault: &str, words: &[&str]) {
-    let ended = scene.suspend();
-    tell_running(scene, fault, &ended);
+fn fails(scene: &Scene, fault: &str, ended: &Ended, words: &[&str]) {
+    tell_running(scene, fault, ended);
     assert_eq!(ended.code, 1, "{ended:?}");
     for word in words {
         assert!(ended.stderr.contains(word), "{word:?}: {}", ended.stderr);
