@@ -5,9 +5,8 @@
 //! is a kill point from its first day. `tests/run.sh faults` tries all of it; beside the other tests each step has SIGKILL
 //! and, in turn, one of the others.
 
-use std::{collections::BTreeSet, env, fs, os::unix::ffi::OsStrExt, process::Command, thread};
+use std::{collections::BTreeSet, env, fs, process::Command, thread};
 
-use k3s_vm::base::Digest;
 use rustix::process::Signal;
 
 use super::{
@@ -15,7 +14,7 @@ use super::{
     steps::{Disturbance, Step, Traced},
     table::row,
 };
-use crate::support::{ended, names, private_dir};
+use crate::support::{finish, free_port, names, private_dir, retried};
 
 /// Whether there is time for all of it, and nothing else is at work.
 fn all() -> bool {
@@ -49,7 +48,7 @@ fn setup_at_every_step() {
                 let _ = fs::remove_dir_all(made);
             }
         },
-        command: |scene| scene.setup(&["--timeout", "2s", "--api-port", &port(scene)]),
+        command: |scene| scene.setup(&["--timeout", "1s", "--api-port", &port(scene)]),
         again: |scene| scene.goes_on(scene.setup(&[])),
     });
 }
@@ -59,7 +58,7 @@ fn setup_from_a_prepared_memory_at_every_step() {
     at_every_step(&Verb {
         name: "setup from a prepared memory",
         prepare: Scene::has_prepared_memory,
-        command: |scene| scene.setup(&["--timeout", "2s", "--api-port", &port(scene)]),
+        command: |scene| scene.setup(&["--timeout", "1s", "--api-port", &port(scene)]),
         again: |scene| scene.goes_on(scene.setup(&[])),
     });
 }
@@ -73,9 +72,9 @@ fn setup_from_a_template_at_every_step() {
             fs::write(scene.file("config"), config).expect("written");
             scene.has_prepared_memory();
         },
-        command: |scene| scene.setup(&["--timeout", "2s"]),
+        command: |scene| scene.setup(&["--timeout", "1s"]),
         again: |scene| {
-            let setup = ended(scene.setup(&["--timeout", "1s"]).output().expect("it runs"));
+            let setup = finish(scene.setup(&["--timeout", "1s"]));
             assert_eq!(setup.code, 1, "{setup:?}");
             assert!(!setup.stderr.contains("boots"), "{setup:?}");
             assert_eq!(scene.status()["process"]["run_state"], "running");
@@ -88,7 +87,7 @@ fn start_at_every_step() {
     at_every_step(&Verb {
         name: "start",
         prepare: Scene::stopped,
-        command: |scene| scene.env.command(&["start", "--timeout", "2s"]),
+        command: |scene| scene.env.command(&["start", "--timeout", "1s"]),
         again: |scene| scene.goes_on(scene.env.command(&["start"])),
     });
 }
@@ -169,12 +168,9 @@ fn lives_on(scene: &Scene) {
     );
 }
 
-/// A port of the scene's own: machines that start at once race for the usual one, and need further steps for another.
+/// The scene's own port: machines that start at once race for the usual one, and need further steps for another.
 fn port(scene: &Scene) -> String {
-    let digest = Digest::of(scene.env.project.as_os_str().as_bytes()).short(4);
-    let number = u16::from_str_radix(&digest, 16).expect("hexadecimal digits");
-    // Below those that the kernel gives to anybody.
-    (20_000 + number % 12_000).to_string()
+    fs::read_to_string(scene.env.path("port")).expect("noted by `play`")
 }
 
 /// A machine that runs and that no command is at work on.
@@ -288,7 +284,9 @@ fn is_tried(step: &Step, disturbance: Disturbance) -> bool {
 fn play(verb: &Verb, turn: usize) -> [usize; 4] {
     let scene = Scene::new();
     private_dir(&scene.file(""));
-    let config = format!("api_port = {}\n", port(&scene));
+    let own = free_port();
+    fs::write(scene.env.path("port"), own.to_string()).expect("written");
+    let config = format!("api_port = {own}\n");
     fs::write(scene.file("config"), config).expect("written");
     (verb.prepare)(&scene);
     let undisturbed = Traced::start(&scene, &(verb.command)(&scene), None).finish();
@@ -304,14 +302,15 @@ fn play(verb: &Verb, turn: usize) -> [usize; 4] {
         let what = format!("{}, {name} at {step}", verb.name);
         let closing = is_closing(step, &steps).then_some(undisturbed.0);
         let mut step = step.clone();
-        for last in [false, false, false, false, true] {
+        for last in [false, false, true] {
             let (ended, said, seen) = ends_at(verb, &scene, &step, disturbance, &what);
             let missed = !is_end((ended, &said), code, closing);
             if last || !missed {
                 expect_end((ended, &said), code, closing, &what);
                 break;
             }
-            // What depends on the time may have come at another count, or not at all.
+            retried(&format!("{what} was missed: {ended}"));
+            // What QEMU is asked every so often has been asked more or fewer times before it.
             let found = seen.into_iter().find(|it| it.is_later_or_earlier(&step));
             step = found.unwrap_or(step);
         }
