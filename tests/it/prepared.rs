@@ -152,17 +152,17 @@ fn a_setup_that_is_killed_while_the_disk_is_kept() {
     chapter("Killed when the guest goes on from the memory, and has not been told who it is");
     Qemu::Host.prepare();
     let story = Qemu::Host.story("killed");
-    // What it is to be told begins with keys, which are made then.
+    // What it is to be told begins with the keys, which nothing has read until then.
     let [running, suspended, key] =
-        ["qemu.pid", "suspended.json", "host_ed25519"].map(|name| story.file(name));
+        ["qemu.pid", "suspended.json", "id_ed25519"].map(|name| story.file(name));
     story
         .run(&format!(
-            "strace -f -b execve -qq -o ../trace -P '{}' -e trace=statx -e inject=statx:signal=KILL k3s-vm setup {}",
+            "strace -f -b execve -qq -o ../trace -P '{}' -e trace=openat -e inject=openat:signal=KILL k3s-vm setup {}",
             key.display(),
             Qemu::Host.flags(&story)
         ))
         .exits(137);
-    assert!(running.exists() && !suspended.exists() && !key.exists());
+    assert!(running.exists() && !suspended.exists());
     self::setup(&story, "").never_says("booted");
     story.run("k3s-vm ssh hostname").succeeds();
     story.run("k3s-vm reset --yes").succeeds();

@@ -314,14 +314,18 @@ fn without_room(story: &Story) {
         .says("/snapshots has 200 MiB free, and ")
         .says("hint: make room on the file system of")
         .says("k3s-vm snapshot delete NAME");
-    // It is gone while the memory is written, by a QEMU that sees the same mounts: newer ones open the file themselves.
+    // It is gone while the memory is written, by a QEMU that sees the same mounts: newer ones open the file themselves. A
+    // create that stands still before it copies the disk cannot be too quick for that.
+    let held = "strace -f -qq -o ../trace -P $PWD/.k3s-vm/snapshots/.new/disk.qcow2 -e trace=openat \
+                -e inject=openat:signal=STOP k3s-vm snapshot create full";
     story
         .run(&format!(
             "{SMALL} '{mount}=3g none .k3s-vm/snapshots || exit 9; \
-             k3s-vm stop --suspend -q && k3s-vm start -q || exit 8; k3s-vm snapshot create full & \
+             k3s-vm stop --suspend -q && k3s-vm start -q || exit 8; {held} & \
              wait_until \"[ -s .k3s-vm/snapshots/.new/memory ] || ! kill -0 $!\"; \
              for size in 20 50 100 200 400 600; do \
-             mount -o remount,size=${{size}}m none .k3s-vm/snapshots 2>/dev/null && break; done; wait $!'"
+             mount -o remount,size=${{size}}m none .k3s-vm/snapshots 2>/dev/null && break; done; \
+             wait_until \"! pkill -CONT -P $!\"; wait $!'"
         ))
         .exits(1)
         .says("error: ");
