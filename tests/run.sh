@@ -32,7 +32,7 @@ stage() {
 finished() { [ -z "${stage-}" ] || stages+=("$(printf '%5d s  %s' $((SECONDS - began)) "$stage")"); }
 
 # All files and processes of the tests have this directory in their names.
-TMPDIR=$(mktemp -d /tmp/k3s-vm-it.XXXXXX)
+TMPDIR=$(mktemp -d /tmp/k3s-vm-tests.XXXXXX)
 export TMPDIR
 clean_up() {
     jobs -p | xargs --no-run-if-empty kill 2>/dev/null || true

@@ -58,7 +58,7 @@ fn boots_for(story: &Story, flag: &str, why: &str) {
     let flags = Qemu::Host.flags(story);
     story
         .run(&format!(
-            "k3s-vm setup {flags} {flag} 2>told & while kill -0 $! && ! grep -q 'starting ' told; do sleep 0.1; done; \
+            "k3s-vm setup {flags} {flag} 2>told & wait_until \"! kill -0 $! || grep -qs 'starting ' told\"; \
              kill -INT $!; wait $!; code=$?; cat told; exit $code"
         ))
         .exits(130)
@@ -135,13 +135,13 @@ fn a_setup_that_is_killed_while_the_disk_is_kept() {
     let story = Story::begin("killed");
     chapter("Killed before the guest waits for the disk to be kept, and run again then");
     let flags = Qemu::Host.flags(&story);
-    let until_booted = "wait_until \"grep -q ' booted' .k3s-vm/stages.log\"";
+    let until_booted = "wait_until \"grep -qs ' booted' .k3s-vm/stages.log\"";
     story
         .run(&format!(
             "k3s-vm setup {flags} >/dev/null 2>&1 & {until_booted}; kill -KILL $!; wait $!"
         ))
         .exits(137);
-    story.until("grep -q ' prepared' .k3s-vm/stages.log");
+    story.until("grep -qs ' prepared' .k3s-vm/stages.log");
     // The guest goes on by itself, and the machine is whole.
     self::setup(&story, "");
     story.run("k3s-vm ssh hostname").succeeds();

@@ -93,7 +93,10 @@ impl Drop for Screen<'_> {
 pub(crate) fn masked(screen: &str) -> String {
     let mut masked = screen.to_owned();
     for (pattern, mask) in [
-        (r"/tmp/k3s-vm-it-[0-9A-Za-z]+", "/TMP"),
+        (
+            r"/tmp/(k3s-vm-tests\.[A-Za-z0-9]+/)?k3s-vm-it-[0-9A-Za-z]+",
+            "/TMP",
+        ),
         (r"127\.0\.0\.1:[0-9]+", "127.0.0.1:PORT"),
         (r"k3s-([0-9A-Za-z]+)-[0-9a-f]{6}", "k3s-$1-xxxxxx"),
         (r" *[0-9]+\.[0-9]+s  ", "   T.Ts  "),

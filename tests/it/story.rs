@@ -642,7 +642,7 @@ fn setup_again_fetches_nothing(story: &Story, guest: &Guest) {
     story
         .run(&format!(
             "k3s-vm setup --accel auto --memory {} &
-             while kill -0 $! && ! grep -q booted .k3s-vm/stages.log 2>/dev/null; do sleep 0.1; done
+             wait_until 'grep -qs disk-grown .k3s-vm/stages.log'
              kill -KILL $!; wait $!",
             guest.memory
         ))

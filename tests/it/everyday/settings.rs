@@ -205,7 +205,7 @@ fn a_new_machine_has_them_from_its_beginning(story: &Story) {
     story
         .run(
             "sed -i s/tier=new/tier=newer/ .k3s-vm/config; k3s-vm start 2>told & \
-             while kill -0 $! && ! grep -q 'starting ' told; do sleep 0.1; done; \
+             wait_until \"! kill -0 $! || grep -qs 'starting ' told\"; \
              kill -INT $!; wait $!; code=$?; cat told; exit $code",
         )
         .exits(130)

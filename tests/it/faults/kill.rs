@@ -2,10 +2,10 @@
 //! file operation fails once.
 //!
 //! The steps are not listed here. They are those that strace sees the command make (see `steps`), so a step that is new
-//! is a kill point from its first day. `tests/run.sh faults` tries all of it; beside the other tests each step has SIGKILL
-//! and, in turn, one of the others.
+//! is a kill point from its first day. Each step has SIGKILL and, in turn, one of the others; `tests/run.sh all` tries all
+//! of them.
 
-use std::{collections::BTreeSet, env, fs, process::Command, thread};
+use std::{collections::BTreeSet, fs, process::Command, thread};
 
 use rustix::process::Signal;
 
@@ -14,17 +14,10 @@ use super::{
     steps::{Disturbance, Step, Traced},
     table::row,
 };
-use crate::support::{finish, free_port, names, private_dir, retried};
+use crate::support::{all, finish, free_port, names, private_dir, retried, turn};
 
-/// Whether there is time for all of it, and nothing else is at work.
-fn all() -> bool {
-    env::var_os("K3S_VM_ALL_FAULTS").is_some()
-}
-
-/// How many scenes are played at the same time; they mostly wait for the disk and for QEMU.
-fn at_once() -> usize {
-    if all() { 4 } else { 2 }
-}
+/// How many scenes of a command are played at the same time; they mostly wait for the disk and for QEMU.
+const AT_ONCE: usize = 2;
 
 /// A command that is to be killed: where it begins, and how it is called.
 struct Verb {
@@ -191,7 +184,7 @@ const DISTURBANCES: [(&str, Disturbance, i32); 4] = [
 /// Disturbs the command at each of its steps, in each way.
 fn at_every_step(verb: &Verb) {
     let counts: Vec<[usize; 4]> = thread::scope(|scope| {
-        let players: Vec<_> = (0..at_once())
+        let players: Vec<_> = (0..AT_ONCE)
             .map(|turn| scope.spawn(move || play(verb, turn)))
             .collect();
         let counts = players
@@ -242,10 +235,12 @@ fn points(steps: &[Step]) -> Vec<(&Step, usize)> {
     let mut points = Vec::new();
     for (at, step) in steps.iter().enumerate() {
         let others = others(step);
-        let turn = at % others.len().max(1);
+        let in_turn = (at + turn()) % others.len().max(1);
         points.push((step, 0));
         let tried = others.into_iter().enumerate();
-        points.extend(tried.filter_map(|(its, nth)| (all() || its == turn).then_some((step, nth))));
+        points.extend(
+            tried.filter_map(|(its, nth)| (all() || its == in_turn).then_some((step, nth))),
+        );
     }
     points
 }
@@ -295,7 +290,7 @@ fn play(verb: &Verb, turn: usize) -> [usize; 4] {
     let mine: Vec<_> = points(&steps)
         .into_iter()
         .skip(turn)
-        .step_by(at_once())
+        .step_by(AT_ONCE)
         .collect();
     for &(step, nth) in &mine {
         let (name, disturbance, code) = DISTURBANCES[nth];

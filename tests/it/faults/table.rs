@@ -91,7 +91,10 @@ pub(super) fn first_line(env: &TestEnv, stderr: &str) -> String {
             "FREE free, and the guest's memory takes NEEDED",
         ),
         (r"[0-9]+\.[0-9]+\.[0-9]+ \(Debian [^)]+\)", "VERSION"),
-        (r"/tmp/k3s-vm-it-[A-Za-z0-9]+/", "~/"),
+        (
+            r"/tmp/(k3s-vm-tests\.[A-Za-z0-9]+/)?k3s-vm-it-[A-Za-z0-9]+/",
+            "~/",
+        ),
     ] {
         line = Regex::new(pattern)
             .expect("sound")
