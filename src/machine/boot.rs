@@ -72,7 +72,7 @@ async fn launch_and_watch(
         }
         machine.abandon().await;
         tracing::warn!(
-            "the guest's kernel died of the emulator's handling of patched code; it is started once more"
+            "the guest's kernel panicked because of the emulator (stale code or a late timer); it is started once more"
         );
     }
     launch_once(machine, host, spec, record, accelerator, timings).await

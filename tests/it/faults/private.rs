@@ -138,7 +138,7 @@ fn a_socket_directory_that_somebody_else_prepared() {
 fn own_tmp(prepare: &str) -> String {
     format!(
         "root=$(dirname \"$PWD\"); new=$root/tmp; mkdir -p \"$new\"; mount -t tmpfs -o mode=1777 none \"$new\"; \
-         here=$new/$(basename \"$root\"); mkdir \"$here\"; mount --rbind \"$root\" \"$here\"; \
+         here=$new${{root#/tmp}}; mkdir -p \"$here\"; mount --rbind \"$root\" \"$here\"; \
          case $1 in /tmp/*) there=$new${{1#/tmp}}; mkdir -p \"$(dirname \"$there\")\"; touch \"$there\"; mount --bind \"$1\" \"$there\";; esac; \
          it=\"$new/k3s-vm-0\"; {prepare}; mount --rbind \"$new\" /tmp; cd \"$PWD\"; exec \"$@\""
     )
