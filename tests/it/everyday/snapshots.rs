@@ -2,6 +2,7 @@
 
 use super::story_of;
 use crate::{
+    shared::Qemu,
     support::{mode, names, on_a_terminal},
     telling::{Story, chapter, found},
 };
@@ -114,10 +115,11 @@ fn of_a_running_machine(story: &Story, boot: &str) {
     let folder = story.file("snapshots/first");
     assert_eq!(mode(&story.file("snapshots")), 0o700);
     assert_eq!(mode(&folder), 0o700);
-    assert_eq!(
-        names(&folder),
-        ["disk.qcow2", "memory", "settings.tar", "snapshot.json"]
-    );
+    let mut expected = vec!["disk.qcow2", "memory", "settings.tar", "snapshot.json"];
+    if Qemu::newest().firmware() == "uefi" {
+        expected.push("uefi-vars.fd");
+    }
+    assert_eq!(names(&folder), expected);
     for name in names(&folder) {
         assert_eq!(mode(&folder.join(&name)), 0o600, "{name}");
     }
