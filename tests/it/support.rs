@@ -268,8 +268,8 @@ pub(crate) fn turn() -> usize {
 #[expect(clippy::print_stderr, reason = "shown with the test's output")]
 pub(crate) fn retried(what: &str) {
     eprintln!("  ! retried: {what}");
-    let test = std::thread::current();
-    let line = format!("{}: {what}\n", test.name().unwrap_or("a test"));
+    let test = std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| "a test".to_owned());
+    let line = format!("{test}: {what}\n");
     fs::OpenOptions::new()
         .create(true)
         .append(true)

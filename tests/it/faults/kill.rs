@@ -297,7 +297,7 @@ fn play(verb: &Verb, turn: usize) -> [usize; 4] {
         let what = format!("{}, {name} at {step}", verb.name);
         let closing = is_closing(step, &steps).then_some(undisturbed.0);
         let mut step = step.clone();
-        for last in [false, false, true] {
+        for last in [false, false, false, false, true] {
             let (ended, said, seen) = ends_at(verb, &scene, &step, disturbance, &what);
             let missed = !is_end((ended, &said), code, closing);
             if last || !missed {
