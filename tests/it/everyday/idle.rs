@@ -43,6 +43,9 @@ fn used_and_left(story: &Story) {
 
     chapter("Without one, it is suspended by itself");
     story.until(SUSPENDED);
+    // It says why, and ends.
+    story.until(&format!("! {WATCHERS}"));
+    found("who watched has gone with QEMU");
     story
         .run("k3s-vm status")
         .exits(3)
@@ -58,8 +61,6 @@ fn used_and_left(story: &Story) {
             .says("is suspended")
             .says("hint: have it go on: k3s-vm start");
     }
-    story.until(&format!("! {WATCHERS}"));
-    found("who watched has gone with QEMU");
 
     chapter("A start has it go on, and be watched again");
     story
