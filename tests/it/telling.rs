@@ -11,7 +11,7 @@ use crate::support::{COMMAND_TIMEOUT, Ended, TestEnv, finish_showing, program};
 /// `wait_until CONDITION` for each line of shell, and for the shells that it starts. It has a deadline, after which it ends
 /// the line and what the line has begun in the background.
 const WAIT_UNTIL: &str = r#"() {
-    local deadline=$((SECONDS + 120))
+    local deadline=$((SECONDS + 300))
     until eval "$1"; do
         if ((SECONDS >= deadline)); then
             echo "waited in vain for: $1" >&2
