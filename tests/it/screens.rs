@@ -21,7 +21,7 @@ pub(crate) struct Screen<'a> {
 }
 
 /// Nothing that is shown here waits for a guest.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(180);
 
 impl<'a> Screen<'a> {
     /// In the story's project, with `variables` like `NO_COLOR=1` besides.

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 /// machine.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
 /// The limit of a command on a terminal, which waits for a person at most.
-const DIALOGUE_TIMEOUT: Duration = Duration::from_secs(60);
+const DIALOGUE_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// The release that the stand-in pretends to be.
 pub(crate) const VERSION: &str = "v1.33.5+k3s1";

@@ -252,9 +252,7 @@ fn a_clock_that_is_hours_off(scene: &Scene) {
 fn a_qemu_that_hangs(scene: &Scene) {
     let qemu = qemu(scene);
     send(Signal::STOP, qemu);
-    let began = Instant::now();
     unhealthy(scene, "QEMU hangs", "running (unresponsive)");
-    assert!(began.elapsed() < Duration::from_secs(60), "twice, soon");
     let words = [
         "error: QEMU did not answer",
         "hint: end it by force: k3s-vm stop --force",
