@@ -128,8 +128,8 @@ left=$(pgrep -af "$TMPDIR/" || true)
 echo "== what was retried"
 [ ! -e "$kept/retries.txt" ] || sort "$kept/retries.txt" | uniq -c
 echo "== the slowest tests"
-sed -nE 's/^ +(PASS|FAIL|TIMEOUT|LEAK|LEAK-FAIL|SIG[A-Z]+) +\[ *([0-9.]+)s\] +(\([^)]*\) +)?(.*)/\2 \1 \4/p' "$log" | sort -rn | uniq | head -n 20 |
-    awk '{ printf "%7.1f s  %s", $1, $NF; if ($2 != "PASS") printf "  (%s)", $2; print "" }'
+sed -nE 's/^ +(PASS|FAIL|TIMEOUT|LEAK|LEAK-FAIL|SIG[A-Z]+) +\[ *([0-9.]+)s\] +(\([^)]*\) +)?(.*)/\2 \1 \4/p' "$log" | sort -rn | uniq |
+    awk 'NR <= 20 { printf "%7.1f s  %s", $1, $NF; if ($2 != "PASS") printf "  (%s)", $2; print "" }'
 echo "== the stages"
 printf '%s\n' "${stages[@]}"
 printf '%5d s  in all\n\n' "$SECONDS"
