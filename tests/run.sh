@@ -127,6 +127,7 @@ left=$(pgrep -af "$TMPDIR/" || true)
 [ -z "$left" ] || { cut -c -300 <<<"$left" && verdict=1; }
 echo "== what was retried"
 [ ! -e "$kept/retries.txt" ] || sort "$kept/retries.txt" | uniq -c
+grep -E '^ +FLAKY ' "$log" | sort -u || true
 echo "== the slowest tests"
 sed -nE 's/^ +(PASS|FAIL|TIMEOUT|LEAK|LEAK-FAIL|SIG[A-Z]+) +\[ *([0-9.]+)s\] +(\([^)]*\) +)?(.*)/\2 \1 \4/p' "$log" | sort -rn | uniq |
     awk 'NR <= 20 { printf "%7.1f s  %s", $1, $NF; if ($2 != "PASS") printf "  (%s)", $2; print "" }'
