@@ -91,7 +91,7 @@ wait "$guest" || { cat "$log.guest" && false; }
 
 verdict=0
 stage "tests"
-rm -rf "$kept/shared" "$kept/faults.tsv" "$kept/retries.txt"
+rm -rf "$kept/shared" "$kept/faults.tsv" "$kept/retried.txt" "$kept/skipped.txt"
 # Which of the disturbances has its turn at which step: another one with each commit.
 K3S_VM_TEST_TURN=$(git rev-list --count HEAD 2>/dev/null || echo 0)
 export K3S_VM_TEST_TURN
@@ -126,15 +126,18 @@ echo "== what was left running"
 left=$(pgrep -af "$TMPDIR/" || true)
 [ -z "$left" ] || { cut -c -300 <<<"$left" && verdict=1; }
 echo "== what was retried"
-[ ! -e "$kept/retries.txt" ] || sort "$kept/retries.txt" | uniq -c
+[ ! -e "$kept/retried.txt" ] || sort "$kept/retried.txt" | uniq -c
 grep -E '^ +FLAKY ' "$log" | sort -u || true
+echo "== what this host cannot do"
+touch "$kept/skipped.txt"
+sort -u "$kept/skipped.txt"
 echo "== the slowest tests"
 sed -nE 's/^ +(PASS|FAIL|TIMEOUT|LEAK|LEAK-FAIL|SIG[A-Z]+) +\[ *([0-9.]+)s\] +(\([^)]*\) +)?(.*)/\2 \1 \4/p' "$log" | sort -rn | uniq |
     awk 'NR <= 20 { printf "%7.1f s  %s", $1, $NF; if ($2 != "PASS") printf "  (%s)", $2; print "" }'
 echo "== the stages"
 printf '%s\n' "${stages[@]}"
 printf '%5d s  in all\n\n' "$SECONDS"
-sed -nE 's/^ +Summary \[.*\] +[0-9/]+ tests? run: (.*)/\1/p' "$log" | tail -n 1 | awk '
+sed -nE 's/^ +Summary \[.*\] +[0-9/]+ tests? run: (.*)/\1/p' "$log" | tail -n 1 | awk -v parts="$(sort -u "$kept/skipped.txt" | wc -l)" '
     { for (i = 2; i <= NF; i++) { word = $i; gsub(/[^a-z]/, "", word); count[word] += $(i - 1) } }
-    END { printf "%d passed, %d failed, %d skipped\n", count["passed"], count["failed"] + count["timed"] + count["exec"], count["skipped"] }'
+    END { printf "%d passed, %d failed, %d skipped\n", count["passed"], count["failed"] + count["timed"] + count["exec"], count["skipped"] + parts }'
 exit "$verdict"

@@ -2,7 +2,7 @@
 # Builds the real guest that the tests boot: a Debian 13 image from Debian packages, laid out and configured like the
 # published generic image (partitions, loader, kernel, cloud-init, no keys, no passwords, no machine id), because what
 # the tests say about the product is worth as much as this image is like the one that users get. Its initrd has only the
-# drivers that QEMU's machine needs: unpacking all of them takes an emulated guest longer than anything else in a boot.
+# drivers of QEMU's machine.
 #
 #   build.sh OUT_DIR     builds unless it is there already; prints the image's path (progress goes to stderr)
 #   build.sh --packages  prints the Debian packages that the host must have

@@ -265,15 +265,25 @@ pub(crate) fn turn() -> usize {
 }
 
 /// Records that a test tried something again. `tests/run.sh` prints all such records at the end of a run.
-#[expect(clippy::print_stderr, reason = "shown with the test's output")]
 pub(crate) fn retried(what: &str) {
-    eprintln!("  ! retried: {what}");
+    record("retried", what);
+}
+
+/// Records that this host cannot do what a test, or a part of it, is about. `tests/run.sh` counts it as skipped.
+pub(crate) fn skipped(why: &str) {
+    record("skipped", why);
+}
+
+#[expect(clippy::print_stderr, reason = "shown with the test's output")]
+fn record(kind: &str, what: &str) {
+    eprintln!("  ! {kind}: {what}");
     let test = std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| "a test".to_owned());
     let line = format!("{test}: {what}\n");
+    let records = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{kind}.txt"));
     fs::OpenOptions::new()
         .create(true)
         .append(true)
-        .open(Path::new(env!("CARGO_TARGET_TMPDIR")).join("retries.txt"))
+        .open(records)
         .and_then(|mut file| std::io::Write::write_all(&mut file, line.as_bytes()))
         .expect("the record can be written");
 }

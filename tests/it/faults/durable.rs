@@ -7,10 +7,10 @@ use k3s_vm::image::prepared::publish;
 use rustix::process::Signal;
 
 use super::{
-    scene::{Background, Scene, eventually, say},
+    scene::{Background, Scene, eventually},
     table::tell,
 };
-use crate::support::names;
+use crate::support::{names, skipped};
 
 /// The command comes to a running QEMU all the same.
 #[track_caller]
@@ -229,7 +229,7 @@ fn damaged_uefi_variables() {
     setup.signal(Signal::INT);
     let ended = setup.end();
     if ended.stderr.contains("no UEFI firmware") {
-        return say("  skipped: this host has no UEFI firmware");
+        return skipped("this host has no UEFI firmware");
     }
     let path = scene.file("uefi-vars.fd");
     let sound = fs::read(&path).expect("there");

@@ -6,10 +6,10 @@ use std::{
     net::{Ipv4Addr, TcpListener},
 };
 
-use super::scene::{Background, Scene, eventually, in_other_mounts, program, say};
+use super::scene::{Background, Scene, eventually, in_other_mounts, program};
 use rustix::process::Signal;
 
-use crate::support::{free_port, names, retried};
+use crate::support::{free_port, names, retried, skipped};
 
 #[test]
 fn no_qemu() {
@@ -178,7 +178,7 @@ fn a_port_of_root() {
     let scene = Scene::new();
     let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").expect("Linux");
     if first.trim() == "0" {
-        return say("  skipped: on this host every port is everybody's");
+        return skipped("every port of this host is open to all users");
     }
     let asked = scene.setup(&["--api-port", "1"]);
     let mut setup = scene.env.tool("setpriv");

@@ -11,10 +11,10 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    scene::{Background, Scene, eventually, in_other_mounts, say},
+    scene::{Background, Scene, eventually, in_other_mounts},
     table::tell,
 };
-use crate::support::{mode, names};
+use crate::support::{mode, names, skipped};
 
 /// The strictest one takes every right from the owner, too, so that root may not do without rights here.
 #[test]
@@ -114,7 +114,7 @@ fn a_socket_directory_that_somebody_else_prepared() {
     ] {
         if fault.ends_with("else's") {
             if !nix::unistd::getuid().is_root() {
-                say("  skipped: only root can play somebody else");
+                skipped("only root can act as another user");
                 continue;
             }
             fs::set_permissions(&theirs, fs::Permissions::from_mode(0o700)).expect("set");
