@@ -1,4 +1,4 @@
-//! The checksums that publishers give out: SHA-256 from Ubuntu and k3s, SHA-512 from Debian. The cache
+//! The checksums that publishers give out: SHA-256 from Ubuntu, Fedora, AlmaLinux, Rocky Linux and k3s, SHA-512 from Debian. The cache
 //! itself knows files by SHA-256 only, so that one is always computed along.
 
 use std::{fmt, str::FromStr};
@@ -22,16 +22,30 @@ pub enum Checksum {
 pub struct ParseChecksumError(String);
 
 impl Checksum {
-    /// The entry for `file` in the output of `sha256sum` or `sha512sum`.
+    /// The entry for `file` in the output of `sha256sum` or `sha512sum`, with `--tag` as well.
     pub fn find_in(sums: &str, file: &str) -> Option<Self> {
-        sums.lines().find_map(|line| {
-            let (checksum, name) = line.trim_end().split_once(char::is_whitespace)?;
-            let name = name.trim_start();
-            (name.strip_prefix('*').unwrap_or(name) == file)
-                .then(|| checksum.parse().ok())
-                .flatten()
-        })
+        let entries = sums
+            .lines()
+            .filter_map(|line| tagged(line).or_else(|| listed(line)));
+        let mut checksums = entries.filter(|(name, _)| *name == file);
+        checksums.find_map(|(_, checksum)| checksum.parse().ok())
     }
+}
+
+/// The name and checksum of a line like `SHA256 (image.qcow2) = 0123...`.
+fn tagged(line: &str) -> Option<(&str, &str)> {
+    let (name, checksum) = line.trim_end().rsplit_once(") = ")?;
+    let (kind, name) = name.split_once(" (")?;
+    ["SHA256", "SHA512"]
+        .contains(&kind)
+        .then_some((name, checksum))
+}
+
+/// The name and checksum of a line like `0123...  image.qcow2`, with `*` before the name of a binary file.
+fn listed(line: &str) -> Option<(&str, &str)> {
+    let (checksum, name) = line.trim_end().split_once(char::is_whitespace)?;
+    let name = name.trim_start();
+    Some((name.strip_prefix('*').unwrap_or(name), checksum))
 }
 
 impl FromStr for Checksum {
@@ -109,7 +123,10 @@ mod tests {
     fn finds_a_file_in_either_kind_of_list() {
         let sha256 = Digest::of(b"x").to_string();
         let sha512 = "ab".repeat(64);
-        let sums = format!("{sha256} *a.img\n{sha512}  b.qcow2\nnonsense\nzz  c.img\n\n");
+        let sums = format!(
+            "# d.img: 4 bytes\n{sha256} *a.img\n{sha512}  b.qcow2\nnonsense\nzz  c.img\n\n\
+             SHA256 (d.img) = {sha256}\nSHA512 (e (1).img) = {sha512}\nMD5 (f.img) = {sha256}\n"
+        );
         assert_eq!(
             Checksum::find_in(&sums, "a.img"),
             Some(Checksum::Sha256(Digest::of(b"x")))
@@ -118,7 +135,11 @@ mod tests {
             Checksum::find_in(&sums, "b.qcow2"),
             Some(Checksum::Sha512(Box::new([0xab; 64])))
         );
-        for absent in ["a", "img", "c.img", "*a.img", ""] {
+        for (file, length) in [("d.img", 64), ("e (1).img", 128)] {
+            let found = Checksum::find_in(&sums, file).expect(file).to_string();
+            assert_eq!(found.len(), "SHA-256 ".len() + length, "{file}");
+        }
+        for absent in ["a", "img", "c.img", "*a.img", "f.img", ""] {
             assert_eq!(Checksum::find_in(&sums, absent), None, "{absent}");
         }
     }
