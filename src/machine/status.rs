@@ -27,8 +27,9 @@ use crate::{
 
 /// The layout of the JSON document.
 const SCHEMA: u32 = 1;
-/// How long the API may take to answer a status.
-const API: Duration = Duration::from_secs(3);
+/// How long the API may take to answer a status. An emulated guest that has just started takes seconds for it.
+const API_TIMEOUT_KVM: Duration = Duration::from_secs(3);
+const API_TIMEOUT_TCG: Duration = Duration::from_secs(10);
 
 /// What `status` tells; also the JSON document.
 #[derive(Debug, Serialize)]
@@ -189,8 +190,10 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
     let mut running = None;
     let mut cluster = None;
     if let (Some(record), Some(process)) = (&record, process) {
-        let (observed, seen) =
-            tokio::join!(observe(project, &process), ask_cluster(project, record));
+        let (observed, seen) = tokio::join!(
+            observe(project, &process),
+            ask_cluster(project, record, &process)
+        );
         if let (Some(machine), Some((cpus, memory))) = (&mut machine, observed.1) {
             (machine.cpus, machine.memory) = (cpus, memory);
         }
@@ -316,16 +319,21 @@ async fn trouble(project: &Project) -> Option<String> {
     course.trouble().map(ToString::to_string)
 }
 
-async fn ask_cluster(project: &Project, record: &Record) -> Cluster {
+async fn ask_cluster(project: &Project, record: &Record, process: &Process) -> Cluster {
+    let timeout = if process.arguments().iter().any(|it| it == "-enable-kvm") {
+        API_TIMEOUT_KVM
+    } else {
+        API_TIMEOUT_TCG
+    };
     let server = format!("https://127.0.0.1:{}", record.api_port);
     let asked = async {
         let api: Api = ready::client_of(record)?;
         api.ready().await?;
         Ok::<Vec<Node>, MachineError>(api.nodes().await?)
     };
-    let answer = match tokio::time::timeout(API, asked).await {
+    let answer = match tokio::time::timeout(timeout, asked).await {
         Ok(answer) => answer.map_err(|error| with_causes(&error)),
-        Err(_) => Err(format!("no answer within {} s", API.as_secs())),
+        Err(_) => Err(format!("no answer within {} s", timeout.as_secs())),
     };
     match answer {
         Ok(nodes) => Cluster {
