@@ -1,12 +1,20 @@
 //! A shell or a command in the guest.
 
+use std::time::{Duration, Instant};
+
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{MachineError, State, state};
 use crate::{
-    guest::{Event, Order, Ssh, Streams, Terminal},
+    guest::{Event, Order, Ssh, SshError, Streams, Terminal},
     project::Project,
 };
+
+/// How old a QEMU may be whose guest's sshd may not have started yet: an emulated boot on a busy host takes minutes.
+const SSHD_START_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// How long a command waits for it.
+const SSHD_RETRY_TIMEOUT: Duration = Duration::from_secs(30);
+const SSHD_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Runs `command` in the guest, or a login shell without one, and gives its exit status.
 ///
@@ -27,14 +35,28 @@ pub async fn run(
     Ok(status)
 }
 
-/// A connection to the guest, if the machine runs.
+/// A connection to the guest, if the machine runs. A slow guest may start sshd after k3s, so one that has just booted is
+/// tried again for a while.
 ///
 /// # Errors
 ///
 /// When the machine does not run or the guest does not answer.
 pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
-    State::observe(project)?.running(project)?;
-    state::connect(project).await
+    let (_, process) = State::observe(project)?.running(project)?;
+    let has_just_booted = process.uptime().is_some_and(|it| it < SSHD_START_TIMEOUT);
+    let began = Instant::now();
+    loop {
+        match state::connect(project).await {
+            Err(MachineError::Ssh(SshError::Unreachable { .. }))
+                if has_just_booted
+                    && began.elapsed() < SSHD_RETRY_TIMEOUT
+                    && process.is_alive() =>
+            {
+                tokio::time::sleep(SSHD_RETRY_INTERVAL).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Runs `order` in the guest and gives its exit status; `next` waits for what happens on this side meanwhile.

@@ -18,7 +18,7 @@ use crate::{
     base::Progress,
     cluster::images::{ArchiveError, Guest, Listed, Passed, Reference, pass},
     guest::Ssh,
-    machine::{MachineError, State, state},
+    machine::{MachineError, State, shell},
     project::Project,
 };
 
@@ -37,7 +37,7 @@ pub async fn load(
 ) -> Result<Passed, MachineError> {
     State::observe(project)?.running(project)?;
     let opened = source.open().await?;
-    let ssh = state::connect(project).await?;
+    let ssh = shell::connect(project).await?;
     let guest = node::look(&ssh).await?;
     let passed = sent(&ssh, guest, source, opened, name, progress).await?;
     ssh.close().await;

@@ -3,7 +3,7 @@
 use super::{ImagesError, node};
 use crate::{
     cluster::images::{Listed, Reference},
-    machine::{MachineError, State, state},
+    machine::{MachineError, shell},
     project::Project,
 };
 
@@ -13,8 +13,7 @@ use crate::{
 ///
 /// When the machine does not run or its containerd does not answer.
 pub async fn list(project: &Project) -> Result<Vec<Listed>, MachineError> {
-    State::observe(project)?.running(project)?;
-    let ssh = state::connect(project).await?;
+    let ssh = shell::connect(project).await?;
     let images = node::images(&ssh).await;
     ssh.close().await;
     let mut images: Vec<Listed> = images?.into_iter().filter(is_shown).collect();
@@ -28,8 +27,7 @@ pub async fn list(project: &Project) -> Result<Vec<Listed>, MachineError> {
 ///
 /// When the machine does not run, its containerd does not answer, or one of them is not there.
 pub async fn remove(project: &Project, names: &[String]) -> Result<Vec<String>, MachineError> {
-    State::observe(project)?.running(project)?;
-    let ssh = state::connect(project).await?;
+    let ssh = shell::connect(project).await?;
     let images = node::images(&ssh).await?;
     let wanted = names
         .iter()
