@@ -250,13 +250,24 @@ fn of_mount(error: &MachineError) -> Vec<String> {
                 "or go without: no --mount, and no mounts in .k3s-vm/config".to_owned(),
             ]
         }
-        MachineError::NotMounted { mount, kernel: Some(_) } => vec![
-            "the machine runs; take an image whose kernel can: Ubuntu's, or Debian's called \"generic\" instead of \"genericcloud\"".to_owned(),
-            format!("or copy what is in it: k3s-vm cp {}/. :{}", at_home(&mount.host), word(&mount.guest)),
+        MachineError::NotMounted {
+            mount,
+            kernel: Some(_),
+        } => vec![
+            "the machine runs; use an image whose kernel has 9p: debian-13 or one of Ubuntu's"
+                .to_owned(),
+            format!(
+                "or copy what is in it: k3s-vm cp {}/. :{}",
+                at_home(&mount.host),
+                word(&mount.guest)
+            ),
             without(),
         ],
         MachineError::NotMounted { mount, .. } => vec![
-            format!("the machine runs; see why: k3s-vm ssh systemctl status {}", word(&mount.guest)),
+            format!(
+                "the machine runs; see why: k3s-vm ssh systemctl status {}",
+                word(&mount.guest)
+            ),
             without(),
         ],
         _ => Vec::new(),
@@ -535,7 +546,10 @@ fn of_image(error: &ImageError) -> Vec<String> {
         return hints.into_iter().flatten().map(str::to_owned).collect();
     }
     if text.contains("disk image") {
-        return vec!["take a cloud image: --image ubuntu-26.04, or a qcow2 or raw file with cloud-init in it".to_owned()];
+        return vec![
+            "use a cloud image: --image debian-13, or a qcow2 or raw file with cloud-init in it"
+                .to_owned(),
+        ];
     }
     if text.contains("SHA-256") || text.contains("checksum") {
         return vec!["run the same command again; if it stays so, the source or a proxy on the way changes the file".to_owned()];

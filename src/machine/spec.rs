@@ -264,10 +264,9 @@ mod tests {
             schema: Record::schema(),
             name: "k3s-shop-1a2b3c".parse().expect("sound"),
             uuid: "u".into(),
-            mac: "m".into(),
             disk: Size::gib(20),
             image: BaseImage {
-                source: "ubuntu-26.04".into(),
+                source: "debian-13".into(),
                 path: "/c/images/a.img".into(),
                 digest: Digest::of(b"image"),
             },
@@ -291,7 +290,7 @@ mod tests {
             (spec.cpus, spec.memory, spec.disk),
             (2, Size::gib(4), Size::gib(20))
         );
-        assert_eq!(spec.image, "ubuntu-26.04");
+        assert_eq!(spec.image, "debian-13");
         assert_eq!(spec.k3s_version, None);
         assert_eq!(spec.kubeconfig, Path::new("/p/shop/.kube/config"));
         assert!(spec.agrees_with(&record()).is_ok());
@@ -362,10 +361,10 @@ mod tests {
             ),
             (
                 Config {
-                    image: Some("debian-13".into()),
+                    image: Some("debian-12".into()),
                     ..config()
                 },
-                "the image ubuntu-26.04",
+                "the image debian-13",
             ),
             (
                 Config {

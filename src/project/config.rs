@@ -226,7 +226,7 @@ const HEADER: &str = "\
 # Changes hold from the next start on (k3s-vm restart); a disk grows and never shrinks; another k3s_version comes with
 # k3s-vm upgrade. Only image, firmware and share_identity are for a machine that is made anew (k3s-vm reset, k3s-vm setup).
 #
-# image = \"ubuntu-26.04\"   # or ubuntu-24.04, ubuntu-22.04, debian-13, debian-12, a path, a URL
+# image = \"debian-13\"      # or debian-12, ubuntu-26.04, ubuntu-24.04, ubuntu-22.04, a path, a URL
 # image_sha256 = \"...\"     # what the image must come to
 # k3s_version = \"stable\"   # or like \"v1.33.5+k3s1\"
 # k3s_mirror = \"https://github.com/k3s-io/k3s/releases/download\"

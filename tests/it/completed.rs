@@ -41,7 +41,10 @@ fn each_verb_completes_what_it_takes() {
     for (line, completed) in [
         ("k3s-vm st", "start stop status"),
         ("k3s-vm logs q", "qemu"),
-        ("k3s-vm setup --image deb", "debian-13 debian-12"),
+        (
+            "k3s-vm setup --image deb",
+            "debian-13 debian-13-genericcloud debian-12",
+        ),
         ("k3s-vm setup --image=debian-12", "--image=debian-12"),
         ("k3s-vm cache export --image ubuntu-26", "ubuntu-26.04"),
         ("k3s-vm setup --image ./", ""),

@@ -30,8 +30,8 @@ use crate::{
 pub struct Args {
     #[command(flatten)]
     choices: Choices,
-    /// The base image: an alias (ubuntu-26.04, ubuntu-24.04, ubuntu-22.04, debian-13, debian-12), a path or a URL
-    /// [default: ubuntu-26.04]
+    /// The base image: an alias (debian-13, debian-12, ubuntu-26.04, ubuntu-24.04, ubuntu-22.04), a path or a URL
+    /// [default: debian-13]
     #[arg(long, value_name = "ALIAS|PATH|URL")]
     image: Option<String>,
     /// The SHA-256 that the image must have

@@ -26,7 +26,7 @@ fn internet(story: &Story, image: &Path) -> Internet {
     let bytes = fs::read(image).expect("readable");
     let (ubuntu, debian) = (
         "ubuntu-26.04-server-cloudimg-amd64.img",
-        "debian-13-genericcloud-amd64.qcow2",
+        "debian-13-generic-amd64.qcow2",
     );
     internet.has(&format!("{UBUNTU}/{ubuntu}"), image);
     let sum = hexadecimal(&Sha256::digest(&bytes));
@@ -73,7 +73,7 @@ fn a_host_without_internet_makes_a_machine() {
         internet.reach()
     ))
     .succeeds()
-    .says("ubuntu-26.04")
+    .says("debian-13")
     .prints("shop.tar");
     let mode = fs::metadata(here.env.project.join("shop.tar")).expect("there");
     assert!(mode.len() > 1 << 20);
@@ -84,7 +84,7 @@ fn a_host_without_internet_makes_a_machine() {
     there
         .run(&format!("k3s-vm cache import - <{}", archive.display()))
         .succeeds()
-        .says("ubuntu-26.04")
+        .says("debian-13")
         .says(&format!("images of k3s {VERSION}"))
         .says("3 files are new");
 

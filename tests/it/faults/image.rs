@@ -35,7 +35,7 @@ fn no_disk_image() {
             path.as_str(),
             "is not a disk image: ",
             word,
-            "take a cloud image: --image ubuntu-26.04",
+            "use a cloud image: --image debian-13",
         ];
         scene.fails(name, scene.setup(&["--image", &path]), 1, &words);
     }
