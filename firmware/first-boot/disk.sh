@@ -1,6 +1,7 @@
 #!/bin/sh
 # disk NAME: prints the device of the disk that the host has attached by that name. udev's links come later in a boot.
-for _ in $(seq 100); do
+tries=0
+while [ $((tries += 1)) -le 100 ]; do
     for serial in /sys/block/vd*/serial; do
         name=
         # It has no line's end.

@@ -1,24 +1,57 @@
 #!/bin/sh
 # Run by cloud-init's bootcmd, or "alone" before it (see k3s-vm-first-boot.service), with the seed's mount point as its
-# argument: lays down what all machines have in common and starts the provisioning, which goes on by itself. Runs again,
-# with the same outcome, until a setup has come to its end.
+# argument: refuses an image that cannot become a node, installs what all machines have in common, and starts the
+# provisioning in the background. Runs again, with the same result, until a setup has completed.
 set -eu
 seed=$1
 lib=/usr/local/lib/k3s-vm
-scripts="report disk provision prepare identity settings grow stop-pods k3s-starting k3s-ended damage watch-datastore listen"
+scripts="report disk network provision prepare identity settings grow stop-pods k3s-starting k3s-ended damage watch-datastore listen"
 units="k3s-vm-listener k3s-vm-identity k3s-vm-pods"
+step="install the first boot's files"
+trap '[ $? -eq 0 ] || sh "$seed/report.sh" failed "$step"' EXIT
+
+refuse() {
+    step="use this image: $*"
+    exit 1
+}
+[ -d /run/systemd/system ] || refuse "it has no systemd (Alpine?)"
+[ -e /sys/fs/cgroup/cgroup.controllers ] || refuse "it boots with cgroup v1, and Kubernetes needs v2 (kernel option systemd.unified_cgroup_hierarchy=1)"
+missing=
+for tool in bash cat chmod cp cut date df find grep head install ln mount mv rm sed sort stat sync tail tar touch tr umount; do
+    command -v "$tool" >/dev/null || missing="$missing $tool"
+done
+[ -z "$missing" ] || refuse "it lacks$missing"
+# has_module NAME FILE: built in, or one that can be loaded.
+has_module() {
+    [ -e "$2" ] || modprobe "$1" 2>/dev/null
+}
+has_module overlay /sys/module/overlay || grep -qw overlay /proc/filesystems || refuse "its kernel has no overlay file system"
+has_module br_netfilter /proc/sys/net/bridge || refuse "its kernel has no br_netfilter"
+for unit in k3s k3s-agent rke2-server rke2-agent kubelet; do
+    file=/etc/systemd/system/$unit.service
+    if [ -e "$file" ] && ! grep -q k3s-vm "$file"; then
+        refuse "it brings a Kubernetes of its own ($unit.service)"
+    fi
+done
+[ -w /usr/local ] || refuse "its root file system is read-only"
 
 for script in $scripts; do
     install -D -m 0755 "$seed/$script.sh" "$lib/$script"
 done
 "$lib/report" booted
+enabled() {
+    systemctl is-enabled --quiet "$1" 2>/dev/null
+}
 if [ "${2-}" = alone ]; then
     # What waits for others goes before them, or it would begin.
-    systemctl stop --no-block cloud-init-network.service cloud-init-local.service cloud-init-main.service
-    install -D -m 0644 "$seed/k3s-vm.network" /etc/systemd/network/10-k3s-vm.network
-    systemctl enable --quiet --no-reload systemd-networkd.service
-    systemctl start --no-block systemd-networkd.service
+    systemctl stop --no-block cloud-init-network.service cloud-init-local.service cloud-init-main.service 2>/dev/null || true
+    # Without cloud-init to configure it, an image may have no service for the network that is enabled.
+    if [ -e /usr/lib/systemd/systemd-networkd ] && ! enabled NetworkManager.service && ! enabled networking.service; then
+        enabled systemd-networkd.service || systemctl enable --quiet --no-reload systemd-networkd.service
+        systemctl start --no-block systemd-networkd.service
+    fi
 fi
+"$lib/network" configure
 
 install -D -m 0600 "$seed/release.env" "$lib/release.env"
 install -D -m 0644 "$seed/sshd.conf" /etc/ssh/sshd_config.d/00-k3s-vm.conf
@@ -33,13 +66,15 @@ systemctl start --no-block k3s-vm-provision.service
 # shellcheck disable=SC2086
 systemctl enable --quiet --no-reload $units
 
-# What a node does not use, what would change it or its clock (see listen.sh) behind the developer's back, and root's
-# own systemd, which every first login would wait for.
+# What a node does not use, what would change it or its clock (see listen.sh) behind the developer's back, firewalls,
+# which do not know of pods (the host forwards to loopback only), and root's own systemd, which every first login would
+# wait for.
 unused="apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd-news.timer man-db.timer
     e2scrub_all.timer fwupd-refresh.timer
     snapd.service snapd.socket snapd.seeded.service multipathd.service multipathd.socket
     ua-timer.timer update-notifier-download.timer update-notifier-motd.timer
-    systemd-timesyncd.service chrony.service dpkg-db-backup.timer
+    systemd-timesyncd.service chrony.service chronyd.service dpkg-db-backup.timer dnf-makecache.timer
+    ufw.service firewalld.service nftables.service netfilter-persistent.service
     sshd-keygen.service getty@tty1.service serial-getty@ttyS0.service user@0.service"
 # What an early boot spends time on, and waiting for more than k3s needs (see k3s-starting.sh): from the next boot on. The
 # nodes of /dev are made by systemd-tmpfiles-setup-dev alone, and random numbers are QEMU's. What runs once a boot is not

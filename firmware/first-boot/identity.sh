@@ -1,15 +1,15 @@
 #!/bin/sh
-# What makes the guest this machine and no other: its name, its keys, its settings and the size of its disk. `prepare` has
-# been told, or the seed tells, and is asked when the guest is another machine, or none yet, or is set otherwise: the serial
-# number says which settings it is to have. Run early at each boot, and by `provision` ("now") in the first.
+# Makes the guest this machine: its name, its keys, its configuration and the size of its disk. They come from what
+# `prepare` has received, or from the seed. Does nothing when the firmware's UUID and serial number, which is a digest of
+# the configuration, are those of the last time. Run early at each boot, and by `provision` ("now") in the first one.
 set -eu
 lib=/usr/local/lib/k3s-vm
 seed=/run/k3s-vm/seed
 told=/run/k3s-vm/identity
 mark=/etc/k3s-vm/machine
 [ "${1-}" = now ] || "$lib/report" booted
-step="reading whose it is"
-trap '[ $? -eq 0 ] || "$lib/report" failed "becoming this machine: $step"' EXIT
+step="read which machine it is"
+trap '[ $? -eq 0 ] || "$lib/report" failed "$step"' EXIT
 own=
 taken=none
 serial=
@@ -18,15 +18,17 @@ serial=
 [ ! -s "$mark" ] || read -r taken <"$mark"
 [ "$own $serial" != "$taken" ] || exit 0
 
-"$lib/grow" &
+grown=/run/k3s-vm/grow.log
+mkdir -p "${grown%/*}"
+"$lib/grow" >"$grown" 2>&1 &
 growing=$!
-step="mounting the seed"
+step="mount the seed"
 umask 077
 mkdir -p "$seed"
 mountpoint -q "$seed" || mount -t vfat -o ro,umask=077 "$("$lib/disk" seed)" "$seed"
 [ -e "$told/machine" ] || told=$seed
 
-step="taking its name"
+step="set its name"
 read -r name <"$told/hostname"
 echo "$name" >/proc/sys/kernel/hostname
 install -m 0644 "$told/hostname" /etc/hostname
@@ -37,23 +39,34 @@ install -m 0644 "$told/hostname" /etc/hostname
 chmod 0644 /etc/hosts.new
 mv /etc/hosts.new /etc/hosts
 
-step="taking its keys"
+step="install its SSH keys"
 install -D -m 0600 "$told/authorized_keys" /root/.ssh/authorized_keys
 rm -f /etc/ssh/ssh_host_*
 install -m 0600 "$told/host_key" /etc/ssh/ssh_host_ed25519_key
 install -m 0644 "$told/host_key.pub" /etc/ssh/ssh_host_ed25519_key.pub
 
-step="taking its settings"
-"$lib/settings" "$told/settings.tar"
+applied=/run/k3s-vm/settings.log
+step="apply its configuration"
+"$lib/settings" "$told/settings.tar" 2>"$applied" || {
+    step="$step: $(tail -n 1 "$applied")"
+    exit 1
+}
 
-step="growing the disk"
-wait "$growing"
-"$lib/report" disk-grown "$(df --output=size -BM / | tail -n 1 | tr -d ' ')"
-step="leaving the seed"
+step="record which machine it is"
+grew=
+wait "$growing" || grew=no
+size=$(df -Pk / | { read -r _ && read -r _ size _ && echo $((size >> 10))M; })
+if [ -z "$grew" ]; then
+    "$lib/report" disk-grown "$size"
+else
+    # A node with less space than it should have is better than none.
+    "$lib/report" disk-not-grown "it stays at $size: $(tail -n 1 "$grown")"
+fi
 # The mark comes last and whole, so that a boot that was cut begins again.
 sync
 install -D -m 0600 "$told/machine" "$mark.new"
 sync "$mark.new"
 mv "$mark.new" "$mark"
+! command -v restorecon >/dev/null || restorecon -RF /root/.ssh /etc/ssh /etc/hostname /etc/hosts /etc/rancher 2>/dev/null || true
 umount "$seed"
 rm -rf /run/k3s-vm/identity

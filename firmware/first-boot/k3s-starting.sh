@@ -1,12 +1,20 @@
 #!/bin/sh
-# All that k3s needs before it starts (ExecStartPre= of its unit): modules, a way out, and the copy of its datastore when
-# the host has attached a disk of that name to ask for it (once a boot; the damaged one is kept aside).
+# All that k3s needs before it starts (ExecStartPre= of its unit): modules, the time, a default route and DNS servers, and
+# the copy of its datastore when the host has attached a disk of that name (once a boot; the damaged one is kept aside).
 set -eu
 lib=/usr/local/lib/k3s-vm
 server=/var/lib/rancher/k3s/server
 copy=$server/k3s-vm-datastore.tar
 
-modprobe --all br_netfilter overlay || true
+modprobe -a br_netfilter overlay || true
+# systemd may have set it by the age of a file in the image; k3s signs certificates by it. One second of difference is
+# none, for both count whole seconds.
+if read -r host 2>/dev/null </sys/class/rtc/rtc0/since_epoch; then
+    ahead=$(($(date +%s) - host))
+    if [ "$ahead" -lt -1 ] || [ "$ahead" -gt 1 ]; then
+        date -s "@$host" >/dev/null
+    fi
+fi
 
 # k3s takes its address from the default route, and the pods' name servers from what is there when it starts.
 routed() {
@@ -24,9 +32,13 @@ named() {
     done
     return 1
 }
-tries=300
-until { routed && named; } || [ $((tries -= 1)) -eq 0 ]; do
+tries=0
+until { routed && named; } || [ $((tries += 1)) -gt 300 ]; do
     sleep 0.1
+    # After a second without a renderer that has done it, and again after ten.
+    case $tries in
+        10 | 100) "$lib/network" up || true ;;
+    esac
 done
 
 restore() {
@@ -45,7 +57,7 @@ restore() {
     rmdir "$server/restored"
     mkdir -p /run/k3s-vm
     touch /run/k3s-vm/restored
-    "$lib/report" datastore-restored "$(date --utc --reference="$copy" '+%Y-%m-%d %H:%M UTC')"
+    "$lib/report" datastore-restored "$(date -u -r "$copy" '+%Y-%m-%d %H:%M UTC')"
 }
 for serial in /sys/block/vd*/serial; do
     name=

@@ -20,7 +20,7 @@ follow_clock() {
     ahead=$((EPOCHSECONDS - host))
     # Both tell whole seconds: one of difference is none.
     if ((ahead < -1 || ahead > 1)); then
-        date --set="@$host" >/dev/null
+        date -s "@$host" >/dev/null
         echo "the clock was $ahead s ahead of the host's"
     fi
 }

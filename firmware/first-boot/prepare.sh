@@ -1,64 +1,98 @@
-#!/bin/bash
-# Lets the host keep the disk and the memory as they are now, for other machines: nothing in them is this machine's own
-# yet. Then asks the host who this machine is. The file system is frozen for that moment, so that it is whole; without a
-# host that listens it soon is so no more, and the question stays.
+#!/bin/sh
+# Offers the host the disk and the memory as they are now, as a template for other machines: nothing in them belongs to
+# this machine yet. Then receives this machine's identity as a tar archive. The file system is frozen while the host
+# captures it, so that it is whole. A host that captures nothing sends the identity all the same.
+#
+# Nothing to do where the identity is on the seed: that is how the host restarts the machine when this here fails.
 set -eu
 lib=/usr/local/lib/k3s-vm
-words=
-for port in /sys/class/virtio-ports/*; do
-    read -r name <"$port/name" || continue
-    [ "$name" != org.k3s-vm.words ] || words=/dev/${port##*/}
-done
-[ -n "$words" ] && [ ! -e /etc/k3s-vm/machine ] || exit 0
+received=/run/k3s-vm/identity
+[ ! -e /etc/k3s-vm/machine ] && [ ! -e /run/k3s-vm/seed/machine ] || exit 0
 
-# What systemd has made up for this boot is nobody's: each machine makes up its own.
+umask 077
+step="find the port for its identity"
+frozen=
+finish() {
+    status=$?
+    [ -z "$frozen" ] || fsfreeze --unfreeze /
+    [ "$status" -eq 0 ] || { sync && "$lib/report" handover-failed "$step"; }
+}
+trap finish EXIT
+port=
+for candidate in /sys/class/virtio-ports/*; do
+    name=
+    [ ! -e "$candidate/name" ] || read -r name <"$candidate/name"
+    [ "$name" != org.k3s-vm.words ] || port=/dev/${candidate##*/}
+done
+[ -n "$port" ]
+
+# Identities that systemd, cloud-init and sshd made up for this boot: each machine makes its own.
+step="remove the image's identity"
 systemctl start systemd-machine-id-commit.service || true
 umount /etc/machine-id 2>/dev/null || true
 [ -L /var/lib/dbus/machine-id ] || rm -f /var/lib/dbus/machine-id
 : >/etc/machine-id
 rm -f /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /etc/ssh/ssh_host_*
 
-exec 3<"$words"
-first=
-# hears: takes the first line of what the host says. It ends at once while nobody is there at the other end.
-hears() {
-    read -r -t 10 first <&3 || { sleep 0.1 && false; }
+# Machines that begin from the same memory must not have their random numbers in common. Linux sees to that where it has a
+# driver for vmgenid (5.18 and later); else it is told to (RNDRESEEDCRNG, in linux/random.h).
+has_vmgenid() {
+    for driver in /sys/bus/*/drivers/vmgenid; do
+        [ ! -e "$driver" ] || return 0
+    done
+    return 1
 }
-if [ ! -e /etc/k3s-vm/grown ] && fsfreeze --freeze /; then
-    trap 'fsfreeze --unfreeze /' EXIT
+reseed() {
+    perl -e 'open my $f, ">", "/dev/urandom" or die; ioctl $f, 0x5207, 0 or die' 2>/dev/null ||
+        python3 -c 'import fcntl; fcntl.ioctl(open("/dev/urandom", "wb"), 0x5207)' 2>/dev/null ||
+        has_vmgenid
+}
+
+seconds() {
+    read -r now _ </proc/uptime
+    echo "${now%%.*}"
+}
+# receive: takes all that the host sends, up to its end. Ends at once with nothing while the host is not connected.
+receive() {
+    cat <"$port" >"$received.tar"
+    [ -s "$received.tar" ] || { sleep 0.1 && false; }
+}
+
+step="receive the identity"
+mkdir -p "$received"
+if [ ! -e /etc/k3s-vm/grown ] && reseed && fsfreeze --freeze / 2>/dev/null; then
+    frozen=yes
     "$lib/report" prepared
-    SECONDS=0
-    # Said before the thaw: what the host keeps after that is worth nothing.
-    until hears; do
-        ((SECONDS < 10)) || { "$lib/report" went-on && break; }
+    began=$(seconds)
+    until receive; do
+        # Reported before the thaw: what the host captured later would not be whole.
+        [ $(($(seconds) - began)) -lt 10 ] || { "$lib/report" went-on && break; }
     done
     fsfreeze --unfreeze /
-    trap - EXIT
+    frozen=
 else
     "$lib/report" went-on
 fi
-until [ -n "$first" ]; do
-    hears || true
+until [ -s "$received.tar" ]; do
+    receive || true
 done
 
-# For each file a line with its name and size, and then the file.
-umask 077
-mkdir -p /run/k3s-vm/identity
-cd /run/k3s-vm/identity
-read -r name size <<<"$first"
-while [ "$name" != end ]; do
-    head -c "$size" <&3 >"$name"
-    read -r name size <&3
-done
-exec 3<&-
+step="unpack the identity"
+tar -C "$received" -xf "$received.tar"
+rm "$received.tar"
+# The archive's last file.
+[ -e "$received/machine" ]
 
-# The memory may have been kept long ago, and by many machines: they have neither the time nor random numbers in common.
-read -r now </sys/class/rtc/rtc0/since_epoch && date --set="@$now" >/dev/null
-cat entropy >/dev/urandom
-# RNDRESEEDCRNG, in linux/random.h: at once, and not within a minute.
-python3 -c 'import fcntl; fcntl.ioctl(open("/dev/urandom", "wb"), 0x5207)'
-rm entropy
+step="renew the time and random numbers"
+# The memory may be older than this machine, and shared.
+if read -r now 2>/dev/null </sys/class/rtc/rtc0/since_epoch; then
+    date -s "@$now" >/dev/null
+fi
+cat "$received/entropy" >/dev/urandom
+rm "$received/entropy"
+reseed
 
-# The journal is looked for under the new number.
+step="make a machine id"
+# The journal looks for it when it starts.
 tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
 systemctl restart --no-block systemd-journald.service

@@ -3,32 +3,46 @@
 # this machine's own. k3s comes from read-only disks whose content the host has verified; nothing is downloaded.
 set -eu
 lib=/usr/local/lib/k3s-vm
-step="reading the release's description"
+step="read the description of the k3s release"
 trap '[ $? -eq 0 ] || "$lib/report" failed "$step"' EXIT
 
+# shellcheck source=/dev/null
 . "$lib/release.env"
-step="growing the disk"
+# What the image's fstab(5) names and is not there stops the boot, after 90 seconds, at a shell that nobody sees.
+if ! systemctl is-active --quiet local-fs.target; then
+    while read -r what where _ options _; do
+        case $what$options in
+            '#'* | *noauto* | *nofail* | *automount*) ;;
+            *) [ -n "${where##/*}" ] || mountpoint -q "$where" || step="use this image: its /etc/fstab names $what for $where, which is not there" ;;
+        esac
+    done </etc/fstab
+    exit 1
+fi
+step="find room for k3s"
 images=/var/lib/rancher/k3s/agent/images
 archive=$images/k3s-airgap-images-amd64.tar.zst
-# What a run before this one has copied is copied again, and takes no room beside itself.
+# What an earlier run has copied is copied again.
 rm -f /usr/local/bin/k3s /usr/local/bin/k3s.part "$archive" "$archive.part"
 needed=$((K3S_SIZE + ${AIRGAP_SIZE:-0}))
+# room: prints how many bytes are free on the disk.
 room() {
-    df --output=avail -B1 / | tail -n 1
+    df -Pk / | { read -r _ && read -r _ _ _ free _ && echo $((free << 10)); }
 }
-# Only where the image's own size does not do: a disk that others are to stand on has it still.
+# Only where the image's own size is too small: a template keeps that size.
+reason=
 if [ "$(room)" -lt $((needed + (256 << 20))) ]; then
-    "$lib/grow"
+    reason=$("$lib/grow" 2>&1) && reason= || reason="; ${reason##*
+}"
     mkdir -p /etc/k3s-vm
     touch /etc/k3s-vm/grown
 fi
 room=$(room)
-step="copying k3s and its images: of $((needed >> 20)) MiB $((room >> 20)) MiB fit on the disk, which is to be larger (--disk)"
+step="copy k3s and its images: they take $((needed >> 20)) MiB, and $((room >> 20)) MiB are free (a larger --disk may help)$reason"
 [ "$room" -ge "$needed" ]
 
 # attach_copy DISK SIZE MODE TARGET: the first SIZE bytes of an attached disk become a file.
 attach_copy() {
-    step="copying $4 from the attached disk $1"
+    step="copy $4 from the attached disk $1"
     device=$("$lib/disk" "$1")
     mkdir -p "${4%/*}"
     head -c "$2" "$device" >"$4.part"
@@ -47,18 +61,22 @@ if [ -n "$AIRGAP_SIZE" ]; then
     # Later starts skip what was imported (k3s 1.33.1, 1.32.5, 1.31.9 and later).
     touch "$images/.cache.json"
 fi
-step="enabling k3s.service"
+step="enable k3s.service"
 systemctl enable --quiet --no-reload k3s.service
 # Later boots have nothing left to do for cloud-init; the network configuration that it wrote stays.
+mkdir -p /etc/cloud
 touch /etc/cloud/cloud-init.disabled
+# Programs of a folder that SELinux takes for data are not run.
+! command -v restorecon >/dev/null || restorecon -RF "$lib" /usr/local/bin /etc/systemd/system /etc/k3s-vm 2>/dev/null || true
 mkdir -p /etc/systemd/system-generators
 ln -sfn /dev/null /etc/systemd/system-generators/cloud-init-generator
 sync
 "$lib/report" k3s-installed "$K3S_VERSION"
 
-step="letting the host keep the disk"
+# What fails in these has been reported by them, and in the first the host restarts the guest.
+trap - EXIT
 "$lib/prepare"
-step="becoming this machine"
 "$lib/identity" now
-step="starting k3s.service"
+trap '[ $? -eq 0 ] || "$lib/report" failed "$step"' EXIT
+step="start k3s.service"
 systemctl start --no-block k3s-vm-listener.service k3s-vm-pods.service k3s.service

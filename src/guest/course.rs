@@ -25,6 +25,8 @@ pub struct Course {
 pub enum Trouble {
     /// A step of the guest's own failed.
     Failed(String),
+    /// It did not receive its identity: the step that failed.
+    Handover(String),
     /// k3s does not read its datastore: sqlite's words, and whether there is a copy.
     Datastore(String),
     /// k3s ended again and again; how it did the last time.
@@ -35,7 +37,7 @@ impl Course {
     /// Goes on by one report.
     pub fn take(&mut self, report: Report) {
         // What failed is told beside the stage before it.
-        if report.stage != Stage::Failed {
+        if !matches!(report.stage, Stage::Failed | Stage::HandoverFailed) {
             self.last_stage = Some(report.describe());
         }
         match report.stage {
@@ -58,6 +60,7 @@ impl Course {
             }
             Stage::DatastoreDamaged => self.trouble = Some(Trouble::Datastore(report.detail)),
             Stage::Failed => self.trouble = Some(Trouble::Failed(report.detail)),
+            Stage::HandoverFailed => self.trouble = Some(Trouble::Handover(report.detail)),
             _ => {}
         }
     }
@@ -77,7 +80,7 @@ impl Course {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(what) => write!(f, "the guest reports a failure in {what}"),
+            Self::Failed(step) | Self::Handover(step) => write!(f, "the guest cannot {step}"),
             Self::Datastore(what) => write!(f, "k3s's datastore in the guest is damaged: {what}"),
             Self::CrashLoop(last) => {
                 write!(f, "k3s ended {MOST_EXITS} times, the last time with {last}")

@@ -19,12 +19,16 @@ pub enum Stage {
     Booted,
     /// The root file system has its size.
     DiskGrown,
+    /// The root file system keeps the image's size; the detail says why.
+    DiskNotGrown,
     /// The k3s release is in its place.
     K3sInstalled,
     /// The disk holds what all machines have in common, and nothing else; the guest waits for the host to keep it.
     Prepared,
     /// The host did not keep it.
     WentOn,
+    /// The guest did not receive its identity; the detail is the step that failed.
+    HandoverFailed,
     /// systemd starts k3s.
     K3sStarting,
     /// k3s told systemd that it is ready; the node need not be.
@@ -35,7 +39,7 @@ pub enum Stage {
     DatastoreDamaged,
     /// The datastore's copy is in its place; the detail says of when it is.
     DatastoreRestored,
-    /// Provisioning failed; the detail says in what.
+    /// Provisioning failed; the detail is the step that did.
     Failed,
     /// A stage that this program does not know.
     Other(String),
@@ -68,9 +72,11 @@ impl Report {
         let stage = match words.next()? {
             "booted" => Stage::Booted,
             "disk-grown" => Stage::DiskGrown,
+            "disk-not-grown" => Stage::DiskNotGrown,
             "k3s-installed" => Stage::K3sInstalled,
             "prepared" => Stage::Prepared,
             "went-on" => Stage::WentOn,
+            "handover-failed" => Stage::HandoverFailed,
             "k3s-starting" => Stage::K3sStarting,
             "k3s-started" => Stage::K3sStarted,
             "k3s-exited" => Stage::K3sExited,
@@ -92,15 +98,17 @@ impl Report {
         match &self.stage {
             Stage::Booted => "guest booted".to_owned(),
             Stage::DiskGrown => format!("disk grown to {detail}"),
+            Stage::DiskNotGrown => format!("cannot grow the disk in the guest: {detail}"),
             Stage::K3sInstalled => format!("k3s {detail} installed"),
             Stage::Prepared => "the disk is prepared".to_owned(),
             Stage::WentOn => "the guest went on by itself".to_owned(),
+            Stage::HandoverFailed => format!("the guest cannot {detail}"),
             Stage::K3sStarting => "k3s is starting".to_owned(),
             Stage::K3sStarted => "k3s started".to_owned(),
             Stage::K3sExited => format!("k3s ended ({detail})"),
             Stage::DatastoreDamaged => format!("k3s's datastore is damaged: {detail}"),
             Stage::DatastoreRestored => format!("k3s's datastore of {detail} is put back"),
-            Stage::Failed => format!("the guest failed in {detail}"),
+            Stage::Failed => format!("the guest cannot {detail}"),
             Stage::Other(stage) => format!("{stage} {detail}").trim_end().to_owned(),
         }
     }

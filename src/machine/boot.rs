@@ -9,12 +9,7 @@ use super::{
 };
 use crate::{
     project::{Project, Record, Suspended, config::AccelChoice},
-    qemu::{
-        Accelerator, Launch, Process,
-        command_line::{self, Attachment},
-        kvm::Kvm,
-        visible,
-    },
+    qemu::{Accelerator, Launch, Process, command_line::Attachment, kvm::Kvm, visible},
 };
 
 /// How QEMU ends when a forwarded port is taken (net/slirp.c).
@@ -67,15 +62,25 @@ async fn launch_and_watch(
 ) -> Result<(Process, Limits), Failure> {
     for _ in 0..STUMBLES {
         match launch_once(machine, host, spec, record, accelerator, timings).await {
-            Err(Failure::Stumbled(_)) => {}
+            Err(Failure::Stumbled(_)) => {
+                machine.abandon().await;
+                tracing::warn!(
+                    "the guest's kernel panicked because of the emulator (stale code or a late timer); it is started once more"
+                );
+            }
+            Err(Failure::Handover(error)) => restart_plainly(machine, &error).await,
             other => return other,
         }
-        machine.abandon().await;
-        tracing::warn!(
-            "the guest's kernel panicked because of the emulator (stale code or a late timer); it is started once more"
-        );
     }
     launch_once(machine, host, spec, record, accelerator, timings).await
+}
+
+/// Ends a guest that did not receive its identity. It has written to its disk by now, so its next start is an ordinary
+/// boot with the identity on the seed; and what it was about to leave for other machines is not left for them.
+pub(super) async fn restart_plainly(machine: &Machine, error: &MachineError) {
+    tracing::warn!("restarting the guest with its identity on the seed disk: {error}");
+    machine.abandon().await;
+    machine.prepared();
 }
 
 async fn launch_once(
@@ -239,11 +244,6 @@ pub(super) fn plan(
             &make::FIRST_BOOT_CREDENTIALS
         } else {
             &[]
-        },
-        mac: if asks {
-            command_line::NOBODYS_MAC.to_owned()
-        } else {
-            record.mac.clone()
         },
         asks,
         api_port: record.api_port,

@@ -373,7 +373,7 @@ mod tests {
 
     fn record(release: &str, airgap: &str) -> Record {
         let record = json!({
-            "schema": 1, "name": "k3s", "uuid": "u", "mac": "m", "disk": "1GiB",
+            "schema": 2, "name": "k3s", "uuid": "u", "disk": "1GiB",
             "image": { "source": "s", "path": "/image", "digest": "0".repeat(64) },
             "release": { "version": "v", "binary": release, "airgap": airgap },
             "firmware": "bios", "api_port": 1, "kubeconfig": "k", "provisioned": true,

@@ -28,6 +28,7 @@ macro_rules! first_boot {
 /// The files of `firmware/first-boot/`, as the guest finds them on the seed.
 const FIRST_BOOT: [(&str, &str); 23] = first_boot![
     "first-boot.sh",
+    "network.sh",
     "provision.sh",
     "prepare.sh",
     "identity.sh",
@@ -43,7 +44,6 @@ const FIRST_BOOT: [(&str, &str); 23] = first_boot![
     "k3s-vm-datastore.service",
     "listen.sh",
     "sshd.conf",
-    "k3s-vm.network",
     "coldplug.conf",
     "k3s.service",
     "k3s-vm-listener.service",
@@ -110,7 +110,6 @@ pub fn generic() -> Vec<(&'static str, String)> {
     all.extend([
         ("meta-data", cloud_config::meta_data()),
         ("user-data", cloud_config::user_data()),
-        ("network-config", cloud_config::network_config()),
     ]);
     all
 }
@@ -173,7 +172,6 @@ pub fn ensure_seed(project: &Project, record: &Record, asks: bool) -> Result<(),
         // For cloud-init, and the same for every machine.
         ("meta-data", cloud_config::meta_data()),
         ("user-data", cloud_config::user_data()),
-        ("network-config", cloud_config::network_config()),
     ]);
     match release_env(record) {
         Ok(release) => files.extend(seed_files([("release.env", release)])),

@@ -283,8 +283,7 @@ pub(super) async fn resize(project: &Project, record: &Record) -> Result<(), Mac
     Ok(())
 }
 
-/// Tells a guest that asks who it is: for each file a line with its name and size and then its bytes, and at the end a line
-/// with another name (see prepare.sh).
+/// Sends a guest that waits for it its identity, as a tar archive whose last file is `machine` (see prepare.sh).
 ///
 /// # Errors
 ///
@@ -296,14 +295,9 @@ pub(super) async fn tell(project: &Project, record: &Record) -> Result<(), Machi
         name: "entropy",
         content: entropy.to_vec(),
     });
-    let mut words = Vec::new();
-    for SeedFile { name, content } in files {
-        words.extend(format!("{name} {}\n", content.len()).into_bytes());
-        words.extend(content);
-    }
-    words.extend(b"end 0\n");
+    files.sort_by_key(|file| file.name == "machine");
     let path = project.identity();
-    files::write(&path, &words, PRIVATE)?;
+    files::write(&path, &archive(&files), PRIVATE)?;
     let backend = qmp::ChardevFile {
         base: qmp::ChardevCommon {
             logappend: None,
@@ -323,6 +317,20 @@ pub(super) async fn tell(project: &Project, record: &Record) -> Result<(), Machi
     files::remove_if_exists(&path)?;
     told?;
     Ok(())
+}
+
+fn archive(files: &[SeedFile]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let memory = "memory takes what is written to it";
+    for SeedFile { name, content } in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(PRIVATE);
+        builder
+            .append_data(&mut header, name, content.as_slice())
+            .expect(memory);
+    }
+    builder.into_inner().expect(memory)
 }
 
 /// Puts the machine's own overlay under a paused guest, and keeps its memory.

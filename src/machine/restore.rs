@@ -111,8 +111,12 @@ async fn go_on(
     }
     resume::release(project).await?;
     if !record.provisioned {
-        prepare::resize(project, record).await?;
-        prepare::tell(project, record).await?;
+        let sent = async {
+            prepare::resize(project, record).await?;
+            prepare::tell(project, record).await
+        };
+        sent.await
+            .map_err(|error| Obstacle::Unusable(format!("its identity was not sent: {error}")))?;
     }
     timings.end_of("guest goes on", Whose::Own);
     Ok((process, limits))

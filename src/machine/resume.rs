@@ -88,13 +88,13 @@ pub async fn is_paused(project: &Project) -> Result<bool, MonitorError> {
 pub fn waking() -> String {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     format!(
-        "date --set=@{}.{:03} >/dev/null; dd if=/dev/hwrng of=/dev/urandom bs=64 count=4 status=none; \
-         ls -d /sys/bus/*/drivers/vmgenid >/dev/null 2>&1 || {RESEED}",
-        now.as_secs(),
-        now.subsec_millis()
+        "date -s @{seconds}.{:03} >/dev/null 2>&1 || date -s @{seconds} >/dev/null; \
+         head -c 256 /dev/hwrng >/dev/urandom; ls -d /sys/bus/*/drivers/vmgenid >/dev/null 2>&1 || {RESEED}",
+        now.subsec_millis(),
+        seconds = now.as_secs(),
     )
 }
 
 /// RNDRESEEDCRNG, in linux/random.h: at once, and not within minutes.
-const RESEED: &str =
-    "python3 -c 'import fcntl; fcntl.ioctl(open(\"/dev/urandom\", \"wb\"), 0x5207)'";
+const RESEED: &str = "perl -e 'open my $f, \">\", \"/dev/urandom\"; ioctl $f, 0x5207, 0' 2>/dev/null || \
+     python3 -c 'import fcntl; fcntl.ioctl(open(\"/dev/urandom\", \"wb\"), 0x5207)'";

@@ -24,6 +24,8 @@ use crate::{
 const MOST: Size = Size::mib(16);
 const ROOT_ALONE: u32 = 0o600;
 const EVERYBODY: u32 = 0o644;
+/// User networking's own DNS server, which forwards to the host's.
+const USERNET_DNS: &str = "10.0.2.3";
 /// Where k3s looks for what it is to deploy; the folder above is root's alone, as k3s makes it.
 const SERVER: &str = "var/lib/rancher/k3s/server";
 const MANIFESTS: &str = "var/lib/rancher/k3s/server/manifests/k3s-vm";
@@ -102,7 +104,7 @@ pub(super) fn archive(
         }),
     );
     all.extend(certificates(project, spec)?);
-    all.extend(name_servers(spec));
+    all.push(dns_servers(spec));
     all.extend(manifests(project, spec)?);
     let units = mounts::units(&spec.mounts).into_iter();
     all.extend(units.map(|(path, content)| File {
@@ -217,19 +219,21 @@ fn pem(certificate: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// Instead of those that the network card was configured with, by `first-boot.sh` or by cloud-init's netplan.
-fn name_servers(spec: &Spec) -> Vec<File> {
-    let Some(servers) = spec.network.dns.as_deref().filter(|it| !it.is_empty()) else {
-        return Vec::new();
+/// The DNS servers for `network.sh`, as resolv.conf(5) has them.
+fn dns_servers(spec: &Spec) -> File {
+    let chosen = spec.network.dns.as_deref().unwrap_or_default();
+    let servers = match chosen {
+        [] => vec![USERNET_DNS.to_owned()],
+        chosen => chosen.iter().map(ToString::to_string).collect(),
     };
-    let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
-    let content = format!("[Network]\nDNS=\nDNS={}\n", servers.join(" "));
-    let of = |network: &str| File {
-        path: format!("etc/systemd/network/{network}.network.d/k3s-vm.conf"),
+    let lines = servers
+        .iter()
+        .map(|server| format!("nameserver {server}\n"));
+    File {
+        path: "etc/k3s-vm/resolv.conf".into(),
         mode: EVERYBODY,
-        content: content.clone().into_bytes(),
-    };
-    ["10-k3s-vm", "10-netplan-host"].map(of).into()
+        content: lines.collect::<String>().into_bytes(),
+    }
 }
 
 /// The manifests of a folder and of those in it, by their names.

@@ -9,7 +9,7 @@ use super::{
     running::{self, Running},
     settings, template,
     timings::Whose,
-    watch,
+    watch::{self, Failure},
 };
 use crate::{
     base::{
@@ -18,7 +18,7 @@ use crate::{
     },
     image::{self, prepared},
     project::{
-        Config, Record,
+        Config, Record, Suspended,
         config::FirmwareChoice,
         record::{BaseImage, Release},
         user,
@@ -161,9 +161,6 @@ async fn make_new(
         uuid: unfinished
             .as_ref()
             .map_or_else(|| Uuid::new_v4().to_string(), |record| record.uuid.clone()),
-        mac: unfinished
-            .as_ref()
-            .map_or_else(new_mac, |record| record.mac.clone()),
         name,
         disk: spec.disk,
         image: BaseImage {
@@ -217,12 +214,6 @@ fn check_space(machine: &Machine) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// QEMU's own prefix for network cards, and three random bytes.
-fn new_mac() -> String {
-    let [a, b, c, ..] = Uuid::new_v4().into_bytes();
-    format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
-}
-
 /// From a stopped machine to a ready node.
 async fn bring_up(
     machine: &Machine,
@@ -249,14 +240,23 @@ async fn bring_up(
     timings.end_of("look at files and ports", Whose::Own);
     let work = async {
         let resumed = restore::restore(machine, host, spec, &mut record, &mut timings).await?;
-        let (process, limits) = match resumed {
+        let resumed = match resumed {
+            Some(running) if record.provisioned => Some(running),
             Some((process, limits)) => {
-                if !record.provisioned {
-                    watch::wait_for_k3s(project, None, &process, limits, &mut timings, false)
-                        .await?;
+                match watch::watch_identified(project, &process, limits, &mut timings).await {
+                    Ok(()) => Some((process, limits)),
+                    Err(Failure::Handover(error)) => {
+                        boot::restart_plainly(machine, &error).await;
+                        Suspended::discard(project)?;
+                        None
+                    }
+                    Err(failure) => return Err(failure.into_error()),
                 }
-                (process, limits)
             }
+            None => None,
+        };
+        let (process, limits) = match resumed {
+            Some(running) => running,
             None => boot::boot(machine, host, spec, &mut record, &mut timings).await?,
         };
         arrive(machine, spec, record, &process, limits, timings).await

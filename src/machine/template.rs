@@ -70,7 +70,6 @@ pub(super) async fn copy(
     let mut record = Record {
         name: template.name.clone(),
         uuid: template.uuid.clone(),
-        mac: template.mac.clone(),
         ..record
     };
     tracing::info!("{} is a copy of a template", record.name);

@@ -24,6 +24,9 @@ const TICK: Duration = Duration::from_millis(50);
 const LOOK_AT_QEMU: Duration = Duration::from_millis(500);
 /// A guest that is well tells its last words within that.
 const LAST_WORDS: Duration = Duration::from_secs(20);
+/// How long a guest that was sent its identity may take to report that it has it. It takes a second, or ten emulated.
+const IDENTITY_TIMEOUT_KVM: Duration = Duration::from_secs(30);
+const IDENTITY_TIMEOUT_TCG: Duration = Duration::from_secs(180);
 
 /// Why a launch did not come to a started k3s.
 pub(super) enum Failure {
@@ -31,6 +34,8 @@ pub(super) enum Failure {
     NotRunning(String),
     /// The guest died of the emulator, and need not do so another time.
     Stumbled(MachineError),
+    /// The guest did not receive its identity from the host. It finds it on the seed when it is restarted.
+    Handover(MachineError),
     /// All else.
     Other(MachineError),
 }
@@ -40,7 +45,7 @@ impl Failure {
     pub(super) fn into_error(self) -> MachineError {
         match self {
             Self::NotRunning(reason) => MachineError::Kvm(Kvm::Broken(reason)),
-            Self::Stumbled(error) | Self::Other(error) => error,
+            Self::Stumbled(error) | Self::Handover(error) | Self::Other(error) => error,
         }
     }
 }
@@ -78,6 +83,18 @@ pub(super) async fn wait_for_k3s(
         .until_k3s(process, Accelerator::Tcg, timings)
         .await
         .map_err(Failure::into_error)
+}
+
+/// The same for a guest that continues from a template's memory and was sent its identity.
+pub(super) async fn watch_identified(
+    project: &Project,
+    process: &Process,
+    limits: Limits,
+    timings: &mut Timings,
+) -> Result<(), Failure> {
+    let mut watch = Watch::new(project, limits);
+    watch.identified = Some(Instant::now());
+    watch.until_k3s(process, Accelerator::Tcg, timings).await
 }
 
 /// The same for a guest that has just been launched; tells apart whether the accelerator runs it at all.
@@ -145,6 +162,8 @@ struct Watch<'a> {
     console: Console,
     last_sign: Instant,
     any_sign: bool,
+    /// When the guest was sent its identity, until it reports again.
+    identified: Option<Instant>,
 }
 
 impl<'a> Watch<'a> {
@@ -160,6 +179,7 @@ impl<'a> Watch<'a> {
             console: Console::new(project.console_log()),
             last_sign: Instant::now(),
             any_sign: false,
+            identified: None,
         }
     }
 
@@ -172,13 +192,21 @@ impl<'a> Watch<'a> {
         loop {
             let mut asks = false;
             for report in self.reports()? {
-                tracing::info!("{}", report.describe());
+                if report.stage == Stage::DiskNotGrown {
+                    tracing::warn!("{}", report.describe());
+                } else {
+                    tracing::info!("{}", report.describe());
+                }
                 time(&report, timings);
                 asks = matches!(report.stage, Stage::Prepared | Stage::WentOn);
+                self.identified = None;
                 self.course.take(report);
             }
             if asks && let Some(record) = self.record.take() {
-                self.answer(record, process).await?;
+                self.answer(record, process)
+                    .await
+                    .map_err(Failure::Handover)?;
+                self.identified = Some(Instant::now());
             }
             self.verdict(process, accelerator).await?;
             if self.course.started {
@@ -232,8 +260,11 @@ impl<'a> Watch<'a> {
                 return Err(MachineError::Datastore { said }.into());
             }
             Some(trouble) => {
-                let reason = trouble.to_string();
-                return Err(self.failed(&reason, self.project.console_log()).into());
+                let failed = self.failed(&trouble.to_string(), self.project.console_log());
+                return Err(match trouble {
+                    Trouble::Handover(_) => Failure::Handover(failed),
+                    _ => failed.into(),
+                });
             }
             None => {}
         }
@@ -299,6 +330,18 @@ impl<'a> Watch<'a> {
                 FIRST_SIGN.as_secs()
             );
             return Err(Failure::NotRunning(reason));
+        }
+        let bound = match accelerator {
+            Accelerator::Kvm => IDENTITY_TIMEOUT_KVM,
+            Accelerator::Tcg => IDENTITY_TIMEOUT_TCG,
+        };
+        if self.identified.is_some_and(|sent| sent.elapsed() > bound) {
+            let reason = format!(
+                "the guest did not answer within {} of receiving its identity",
+                humantime::format_duration(bound)
+            );
+            let failed = self.failed(&reason, self.project.console_log());
+            return Err(Failure::Handover(failed));
         }
         let late = self.limits.began.elapsed() > self.limits.within;
         let silent = self.last_sign.elapsed() > self.limits.silence;

@@ -16,8 +16,6 @@ pub struct Identity {
     pub name: Name,
     /// Its SMBIOS UUID.
     pub uuid: String,
-    /// Its network card's address.
-    pub mac: String,
     client_key: String,
     host_key: String,
 }
@@ -37,7 +35,6 @@ impl Identity {
             (Some(client_key), Some(host_key)) => Some(Self {
                 name: record.name.clone(),
                 uuid: record.uuid.clone(),
-                mac: record.mac.clone(),
                 client_key,
                 host_key,
             }),

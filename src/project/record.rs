@@ -11,8 +11,8 @@ use crate::base::{
     files::{self, PRIVATE},
 };
 
-/// The only layout of the record so far.
-const SCHEMA: u32 = 1;
+/// The layout that this program knows. 2 has no address of the network card, which is the same for every machine.
+const SCHEMA: u32 = 2;
 
 /// What `.k3s-vm/record.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +24,6 @@ pub struct Record {
     pub name: Name,
     /// The machine's SMBIOS UUID, by which the guest sees whether it has this machine's identity.
     pub uuid: String,
-    /// The network card's address.
-    pub mac: String,
     /// The disk's size; it grows when the config asks for more.
     pub disk: Size,
     /// The base image under the overlay.
@@ -110,14 +108,18 @@ impl Record {
     ///
     /// Says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let record: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        if record.schema != SCHEMA {
+        #[derive(Deserialize)]
+        struct Layout {
+            schema: u32,
+        }
+        let reason = |error: serde_json::Error| error.to_string();
+        let Layout { schema } = serde_json::from_str(text).map_err(reason)?;
+        if schema != SCHEMA {
             return Err(format!(
-                "its schema is {}, this program knows {SCHEMA}",
-                record.schema
+                "its schema is {schema}, this program knows {SCHEMA}"
             ));
         }
-        Ok(record)
+        serde_json::from_str(text).map_err(reason)
     }
 
     /// Writes the project's record so that it survives a crash.
@@ -169,7 +171,7 @@ mod tests {
         let project = Project::at(directory.path());
         std::fs::create_dir(project.directory()).expect("created");
         assert_eq!(Record::load(&project).expect("none yet"), None);
-        for torn in ["", "{", "{\"schema\":1}", "[]", "\u{0}"] {
+        for torn in ["", "{", "{\"schema\":1}", "{\"schema\":2}", "[]", "\u{0}"] {
             std::fs::write(project.record(), torn).expect("written");
             let error = Record::load(&project).expect_err(torn).to_string();
             assert!(error.contains("record.json"), "{error}");

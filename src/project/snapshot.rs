@@ -176,7 +176,7 @@ mod tests {
         }
         fs::write(project.snapshots().join("file"), "").expect("written");
         let record = serde_json::json!({
-            "schema": 1, "name": "k3s", "uuid": "u", "mac": "m", "disk": "1GiB",
+            "schema": 2, "name": "k3s", "uuid": "u", "disk": "1GiB",
             "image": { "source": "s", "path": "/i", "digest": "0".repeat(64) },
             "release": { "version": "v", "binary": "/b", "airgap": null },
             "firmware": "bios", "api_port": 1, "kubeconfig": "k", "provisioned": true,

@@ -26,8 +26,9 @@ const REQUEST_PORT: &str = "org.k3s-vm.requests";
 pub const REQUESTS: &str = "requests";
 /// QEMU's name of the machine's disk.
 pub const DISK: &str = "disk";
-/// QEMU's own address for network cards: a guest that knows no other is nobody yet.
-pub const NOBODYS_MAC: &str = "52:54:00:12:34:56";
+/// The network card's address, the same in every machine: user networking gives each a network of its own, and a guest
+/// keeps its addresses and its network configuration when it goes on as another machine.
+const MAC: &str = "52:54:00:12:34:56";
 /// QEMU's name of what keeps the serial console.
 pub const CONSOLE: &str = "console";
 /// QEMU's name of what keeps the stage reports.
@@ -68,8 +69,6 @@ pub struct Launch {
     pub folders: Vec<Folder>,
     /// What the firmware hands to the guest's systemd (256 and later): names and contents of systemd.system-credentials(7).
     pub credentials: &'static [(&'static str, &'static str)],
-    /// The network card's address.
-    pub mac: String,
     /// The host port on 127.0.0.1 that leads to the guest's 6443.
     pub api_port: u16,
     /// Whether the guest reaches nothing: neither the network nor the host's own services, which user networking shows
@@ -197,7 +196,7 @@ impl Launch {
         );
         let mut args = words(&["-netdev", &netdev]);
         args.extend(device(
-            &json!({ "driver": "virtio-net-pci", "netdev": "net", "mac": self.mac, "romfile": "" }),
+            &json!({ "driver": "virtio-net-pci", "netdev": "net", "mac": MAC, "romfile": "" }),
         ));
         args
     }
@@ -349,7 +348,6 @@ pub(crate) mod tests {
             ],
             folders: Vec::new(),
             credentials: &[("systemd.extra-unit.x.service", "[Unit]\n")],
-            mac: "52:54:00:12:34:56".into(),
             api_port: 6443,
             isolated: false,
             incoming: false,
@@ -394,7 +392,6 @@ pub(crate) mod tests {
         let launch = Launch {
             uuid: None,
             serial: None,
-            mac: NOBODYS_MAC.to_owned(),
             asks: true,
             ..example()
         };

@@ -1,8 +1,7 @@
-//! `meta-data`, `user-data` and `network-config` as types. JSON is YAML, so they are written as JSON and nothing has to
-//! be escaped.
+//! `meta-data` and `user-data` as types. JSON is YAML, so they are written as JSON and nothing has to be escaped.
 //!
-//! They are the same for every machine: cloud-init only brings the network up and hands over to `first-boot.sh` on the
-//! seed. What makes a guest one machine and no other lies beside them, for `identity.sh`.
+//! They are the same for every machine: cloud-init only configures the network in its own way, which is DHCP and works with
+//! every renderer, and runs `first-boot.sh` on the seed. The identity of a machine is in other files, for `identity.sh`.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -33,17 +32,6 @@ pub fn user_data() -> String {
     document("#cloud-config\n", &config)
 }
 
-/// The content of `network-config`: user networking gives every guest the same address, so that no boot has to ask for it.
-pub fn network_config() -> String {
-    let card = json!({
-        "match": { "name": "e*" },
-        "addresses": ["10.0.2.15/24"],
-        "routes": [{ "to": "0.0.0.0/0", "via": "10.0.2.2" }],
-        "nameservers": { "addresses": ["10.0.2.3"] },
-    });
-    document("", &json!({ "version": 2, "ethernets": { "host": card } }))
-}
-
 fn document(header: &str, value: &impl Serialize) -> String {
     let json = serde_json::to_string_pretty(value).expect("texts and lists have a JSON form");
     format!("{header}{json}\n")
@@ -57,6 +45,5 @@ mod tests {
     fn documents() {
         insta::assert_snapshot!("meta-data", meta_data());
         insta::assert_snapshot!("user-data", user_data());
-        insta::assert_snapshot!("network-config", network_config());
     }
 }

@@ -29,7 +29,7 @@ fn give_a_machine(project: &Path) {
 /// A machine called `name`, whose files are in `directory`.
 pub(crate) fn give_a_record(project: &Path, directory: &Path, name: &str, kubeconfig: &str) {
     let record = format!(
-        r#"{{"schema":1,"name":"{name}","uuid":"4bcc0bb8-8d54-455f-90ad-1de650375771","mac":"52:54:00:01:02:03",
+        r#"{{"schema":2,"name":"{name}","uuid":"4bcc0bb8-8d54-455f-90ad-1de650375771",
             "disk":"20GiB","image":{{"source":"debian-13","path":"/nowhere/debian.img","digest":"{digest}"}},
             "release":{{"version":"v1.33.5+k3s1","binary":"/nowhere/k3s","airgap":null}},"firmware":"bios",
             "api_port":16443,"kubeconfig":"{kubeconfig}","provisioned":true}}"#,

@@ -39,7 +39,6 @@ pub(crate) fn identity(story: &Story) -> Identity {
     BTreeMap::from([
         ("name", text("name")),
         ("uuid", text("uuid")),
-        ("mac", text("mac")),
         ("machine-id", guest("/etc/machine-id")),
         (
             "host key",

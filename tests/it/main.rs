@@ -16,6 +16,8 @@ mod hostile;
 mod house;
 mod licences;
 mod named;
+mod odd_images;
+mod plain_way;
 mod prepared;
 mod real;
 mod screens;

@@ -2,6 +2,8 @@
 //! `cargo test -- --nocapture` shows it.
 
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     time::{Duration, Instant, SystemTime},
 };
@@ -72,6 +74,19 @@ impl Story {
         let mut env = self.env;
         env.programs = before(&env.programs.to_string_lossy()).into();
         Self { env, path, ..self }
+    }
+
+    /// With a QEMU whose options a few lines of bash change before it starts.
+    pub(crate) fn with_changed_qemu(self, change: &str) -> Self {
+        let directory = self.env.path("changed-qemu");
+        fs::create_dir(&directory).expect("created");
+        let program = directory.join("qemu-system-x86_64");
+        // The next one on the PATH.
+        let next = "exec \"$(type -aP qemu-system-x86_64 | sed -n 2p)\" \"$@\"";
+        let script = format!("#!/bin/bash\n{change}\n{next}\n");
+        fs::write(&program, script).expect("written");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
+        self.with_programs_of(&directory)
     }
 
     /// Runs a line of shell in the project's directory and shows it with its output.

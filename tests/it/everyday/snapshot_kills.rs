@@ -127,8 +127,8 @@ impl Found {
 fn forge(story: &Story, byte: u8, suspended: bool) {
     let project = Project::at(&story.env.project);
     let record = json!({
-        "schema": 1, "name": "k3s-forged", "uuid": "4f07ebcc-dafc-4ddf-9794-ba70655082e5",
-        "mac": "52:54:00:00:00:01", "disk": "4GiB",
+        "schema": 2, "name": "k3s-forged", "uuid": "4f07ebcc-dafc-4ddf-9794-ba70655082e5",
+        "disk": "4GiB",
         "image": { "source": "x", "path": "/nowhere/image", "digest": "0".repeat(64) },
         "release": { "version": format!("v1.{byte}.0+k3s1"), "binary": "/nowhere/k3s", "airgap": null },
         "firmware": "uefi", "api_port": 6443, "kubeconfig": ".kube/config", "provisioned": true,
