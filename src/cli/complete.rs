@@ -21,6 +21,7 @@ use super::{
     context::Context,
 };
 use crate::{
+    cluster::images::Reference,
     image::Catalog,
     machine::{cached, images::stock, ports},
     project::snapshot,
@@ -128,7 +129,10 @@ fn images(context: &Context) -> Option<Vec<CompletionCandidate>> {
     let listed = runtime.block_on(listed);
     runtime.shutdown_background();
     let listed = listed.ok()?.ok()?;
-    Some(listed.iter().flat_map(|it| called(&it.name)).collect())
+    // The guest gives these names, and the shell runs what it reads: no more than a name gets there.
+    let names = listed.iter().map(|it| it.name.as_str());
+    let sound = names.filter(|it| it.parse::<Reference>().is_ok());
+    Some(sound.flat_map(called).collect())
 }
 
 /// An image by the name that people use, and by the whole one for those who begin with that.
