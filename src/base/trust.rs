@@ -12,6 +12,8 @@ use super::{FileError, files::create_private_dir};
 /// The action of a [`FileError`] about a place that others have or had a hand in.
 pub const TRUST: &str = "trust";
 
+const NOT_OURS: &str = "it is not a directory of your own, or it is a link to one";
+
 /// Refuses a directory that another user could have prepared: a link, or one that is not ours alone. Matters below
 /// `/tmp`, where anybody makes directories.
 ///
@@ -27,6 +29,21 @@ pub fn require_private_dir(path: &Path) -> Result<(), FileError> {
     }
     let reason = "it is not a directory of yours that only you may enter (mode 0700)";
     Err(refused(path, reason))
+}
+
+/// Refuses a directory that another user made, or a link in its place: what lies in it is read, run and booted. One that is
+/// not there is fine.
+///
+/// # Errors
+///
+/// When it belongs to another user, or is no directory.
+pub fn require_own_dir(path: &Path) -> Result<(), FileError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() && is_mine(&metadata) => Ok(()),
+        Ok(_) => Err(refused(path, NOT_OURS)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(FileError::on("look at", path)(error)),
+    }
 }
 
 /// Makes `path` a directory that only its owner enters: a new one, or an own one that was open to others. A link in its
@@ -46,8 +63,7 @@ pub fn own_private_dir(path: &Path) -> Result<(), FileError> {
     if ours {
         return Ok(());
     }
-    let reason = "it is not a directory of your own, or it is a link to one";
-    Err(refused(path, reason))
+    Err(refused(path, NOT_OURS))
 }
 
 /// Refuses a directory into which others can put their files in the place of ours. One that is not there is fine.

@@ -8,7 +8,11 @@ use std::{
 use etcetera::BaseStrategy;
 
 use super::{args::Global, error::CommandError};
-use crate::{base::Name, machine::Machine, project::Project};
+use crate::{
+    base::{Name, trust},
+    machine::{Machine, MachineError},
+    project::Project,
+};
 
 /// What the surroundings say.
 #[derive(Debug, Clone)]
@@ -35,8 +39,12 @@ impl Context {
                     .hint("unset VM_NAME, or give it another value")
             })?;
         let further = global.machine.clone().and_then(|which| which.0);
+        let project = Project::discover(&start);
+        // Before anything in it is read: another user may have put it above a directory that is shared.
+        trust::require_own_dir(&project.own_directory())
+            .map_err(|error| CommandError::from(MachineError::from(error)))?;
         Ok(Self {
-            project: Project::discover(&start).with(further),
+            project: project.with(further),
             name,
             cache: cache_root()?,
         })

@@ -14,7 +14,10 @@ use super::{
     scene::{Background, Scene, eventually, in_other_mounts},
     table::tell,
 };
-use crate::support::{mode, names, skipped};
+use crate::{
+    desk::give_a_record,
+    support::{finish, mode, names, skipped},
+};
 
 /// The strictest one takes every right from the owner, too, so that root may not do without rights here.
 #[test]
@@ -131,6 +134,57 @@ fn a_socket_directory_that_somebody_else_prepared() {
         assert_eq!(names(&theirs), Vec::<String>::new(), "{fault}");
     }
     scene.goes_on(scene.setup(&[]));
+}
+
+/// A directory of another user above the project's, with what a command would read and run.
+#[test]
+fn a_project_that_another_user_prepared() {
+    if !nix::unistd::getuid().is_root() {
+        skipped("only root can act as another user");
+        return;
+    }
+    let scene = Scene::new();
+    let bin = scene.file("bin");
+    fs::create_dir_all(&bin).expect("created");
+    fs::write(bin.join("kubectl"), "#!/bin/sh\ntouch \"$PWD/ran\"\n").expect("written");
+    fs::set_permissions(bin.join("kubectl"), fs::Permissions::from_mode(0o755)).expect("set");
+    give_a_record(
+        &scene.env.project,
+        &scene.file(""),
+        "k3s-planted",
+        ".kube/config",
+    );
+    let below = scene.env.project.join("below");
+    fs::create_dir(&below).expect("created");
+    chown(scene.file(""), Some(65534), Some(65534)).expect("given away");
+    for verb in [
+        "setup",
+        "start",
+        "stop",
+        "status",
+        "list",
+        "kubectl get nodes",
+        "k9s",
+        "env",
+        "ssh true",
+        "logs",
+        "kubeconfig",
+        "reset --yes",
+        "doctor",
+        "configure --cpus 1",
+        "snapshot list",
+    ] {
+        let words: Vec<&str> = verb.split(' ').collect();
+        let mut command = scene.env.command(&words);
+        command.current_dir(&below);
+        let ended = finish(command);
+        let trust = "it is not a directory of your own";
+        assert_ne!(ended.code, 0, "{verb}: {ended:?}");
+        assert!(ended.stderr.contains(trust), "{verb}: {ended:?}");
+        assert_eq!(ended.stdout, "", "{verb}");
+    }
+    assert_eq!(names(&below), Vec::<String>::new());
+    chown(scene.file(""), Some(0), Some(0)).expect("given back");
 }
 
 /// A `/tmp` of the command's own that has the test's directory, the program if it is there, and what `prepare` makes as
