@@ -96,8 +96,8 @@ fn a_root_that_is_full_before_k3s_is_in_it() {
     fs::write(release.join("sha256sum-amd64.txt"), sums.stdout).expect("written");
     let setup = real_setup(&scene, &["--disk", "4GiB"]);
     let words = [
-        "the guest failed in copying k3s and its images: of 3",
-        " MiB fit on the disk, which is to be larger (--disk)",
+        "the guest cannot copy k3s and its images: they take 3",
+        " MiB are free (a larger --disk may help)",
         "k3s-vm/console.log",
     ];
     scene.fails(
