@@ -44,7 +44,7 @@ trap clean_up EXIT
 install_packages() {
     local wanted=(
         qemu-system-x86 qemu-utils ovmf dosfstools util-linux git gcc binutils iproute2 procps strace openssh-client
-        skopeo systemd tmux zstd zsh fish tinyproxy docker-registry openssl
+        skopeo systemd tmux zstd zsh fish tinyproxy docker-registry openssl shellcheck
     )
     read -ra guest < <(tests/guest/build.sh --packages)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
@@ -81,8 +81,19 @@ cargo nextest --version | sed -n 1p
 
 stage "build, and beside it the guest's image and QEMU 10"
 cargo fmt --check
+# Which of what takes turns has its turn: the next one with each commit.
+K3S_VM_TEST_TURN=$(git rev-list --count HEAD 2>/dev/null || echo 0)
+export K3S_VM_TEST_TURN
+kinds=(ubuntu ifupdown enterprise bare)
+case $filter in
+    all) ;;
+    '') kinds=("${kinds[K3S_VM_TEST_TURN % ${#kinds[@]}]}") ;;
+    *) kinds=() ;;
+esac
 {
-    tests/guest/build.sh "$CARGO_TARGET_DIR/guest"
+    for kind in debian "${kinds[@]}"; do
+        tests/guest/build.sh "$CARGO_TARGET_DIR/guest" "$kind"
+    done
     tests/qemu10.sh "$CARGO_TARGET_DIR/qemu10"
 } >"$log.guest" 2>&1 &
 guest=$!
@@ -92,9 +103,6 @@ wait "$guest" || { cat "$log.guest" && false; }
 verdict=0
 stage "tests"
 rm -rf "$kept/shared" "$kept/faults.tsv" "$kept/retried.txt" "$kept/skipped.txt"
-# Which of the disturbances has its turn at which step: another one with each commit.
-K3S_VM_TEST_TURN=$(git rev-list --count HEAD 2>/dev/null || echo 0)
-export K3S_VM_TEST_TURN
 run=(cargo nextest run --locked --config-file tests/nextest.toml --lib --bins --tests)
 [ ! -x "$CARGO_TARGET_DIR/qemu10/bin/qemu-system-x86_64" ] || run+=(--run-ignored all)
 lints=
@@ -107,7 +115,7 @@ if [ -z "$filter" ] || [ "$filter" = all ]; then
     # Lints take what the tests leave of the processors. They share nothing with the build.
     nice -n 19 cargo clippy --locked --quiet --all-targets --target-dir "$CARGO_TARGET_DIR/lints" -- --deny warnings >"$log.lints" 2>&1 &
     lints=$!
-    echo "turn $K3S_VM_TEST_TURN of the disturbances"
+    echo "turn $K3S_VM_TEST_TURN of the disturbances and images; other guests: ${kinds[*]}"
 fi
 "${run[@]}" 2>&1 | tee "$log" || verdict=$?
 
@@ -128,7 +136,7 @@ left=$(pgrep -af "$TMPDIR/" || true)
 echo "== what was retried"
 [ ! -e "$kept/retried.txt" ] || sort "$kept/retried.txt" | uniq -c
 grep -E '^ +FLAKY ' "$log" | sort -u || true
-echo "== what this host cannot do"
+echo "== what was skipped"
 touch "$kept/skipped.txt"
 sort -u "$kept/skipped.txt"
 echo "== the slowest tests"

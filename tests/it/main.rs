@@ -17,6 +17,7 @@ mod house;
 mod licences;
 mod named;
 mod odd_images;
+mod other_guests;
 mod plain_way;
 mod prepared;
 mod real;

@@ -351,18 +351,22 @@ pub(crate) fn make_release_that(directory: &Path, version: &str, told: &str) {
 /// The guest's image, built when it is not there yet.
 pub(crate) fn guest_image() -> &'static Path {
     static IMAGE: OnceLock<PathBuf> = OnceLock::new();
-    IMAGE.get_or_init(|| {
-        let built = Command::new(repository("tests/guest/build.sh"))
-            .arg(target().join("guest"))
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("tests/guest/build.sh runs");
-        assert!(
-            built.status.success(),
-            "the guest's image could not be built"
-        );
-        PathBuf::from(String::from_utf8_lossy(&built.stdout).trim())
-    })
+    IMAGE.get_or_init(|| image_of("debian"))
+}
+
+/// The image of a guest of that kind (see tests/guest/kinds), built when it is not there yet.
+pub(crate) fn image_of(kind: &str) -> PathBuf {
+    let built = Command::new(repository("tests/guest/build.sh"))
+        .arg(target().join("guest"))
+        .arg(kind)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("tests/guest/build.sh runs");
+    assert!(
+        built.status.success(),
+        "the guest's image could not be built"
+    );
+    PathBuf::from(String::from_utf8_lossy(&built.stdout).trim())
 }
 
 /// The build's directory, where slow things are kept between runs.

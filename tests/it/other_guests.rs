@@ -1,0 +1,110 @@
+//! The life of a cluster in guests of other kinds (tests/guest/kinds): from setup to a node that is Ready, stop, start,
+//! suspend, resume, and a second machine. One kind has its turn in each run, all have it with `tests/run.sh all`.
+//! `cargo test --test it other_guests -- --nocapture`
+
+use crate::{
+    support::{VERSION, all, image_of, skipped, turn},
+    telling::{Story, chapter, found},
+};
+
+/// The kinds, in the order of their turns; tests/run.sh builds the image of the one that comes.
+const KINDS: [&str; 4] = ["ubuntu", "ifupdown", "enterprise", "bare"];
+
+#[test]
+fn ubuntu() {
+    lives("ubuntu");
+}
+
+#[test]
+fn ifupdown() {
+    lives("ifupdown");
+}
+
+#[test]
+fn enterprise() {
+    lives("enterprise");
+}
+
+#[test]
+fn bare() {
+    lives("bare");
+}
+
+fn lives(kind: &str) {
+    let now = KINDS[turn() % KINDS.len()];
+    if kind != now && !all() {
+        skipped(&format!(
+            "it is {now}'s turn; tests/run.sh all has all kinds"
+        ));
+        return;
+    }
+    let image = image_of(kind);
+    let story = Story::begin(kind);
+    let (image, mirror) = (image.display(), story.env.mirror());
+    let setup = format!(
+        "k3s-vm setup --image {image} --k3s-version {VERSION} --k3s-mirror {mirror} --memory 1536MiB --disk 6GiB \
+         --accel tcg"
+    );
+    chapter("From nothing to a node that is Ready");
+    story.run(&setup).succeeds();
+    is_a_node(&story);
+    let addresses = addresses(&story);
+    story
+        .run("k3s-vm ssh 'systemctl --failed --no-legend; df -Pm / | tail -n 1'")
+        .succeeds();
+
+    chapter("Stop and start");
+    story.run("k3s-vm stop").succeeds().never_says("by force");
+    story.run("k3s-vm start").succeeds().never_says("installed");
+    is_a_node(&story);
+    assert_eq!(
+        self::addresses(&story),
+        addresses,
+        "the node's addresses stay"
+    );
+
+    chapter("Suspend and resume");
+    story.run("k3s-vm stop --suspend").succeeds();
+    story
+        .run("k3s-vm start")
+        .succeeds()
+        .never_says("boots instead");
+    is_a_node(&story);
+    story.knows_the_time();
+
+    chapter("A second machine");
+    story.run("k3s-vm reset --yes").succeeds();
+    story
+        .run(&setup)
+        .succeeds()
+        .says("goes on from a prepared memory")
+        .never_says("installed");
+    is_a_node(&story);
+}
+
+#[track_caller]
+fn is_a_node(story: &Story) {
+    story
+        .run("k3s-vm kubectl get nodes")
+        .succeeds()
+        .says(" Ready ");
+    let servers = "k3s-vm ssh cat /etc/resolv.conf /run/systemd/resolve/resolv.conf 2>/dev/null";
+    story.run(servers).says("nameserver 10.0.2.3");
+    found("a node with a DNS server");
+}
+
+/// Those of the network card, sorted.
+fn addresses(story: &Story) -> Vec<String> {
+    let told = story
+        .run("k3s-vm ssh \"ip -o address show scope global to 10.0.2.0/24; ip -o address show scope site\"")
+        .succeeds();
+    let lines = told.ended.stdout.lines();
+    let address = |line: &str| line.split_whitespace().nth(3).map(str::to_owned);
+    let mut addresses: Vec<String> = lines.filter_map(address).collect();
+    addresses.sort();
+    assert!(
+        addresses.contains(&"10.0.2.15/24".to_owned()),
+        "{addresses:?}"
+    );
+    addresses
+}
