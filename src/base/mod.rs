@@ -13,6 +13,7 @@ pub mod nickname;
 pub mod node_label;
 pub mod progress;
 pub mod proxy;
+pub mod resolv_conf;
 pub mod secrets;
 pub mod size;
 pub mod sparse;
