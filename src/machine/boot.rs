@@ -3,7 +3,7 @@
 use super::{
     Limits, Machine, MachineError, Spec, Timings,
     host::Host,
-    kubeconfig, make, mounts, prepare, settings,
+    host_dns, kubeconfig, make, mounts, prepare, settings,
     timings::Whose,
     watch::{Failure, watch},
 };
@@ -31,6 +31,11 @@ pub async fn boot(
     timings: &mut Timings,
 ) -> Result<(Process, Limits), MachineError> {
     let accelerator = host.accelerator(spec.accel).await?;
+    if record.provisioned {
+        // The host may be in another network than at the last start.
+        host_dns::follow(&machine.project, spec).await?;
+        timings.end_of("ask the host's DNS servers", Whose::Network);
+    }
     if let (Accelerator::Tcg, AccelChoice::Auto) = (accelerator, spec.accel) {
         super::host::warn_of_emulation(host.kvm().await);
     }

@@ -14,6 +14,7 @@ mod draft;
 pub mod error;
 pub mod files;
 pub mod host;
+pub mod host_dns;
 pub mod idle;
 pub mod images;
 pub mod journal;

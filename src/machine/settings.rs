@@ -4,17 +4,22 @@
 //! It lies on the seed, and a digest of it is the serial number that the guest sees of the machine. A guest that has taken
 //! another one looks again (identity.sh), so that a start with nothing new has nothing to do.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::Value;
 use tar::{Builder, EntryType, Header};
 
-use super::{MachineError, Spec, mounts, proxies};
+use super::{MachineError, Spec, host_dns, mounts, proxies};
 use crate::{
     base::{
         Digest, FileError, Name, Size,
         files::{self, PRIVATE},
+        resolv_conf,
     },
     cluster::config::server_config,
     project::{Project, Record},
@@ -25,7 +30,7 @@ const MOST: Size = Size::mib(16);
 const ROOT_ALONE: u32 = 0o600;
 const EVERYBODY: u32 = 0o644;
 /// User networking's own DNS server, which forwards to the host's.
-const USERNET_DNS: &str = "10.0.2.3";
+const USERNET_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3));
 /// Where k3s looks for what it is to deploy; the folder above is root's alone, as k3s makes it.
 const SERVER: &str = "var/lib/rancher/k3s/server";
 const MANIFESTS: &str = "var/lib/rancher/k3s/server/manifests/k3s-vm";
@@ -104,7 +109,7 @@ pub(super) fn archive(
         }),
     );
     all.extend(certificates(project, spec)?);
-    all.push(dns_servers(spec));
+    all.push(dns_servers(&host_dns::servers(project, spec)?));
     all.extend(manifests(project, spec)?);
     let units = mounts::units(&spec.mounts).into_iter();
     all.extend(units.map(|(path, content)| File {
@@ -219,20 +224,16 @@ fn pem(certificate: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// The DNS servers for `network.sh`, as resolv.conf(5) has them.
-fn dns_servers(spec: &Spec) -> File {
-    let chosen = spec.network.dns.as_deref().unwrap_or_default();
-    let servers = match chosen {
-        [] => vec![USERNET_DNS.to_owned()],
-        chosen => chosen.iter().map(ToString::to_string).collect(),
+/// The DNS servers for `network.sh`: user networking's own where no others are to be used.
+fn dns_servers(servers: &[IpAddr]) -> File {
+    let text = match servers {
+        [] => resolv_conf::text(&[USERNET_DNS]),
+        servers => resolv_conf::text(servers),
     };
-    let lines = servers
-        .iter()
-        .map(|server| format!("nameserver {server}\n"));
     File {
         path: "etc/k3s-vm/resolv.conf".into(),
         mode: EVERYBODY,
-        content: lines.collect::<String>().into_bytes(),
+        content: text.into_bytes(),
     }
 }
 

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{
     Limits, Machine, MachineError, Spec, State, Timings, assets, boot, cached, files,
     host::{self, Host},
-    idle, kubeconfig, logs, make, mounts, ports, prepare, ready, restore, resume,
+    host_dns, idle, kubeconfig, logs, make, mounts, ports, prepare, ready, restore, resume,
     running::{self, Running},
     settings, template,
     timings::Whose,
@@ -153,6 +153,7 @@ async fn make_new(
         FirmwareChoice::Uefi => make::ensure_uefi(&machine.project, &host.qemu).map(|_| "uefi")?,
     };
     cached::sign(machine, unfinished.as_ref())?;
+    host_dns::follow(&machine.project, spec).await?;
     let assets = assets::ensure(&machine.cache, spec, unfinished.as_ref(), progress).await?;
     timings.end_of("fetch image and k3s", Whose::Network);
     let begun = unfinished.is_some();

@@ -170,6 +170,11 @@ impl Project {
         self.directory().join("settings.tar")
     }
 
+    /// The DNS servers that the guest uses because user networking's own does not answer.
+    pub fn resolv_conf(&self) -> PathBuf {
+        self.directory().join("resolv.conf")
+    }
+
     /// The private key that opens the guest, in OpenSSH's format.
     pub fn client_key(&self) -> PathBuf {
         self.directory().join("id_ed25519")
