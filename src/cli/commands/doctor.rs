@@ -17,7 +17,9 @@ use crate::{
     machine::{
         error::describe_kvm,
         host::{self, Host},
+        host_dns::{self, HostDns},
     },
+    project::Config,
     qemu::{firmware, kvm::Kvm, version},
 };
 
@@ -150,6 +152,7 @@ async fn checks(context: &Context) -> Vec<Check> {
             ),
         });
     }
+    checks.push(dns(context).await);
     checks.push(memory());
     checks.push(space("project", context.project.root()));
     checks.push(space("cache", &context.cache));
@@ -181,6 +184,27 @@ async fn checks(context: &Context) -> Vec<Check> {
         });
     }
     checks
+}
+
+/// The DNS servers of the guest: nothing is asked where they do not depend on the host's.
+async fn dns(context: &Context) -> Check {
+    const NAME: &str = "DNS";
+    let config = Config::chosen(&context.project).unwrap_or_default();
+    if let Some(chosen) = host_dns::chosen(&config.network) {
+        return ok(NAME, format!("{}, by --dns", host_dns::list(chosen)));
+    }
+    if config.isolated == Some(true) {
+        return ok(NAME, "not used: the guest is isolated".to_owned());
+    }
+    match HostDns::probe().await {
+        dns @ HostDns::Forwarded(_) => ok(NAME, dns.describe()),
+        dns => lacking(
+            NAME,
+            Outcome::Optional,
+            dns.describe(),
+            vec!["k3s-vm setup --dns ADDRESS".to_owned()],
+        ),
+    }
 }
 
 /// A machine of the default size.
