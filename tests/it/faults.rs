@@ -10,6 +10,7 @@ mod cage;
 mod choices;
 mod copies;
 mod crash;
+mod dns;
 mod durable;
 mod files;
 mod flush;
