@@ -5,11 +5,11 @@ use std::{fmt::Display, fs, io::ErrorKind, path::Path};
 use crate::{
     base::{FileError, Label, files, trust::TRUST},
     cluster::{MergeError, images::ArchiveError, release::CHECKSUMS, step::StepError},
-    guest::{CopyError, SshError},
+    guest::{CopyError, Sign, SshError},
     image::ImageError,
     machine::{
-        MachineError, carried::CarriedError, images::ImagesError, memory::FOLDERS, mounts::SHARE,
-        upgrade::UpgradeError, watch::NO_STAGE,
+        MachineError, carried::CarriedError, error::BootFault, images::ImagesError,
+        memory::FOLDERS, mounts::SHARE, upgrade::UpgradeError, watch::NO_STAGE,
     },
     project::{ConfigError, LockError, Project, RecordError},
     qemu::{ProcessError, VersionError, kvm::Kvm},
@@ -143,6 +143,11 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::TakenKubeconfig { .. } => one("write this machine's elsewhere: k3s-vm setup --kubeconfig PATH"),
         MachineError::ForeignUnit(path) => vec![format!("move it away: {}", move_away(path))],
         MachineError::OwnKubeconfig(_) => one("work in a project directory, or name another file: --kubeconfig PATH"),
+        MachineError::Boot { fault: BootFault::Console(sign), log_path, .. } => of_console(*sign, log_path.as_deref()),
+        MachineError::Boot { fault: BootFault::CrashLoop, .. } => vec![
+            "all that k3s says: k3s-vm logs k3s".to_owned(),
+            "if a setting of k3s is to blame, remove it: k3s-vm configure --unset k3s.args".to_owned(),
+        ],
         MachineError::Boot { log_path, stage, .. } => of_boot(log_path.as_deref(), stage),
         MachineError::Datastore { said } if said.contains("no copy") => {
             one("make the machine anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup")
@@ -193,6 +198,34 @@ pub(super) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Key { .. } => one("the guest knows no other key; make the machine anew: k3s-vm reset && k3s-vm setup"),
         error => of_the_users_kubeconfig(error),
     }
+}
+
+/// What to do about a guest whose console shows why it does not become a node.
+fn of_console(sign: Sign, log: Option<&Path>) -> Vec<String> {
+    const ANOTHER: &str = "k3s-vm reset && k3s-vm setup --image debian-13";
+    let (what, command) = match sign {
+        Sign::NotBootable => (
+            "try UEFI, or use another image",
+            "k3s-vm reset && k3s-vm setup --firmware uefi --image ...",
+        ),
+        Sign::NoSystemd(_) => ("use a cloud image with systemd", ANOTHER),
+        Sign::LoginPrompt => ("use a cloud image, which has cloud-init", ANOTHER),
+        Sign::InitramfsShell => (
+            "use an image whose root file system is on its only disk",
+            ANOTHER,
+        ),
+        Sign::EmergencyMode => (
+            "remove disks that the VM does not have from the image's /etc/fstab, or use another image",
+            ANOTHER,
+        ),
+    };
+    let whole = log.map(|path| format!("the whole console: {}", path.display()));
+    whole
+        .into_iter()
+        .chain([format!(
+            "{what} (this deletes all that is in the VM): {command}"
+        )])
+        .collect()
 }
 
 fn of_boot(log: Option<&Path>, stage: &str) -> Vec<String> {

@@ -4,8 +4,10 @@ use std::{
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::PathBuf,
+    time::Instant,
 };
 
+use super::signs::Signs;
 use crate::base::FileError;
 
 /// What Linux prints last (kernel/panic.c).
@@ -27,6 +29,8 @@ pub struct Console {
     seen: Vec<u8>,
     panicked: bool,
     stumbled: bool,
+    /// What it says of a boot that does not get on.
+    pub signs: Signs,
 }
 
 impl Console {
@@ -38,6 +42,7 @@ impl Console {
             seen: Vec::new(),
             panicked: false,
             stumbled: false,
+            signs: Signs::default(),
         }
     }
 
@@ -62,6 +67,7 @@ impl Console {
         let (bytes, length) =
             read(&self.path, self.offset).map_err(FileError::on("read", &self.path))?;
         self.offset = length;
+        self.signs.read(&bytes, Instant::now());
         self.seen.extend_from_slice(&bytes);
         let seen = &self.seen;
         let said = |words: &[u8]| seen.windows(words.len()).any(|it| it == words);

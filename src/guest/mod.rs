@@ -3,11 +3,13 @@
 pub mod console;
 pub mod copy;
 pub mod course;
+pub mod excerpt;
 pub mod flood;
 pub mod keys;
 pub mod listener;
 mod pack;
 pub mod session;
+pub mod signs;
 pub mod ssh;
 pub mod stages;
 pub mod swap;
@@ -15,8 +17,10 @@ pub mod unpack;
 
 pub use console::Console;
 pub use copy::CopyError;
-pub use course::{Course, Trouble};
+pub use course::{Course, CrashLoop, Trouble};
+pub use excerpt::excerpt;
 pub use keys::KeyPair;
 pub use session::{Event, Order, Streams, Terminal, TerminalSize};
+pub use signs::Sign;
 pub use ssh::{Ssh, SshError};
 pub use stages::{Report, Stage, StageLog};

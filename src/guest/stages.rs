@@ -92,6 +92,22 @@ impl Report {
         })
     }
 
+    /// systemd's result and k3s's last error, of a report that k3s exited ("exit-code 1: no default routes found").
+    pub fn exit(&self) -> (&str, Option<&str>) {
+        match self.detail.split_once(": ") {
+            Some((result, error)) => (result, Some(error)),
+            None => (&self.detail, None),
+        }
+    }
+
+    /// For people, without the error that k3s ended with.
+    pub fn headline(&self) -> String {
+        match self.stage {
+            Stage::K3sExited => format!("k3s ended ({})", self.exit().0),
+            _ => self.describe(),
+        }
+    }
+
     /// For people, as a line of progress.
     pub fn describe(&self) -> String {
         let detail = &self.detail;
@@ -105,7 +121,10 @@ impl Report {
             Stage::HandoverFailed => format!("the guest cannot {detail}"),
             Stage::K3sStarting => "k3s is starting".to_owned(),
             Stage::K3sStarted => "k3s started".to_owned(),
-            Stage::K3sExited => format!("k3s ended ({detail})"),
+            Stage::K3sExited => match self.exit() {
+                (result, Some(error)) => format!("k3s ended ({result}): {error}"),
+                (result, None) => format!("k3s ended ({result})"),
+            },
             Stage::DatastoreDamaged => format!("k3s's datastore is damaged: {detail}"),
             Stage::DatastoreRestored => format!("k3s's datastore of {detail} is put back"),
             Stage::Failed => format!("the guest cannot {detail}"),
@@ -202,6 +221,17 @@ mod tests {
         ] {
             assert_eq!(Report::parse(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn an_exit_has_the_error_of_k3s() {
+        let report = Report::parse("9 k3s-exited exit-code 1: Error: a: b").expect("a report");
+        assert_eq!(report.exit(), ("exit-code 1", Some("Error: a: b")));
+        assert_eq!(report.describe(), "k3s ended (exit-code 1): Error: a: b");
+        assert_eq!(report.headline(), "k3s ended (exit-code 1)");
+        let report = Report::parse("9 k3s-exited success 0").expect("a report");
+        assert_eq!(report.exit(), ("success 0", None));
+        assert_eq!(report.describe(), "k3s ended (success 0)");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     base::{FileError, Forward, HostPort, Label, Mount, Name, Size},
     cluster::{ApiError, KubeconfigError, MergeError},
-    guest::{CopyError, SshError, keys::KeyError},
+    guest::{CopyError, Sign, SshError, keys::KeyError},
     image::ImageError,
     project::{ConfigError, LockError, Project, RecordError, Suspended},
     qemu::{MonitorError, ProcessError, VersionError, kvm::Kvm},
@@ -212,6 +212,8 @@ pub enum MachineError {
     /// The guest did not come to where it should.
     #[error("{reason} (last stage: {stage})")]
     Boot {
+        /// The kind of failure.
+        fault: BootFault,
         /// What happened.
         reason: String,
         /// The last stage that the guest reported.
@@ -339,7 +341,26 @@ pub enum MachineError {
     File(#[from] FileError),
 }
 
+/// The kind of a failed boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootFault {
+    /// The guest's console shows that it does not become a node.
+    Console(Sign),
+    /// k3s ended again and again.
+    CrashLoop,
+    /// Anything else.
+    Other,
+}
+
 impl MachineError {
+    /// The same failed boot, of that kind.
+    pub(super) fn with_fault(mut self, kind: BootFault) -> Self {
+        if let Self::Boot { fault, .. } = &mut self {
+            *fault = kind;
+        }
+        self
+    }
+
     /// Of a machine that is not there.
     pub fn absent(project: &Project) -> Self {
         Self::Absent(project.place())

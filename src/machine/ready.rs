@@ -15,6 +15,8 @@ use crate::{
 };
 
 const POLL: Duration = Duration::from_millis(100);
+/// How long one attempt may take. A guest that is about to start something may leave a connection without an answer.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(45);
 /// The guest's clock starts from the host's, to the second.
 const CLOCK_SKEW: Duration = Duration::from_secs(2);
 /// Where k3s writes the administrator's kubeconfig (its documentation, "Cluster Access").
@@ -51,11 +53,15 @@ pub async fn ready(
     })
     .await?;
     tracing::info!("node {} is Ready", record.name);
+    timings.end_of("node becomes Ready", Whose::Guest);
+    if api.default_service_account().await.is_err() {
+        tracing::info!("waiting for the default service account, which every pod needs");
+    }
     until(process, limits, "the default service account", async || {
         Ok(api.default_service_account().await?)
     })
     .await?;
-    timings.end_of("node becomes Ready", Whose::Guest);
+    timings.end_of("default service account is created", Whose::Guest);
     Ok(())
 }
 
@@ -103,7 +109,7 @@ async fn until<T>(
     attempt: impl AsyncFn() -> Result<T, MachineError>,
 ) -> Result<T, MachineError> {
     loop {
-        let attempt = tokio::time::timeout(limits.left(), attempt());
+        let attempt = tokio::time::timeout(limits.left().min(ATTEMPT_TIMEOUT), attempt());
         let result = attempt.await;
         let error = match result.unwrap_or(Err(MachineError::NotYet("no answer"))) {
             Ok(value) => return Ok(value),

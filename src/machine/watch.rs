@@ -8,10 +8,12 @@ use std::{
 
 use qapi::qmp;
 
-use super::{Limits, Machine, MachineError, Timings, prepare, state, timings::Whose};
+use super::{
+    Limits, Machine, MachineError, Timings, error::BootFault, prepare, state, timings::Whose,
+};
 use crate::{
     base::{FileError, files},
-    guest::{Console, Course, Report, Stage, StageLog, Trouble, stages},
+    guest::{Console, Course, Report, Stage, StageLog, Trouble, excerpt},
     project::{Project, Record},
     qemu::{Accelerator, Monitor, Process, kvm::Kvm},
 };
@@ -22,6 +24,8 @@ const FIRST_SIGN: Duration = Duration::from_secs(25);
 pub const NO_STAGE: &str = "none";
 const TICK: Duration = Duration::from_millis(50);
 const LOOK_AT_QEMU: Duration = Duration::from_millis(500);
+/// How many lines of a log an error shows.
+const EXCERPT: usize = 15;
 /// A guest that is well tells its last words within that.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 /// How long a guest that was sent its identity may take to report that it has it. It takes a second, or ten emulated.
@@ -209,6 +213,9 @@ impl<'a> Watch<'a> {
                 self.identified = Some(Instant::now());
             }
             self.verdict(process, accelerator).await?;
+            for line in self.console.signs.take_news() {
+                tracing::info!("{line}");
+            }
             if self.course.started {
                 return Ok(());
             }
@@ -236,6 +243,7 @@ impl<'a> Watch<'a> {
             .map_err(FileError::on("read", &self.project.stages_log()))?;
         if !reports.is_empty() {
             self.sign_of_life();
+            self.console.signs.report();
         }
         Ok(reports)
     }
@@ -297,6 +305,7 @@ impl<'a> Watch<'a> {
                 },
             );
         }
+        self.look_for_signs()?;
         // A monitor that does not answer once is no verdict; a dead process is seen elsewhere.
         let Ok(mut monitor) = Monitor::connect(&self.project.monitor_socket()).await else {
             return Ok(());
@@ -317,6 +326,27 @@ impl<'a> Watch<'a> {
                 Err(self.failed(&reason, self.project.console_log()).into())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Whether the console shows that the guest does not become a node. Once k3s has been started, it is past that.
+    fn look_for_signs(&self) -> Result<(), Failure> {
+        let verdict = self.console.signs.verdict(Instant::now());
+        match verdict.filter(|_| !self.course.k3s_tried) {
+            None => Ok(()),
+            Some(sign) => {
+                let reason = self.with_cause(sign.to_string());
+                let failed = self.failed(&reason, self.project.console_log());
+                Err(failed.with_fault(BootFault::Console(sign)).into())
+            }
+        }
+    }
+
+    /// A reason, and what the console says of it.
+    fn with_cause(&self, reason: String) -> String {
+        match self.console.signs.cause() {
+            Some(cause) if !self.course.k3s_tried => format!("{reason}: {cause}"),
+            _ => reason,
         }
     }
 
@@ -353,7 +383,7 @@ impl<'a> Watch<'a> {
         } else {
             ("the guest was silent for", self.limits.silence)
         };
-        let reason = format!("{what} {}", humantime::format_duration(bound));
+        let reason = self.with_cause(format!("{what} {}", humantime::format_duration(bound)));
         // A k3s that neither starts nor ends has said why in the guest alone.
         let said = match self.course.k3s_tried {
             true => last_words_of_k3s(self.project).await,
@@ -366,12 +396,16 @@ impl<'a> Watch<'a> {
     }
 
     fn failed(&self, reason: &str, log_path: PathBuf) -> MachineError {
-        let log = presentable(&files::tail(&log_path, 15));
+        let log = excerpt(&files::tail(&log_path, usize::MAX), EXCERPT);
         self.ended(reason, log, Some(log_path))
     }
 
     fn ended(&self, reason: &str, log: String, log_path: Option<PathBuf>) -> MachineError {
         MachineError::Boot {
+            fault: match self.course.trouble() {
+                Some(Trouble::CrashLoop(_)) => BootFault::CrashLoop,
+                _ => BootFault::Other,
+            },
             reason: reason.to_owned(),
             stage: self
                 .course
@@ -393,13 +427,7 @@ pub(super) async fn last_words_of_k3s(project: &Project) -> Option<String> {
         Ok::<_, MachineError>(said)
     };
     match tokio::time::timeout(LAST_WORDS, said).await {
-        Ok(Ok(said)) => Some(presentable(&said)).filter(|it| !it.is_empty()),
+        Ok(Ok(said)) => Some(excerpt(&said, usize::MAX)).filter(|it| !it.is_empty()),
         _ => None,
     }
-}
-
-fn presentable(log: &str) -> String {
-    let lines = log.lines().map(stages::printable);
-    let lines: Vec<String> = lines.filter(|line| !line.trim().is_empty()).collect();
-    lines.join("\n")
 }

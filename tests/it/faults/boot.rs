@@ -1,7 +1,8 @@
 //! The machine starts, and does not come to where it should.
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
+    io::Write,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -47,6 +48,79 @@ fn an_image_without_cloud_init() {
     let image = image.display().to_string();
     let setup = scene.setup(&["--image", &image, "--timeout", "4s"]);
     scene.fails("a guest without cloud-init", setup, 1, &words);
+}
+
+/// It is refused in seconds, long before the deadline of five minutes.
+#[test]
+fn an_image_without_systemd() {
+    let scene = Scene::new();
+    let said = "\r\n   \x1b[32;01mOpenRC \x1b[36;01m0.55.1\x1b[0m is starting up \x1b[34;01mLinux 6.12.13-0-virt\x1b[0m\r\n";
+    let image = speaking_image(&scene.env.path("openrc.img"), said)
+        .display()
+        .to_string();
+    let words = [
+        "this image has no systemd (Alpine?) (last stage: none)",
+        "  |    OpenRC 0.55.1 is starting up Linux 6.12.13-0-virt",
+        "k3s-vm/console.log",
+        "--image debian-13",
+    ];
+    let setup = scene.setup(&["--image", &image]);
+    scene.fails("a guest without systemd", setup, 1, &words);
+}
+
+/// The wait for the device is told while it lasts, and the shell ends it.
+#[test]
+fn an_image_whose_fstab_names_a_disk_that_is_not_there() {
+    let scene = Scene::new();
+    let spinner = "\x1b[K[\x1b[0;31m*\x1b[0m     ] A start job is running for /dev/disk/by-label/DATA (7s / 1min 30s)\r";
+    let said = format!(
+        "{spinner}{spinner}[ TIME ] Timed out waiting for device /dev/disk/by-label/DATA.\r\n\
+         [DEPEND] Dependency failed for /data.\r\nYou are in emergency mode.\r\n"
+    );
+    let image = speaking_image(&scene.env.path("fstab.img"), &said)
+        .display()
+        .to_string();
+    let words = [
+        "the guest is waiting for /dev/disk/by-label/DATA\n",
+        "the guest stopped in emergency mode; waiting up to 20s for a report\n",
+        "the guest stopped in emergency mode: timed out waiting for /dev/disk/by-label/DATA (last stage: none)",
+        "  | [DEPEND] Dependency failed for /data.",
+        "/etc/fstab",
+    ];
+    let setup = scene.setup(&["--image", &image]);
+    let ended = scene.fails("a guest in emergency mode", setup, 1, &words);
+    let said = &ended.stderr;
+    assert!(!said.contains("A start job is running"), "{said}");
+    assert_eq!(said.matches("is waiting for").count(), 1, "{said}");
+}
+
+/// What the guest would report. Reasons differ in their numbers only.
+#[test]
+fn k3s_that_ends_with_the_same_error_three_times() {
+    let scene = Scene::new();
+    let setup = scene.booting();
+    let mut stages = OpenOptions::new()
+        .append(true)
+        .open(scene.file("stages.log"))
+        .expect("QEMU has made it");
+    for second in [10, 20, 30] {
+        let reports = format!(
+            "{second}.1 k3s-starting\n{second}.9 k3s-exited exit-code 1: no default routes found after {second}s\n"
+        );
+        stages.write_all(reports.as_bytes()).expect("written");
+        setup.says(&format!(
+            "k3s ended (exit-code 1): no default routes found after {second}s"
+        ));
+    }
+    let ended = setup.end();
+    tell(&scene, "k3s without a default route", &ended);
+    assert_eq!(ended.code, 1);
+    for words in [
+        "k3s cannot start: no default routes found after 30s (exit-code 1, 3 times in a row) (last stage: k3s ended (exit-code 1))",
+        "k3s-vm logs k3s",
+    ] {
+        assert!(ended.stderr.contains(words), "{}", ended.stderr);
+    }
 }
 
 #[test]
