@@ -39,6 +39,11 @@ for script in $scripts; do
     install -D -m 0755 "$seed/$script.sh" "$lib/$script"
 done
 "$lib/report" booted
+# Nothing in a boot needs /boot and /boot/efi: they are mounted when a program opens them. In a slow guest, udev may take
+# longer than the 90 seconds that systemd waits for their devices, so it is told now.
+[ ! -e /etc/fstab ] || sed -Ei '/noauto/!s,^([^[:space:]#]+[[:space:]]+/boot(/efi)?[[:space:]]+[^[:space:]]+[[:space:]]+)([^[:space:]]+),\1\3\,noauto\,x-systemd.automount,' /etc/fstab
+read -r uptime _ </proc/uptime
+[ "${uptime%%.*}" -lt 20 ] || systemctl daemon-reload
 enabled() {
     systemctl is-enabled --quiet "$1" 2>/dev/null
 }
@@ -93,8 +98,6 @@ mkdir -p /etc/systemd/system-generators
 for generator in $generators; do
     ln -sfn /dev/null "/etc/systemd/system-generators/systemd-$generator-generator"
 done
-# Nothing in a boot needs /boot and /boot/efi: whoever does has them mounted by looking.
-[ ! -e /etc/fstab ] || sed -Ei '/noauto/!s,^([^[:space:]#]+[[:space:]]+/boot(/efi)?[[:space:]]+[^[:space:]]+[[:space:]]+)([^[:space:]]+),\1\3\,noauto\,x-systemd.automount,' /etc/fstab
 # The rest of cloud-init has nothing to do.
 # shellcheck disable=SC2086
 systemctl stop --quiet --no-block $unused cloud-config.service cloud-final.service 2>/dev/null || true
