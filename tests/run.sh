@@ -44,7 +44,8 @@ trap clean_up EXIT
 install_packages() {
     local wanted=(
         qemu-system-x86 qemu-utils ovmf dosfstools util-linux git gcc binutils iproute2 procps strace openssh-client
-        skopeo systemd tmux zstd zsh fish tinyproxy docker-registry openssl shellcheck
+        skopeo systemd tmux zstd zsh fish tinyproxy docker-registry openssl
+        shellcheck busybox-static rust-coreutils
     )
     read -ra guest < <(tests/guest/build.sh --packages)
     command -v kubectl >/dev/null || wanted+=(kubernetes-client)
@@ -120,6 +121,8 @@ fi
 "${run[@]}" 2>&1 | tee "$log" || verdict=$?
 
 if [ -n "$lints" ]; then
+    stage "the guest's scripts, with three sets of tools"
+    tests/scripts.sh || verdict=1
     stage "lints"
     wait "$lints" || verdict=1
     cat "$log.lints"

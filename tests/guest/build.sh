@@ -30,7 +30,6 @@ packages=()     # beside those of all
 initrd=initramfs-tools
 root_type=ext4  # or xfs
 root_options=rw,discard,errors=remount-ro
-kernel_options=
 declare -A number=([root]=1 [bios]=14 [esp]=15) # of the partitions; with [boot] there is a /boot of its own
 configure() { :; } # what else is to be changed below $root, once all packages are installed
 PATH=$PATH:/usr/sbin:/sbin
@@ -118,7 +117,7 @@ mkdir -p "$root/boot/grub"
 cat >"$root/boot/grub/grub.cfg" <<GRUB
 serial --unit=0 --speed=115200
 terminal_output console serial
-linux /vmlinuz root=PARTUUID=${part[root]} ro console=tty0 console=ttyS0,115200 consoleblank=0 $kernel_options
+linux /vmlinuz root=PARTUUID=${part[root]} ro console=tty0 console=ttyS0,115200 consoleblank=0
 initrd /initrd.img
 boot
 GRUB
