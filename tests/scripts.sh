@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 shellcheck firmware/first-boot/*.sh
 
-# Within a user namespace nobody is root of this machine: the scripts set the clock, the host's name and mounts.
+# In a user namespace, root has no rights over this machine: the scripts set the clock and the host's name, and mount.
 if [ "${1-}" != within ]; then
     exec unshare --user --map-root-user --mount --uts -- "$BASH" "$0" within
 fi
@@ -165,7 +165,7 @@ try_identity() {
     check "its configuration" has etc/rancher/k3s/config.yaml "node-name: shop"
     check "nothing of another" [ ! -e "$root/etc/gone" ]
     check "its DNS server" has etc/resolv.conf "nameserver 192.0.2.53"
-    check "a disk that does not grow is told of" grep -q "^disk-not-grown it stays at .*/dev/mapper/vg-root" <(reports)
+    check "a disk that does not grow is reported" grep -q "^disk-not-grown it stays at .*/dev/mapper/vg-root" <(reports)
     check "it is recorded" has etc/k3s-vm/machine "uuid serial"
     : >"$root/dev/vport1p1"
     run identity now

@@ -40,7 +40,7 @@ for script in $scripts; do
 done
 "$lib/report" booted
 # Nothing in a boot needs /boot and /boot/efi: they are mounted when a program opens them. In a slow guest, udev may take
-# longer than the 90 seconds that systemd waits for their devices, so it is told now.
+# longer than the 90 seconds that systemd waits for their devices, so systemd reads fstab again at once.
 [ ! -e /etc/fstab ] || sed -Ei '/noauto/!s,^([^[:space:]#]+[[:space:]]+/boot(/efi)?[[:space:]]+[^[:space:]]+[[:space:]]+)([^[:space:]]+),\1\3\,noauto\,x-systemd.automount,' /etc/fstab
 read -r uptime _ </proc/uptime
 [ "${uptime%%.*}" -lt 20 ] || systemctl daemon-reload

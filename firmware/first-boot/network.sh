@@ -68,7 +68,7 @@ make_resolv_conf() {
 }"
 }
 
-# Where it is a link, the service that it leads to is told instead.
+# Where it is a link, a service keeps the file, and has its configuration from above.
 write_resolv_conf() {
     [ ! -e /etc/resolv.conf ] || [ ! -L /etc/resolv.conf ] || return 0
     [ ! -d /etc/NetworkManager ] || return 0

@@ -35,7 +35,7 @@ umount /etc/machine-id 2>/dev/null || true
 rm -f /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /etc/ssh/ssh_host_*
 
 # Machines that begin from the same memory must not have their random numbers in common. Linux sees to that where it has a
-# driver for vmgenid (5.18 and later); else it is told to (RNDRESEEDCRNG, in linux/random.h).
+# driver for vmgenid (5.18 and later); else by the ioctl RNDRESEEDCRNG (linux/random.h).
 has_vmgenid() {
     for driver in /sys/bus/*/drivers/vmgenid; do
         [ ! -e "$driver" ] || return 0

@@ -8,7 +8,7 @@ trap '[ $? -eq 0 ] || "$lib/report" failed "$step"' EXIT
 
 # shellcheck source=/dev/null
 . "$lib/release.env"
-# What the image's fstab(5) names and is not there stops the boot, after 90 seconds, at a shell that nobody sees.
+# A device in the image's fstab(5) that does not exist ends the boot, after 90 seconds, at a shell on the console.
 if ! systemctl is-active --quiet local-fs.target; then
     while read -r what where _ options _; do
         case $what$options in

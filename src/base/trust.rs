@@ -36,7 +36,7 @@ pub fn require_private_dir(path: &Path) -> Result<(), FileError> {
 ///
 /// # Errors
 ///
-/// When it belongs to another user, or is no directory.
+/// When it belongs to another user, or is not a directory.
 pub fn require_own_dir(path: &Path) -> Result<(), FileError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() && is_mine(&metadata) => Ok(()),

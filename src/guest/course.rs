@@ -102,7 +102,7 @@ impl Course {
 
     fn exit(&mut self, report: &Report) {
         self.exits += 1;
-        // Its error is told as the reason.
+        // The error is part of the reason.
         self.last_stage = Some(report.headline());
         let (result, error) = report.exit();
         let same = self.count_same(error);

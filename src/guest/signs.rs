@@ -11,7 +11,7 @@ use super::{
     stages::printable,
 };
 
-/// How long a guest at an emergency shell, whose console nobody types at, may take to report after all.
+/// How long a guest at an emergency shell on its console may take to report after all.
 const SHELL_TIMEOUT: Duration = Duration::from_secs(20);
 /// The same for a guest at its login prompt. cloud-init, which runs our first boot, comes before the prompt.
 const PROMPT_TIMEOUT: Duration = Duration::from_secs(120);

@@ -81,7 +81,7 @@ async fn launch_and_watch(
 }
 
 /// Ends a guest that did not receive its identity. It has written to its disk by now, so its next start is an ordinary
-/// boot with the identity on the seed; and what it was about to leave for other machines is not left for them.
+/// boot with the identity on the seed. Its disk and memory are not published for other machines.
 pub(super) async fn restart_plainly(machine: &Machine, error: &MachineError) {
     tracing::warn!("restarting the guest with its identity on the seed disk: {error}");
     machine.abandon().await;

@@ -117,7 +117,7 @@ impl HostDns {
     /// The state in words, the consequence for the guest first.
     pub fn describe(&self) -> String {
         let servers = list(self.instead());
-        // Unless k3s is told otherwise, they have IPv4 only.
+        // By default they have IPv4 only.
         let pods = if self.instead().iter().any(IpAddr::is_ipv4) {
             ""
         } else {

@@ -27,7 +27,7 @@ pub const REQUESTS: &str = "requests";
 /// QEMU's name of the machine's disk.
 pub const DISK: &str = "disk";
 /// The network card's address, the same in every machine: user networking gives each a network of its own, and a guest
-/// keeps its addresses and its network configuration when it goes on as another machine.
+/// keeps its addresses and its network configuration when it continues as another machine.
 const MAC: &str = "52:54:00:12:34:56";
 /// QEMU's name of what keeps the serial console.
 pub const CONSOLE: &str = "console";

@@ -69,7 +69,7 @@ fi
 mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | sed -n 1p)}
 [[ $mirror ]] || die "apt knows no Debian mirror here: set DEBIAN_MIRROR (or run apt-get update first)"
 
-rm -rf --one-file-system "$out/.$kind".?????? # of a run that was killed; the lock says that nobody is at work there
+rm -rf --one-file-system "$out/.$kind".?????? # of a run that was killed; the lock excludes others
 work=$(mktemp -d "$out/.$kind.XXXXXX")
 trap 'rm -rf --one-file-system "$work"' EXIT
 root=$work/root disk=$work/disk.raw

@@ -68,7 +68,7 @@ fn an_image_without_systemd() {
     scene.fails("a guest without systemd", setup, 1, &words);
 }
 
-/// The wait for the device is told while it lasts, and the shell ends it.
+/// The wait for the device is reported while it lasts, and the shell ends it.
 #[test]
 fn an_image_whose_fstab_names_a_disk_that_is_not_there() {
     let scene = Scene::new();

@@ -1,5 +1,5 @@
 //! The host's DNS is bad: no server, a dead first one, only IPv6 ones, a stub on loopback. The servers are real, and on
-//! loopback addresses that nobody else has.
+//! loopback addresses of their own.
 
 use std::{
     fs,
@@ -104,7 +104,7 @@ fn doctor(scene: &Scene, resolv_conf: Option<&str>) -> Value {
 #[track_caller]
 fn check(ended: &Ended) -> Value {
     assert_eq!(ended.stderr, "");
-    assert_eq!(ended.code, 0, "DNS alone is no reason to fail");
+    assert_eq!(ended.code, 0, "DNS alone does not make doctor fail");
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     let checks = report["checks"].as_array().expect("a list");
     let dns = checks.iter().find(|it| it["name"] == "DNS");
