@@ -78,7 +78,7 @@ impl Sign {
             .iter()
             .find(|(words, _)| line.starts_with(words))
         {
-            return Some(Self::NoSystemd(*name));
+            return Some(Self::NoSystemd(name));
         }
         let text = line.to_ascii_lowercase();
         let known = WORDS

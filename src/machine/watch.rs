@@ -305,7 +305,9 @@ impl<'a> Watch<'a> {
                 },
             );
         }
-        self.look_for_signs()?;
+        if let Some(failure) = self.decisive_sign() {
+            return Err(failure);
+        }
         // A monitor that does not answer once is no verdict; a dead process is seen elsewhere.
         let Ok(mut monitor) = Monitor::connect(&self.project.monitor_socket()).await else {
             return Ok(());
@@ -329,17 +331,13 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Whether the console shows that the guest does not become a node. Once k3s has been started, it is past that.
-    fn look_for_signs(&self) -> Result<(), Failure> {
+    /// The failure of a guest whose console shows that it does not become a node. Once k3s has been started, it is past that.
+    fn decisive_sign(&self) -> Option<Failure> {
         let verdict = self.console.signs.verdict(Instant::now());
-        match verdict.filter(|_| !self.course.k3s_tried) {
-            None => Ok(()),
-            Some(sign) => {
-                let reason = self.with_cause(sign.to_string());
-                let failed = self.failed(&reason, self.project.console_log());
-                Err(failed.with_fault(BootFault::Console(sign)).into())
-            }
-        }
+        let sign = verdict.filter(|_| !self.course.k3s_tried)?;
+        let reason = self.with_cause(sign.to_string());
+        let failed = self.failed(&reason, self.project.console_log());
+        Some(failed.with_fault(BootFault::Console(sign)).into())
     }
 
     /// A reason, and what the console says of it.

@@ -3,7 +3,7 @@
 //! `cargo test --test it other_guests -- --nocapture`
 
 use crate::{
-    support::{VERSION, all, image_of, skipped, turn},
+    support::{VERSION, has_its_turn, image_of},
     telling::{Story, chapter, found},
 };
 
@@ -31,11 +31,8 @@ fn bare() {
 }
 
 fn lives(kind: &str) {
-    let now = KINDS[turn() % KINDS.len()];
-    if kind != now && !all() {
-        skipped(&format!(
-            "it is {now}'s turn; tests/run.sh all has all kinds"
-        ));
+    let index = KINDS.iter().position(|it| *it == kind);
+    if !has_its_turn(index.expect("a kind"), KINDS.len()) {
         return;
     }
     let image = image_of(kind);

@@ -1,10 +1,11 @@
-//! What makes a setup quick fails, and the machine comes up all the same: with its identity on the seed, by a boot.
+//! What makes a setup quick fails, and the machine comes up all the same: with its identity on the seed, by a boot. The
+//! tests take turns.
 //! On real guests; `cargo test --test it plain_way -- --nocapture`.
 
 use crate::{
     odd_images::doing,
     shared::Qemu,
-    support::names,
+    support::{has_its_turn, names},
     telling::{Story, chapter, found},
 };
 
@@ -13,6 +14,9 @@ const WARNING: &str = "restarting the guest with its identity on the seed disk";
 /// A guest without the port for its identity, and without the port for what the host asks of it.
 #[test]
 fn a_guest_that_cannot_receive_its_identity() {
+    if !has_its_turn(0, 3) {
+        return;
+    }
     let story = Story::begin("plain").with_changed_qemu(
         "set -- \"${@//org.k3s-vm.words/org.k3s-vm.none}\"\n\
          set -- \"${@//org.k3s-vm.requests/org.k3s-vm.neither}\"",
@@ -39,6 +43,9 @@ fn a_guest_that_cannot_receive_its_identity() {
 /// A disk that the host cannot capture, for QEMU has another name for it, and that the guest cannot grow.
 #[test]
 fn a_disk_that_is_neither_captured_nor_grown() {
+    if !has_its_turn(1, 3) {
+        return;
+    }
     let change = format!(
         "{}\nset -- \"${{@//\\\"disk\\\"/\\\"another\\\"}}\"",
         doing("for tool in sfdisk growpart; do mount --bind /dev/null $(command -v $tool); done")
@@ -58,6 +65,9 @@ fn a_disk_that_is_neither_captured_nor_grown() {
 /// The host cannot send it to a guest that continues from a template's memory.
 #[test]
 fn an_identity_that_cannot_be_sent() {
+    if !has_its_turn(2, 3) {
+        return;
+    }
     let qemu = Qemu::Host;
     qemu.prepare();
     let story = qemu.story("unsent");

@@ -264,6 +264,16 @@ pub(crate) fn turn() -> usize {
     turn.map_or(0, |turn| turn.parse().expect("a number"))
 }
 
+/// Whether the test that is the `index`th of `count` that take turns has its turn, or all have. Otherwise it is counted as
+/// skipped.
+pub(crate) fn has_its_turn(index: usize, count: usize) -> bool {
+    let has = all() || turn() % count == index;
+    if !has {
+        skipped("another test has its turn; tests/run.sh all runs all of them");
+    }
+    has
+}
+
 /// Records that a test tried something again. `tests/run.sh` prints all such records at the end of a run.
 pub(crate) fn retried(what: &str) {
     record("retried", what);
