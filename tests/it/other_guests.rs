@@ -1,14 +1,11 @@
 //! The life of a cluster in guests of other kinds (tests/guest/kinds): from setup to a node that is Ready, stop, start,
-//! suspend, resume, and a second machine. One kind has its turn in each run, all have it with `tests/run.sh all`.
+//! suspend, resume, and a second machine. They are long, and run with `tests/run.sh all` only.
 //! `cargo test --test it other_guests -- --nocapture`
 
 use crate::{
-    support::{VERSION, has_its_turn, image_of},
+    support::{VERSION, all, image_of, skipped},
     telling::{Story, chapter, found},
 };
-
-/// The kinds, in the order of their turns; tests/run.sh builds the image of the one that comes.
-const KINDS: [&str; 4] = ["ubuntu", "ifupdown", "enterprise", "bare"];
 
 #[test]
 fn ubuntu() {
@@ -31,8 +28,8 @@ fn bare() {
 }
 
 fn lives(kind: &str) {
-    let index = KINDS.iter().position(|it| *it == kind);
-    if !has_its_turn(index.expect("a kind"), KINDS.len()) {
+    if !all() {
+        skipped("a guest of another kind; tests/run.sh all runs all of them");
         return;
     }
     let image = image_of(kind);
