@@ -12,7 +12,7 @@ modprobe -a br_netfilter overlay || true
 if read -r host 2>/dev/null </sys/class/rtc/rtc0/since_epoch; then
     ahead=$(($(date +%s) - host))
     if [ "$ahead" -lt -1 ] || [ "$ahead" -gt 1 ]; then
-        date -s "@$host" >/dev/null
+        date -s "@$host" >/dev/null || echo "cannot set the clock" >&2
     fi
 fi
 
