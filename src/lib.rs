@@ -3,7 +3,7 @@
 //! Imports run only to the right:
 //!
 //! ```text
-//! cli  →  machine  →  qemu | image | seed | guest | cluster  →  project  →  base
+//! cli  →  machine  →  qemu | image | seed | guest | k3s  →  project  →  base
 //! ```
 //!
 //! - [`cli`]: the only part that knows clap and the terminal.
@@ -12,7 +12,7 @@
 //! - [`image`]: base images: catalogue, downloads, cache, overlay (qcow2).
 //! - [`seed`]: what the guest reads at its first boot, as a FAT image.
 //! - [`guest`]: what is said to the guest and heard from it: SSH, stage reports, console.
-//! - [`cluster`]: k3s: release, configuration, readiness, kubeconfig, kubectl and k9s.
+//! - [`k3s`]: k3s: release, configuration, readiness, kubeconfig, kubectl and k9s.
 //! - [`project`]: what lies under `.k3s-vm/`.
 //! - [`base`]: small types, durable files.
 //!
@@ -21,9 +21,9 @@
 
 pub mod base;
 pub mod cli;
-pub mod cluster;
 pub mod guest;
 pub mod image;
+pub mod k3s;
 pub mod machine;
 pub mod project;
 pub mod qemu;

@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-use super::{Size, trust};
+use crate::base::Size;
 
 /// A file operation that failed, with the path that it failed on.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,7 @@ impl FileError {
 
 /// Only the owner reads and writes.
 pub const PRIVATE: u32 = 0o600;
+
 /// Only the owner reads, writes and runs: scripts and programs.
 pub const PROGRAM: u32 = 0o755;
 
@@ -257,7 +258,7 @@ pub fn open_plain(path: &Path) -> Result<File, FileError> {
 fn opened(path: &Path, options: &mut OpenOptions) -> Result<File, FileError> {
     let opened = options.custom_flags(nix::libc::O_NOFOLLOW).open(path);
     opened.map_err(|error| match error.raw_os_error() {
-        Some(nix::libc::ELOOP) => trust::refused(path, "it is a link, and leads elsewhere"),
+        Some(nix::libc::ELOOP) => refused(path, "it is a link, and leads elsewhere"),
         _ => FileError::on("open", path)(error),
     })
 }
@@ -302,6 +303,14 @@ pub fn tail(path: &Path, lines: usize) -> String {
     let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// The action of a [`FileError`] about a place that others have or had a hand in.
+pub const TRUST: &str = "trust";
+
+/// The error about such a place.
+pub(crate) fn refused(path: &Path, reason: &'static str) -> FileError {
+    FileError::on(TRUST, path)(io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 
 #[cfg(test)]

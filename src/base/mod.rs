@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod digest;
+mod dns_label;
 pub mod files;
 pub mod flag;
 pub mod forward;

@@ -4,7 +4,10 @@ use std::{fmt, path::Path, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Digest, Nickname};
+use crate::base::{
+    Digest, Nickname,
+    dns_label::{LONGEST, is_dns_label},
+};
 
 /// The name of a machine, of its node, and of its cluster, user and context in the kubeconfig.
 ///
@@ -17,8 +20,6 @@ pub struct Name(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no machine name: it takes 1 to 63 of a-z, 0-9 and -, and no - at either end")]
 pub struct ParseNameError(String);
-
-const LONGEST: usize = 63;
 
 impl Name {
     /// `k3s-<directory>-<6 digits of the hash of the path>`: readable, and different for two
@@ -63,15 +64,6 @@ impl FromStr for Name {
             Err(ParseNameError(text.to_owned()))
         }
     }
-}
-
-/// As RFC 1123 has it.
-pub(super) fn is_dns_label(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=LONGEST).contains(&text.len())
-        && text.chars().all(allowed)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }
 
 impl TryFrom<String> for Name {

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::name::is_dns_label;
+use crate::base::dns_label::is_dns_label;
 
 /// A part of a machine's name, of which a folder and a kubeconfig have the name as well: a DNS label of at most 32
 /// characters, and none that a file beside it has already.

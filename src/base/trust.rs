@@ -7,10 +7,10 @@ use std::{
     path::Path,
 };
 
-use super::{FileError, files::create_private_dir};
-
-/// The action of a [`FileError`] about a place that others have or had a hand in.
-pub const TRUST: &str = "trust";
+use crate::base::{
+    FileError,
+    files::{self, create_private_dir},
+};
 
 const NOT_OURS: &str = "it is not a directory of your own, or it is a link to one";
 
@@ -28,7 +28,7 @@ pub fn require_private_dir(path: &Path) -> Result<(), FileError> {
         return Ok(());
     }
     let reason = "it is not a directory of yours that only you may enter (mode 0700)";
-    Err(refused(path, reason))
+    Err(files::refused(path, reason))
 }
 
 /// Refuses a directory that another user made, or a link in its place: what lies in it is read, run and booted. One that is
@@ -40,7 +40,7 @@ pub fn require_private_dir(path: &Path) -> Result<(), FileError> {
 pub fn require_own_dir(path: &Path) -> Result<(), FileError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() && is_mine(&metadata) => Ok(()),
-        Ok(_) => Err(refused(path, NOT_OURS)),
+        Ok(_) => Err(files::refused(path, NOT_OURS)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(FileError::on("look at", path)(error)),
     }
@@ -63,7 +63,7 @@ pub fn own_private_dir(path: &Path) -> Result<(), FileError> {
     if ours {
         return Ok(());
     }
-    Err(refused(path, NOT_OURS))
+    Err(files::refused(path, NOT_OURS))
 }
 
 /// Refuses a directory into which others can put their files in the place of ours. One that is not there is fine.
@@ -81,12 +81,7 @@ pub fn require_own_content(path: &Path) -> Result<(), FileError> {
         return Ok(());
     }
     let reason = "others may write to it, and what lies there is run and booted";
-    Err(refused(path, reason))
-}
-
-/// The error about such a place.
-pub(super) fn refused(path: &Path, reason: &'static str) -> FileError {
-    FileError::on(TRUST, path)(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+    Err(files::refused(path, reason))
 }
 
 fn is_mine(metadata: &fs::Metadata) -> bool {

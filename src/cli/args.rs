@@ -1,17 +1,17 @@
 //! The command line. Doc comments are the help text.
 
-use std::{path::PathBuf, str::FromStr};
+use clap::{Parser, Subcommand};
 
-use clap::{ColorChoice, Parser, Subcommand};
-
-use super::commands::{
-    autostart, cache, completions, configure, cp, doctor, env, idle_watch, image, kubeconfig, list,
-    logs, man, pause, port, reset, restart, resume, setup, snapshot, ssh, ssh_config, start,
-    status, stop, tool, trim, upgrade,
-};
 use crate::{
-    base::{Nickname, nickname::ParseNicknameError},
-    machine,
+    cli::{
+        commands::{
+            autostart, cache, completions, configure, cp, doctor, env, idle_watch, image,
+            kubeconfig, list, logs, man, pause, port, reset, restart, resume, setup, snapshot, ssh,
+            ssh_config, start, status, stop, tool, trim, upgrade,
+        },
+        global::Global,
+    },
+    machine::lifecycle,
 };
 
 /// A local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU
@@ -38,75 +38,6 @@ pub struct Cli {
     /// The verb.
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// What holds for every verb.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Options of every verb")]
-pub struct Global {
-    /// Work on the project of DIR instead of the current directory's
-    #[arg(short = 'C', value_name = "DIR", global = true)]
-    pub directory: Option<PathBuf>,
-    /// Work on a further machine of the project, called NAME: each has a disk, ports and a kubeconfig of its own
-    #[arg(
-        id = "machine",
-        long = "name",
-        visible_alias = "machine",
-        global = true,
-        value_name = "NAME",
-        env = "K3S_VM_MACHINE",
-        hide_env_values = true
-    )]
-    pub machine: Option<Which>,
-    /// Show what is done in detail
-    #[arg(short, long, global = true)]
-    pub verbose: bool,
-    /// Show only warnings, errors and results
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub quiet: bool,
-    /// Show everything, QEMU's command line included
-    #[arg(long, global = true, env = "DEBUG", value_parser = clap::builder::FalseyValueParser::new())]
-    pub debug: bool,
-    /// When to use colours
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
-    pub color: ColorChoice,
-    /// Keep a copy of the log in FILE
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "LOG_FILE",
-        hide = true
-    )]
-    pub log_file: Option<PathBuf>,
-}
-
-/// Which machine of the project; an empty name is the project's own one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Which(pub Option<Nickname>);
-
-impl FromStr for Which {
-    type Err = ParseNicknameError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "" => Ok(Self(None)),
-            name => Ok(Self(Some(name.parse()?))),
-        }
-    }
-}
-
-/// For a verb that has a `--name` of its own.
-#[derive(Debug, clap::Args)]
-pub struct ByAnotherWord {
-    /// Work on a further machine of the project, called NAME; before the verb, --name does the same
-    #[arg(
-        id = "machine",
-        long = "machine",
-        value_name = "NAME",
-        help_heading = "Options of every verb"
-    )]
-    machine: Option<Which>,
 }
 
 /// The verbs.
@@ -241,7 +172,7 @@ pub enum Command {
     /// it, where .k3s-vm/config says suspend = true). Without a word, it prints on or off.
     Autostart(autostart::Args),
     /// Suspend the machine when nobody uses it
-    #[command(name = machine::idle::VERB, hide = true)]
+    #[command(name = lifecycle::idle::VERB, hide = true)]
     IdleWatch(idle_watch::Args),
     /// Print the manual, or write its pages
     Man(man::Args),
@@ -249,7 +180,7 @@ pub enum Command {
 
 impl Command {
     /// Whether somebody has something to do with the machine, so that it is not one that nobody uses.
-    pub(super) const fn is_use(&self) -> bool {
+    pub(crate) const fn is_use(&self) -> bool {
         !matches!(
             self,
             Self::IdleWatch(_)
@@ -261,7 +192,7 @@ impl Command {
     }
 
     /// Whether stdout is for a program that reads what happens, line by line.
-    pub(super) fn tells_events(&self) -> bool {
+    pub(crate) fn tells_events(&self) -> bool {
         match self {
             Self::Setup(args) => args.tells_events(),
             Self::Start(args) => args.tells_events(),

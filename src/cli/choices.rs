@@ -18,7 +18,7 @@ use crate::{
 
 /// What a machine may have otherwise at its next start.
 #[derive(Debug, clap::Args)]
-pub(super) struct Choices {
+pub(crate) struct Choices {
     /// Virtual CPUs [default: 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST_CPUS)))]
     cpus: Option<u8>,
@@ -105,7 +105,7 @@ struct Surroundings {
 
 impl Choices {
     /// What is of the project is saved relative to it, so that it holds where the project is moved to.
-    pub(super) fn into_config(self, project: &Project) -> Result<Config, CommandError> {
+    pub(crate) fn into_config(self, project: &Project) -> Result<Config, CommandError> {
         let path = |path: PathBuf| in_project(project, &path);
         let paths = |paths: Vec<PathBuf>| {
             let all = paths.into_iter().map(path).collect::<Result<Vec<_>, _>>();

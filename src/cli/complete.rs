@@ -16,24 +16,25 @@ use clap_complete::engine::{
     complete,
 };
 
-use super::{
-    args::{Cli, Global},
-    context::Context,
-};
 use crate::{
-    cluster::images::Reference,
+    cli::{args::Cli, context::Context, global::Global},
     image::Catalog,
-    machine::{cached, images::stock, ports},
+    k3s::images::Reference,
+    machine::{
+        access::{images::stock, ports},
+        cache::references,
+    },
     project::snapshot,
 };
 
 /// Says that words are to be completed, and which one: its place, the program's own is 0.
 const PLACE: &str = "K3S_VM_COMPLETE";
+
 /// How long a guest may take to tell what it has.
 const ANSWER: Duration = Duration::from_secs(1);
 
 /// The answer, if `arguments` ask for one.
-pub(super) fn answer(arguments: &[OsString]) -> Option<String> {
+pub(crate) fn answer(arguments: &[OsString]) -> Option<String> {
     let place: usize = env::var(PLACE).ok()?.parse().ok()?;
     let begin = arguments.iter().position(|it| it == "--")?;
     let mut words = arguments[begin + 1..].to_vec();
@@ -151,7 +152,9 @@ fn called(image: &str) -> Vec<CompletionCandidate> {
 fn projects(words: Arc<[OsString]>) -> ArgValueCompleter {
     ArgValueCompleter::new(move |current: &OsStr| {
         let cache = context(&words).map(|it| it.cache);
-        let known = cache.map(|it| cached::projects(&it)).unwrap_or_default();
+        let known = cache
+            .map(|it| references::projects(&it))
+            .unwrap_or_default();
         let mut found: Vec<_> = known
             .into_iter()
             .filter(|path| {

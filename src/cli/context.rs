@@ -7,23 +7,31 @@ use std::{
 
 use etcetera::BaseStrategy;
 
-use super::{args::Global, error::CommandError};
 use crate::{
     base::{Name, trust},
-    machine::{Machine, MachineError},
+    cli::{error::CommandError, global::Global},
+    machine::{self, Machine, MachineError},
     project::Project,
 };
 
+/// A verb that needs a machine leaves nothing behind in a project without one.
+pub(crate) fn require_machine(context: &Context) -> Result<(), CommandError> {
+    match machine::State::observe(&context.project)? {
+        machine::State::Absent => Err(machine::MachineError::absent(&context.project).into()),
+        _ => Ok(()),
+    }
+}
+
 /// What the surroundings say.
 #[derive(Debug, Clone)]
-pub(super) struct Context {
-    pub(super) project: Project,
-    pub(super) name: Option<Name>,
-    pub(super) cache: PathBuf,
+pub(crate) struct Context {
+    pub(crate) project: Project,
+    pub(crate) name: Option<Name>,
+    pub(crate) cache: PathBuf,
 }
 
 impl Context {
-    pub(super) fn new(global: &Global) -> Result<Self, CommandError> {
+    pub(crate) fn new(global: &Global) -> Result<Self, CommandError> {
         let directory = global.directory.as_deref().unwrap_or(Path::new("."));
         let start = std::fs::canonicalize(directory).map_err(|error| {
             CommandError::new(format!("there is no directory {}", directory.display()))
@@ -51,7 +59,7 @@ impl Context {
     }
 
     /// The machine, locked for `verb`.
-    pub(super) async fn open(self, verb: &str) -> Result<Machine, CommandError> {
+    pub(crate) async fn open(self, verb: &str) -> Result<Machine, CommandError> {
         Ok(Machine::open(self.project, self.name, self.cache, verb).await?)
     }
 }

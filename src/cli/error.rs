@@ -2,23 +2,26 @@
 
 use std::fmt::Display;
 
-use super::hints;
 use crate::{
+    cli::hints,
     image::ImageError,
-    machine::{MachineError, error::with_causes, upgrade::UpgradeError},
+    machine::{
+        MachineError,
+        error::{UpgradeError, machine::with_causes},
+    },
 };
 
 /// What a command failed with.
 #[derive(Debug)]
-pub(super) struct CommandError {
-    pub(super) message: String,
-    pub(super) excerpt: Option<String>,
-    pub(super) hints: Vec<String>,
-    pub(super) code: u8,
+pub(crate) struct CommandError {
+    pub(crate) message: String,
+    pub(crate) excerpt: Option<String>,
+    pub(crate) hints: Vec<String>,
+    pub(crate) code: u8,
 }
 
 /// The exit codes beside 0 and clap's 2; `status` uses 3 to 5 for its answer.
-pub(super) mod code {
+pub(crate) mod code {
     /// Something failed.
     pub(crate) const FAILURE: u8 = 1;
     /// The command line asks for what cannot be.
@@ -34,7 +37,7 @@ pub(super) mod code {
 }
 
 impl CommandError {
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
             excerpt: None,
@@ -44,7 +47,7 @@ impl CommandError {
     }
 
     /// A signal ended the command.
-    pub(super) fn interrupted(code: u8) -> Self {
+    pub(crate) fn interrupted(code: u8) -> Self {
         Self {
             code,
             ..Self::new("interrupted")
@@ -53,21 +56,21 @@ impl CommandError {
     }
 
     /// Whether a signal ended the command.
-    pub(super) fn is_interruption(&self) -> bool {
+    pub(crate) fn is_interruption(&self) -> bool {
         self.code > 128
     }
 
-    pub(super) fn because(mut self, cause: &dyn Display) -> Self {
+    pub(crate) fn because(mut self, cause: &dyn Display) -> Self {
         self.message = format!("{}: {cause}", self.message);
         self
     }
 
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
-    pub(super) fn with_code(self, code: u8) -> Self {
+    pub(crate) fn with_code(self, code: u8) -> Self {
         Self { code, ..self }
     }
 }

@@ -3,60 +3,66 @@
 use std::{fmt::Display, fs, io::ErrorKind, path::Path};
 
 use crate::{
-    base::{FileError, Label, files, trust::TRUST},
-    cluster::{MergeError, images::ArchiveError, release::CHECKSUMS, step::StepError},
+    base::{
+        FileError, Label,
+        files::{self, TRUST},
+    },
     guest::{CopyError, Sign, SshError},
     image::ImageError,
+    k3s::{MergeError, images::ArchiveError, release::CHECKSUMS, step::StepError},
     machine::{
-        MachineError, carried::CarriedError, error::BootFault, images::ImagesError,
-        memory::FOLDERS, mounts::SHARE, upgrade::UpgradeError, watch::NO_STAGE,
+        MachineError,
+        error::{CacheArchiveError, ImagesError, UpgradeError, machine::BootFault},
+        guest_config::mounts::SHARE,
+        lifecycle::boot_progress::NO_STAGE,
+        memory::save::FOLDERS,
     },
     project::{ConfigError, LockError, Project, RecordError},
     qemu::{ProcessError, VersionError, kvm::Kvm},
 };
 
 /// The distributions that get a command of their own.
-pub(super) const DISTRIBUTIONS: [&str; 4] = ["NixOS", "Debian/Ubuntu", "Fedora", "Arch"];
+pub(crate) const DISTRIBUTIONS: [&str; 4] = ["NixOS", "Debian/Ubuntu", "Fedora", "Arch"];
 
 /// A command for each of [`DISTRIBUTIONS`], in their order.
-pub(super) type Fix = [&'static str; 4];
+pub(crate) type Fix = [&'static str; 4];
 
-pub(super) const INSTALL_QEMU: Fix = [
+pub(crate) const INSTALL_QEMU: Fix = [
     "nix-shell -p qemu_kvm",
     "sudo apt-get update && sudo apt-get install --yes --no-install-recommends qemu-system-x86",
     "sudo dnf install --assumeyes qemu-system-x86-core",
     "sudo pacman -S --noconfirm qemu-base",
 ];
 
-pub(super) const INSTALL_UEFI: Fix = [
+pub(crate) const INSTALL_UEFI: Fix = [
     "nix-shell -p qemu_kvm",
     "sudo apt-get install --yes ovmf",
     "sudo dnf install --assumeyes edk2-ovmf",
     "sudo pacman -S --noconfirm edk2-ovmf",
 ];
 
-pub(super) const INSTALL_KUBECTL: Fix = [
+pub(crate) const INSTALL_KUBECTL: Fix = [
     "nix-shell -p kubectl",
     "sudo apt-get install --yes kubernetes-client",
     "sudo dnf install --assumeyes kubernetes-client",
     "sudo pacman -S --noconfirm kubectl",
 ];
 
-pub(super) const INSTALL_K9S: Fix = [
+pub(crate) const INSTALL_K9S: Fix = [
     "nix-shell -p k9s",
     "go install github.com/derailed/k9s@latest",
     "go install github.com/derailed/k9s@latest",
     "sudo pacman -S --noconfirm k9s",
 ];
 
-pub(super) const LOAD_KVM: Fix = [
+pub(crate) const LOAD_KVM: Fix = [
     "boot.kernelModules = [ \"kvm-intel\" \"kvm-amd\" ];   # in configuration.nix; and switch virtualisation on in the firmware",
     "sudo modprobe -a kvm_intel kvm_amd   # and switch virtualisation on in the firmware",
     "sudo modprobe -a kvm_intel kvm_amd   # and switch virtualisation on in the firmware",
     "sudo modprobe -a kvm_intel kvm_amd   # and switch virtualisation on in the firmware",
 ];
 
-pub(super) const JOIN_KVM: Fix = [
+pub(crate) const JOIN_KVM: Fix = [
     "users.users.<you>.extraGroups = [ \"kvm\" ];   # in configuration.nix, then log in again",
     "sudo usermod -aG kvm \"$USER\"   # then log in again",
     "sudo usermod -aG kvm \"$USER\"   # then log in again",
@@ -68,7 +74,7 @@ const UDEV: &str = "on a CI runner: echo 'KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\
     sudo tee /etc/udev/rules.d/99-kvm4all.rules && sudo udevadm control --reload-rules && sudo udevadm trigger --name-match=kvm";
 
 /// The place of this host's distribution in [`DISTRIBUTIONS`], from os-release(5).
-pub(super) fn this_distribution() -> Option<usize> {
+pub(crate) fn this_distribution() -> Option<usize> {
     let text = fs::read_to_string("/etc/os-release").ok()?;
     let value = |key: &str| {
         text.lines()
@@ -89,7 +95,7 @@ pub(super) fn this_distribution() -> Option<usize> {
 }
 
 /// This host's command, or every distribution's where this one is not known.
-pub(super) fn for_this_host(fix: &Fix) -> Vec<String> {
+pub(crate) fn for_this_host(fix: &Fix) -> Vec<String> {
     match this_distribution() {
         Some(index) => vec![fix[index].to_owned()],
         None => DISTRIBUTIONS
@@ -101,7 +107,7 @@ pub(super) fn for_this_host(fix: &Fix) -> Vec<String> {
 }
 
 /// What to do about an error.
-pub(super) fn of(error: &MachineError) -> Vec<String> {
+pub(crate) fn of(error: &MachineError) -> Vec<String> {
     let one = |hint: &str| vec![hint.to_owned()];
     if let Some(error) = file_of(error).filter(|error| error.is_out_of_space()) {
         return vec![make_room(&error.path)];
@@ -412,7 +418,7 @@ fn word(path: &dyn Display) -> String {
     }
 }
 
-pub(super) fn of_kvm(kvm: &Kvm) -> Vec<String> {
+pub(crate) fn of_kvm(kvm: &Kvm) -> Vec<String> {
     match kvm {
         Kvm::Works => Vec::new(),
         Kvm::Missing => for_this_host(&LOAD_KVM),
@@ -500,20 +506,22 @@ fn of_images(error: &ImagesError) -> Vec<String> {
     hints.iter().map(|&hint| hint.to_owned()).collect()
 }
 
-fn of_carried(error: &CarriedError) -> Vec<String> {
+fn of_carried(error: &CacheArchiveError) -> Vec<String> {
     let hint = match error {
-        CarriedError::NoArchive => "write one, on a host with internet: k3s-vm cache export FILE",
-        CarriedError::Schema(_) => "have the same k3s-vm on both hosts",
-        CarriedError::Empty(_) => {
+        CacheArchiveError::NoArchive => {
+            "write one, on a host with internet: k3s-vm cache export FILE"
+        }
+        CacheArchiveError::Schema(_) => "have the same k3s-vm on both hosts",
+        CacheArchiveError::Empty(_) => {
             "leave --all away; then what a setup needs is fetched: k3s-vm cache export FILE"
         }
-        CarriedError::Changed(path) => {
+        CacheArchiveError::Changed(path) => {
             let path = word(&path.display());
             return vec![format!(
                 "remove it, and run the same command again, which fetches it anew: rm -f {path}"
             )];
         }
-        CarriedError::Read(_) | CarriedError::Write(_) => return Vec::new(),
+        CacheArchiveError::Read(_) | CacheArchiveError::Write(_) => return Vec::new(),
         _ => {
             "nothing was taken; write the archive once more, and carry that: k3s-vm cache export FILE"
         }

@@ -12,7 +12,7 @@ const DELIVERED: Duration = Duration::from_millis(5);
 
 /// The machine, locked for `verb`, and the signals, listened to from before anything is written: one that nobody listens
 /// to ends the program at once, and leaves behind what it is at.
-pub(super) async fn opened(
+pub(crate) async fn opened(
     context: Context,
     verb: &str,
 ) -> Result<(Machine, Signals), CommandError> {
@@ -22,7 +22,7 @@ pub(super) async fn opened(
 }
 
 /// Runs `work` on the machine; when it fails or is interrupted, a QEMU that it started is ended.
-pub(super) async fn guarded<T>(
+pub(crate) async fn guarded<T>(
     machine: &Machine,
     mut signals: Signals,
     work: impl Future<Output = Result<T, CommandError>>,
@@ -41,7 +41,7 @@ pub(super) async fn guarded<T>(
 }
 
 /// Runs `work` that changes nothing of the machine itself; what it started ends with it.
-pub(super) async fn dropped<T>(
+pub(crate) async fn dropped<T>(
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
     let mut signals = Signals::listen()?;
@@ -55,7 +55,7 @@ pub(super) async fn dropped<T>(
 }
 
 /// The signals that ask for the end.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     /// Not listened to under nohup, whose point it is.
@@ -64,7 +64,7 @@ pub(super) struct Signals {
 
 impl Signals {
     /// From now on they end nothing by themselves.
-    pub(super) fn listen() -> Result<Self, CommandError> {
+    pub(crate) fn listen() -> Result<Self, CommandError> {
         Self::try_to_listen()
             .map_err(|error| CommandError::new("cannot listen for signals").because(&error))
     }
@@ -82,7 +82,7 @@ impl Signals {
     }
 
     /// Does `work`, or drops it when a signal comes.
-    pub(super) async fn unless_one_comes<T>(
+    pub(crate) async fn unless_one_comes<T>(
         &mut self,
         work: impl Future<Output = Result<T, CommandError>>,
     ) -> Result<T, CommandError> {
@@ -93,7 +93,7 @@ impl Signals {
     }
 
     /// Waits for one and gives the exit code that shells expect: 128 and its number.
-    pub(super) async fn next(&mut self) -> u8 {
+    pub(crate) async fn next(&mut self) -> u8 {
         tokio::select! {
             _ = self.interrupt.recv() => 130,
             _ = self.terminate.recv() => 143,

@@ -12,50 +12,15 @@ use std::{
 
 use tokio::{io::AsyncWrite, net::UnixStream, task::spawn_blocking};
 
-use super::{
-    Ssh, SshError,
-    pack::pack,
-    unpack::{self, Staged},
+use crate::{
+    base::Progress,
+    guest::{
+        Ssh, SshError,
+        copy_error::CopyError,
+        pack::pack,
+        unpack::{self, Staged},
+    },
 };
-use crate::base::{FileError, Progress};
-
-/// Why something is not copied.
-#[derive(Debug, thiserror::Error)]
-pub enum CopyError {
-    /// Nothing has that name in the guest.
-    #[error("there is no {0} in the guest")]
-    NotInGuest(String),
-    /// Nothing has that name on the host.
-    #[error("there is no {0} on this host")]
-    NotOnHost(String),
-    /// Devices and sockets.
-    #[error("{0} is neither a file nor a folder")]
-    Special(String),
-    /// A folder has the name that the copy of a file is to get.
-    #[error("{0} is a folder, and would be replaced by what is none")]
-    Folder(String),
-    /// A folder, or several things, are to go where a file is.
-    #[error("{0} is no folder")]
-    NoFolder(String),
-    /// The guest has no room for it.
-    #[error("the guest's disk is full: {0}")]
-    GuestFull(String),
-    /// The guest's tar, or what is around it.
-    #[error("the guest does not copy it: {0}")]
-    Guest(String),
-    /// The guest's archive would put something elsewhere.
-    #[error("the guest sends {0:?}, which would lie outside of what is copied")]
-    Hostile(String),
-    /// The archive breaks off or is none.
-    #[error("the copy broke off")]
-    Archive(#[source] io::Error),
-    /// A file of the host.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The connection.
-    #[error(transparent)]
-    Ssh(#[from] SshError),
-}
 
 /// What is at a path in the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +36,9 @@ pub enum There {
 }
 
 const NOT_THERE: u32 = 66;
+
 const SPECIAL: u32 = 67;
+
 /// tar's, of files that changed while it read them.
 const CHANGED: u32 = 1;
 
@@ -222,7 +189,7 @@ impl Ssh {
 }
 
 /// A shell's command that runs `text` with `arguments`.
-pub(super) fn script(text: &str, arguments: &[&str]) -> String {
+pub(crate) fn script(text: &str, arguments: &[&str]) -> String {
     let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let arguments: String = arguments
         .iter()

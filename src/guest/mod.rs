@@ -2,6 +2,7 @@
 
 pub mod console;
 pub mod copy;
+mod copy_error;
 pub mod course;
 pub mod excerpt;
 pub mod flood;
@@ -11,16 +12,18 @@ mod pack;
 pub mod session;
 pub mod signs;
 pub mod ssh;
+mod ssh_error;
 pub mod stages;
 pub mod swap;
 pub mod unpack;
 
 pub use console::Console;
-pub use copy::CopyError;
+pub use copy_error::CopyError;
 pub use course::{Course, CrashLoop, Trouble};
 pub use excerpt::excerpt;
 pub use keys::KeyPair;
 pub use session::{Event, Order, Streams, Terminal, TerminalSize};
 pub use signs::Sign;
-pub use ssh::{Ssh, SshError};
+pub use ssh::Ssh;
+pub use ssh_error::SshError;
 pub use stages::{Report, Stage, StageLog};

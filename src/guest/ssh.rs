@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    io,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -15,56 +14,17 @@ use russh::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{
+use crate::guest::{
     KeyPair,
     session::{self, Event, Order, Streams, Terminal},
+    ssh_error::SshError,
 };
 
 /// How long connecting and logging in may take; a guest under emulation needs seconds.
 const CONNECT: Duration = Duration::from_secs(30);
+
 /// A guest that is silent for a minute is gone.
 const KEEPALIVE: Duration = Duration::from_secs(20);
-
-/// Why the guest cannot be talked to.
-#[derive(Debug, thiserror::Error)]
-pub enum SshError {
-    /// Nobody answers, or not with SSH, or not in time.
-    #[error("no SSH on 127.0.0.1:{port}: {reason}")]
-    Unreachable {
-        /// The forwarded port.
-        port: u16,
-        /// What happened instead.
-        reason: String,
-    },
-    /// The one who answers does not have the machine's host key.
-    #[error("127.0.0.1:{port} answers with another host key than this machine's")]
-    WrongHostKey {
-        /// The forwarded port.
-        port: u16,
-    },
-    /// The guest does not take the machine's key.
-    #[error("the guest refuses this machine's key")]
-    Refused,
-    /// The connection broke, or the guest's sshd does something unheard of.
-    #[error("the SSH connection broke")]
-    Broken(#[from] russh::Error),
-    /// The command ended with another status than 0.
-    #[error("{command:?} ended with {status} in the guest: {said}")]
-    Failed {
-        /// The command.
-        command: String,
-        /// Its exit status.
-        status: u32,
-        /// The last line of its standard error.
-        said: String,
-    },
-    /// The guest's sshd is told not to lend agents out.
-    #[error("the guest's sshd does not forward agents")]
-    NoAgentForwarding,
-    /// Our own side of the pipe broke.
-    #[error("cannot pass the data on")]
-    Pipe(#[source] io::Error),
-}
 
 /// A connection, logged in as root.
 pub struct Ssh {

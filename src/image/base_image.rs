@@ -5,35 +5,27 @@ use std::path::{Path, PathBuf};
 use tracing::debug;
 use url::Url;
 
-use super::{
-    Cache, Checksum, Format, ImageError, ImageSource,
-    cache::{key, publish},
-    copy::copy,
-    download::{Fetched, Job, download},
-    format::inspect,
-    http::fetch_text,
-    partial::discard,
-    source::{Source, stamp},
+use crate::{
+    base::{Digest, FileError, Progress, address::shown},
+    image::{
+        Cache, Checksum, ImageError, ImageSource,
+        cache::{key, publish},
+        copy::copy,
+        download::download,
+        format::inspect,
+        http::fetch_text,
+        image_file::BaseImage,
+        job::{Fetched, Job},
+        partial::discard,
+        source::{Source, stamp},
+    },
 };
-use crate::base::{Digest, FileError, Progress, Size, address::shown};
 
 /// What a list of checksums may weigh; Ubuntu's and Debian's have a few kilobytes.
 const CHECKSUMS_LIMIT: usize = 1 << 20;
+
 /// For QEMU to read, and for nobody to write to.
 const READ_ONLY: u32 = 0o444;
-
-/// A verified disk image in the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BaseImage {
-    /// Where it is: absolute if the cache's root is.
-    pub path: PathBuf,
-    /// What its bytes come to.
-    pub digest: Digest,
-    /// The size of the disk that a guest sees.
-    pub virtual_size: Size,
-    /// How QEMU has to read it.
-    pub format: Format,
-}
 
 impl Cache {
     /// The base image from `source`, brought into the cache if it was not there. A source that was verified

@@ -19,12 +19,12 @@ use std::{
 use tracing::{info, warn};
 use url::Url;
 
-use super::{
-    Checksum, ImageError, Patience,
-    download::{Job, download},
-    partial::validator_file,
+use crate::{
+    base::{Digest, FileError, Progress, address::shown, files},
+    image::{
+        Checksum, ImageError, Patience, download::download, job::Job, partial::validator_file,
+    },
 };
-use crate::base::{Digest, FileError, Progress, address::shown, files};
 
 /// How often a waiting process looks whether the other one is done.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);

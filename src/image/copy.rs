@@ -12,13 +12,15 @@ use tokio::{
     io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt},
 };
 
-use super::{
-    ImageError,
-    checksum::Sums,
-    download::{Fetched, Job, verify},
-    partial::{Transfer, check_space, discard, no_space, validator_file},
+use crate::{
+    base::{FileError, Progress, files},
+    image::{
+        ImageError,
+        checksum::Sums,
+        job::{Fetched, Job},
+        partial::{self, Transfer, check_space, discard, no_space, validator_file},
+    },
 };
-use crate::base::{FileError, Progress, files};
 
 /// How much is read at once, and the smallest hole that is kept.
 const BLOCK: usize = 1 << 20;
@@ -67,7 +69,7 @@ pub(super) async fn copy(
         copy_blocks((from, source), Some((to, target)), &mut sums, &transfer).await
     };
     match copied {
-        Ok(size) => verify(sums, size, job, false),
+        Ok(size) => partial::verify(sums, size, job, false),
         Err(error) => {
             discard(target)?;
             Err(if error.is_out_of_space() {

@@ -1,46 +1,26 @@
 //! Brings a file of any size here, whole: what came before a break is kept, hashed again and continued,
 //! provided that the server vouches for it being the same file (RFC 9110, If-Range).
 
-use std::path::Path;
-
 use reqwest::{
     Client, StatusCode,
     header::{self, HeaderMap, HeaderValue},
 };
 use tracing::debug;
-use url::Url;
 
-use super::{
-    Checksum, ImageError, Patience,
-    checksum::Sums,
-    copy::copy,
-    http,
-    partial::{Partial, discard, length},
-    patience::Tries,
+use crate::{
+    base::{Progress, address::shown},
+    image::{
+        ImageError,
+        copy::copy,
+        http,
+        job::{Fetched, Job},
+        partial::{self, Partial, discard, length},
+        patience::Tries,
+    },
 };
-use crate::base::{Digest, Progress, address::shown};
 
 #[cfg(test)]
 mod tests;
-
-/// What to bring, and where to.
-#[derive(Debug)]
-pub(super) struct Job<'a> {
-    /// Its name for people.
-    pub(super) name: &'a str,
-    pub(super) url: &'a Url,
-    /// The file to fill; nobody else writes to it meanwhile.
-    pub(super) partial: &'a Path,
-    pub(super) expected: Option<&'a Checksum>,
-    pub(super) patience: &'a Patience,
-}
-
-/// What came. It is complete and verified, but neither flushed nor in its place.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fetched {
-    pub(super) digest: Digest,
-    pub(super) size: u64,
-}
 
 /// Fills `job.partial` from its URL.
 ///
@@ -48,7 +28,7 @@ pub(super) struct Fetched {
 ///
 /// When patience is at an end, the bytes are wrong, or they cannot be written. What has come stays for the
 /// next time, unless it is wrong.
-pub(super) async fn download(
+pub(crate) async fn download(
     job: &Job<'_>,
     progress: &dyn Progress,
 ) -> Result<Fetched, ImageError> {
@@ -101,7 +81,7 @@ async fn attempt(
         partial.flush().await?;
         result?;
     }
-    let verified = verify(
+    let verified = partial::verify(
         partial.sums,
         partial.length,
         job,
@@ -159,26 +139,4 @@ fn validator(headers: &HeaderMap) -> Option<&HeaderValue> {
         .get(header::ETAG)
         .filter(strong)
         .or_else(|| headers.get(header::LAST_MODIFIED))
-}
-
-/// Compares what came with what should have come; wrong bytes are not kept.
-pub(super) fn verify(
-    sums: Sums,
-    size: u64,
-    job: &Job<'_>,
-    resumed: bool,
-) -> Result<Fetched, ImageError> {
-    let (digest, actual) = sums.finish();
-    match job.expected {
-        Some(expected) if *expected != actual => {
-            discard(job.partial)?;
-            Err(ImageError::WrongChecksum {
-                origin: shown(job.url),
-                expected: expected.to_string(),
-                actual: actual.to_string(),
-                resumed,
-            })
-        }
-        _ => Ok(Fetched { digest, size }),
-    }
 }

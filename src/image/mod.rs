@@ -10,6 +10,8 @@ pub mod download;
 mod error;
 pub mod format;
 mod http;
+mod image_file;
+mod job;
 mod overlay;
 mod partial;
 mod patience;
@@ -18,13 +20,13 @@ mod source;
 #[cfg(test)]
 mod test_server;
 
-pub use base_image::BaseImage;
 pub use cache::{Cache, Download, ItemLock, key};
 pub use catalog::{Catalog, Entry, ImageSource};
 pub use checksum::Checksum;
 pub use error::ImageError;
 pub use format::Format;
 pub use http::{fetch_text, http_client};
+pub use image_file::BaseImage;
 pub use overlay::{disk_use, is_fresh, is_qcow2, plan};
 pub use patience::Patience;
 pub use prepared::Prepared;

@@ -12,8 +12,15 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{ImageError, checksum::Sums, download::Job, http};
-use crate::base::{FileError, Progress, Size, address::shown, files};
+use crate::{
+    base::{FileError, Progress, Size, address::shown, files},
+    image::{
+        ImageError,
+        checksum::Sums,
+        http,
+        job::{Fetched, Job},
+    },
+};
 
 /// The file on its way, and what its bytes come to so far.
 #[derive(Debug)]
@@ -224,5 +231,27 @@ impl<'a> Transfer<'a> {
 impl Drop for Transfer<'_> {
     fn drop(&mut self) {
         self.progress.end(self.handle);
+    }
+}
+
+/// Compares what came with what should have come; wrong bytes are not kept.
+pub(crate) fn verify(
+    sums: Sums,
+    size: u64,
+    job: &Job<'_>,
+    resumed: bool,
+) -> Result<Fetched, ImageError> {
+    let (digest, actual) = sums.finish();
+    match job.expected {
+        Some(expected) if *expected != actual => {
+            discard(job.partial)?;
+            Err(ImageError::WrongChecksum {
+                origin: shown(job.url),
+                expected: expected.to_string(),
+                actual: actual.to_string(),
+                resumed,
+            })
+        }
+        _ => Ok(Fetched { digest, size }),
     }
 }

@@ -11,10 +11,8 @@ use serde::Deserialize;
 use toml_edit::{DocumentMut, Item, TableLike, Value};
 
 use super::{
-    Project,
     idle::Idle,
     settings::{Entry, K3s, Network},
-    user,
 };
 use crate::base::{
     Digest, FileError, Forward, Mount, Size,
@@ -271,15 +269,6 @@ impl Config {
             path: path.to_owned(),
             message,
         })
-    }
-
-    /// What holds for a machine that is made: the project's config, over what the user chose for all projects.
-    ///
-    /// # Errors
-    ///
-    /// Those of both files.
-    pub fn chosen(project: &Project) -> Result<Self, ConfigError> {
-        Ok(Self::load(&project.config())?.over(user::config(true)?))
     }
 
     /// Reads the config's text.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use toml_edit::Document;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Project};
 use crate::base::files;
 
 /// What two machines cannot both have.
@@ -35,6 +35,15 @@ pub fn config(made: bool) -> Result<Config, ConfigError> {
     };
     let config = load(&path)?;
     Ok(if made { changeable(config) } else { config })
+}
+
+/// The config of an existing machine: the project's, over what the user chose for all projects.
+///
+/// # Errors
+///
+/// Those of both files.
+pub fn chosen(project: &Project) -> Result<Config, ConfigError> {
+    Ok(Config::load(&project.config())?.over(config(true)?))
 }
 
 fn load(path: &Path) -> Result<Config, ConfigError> {

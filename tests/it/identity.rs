@@ -10,7 +10,7 @@ use std::{
 
 use aho_corasick::AhoCorasick;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use k3s_vm::cluster::Kubeconfig;
+use k3s_vm::k3s::Kubeconfig;
 use rustix::io::Errno;
 
 use crate::{

@@ -177,7 +177,7 @@ fn setup(story: &Story, flags: &str) -> Told {
     made(story, &format!("k3s-vm setup {usual} {flags}"))
 }
 
-/// An emulator that lets its guest die (see `machine::boot`) leaves nothing to others: the machine is made again then.
+/// An emulator that lets its guest die (see `machine::lifecycle::boot`) leaves nothing to others: the machine is made again then.
 #[track_caller]
 pub(crate) fn made(story: &Story, setup: &str) -> Told {
     let told = story.run(setup).succeeds();

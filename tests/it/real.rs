@@ -5,7 +5,7 @@
 
 use std::{env, fs, panic, process::Command, thread, time::Duration};
 
-use k3s_vm::{base::Size, cluster::release::Version, qemu::version};
+use k3s_vm::{base::Size, k3s::release::Version, qemu::version};
 
 use crate::{
     guest::Guest,

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use k3s_vm::cluster::Kubeconfig;
+use k3s_vm::k3s::Kubeconfig;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{Pid, PidfdFlags, pidfd_open},

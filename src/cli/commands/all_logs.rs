@@ -12,25 +12,32 @@ use anstream::adapter::strip_str;
 use anstyle::{AnsiColor, Style};
 use tokio::io::AsyncWrite;
 
-use super::logs::{Log, Source, runs};
 use crate::{
-    cli::{error::CommandError, interrupt::Signals, output::Output, plain::plain},
+    cli::{
+        commands::log_file::{Log, Source, runs},
+        error::CommandError,
+        interrupt::Signals,
+        terminal::{output::Output, sanitize::plain},
+    },
     guest::{Event, Order, Ssh, Streams},
     machine::{
         MachineError,
-        error::with_causes,
-        journal::{Journal, Since},
-        shell,
+        access::{
+            journal::{Journal, Since},
+            shell,
+        },
+        error::machine::with_causes,
     },
     project::Project,
 };
 
 /// As long as the time of an entry is, to the microsecond: 2026-11-23T20:19:48.849919.
 const TIME: usize = 26;
+
 /// How often the host's own files are looked at.
 const POLL: std::time::Duration = std::time::Duration::from_millis(100);
 
-pub(super) async fn run(
+pub(crate) async fn run(
     follow: bool,
     since: Option<SystemTime>,
     project: &Project,

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use crate::{
-    cli::{context::Context, error::CommandError, output::Output},
-    machine::{MachineError, State, autostart},
+    cli::{context::Context, error::CommandError, terminal::output::Output},
+    machine::{MachineError, State, lifecycle::autostart},
 };
 
 /// What `autostart` takes.
@@ -31,7 +31,7 @@ enum Switch {
     Off,
 }
 
-pub(super) fn run(
+pub(crate) fn run(
     args: &Args,
     context: &Context,
     output: &Output,

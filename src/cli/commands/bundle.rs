@@ -14,12 +14,12 @@ use tar::{Builder, Header};
 
 use crate::{
     base::{Size, files::PRIVATE},
-    cli::{context::Context, error::CommandError, output::Output},
-    machine::bundle::{self, Part},
+    cli::{context::Context, error::CommandError, terminal::output::Output},
+    machine::report::bundle::{self, Part},
 };
 
 /// The archive's path is what stdout gets.
-pub(super) async fn write(
+pub(crate) async fn write(
     file: Option<&Path>,
     findings: &str,
     context: &Context,

@@ -10,15 +10,15 @@ use std::{
 
 use serde::Serialize;
 
-use super::carry;
 use crate::{
     base::Size,
     cli::{
+        commands::carry,
         context::Context,
         error::{CommandError, code},
-        output::Output,
+        terminal::output::Output,
     },
-    machine::cached::{self, Item},
+    machine::cache::references::{self, Item},
 };
 
 /// What `cache` takes.
@@ -67,7 +67,7 @@ enum Verb {
     Import(carry::Import),
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: Args,
     context: &Context,
     output: &Output,
@@ -76,9 +76,12 @@ pub(super) async fn run(
         Verb::Export(args) => carry::export(args, context, output).await?,
         Verb::Import(args) => carry::import(&args, context, output).await?,
         Verb::List { json: true } => {
-            output.document(&document(&context.cache, &cached::list(&context.cache)?))?;
+            output.document(&document(
+                &context.cache,
+                &references::list(&context.cache)?,
+            ))?;
         }
-        Verb::List { json: false } => output.data(&table(&cached::list(&context.cache)?)),
+        Verb::List { json: false } => output.data(&table(&references::list(&context.cache)?)),
         Verb::Prune { yes } => return prune(yes, context, output),
     }
     Ok(ExitCode::SUCCESS)
@@ -93,17 +96,20 @@ fn prune(yes: bool, context: &Context, output: &Output) -> Result<ExitCode, Comm
             .hint("to go ahead without asking: k3s-vm cache prune --yes")
             .with_code(code::USAGE));
         }
-        let unneeded: Vec<Item> = cached::list(&context.cache)?
+        let unneeded: Vec<Item> = references::list(&context.cache)?
             .into_iter()
             .filter(|item| item.users.is_empty())
             .collect();
         output.data(&table(&unneeded));
-        if !super::consent(&format!("Remove {} of it?", size_of(&unneeded)))? {
+        if !crate::cli::terminal::confirm::consent(&format!(
+            "Remove {} of it?",
+            size_of(&unneeded)
+        ))? {
             output.line("nothing was changed");
             return Ok(ExitCode::from(code::FAILURE));
         }
     }
-    let gone = cached::prune(&context.cache)?;
+    let gone = references::prune(&context.cache)?;
     match gone.len() {
         0 => tracing::info!("a machine needs all that is there; nothing to do"),
         1 => tracing::info!("1 file is removed, {}", size_of(&gone)),

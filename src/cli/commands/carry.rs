@@ -17,19 +17,20 @@ use crate::{
         context::Context,
         error::{CommandError, code},
         interrupt,
-        output::Output,
+        terminal::output::Output,
     },
     image::{Cache, ImageSource},
     machine::{
         MachineError, Spec,
-        carried::{self, Carried, CarriedError, Kind, List},
-        spec::image_name,
+        cache::archive::{self, Carried, Kind, List},
+        error::CacheArchiveError,
+        model::spec::image_name,
     },
     project::{Config, user},
 };
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Export {
+pub(crate) struct Export {
     /// The archive, or - for standard output
     #[arg(value_name = "FILE|-", default_value = DEFAULT)]
     file: PathBuf,
@@ -59,7 +60,7 @@ pub(super) struct Export {
 }
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Import {
+pub(crate) struct Import {
     /// The archive, or - for standard input
     #[arg(value_name = "FILE|-", default_value = DEFAULT)]
     file: PathBuf,
@@ -69,11 +70,13 @@ pub(super) struct Import {
 }
 
 const DEFAULT: &str = "k3s-vm-cache.tar";
+
 const STREAM: &str = "-";
+
 /// The layout of the JSON document.
 const SCHEMA: u32 = 1;
 
-pub(super) async fn export(
+pub(crate) async fn export(
     args: Export,
     context: &Context,
     output: &Output,
@@ -126,7 +129,7 @@ async fn collect(
     output: &Output,
 ) -> Result<List, CommandError> {
     if args.all {
-        return Ok(carried::collect_all(cache)?);
+        return Ok(archive::collect_all(cache)?);
     }
     let project = &context.project;
     let image: Option<ImageSource> = args
@@ -144,7 +147,7 @@ async fn collect(
     let config = Config::load(&project.config()).map_err(MachineError::from)?;
     let users = user::config(false).map_err(MachineError::from)?;
     let spec = Spec::resolve(&flags.over(config).over(users), None, project)?;
-    Ok(carried::collect(cache, &spec, &output.progress()).await?)
+    Ok(archive::collect(cache, &spec, &output.progress()).await?)
 }
 
 /// Writes the archive beside its place: what has its name is whole.
@@ -189,7 +192,7 @@ async fn piped(cache: Cache, list: List, output: &Output) -> Result<(), CommandE
             .map_err(|error| CommandError::new("cannot write to stdout").because(&error))?,
     );
     match written(cache, list, stdout, output).await {
-        Err(MachineError::Carried(CarriedError::Write(error)))
+        Err(MachineError::Carried(CacheArchiveError::Write(error)))
             if error.kind() == ErrorKind::BrokenPipe =>
         {
             Ok(())
@@ -207,14 +210,14 @@ async fn written(
 ) -> Result<List, MachineError> {
     let progress = output.copying();
     spawn_blocking(move || {
-        carried::write(&cache, &list, file, &progress)?;
+        archive::write(&cache, &list, file, &progress)?;
         Ok(list)
     })
     .await
     .expect("neither panics nor is cancelled")
 }
 
-pub(super) async fn import(
+pub(crate) async fn import(
     args: &Import,
     context: &Context,
     output: &Output,
@@ -230,12 +233,12 @@ pub(super) async fn import(
                 .with_code(code::USAGE)
                 .hint("ssh HOST k3s-vm cache export - | k3s-vm cache import -"));
             }
-            return Ok(carried::import(&cache, io::stdin(), progress).await?);
+            return Ok(archive::import(&cache, io::stdin(), progress).await?);
         }
         let file = File::open(&args.file).map_err(|error| {
             CommandError::new(format!("cannot open {}", args.file.display())).because(&error)
         })?;
-        carried::import(&cache, file, progress)
+        archive::import(&cache, file, progress)
             .await
             .map_err(|error| of_file(&args.file, error))
     };

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use crate::cli::output::Output;
+use crate::cli::terminal::output::Output;
 
 /// To be sourced by the shell.
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ enum Shell {
     Fish,
 }
 
-pub(super) fn run(args: &Args, output: &Output) -> ExitCode {
+pub(crate) fn run(args: &Args, output: &Output) -> ExitCode {
     output.data(match args.shell {
         Shell::Bash => include_str!("completions/bash.sh"),
         Shell::Zsh => include_str!("completions/zsh.zsh"),

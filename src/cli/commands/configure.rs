@@ -2,16 +2,16 @@
 
 use std::{io::IsTerminal, process::ExitCode};
 
-use super::{restart, start::require_machine};
 use crate::{
     cli::{
         choices::Choices,
-        context::Context,
+        commands::restart,
+        context::{Context, require_machine},
         error::{CommandError, code},
         interrupt,
-        output::Output,
+        terminal::output::Output,
     },
-    machine,
+    machine::lifecycle,
     project::Config,
 };
 
@@ -42,7 +42,7 @@ pub struct Args {
     no_restart: bool,
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: Args,
     context: Context,
     output: &Output,
@@ -55,7 +55,7 @@ pub(super) async fn run(
             .with_code(code::USAGE));
     }
     let (machine, signals) = interrupt::opened(context.clone(), "configure").await?;
-    let work = async { Ok(machine::configure::configure(&machine, flags, &args.unset).await?) };
+    let work = async { Ok(lifecycle::configure::configure(&machine, flags, &args.unset).await?) };
     let pending = interrupt::guarded(&machine, signals, work).await?;
     let saved = machine.project.config();
     // Nobody waits for the answer to a question.
@@ -79,6 +79,6 @@ pub(super) async fn run(
 /// What the person says to that, without keeping signals from being heard.
 async fn answer(question: &'static str) -> Result<bool, CommandError> {
     let (said, heard) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || said.send(super::consent(question)));
+    std::thread::spawn(move || said.send(crate::cli::terminal::confirm::consent(question)));
     heard.await.unwrap_or(Ok(false))
 }

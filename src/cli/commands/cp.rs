@@ -8,9 +8,9 @@ use crate::{
         context::Context,
         error::{CommandError, code},
         interrupt::Signals,
-        output::Output,
+        terminal::output::Output,
     },
-    machine::copy,
+    machine::access::copy,
 };
 
 /// What `cp` takes.
@@ -39,7 +39,7 @@ enum Place<'a> {
     Guest(String),
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: &Args,
     context: &Context,
     output: &Output,

@@ -4,22 +4,22 @@ use std::{path::PathBuf, process::ExitCode};
 
 use serde::Serialize;
 
-use super::bundle;
 use crate::{
     base::{Forward, Size, files},
     cli::{
+        commands::bundle,
         context::Context,
         error::{CommandError, code},
         hints::{self, DISTRIBUTIONS, Fix},
-        output::Output,
+        terminal::output::Output,
     },
-    cluster::tools::Tool,
+    k3s::tools::Tool,
     machine::{
-        error::describe_kvm,
-        host::{self, Host},
-        host_dns::{self, HostDns},
+        error::machine::describe_kvm,
+        guest_config::host_dns::{self, HostDns},
+        model::host::{self, Host},
     },
-    project::Config,
+    project::user,
     qemu::{firmware, kvm::Kvm, version},
 };
 
@@ -71,7 +71,7 @@ enum Outcome {
     Missing,
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: &Args,
     context: &Context,
     output: &Output,
@@ -189,7 +189,7 @@ async fn checks(context: &Context) -> Vec<Check> {
 /// The DNS servers of the guest: nothing is asked where they do not depend on the host's.
 async fn dns(context: &Context) -> Check {
     const NAME: &str = "DNS";
-    let config = Config::chosen(&context.project).unwrap_or_default();
+    let config = user::chosen(&context.project).unwrap_or_default();
     if let Some(chosen) = host_dns::chosen(&config.network) {
         return ok(NAME, format!("{}, by --dns", host_dns::list(chosen)));
     }
@@ -209,6 +209,7 @@ async fn dns(context: &Context) -> Check {
 
 /// A machine of the default size.
 const MEMORY: Size = Size::gib(4);
+
 /// Image, release and a first overlay.
 const SPACE: Size = Size::gib(4);
 

@@ -12,9 +12,9 @@ use crate::{
     cli::{
         context::Context,
         error::{CommandError, code},
-        output::Output,
+        terminal::output::Output,
     },
-    machine::{MachineError, State, kubeconfig},
+    machine::{MachineError, State, access::kubeconfig},
     project::Project,
 };
 
@@ -104,7 +104,7 @@ impl Shell {
     }
 }
 
-pub(super) fn run(
+pub(crate) fn run(
     args: &Args,
     context: &Context,
     output: &Output,

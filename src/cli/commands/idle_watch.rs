@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use crate::{
     cli::{context::Context, error::CommandError, interrupt},
-    machine::idle::Watch,
+    machine::lifecycle::idle::Watch,
 };
 
 /// Begun by setup, start and resume, and ended with QEMU.
@@ -15,7 +15,7 @@ use crate::{
     .k3s-vm/idle.log tells why. The next start runs another one.")]
 pub struct Args {}
 
-pub(super) async fn run(_: &Args, context: &Context) -> Result<ExitCode, CommandError> {
+pub(crate) async fn run(_: &Args, context: &Context) -> Result<ExitCode, CommandError> {
     let Some(mut watch) = Watch::begin(&context.project).await? else {
         return Ok(ExitCode::SUCCESS);
     };

@@ -11,15 +11,14 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        args::ByAnotherWord,
         context::Context,
         error::{CommandError, code},
+        global::ByAnotherWord,
         interrupt,
-        output::Output,
-        plain::plain,
+        terminal::{output::Output, sanitize::plain},
     },
-    cluster::images::{Listed, Passed, Reference},
-    machine::images::{Source, load, stock},
+    k3s::images::{Listed, Passed, Reference},
+    machine::access::images::{Source, load, stock},
 };
 
 /// What `image` takes.
@@ -67,7 +66,7 @@ enum Verb {
     },
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: &Args,
     context: &Context,
     output: &Output,

@@ -4,10 +4,13 @@ use std::process::ExitCode;
 
 use crate::{
     base::Name,
-    cli::{context::Context, error::CommandError, interrupt::Signals, output::Output},
+    cli::{context::Context, error::CommandError, interrupt::Signals, terminal::output::Output},
     machine::{
-        MachineError, State, kubeconfig,
-        merge::{self, Outcome},
+        MachineError, State,
+        access::{
+            kubeconfig,
+            kubeconfig_merge::{self, Outcome},
+        },
     },
 };
 
@@ -38,7 +41,7 @@ pub struct Args {
     unmerge: bool,
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: &Args,
     context: &Context,
     output: &Output,
@@ -59,7 +62,7 @@ pub(super) async fn run(
     let kubeconfig = kubeconfig::of(record)?;
     if args.merge {
         let mut signals = Signals::listen()?;
-        let work = async { Ok(merge::merge(&context.project, record).await?) };
+        let work = async { Ok(kubeconfig_merge::merge(&context.project, record).await?) };
         let outcome = signals.unless_one_comes(work).await?;
         tell(&outcome, output);
         tracing::info!("try: kubectl --context {} get nodes", record.name);
@@ -80,7 +83,7 @@ async fn unmerge(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::listen()?;
-    let work = async { Ok(merge::unmerge(&context.project, name).await?) };
+    let work = async { Ok(kubeconfig_merge::unmerge(&context.project, name).await?) };
     tell(&signals.unless_one_comes(work).await?, output);
     Ok(ExitCode::SUCCESS)
 }

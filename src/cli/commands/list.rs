@@ -4,8 +4,12 @@ use std::{fmt::Write, process::ExitCode};
 
 use crate::{
     base::Size,
-    cli::{context::Context, error::CommandError, output::Output, plain::plain},
-    machine::list::{self, Listed, Standing},
+    cli::{
+        context::Context,
+        error::CommandError,
+        terminal::{output::Output, sanitize::plain},
+    },
+    machine::report::list::{self, Listed, Standing},
 };
 
 /// For people or for a program.
@@ -22,7 +26,7 @@ pub struct Args {
     json: bool,
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: &Args,
     context: &Context,
     output: &Output,

@@ -1,31 +1,31 @@
 //! `logs`: the places where a failed start is explained.
 
 use std::{
-    fs::File,
-    io::{ErrorKind, Read, Seek},
-    path::{Path, PathBuf},
+    io::ErrorKind,
     process::ExitCode,
     time::{Duration, SystemTime},
 };
 
-use clap::ValueEnum;
-
-use super::{all_logs, start::require_machine};
 use crate::{
     cli::{
-        context::Context,
+        commands::{
+            all_logs,
+            log_file::{self, Log, Source},
+        },
+        context::{Context, require_machine},
         error::{CommandError, code},
         interrupt::Signals,
-        output::Output,
+        terminal::output::Output,
     },
     guest::{Event, Order, SshError, Streams},
     machine::{
-        self, MachineError,
-        journal::{Journal, Since},
-        shell,
+        MachineError,
+        access::{
+            journal::{Journal, Since},
+            shell,
+        },
     },
     project::Project,
-    qemu::Process,
 };
 
 /// What `logs` takes.
@@ -52,23 +52,9 @@ pub struct Args {
     source: Source,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Source {
-    /// What the guest's serial console printed since the last start
-    Console,
-    /// k3s's journal in the guest
-    K3s,
-    /// What the guest did at its first boot: cloud-init's logs, and the journal of the units that make a node of it
-    CloudInit,
-    /// What QEMU itself printed since the last start
-    Qemu,
-    /// All of them
-    All,
-}
-
 const POLL: Duration = Duration::from_millis(100);
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: &Args,
     context: &Context,
     output: &Output,
@@ -131,62 +117,11 @@ async fn show(
     loop {
         let text = log.more(project).await?;
         output.data(&text);
-        if text.is_empty() && (!follow || !runs(project)?) {
+        if text.is_empty() && (!follow || !log_file::runs(project)?) {
             return Ok(ExitCode::SUCCESS);
         }
         if follow {
             tokio::time::sleep(POLL).await;
         }
     }
-}
-
-pub(super) fn runs(project: &Project) -> Result<bool, CommandError> {
-    let holder = Process::holder(&project.pidfile()).map_err(machine::MachineError::from)?;
-    Ok(holder.is_some())
-}
-
-/// A log that is a file of the host, read as it grows.
-pub(super) struct Log {
-    source: Source,
-    path: PathBuf,
-    file: File,
-}
-
-impl Log {
-    /// `None` when there is none yet.
-    pub(super) fn open(source: Source, project: &Project) -> Result<Option<Self>, CommandError> {
-        let path = match source {
-            Source::Qemu => project.qemu_log(),
-            _ => project.console_log(),
-        };
-        match File::open(&path) {
-            Ok(file) => Ok(Some(Self { source, path, file })),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unreadable(&path, &error)),
-        }
-    }
-
-    /// What has come since it was last asked; nothing when nothing has.
-    pub(super) async fn more(&mut self, project: &Project) -> Result<String, CommandError> {
-        if self.source == Source::Console {
-            machine::logs::collect(project).await;
-        }
-        let mut bytes = Vec::new();
-        self.read(&mut bytes)
-            .map_err(|error| unreadable(&self.path, &error))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    fn read(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<()> {
-        // A new start begins the file anew.
-        if self.file.metadata()?.len() < self.file.stream_position()? {
-            self.file.rewind()?;
-        }
-        self.file.read_to_end(bytes)?;
-        Ok(())
-    }
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> CommandError {
-    CommandError::new(format!("cannot read {}", path.display())).because(error)
 }

@@ -2,12 +2,12 @@
 
 use std::{fmt::Write, fs, io, path::PathBuf, process::ExitCode};
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_mangen::Man;
 
 use crate::{
     base::{FileError, files},
-    cli::{args::Cli, error::CommandError, output::Output},
+    cli::{error::CommandError, terminal::output::Output},
     machine::MachineError,
 };
 
@@ -27,8 +27,9 @@ pub struct Args {
 /// Pages are read by everybody.
 const MODE: u32 = 0o644;
 
-pub(super) fn run(args: &Args, output: &Output) -> Result<ExitCode, CommandError> {
-    let mut command = Cli::command().disable_help_subcommand(true);
+/// With the program's command line.
+pub(crate) fn run(args: &Args, cli: Command, output: &Output) -> Result<ExitCode, CommandError> {
+    let mut command = cli.disable_help_subcommand(true);
     command.build();
     let Some(directory) = &args.directory else {
         let page = page(command).map_err(unwritable)?;

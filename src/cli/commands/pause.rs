@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
-use super::start::require_machine;
 use crate::{
-    cli::{context::Context, error::CommandError, interrupt},
-    machine::power,
+    cli::{
+        context::{Context, require_machine},
+        error::CommandError,
+        interrupt,
+    },
+    machine::lifecycle::power,
 };
 
 /// What `pause` takes.
@@ -18,7 +21,7 @@ use crate::{
     answer: k3s-vm stop --force && k3s-vm start")]
 pub struct Args {}
 
-pub(super) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandError> {
+pub(crate) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandError> {
     require_machine(&context)?;
     let (machine, signals) = interrupt::opened(context, "pause").await?;
     let work = async { Ok(power::pause(&machine).await?) };

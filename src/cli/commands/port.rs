@@ -2,11 +2,15 @@
 
 use std::{fmt::Write, process::ExitCode, str::FromStr};
 
-use super::start::require_machine;
 use crate::{
     base::{Forward, HostPort, forward::ParseForwardError},
-    cli::{context::Context, error::CommandError, interrupt, output::Output},
-    machine::ports::{self, Port, Ports, ServicePort},
+    cli::{
+        context::{Context, require_machine},
+        error::CommandError,
+        interrupt,
+        terminal::output::Output,
+    },
+    machine::access::ports::{self, Port, Ports, ServicePort},
 };
 
 /// What `port` takes.
@@ -80,7 +84,7 @@ impl FromStr for Wanted {
     }
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: Args,
     context: Context,
     output: &Output,

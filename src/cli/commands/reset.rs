@@ -7,9 +7,9 @@ use crate::{
         context::Context,
         error::{CommandError, code},
         interrupt,
-        output::Output,
+        terminal::output::Output,
     },
-    machine::{self, MachineError},
+    machine::{MachineError, access, lifecycle},
     project::{Project, snapshot},
 };
 
@@ -26,7 +26,7 @@ pub struct Args {
     yes: bool,
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: &Args,
     context: Context,
     output: &Output,
@@ -42,10 +42,10 @@ pub(super) async fn run(
         return Ok(ExitCode::from(code::FAILURE));
     }
     let (machine, signals) = interrupt::opened(context, "reset").await?;
-    let work = async { Ok(machine::reset::reset(&machine).await?) };
+    let work = async { Ok(lifecycle::reset::reset(&machine).await?) };
     interrupt::guarded(&machine, signals, work).await?;
     let name = machine.new_name();
-    if let Some(path) = machine::merge::where_merged(&machine.project, &name) {
+    if let Some(path) = access::kubeconfig_merge::where_merged(&machine.project, &name) {
         output.warning(&format!(
             "{} still has the machine's context; to take it out: k3s-vm kubeconfig --unmerge",
             path.display()
@@ -91,7 +91,7 @@ fn ask(context: &Context) -> Result<bool, CommandError> {
         || "the machine".to_owned(),
         |it| format!("the machine {it}"),
     );
-    super::consent(&format!(
+    crate::cli::terminal::confirm::consent(&format!(
         "Delete {which} of {} with all that is in it{snapshots}?",
         context.project.root().display()
     ))

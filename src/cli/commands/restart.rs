@@ -2,10 +2,15 @@
 
 use std::process::ExitCode;
 
-use super::{setup, start::require_machine};
 use crate::{
-    cli::{context::Context, error::CommandError, interrupt, output::Output},
-    machine::power,
+    cli::{
+        commands::setup,
+        context::{Context, require_machine},
+        error::CommandError,
+        interrupt,
+        terminal::output::Output,
+    },
+    machine::lifecycle::power,
     project::{Config, config::Timeout},
 };
 
@@ -31,7 +36,7 @@ pub struct Args {
     timings: bool,
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: Args,
     context: Context,
     output: &Output,

@@ -5,11 +5,18 @@ use std::{env, process::ExitCode};
 use crate::{
     base::{Digest, Forward},
     cli::{
-        choices::Choices, context::Context, error::CommandError, events::Event, hints, interrupt,
-        output::Output,
+        choices::Choices,
+        context::Context,
+        error::CommandError,
+        hints, interrupt,
+        terminal::{events::Event, output::Output},
     },
     image::ImageSource,
-    machine::{self, MachineError, setup::Summary, spec::image_name, timings::Whose},
+    machine::{
+        MachineError,
+        lifecycle::{self, setup::Summary},
+        model::{spec::image_name, timings::Whose},
+    },
     project::{Config, Project, config::FirmwareChoice, user},
     qemu::version,
 };
@@ -74,7 +81,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub(in crate::cli) const fn tells_events(&self) -> bool {
+    pub(crate) const fn tells_events(&self) -> bool {
         self.json
     }
 
@@ -99,7 +106,7 @@ impl Args {
     }
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: Args,
     context: Context,
     output: &Output,
@@ -119,7 +126,7 @@ pub(super) async fn run(
     }
     let (machine, signals) = interrupt::opened(context, "setup").await?;
     let progress = output.progress();
-    let work = async { Ok(machine::setup::setup(&machine, config, &progress).await?) };
+    let work = async { Ok(lifecycle::setup::setup(&machine, config, &progress).await?) };
     let summary = interrupt::guarded(&machine, signals, work).await?;
     tell(&summary, show_timings, output);
     Ok(ExitCode::SUCCESS)
@@ -150,7 +157,7 @@ fn inherit_proxies(flags: &mut Config, file: &Config) {
 }
 
 /// The end of setup and start: what to do next on stderr, the kubeconfig's path or the last event on stdout.
-pub(super) fn tell(summary: &Summary, show_timings: bool, output: &Output) {
+pub(crate) fn tell(summary: &Summary, show_timings: bool, output: &Output) {
     let record = &summary.record;
     if summary.nothing_to_do {
         tracing::info!("{} is running and healthy; nothing to do", record.name);

@@ -4,20 +4,23 @@ use std::{fmt::Write, io::IsTerminal, process::ExitCode};
 
 use serde::Serialize;
 
-use super::{setup, start::require_machine, status::time};
 use crate::{
     base::Label,
     cli::{
-        context::Context,
+        commands::{setup, status::time},
+        context::{Context, require_machine},
         error::{CommandError, code},
         interrupt,
-        output::Output,
-        plain::plain,
+        terminal::{output::Output, sanitize::plain},
     },
-    machine::{MachineError, rollback, setup as bring_up, snapshot},
+    machine::{
+        MachineError,
+        lifecycle::setup as bring_up,
+        snapshots::{create, delete, restore},
+    },
     project::{
         Config, Project, Snapshot,
-        snapshot::{self as kept, Found},
+        snapshot::{self, Found},
     },
 };
 
@@ -70,7 +73,7 @@ enum Verb {
     },
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: Args,
     context: Context,
     output: &Output,
@@ -80,7 +83,7 @@ pub(super) async fn run(
         Verb::Create { name } => create(name, context, output).await,
         Verb::List { json } => list(json, &context.project, output),
         Verb::Restore { name, yes, start } => {
-            rollback::usable(&context.project, &name)?;
+            restore::usable(&context.project, &name)?;
             if !yes && !ask(&context.project, &name)? {
                 output.line("nothing was changed");
                 return Ok(ExitCode::from(code::FAILURE));
@@ -97,9 +100,9 @@ async fn create(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     let (machine, signals) = interrupt::opened(context, "snapshot create").await?;
-    let work = async { Ok(snapshot::create(&machine, name).await?) };
+    let work = async { Ok(create::create(&machine, name).await?) };
     let name = interrupt::guarded(&machine, signals, work).await?;
-    let all = kept::list(&machine.project).map_err(MachineError::from)?;
+    let all = snapshot::list(&machine.project).map_err(MachineError::from)?;
     if let Some(found) = all.iter().find(|it| it.name == name)
         && let Ok(snapshot) = &found.snapshot
     {
@@ -120,7 +123,7 @@ fn ask(project: &Project, name: &Label) -> Result<bool, CommandError> {
         ))
         .with_code(code::USAGE));
     }
-    super::consent(&format!(
+    crate::cli::terminal::confirm::consent(&format!(
         "Replace the machine of {} by its snapshot {name}? What the cluster was told since is lost.",
         project.root().display()
     ))
@@ -134,7 +137,7 @@ async fn restore(
 ) -> Result<ExitCode, CommandError> {
     let (machine, signals) = interrupt::opened(context, "snapshot restore").await?;
     let work = async {
-        let ran = rollback::restore(&machine, name).await?;
+        let ran = restore::restore(&machine, name).await?;
         tracing::info!("the machine is what it was as {name}");
         if !ran && !start {
             return Ok(None);
@@ -151,7 +154,7 @@ async fn restore(
 
 async fn delete(names: &[Label], context: Context) -> Result<ExitCode, CommandError> {
     let (machine, signals) = interrupt::opened(context, "snapshot delete").await?;
-    let work = async { Ok(snapshot::delete(&machine, names).await?) };
+    let work = async { Ok(delete::delete(&machine, names).await?) };
     interrupt::guarded(&machine, signals, work).await?;
     for name in names {
         tracing::info!("{name} is removed");
@@ -197,7 +200,7 @@ impl<'a> One<'a> {
 }
 
 fn list(json: bool, project: &Project, output: &Output) -> Result<ExitCode, CommandError> {
-    let all = kept::list(project).map_err(MachineError::from)?;
+    let all = snapshot::list(project).map_err(MachineError::from)?;
     if json {
         let listed = Listed {
             schema: SCHEMA,

@@ -12,9 +12,9 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    cli::{context::Context, error::CommandError, interrupt::Signals, output::Output},
+    cli::{context::Context, error::CommandError, interrupt::Signals, terminal::output::Output},
     guest::{Event, Order, SshError, Streams, Terminal, TerminalSize},
-    machine::{MachineError, shell},
+    machine::{MachineError, access::shell},
 };
 
 /// What `ssh` takes.
@@ -49,7 +49,7 @@ pub struct Args {
 /// Of a command whose output nobody reads any more, as shells tell it of SIGPIPE.
 const BROKEN_PIPE: u8 = 141;
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: &Args,
     context: &Context,
     output: &Output,

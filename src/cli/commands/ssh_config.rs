@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use crate::{
-    cli::{args::ByAnotherWord, context::Context, error::CommandError, output::Output},
-    machine,
+    cli::{context::Context, error::CommandError, global::ByAnotherWord, terminal::output::Output},
+    machine::access,
 };
 
 /// What `ssh-config` takes.
@@ -26,12 +26,12 @@ pub struct Args {
     _machine: ByAnotherWord,
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: &Args,
     context: &Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
-    let block = machine::ssh_config::ssh_config(&context.project, args.name.as_deref()).await?;
+    let block = access::ssh_config::ssh_config(&context.project, args.name.as_deref()).await?;
     output.data(&block);
     Ok(ExitCode::SUCCESS)
 }

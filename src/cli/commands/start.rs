@@ -2,10 +2,15 @@
 
 use std::process::ExitCode;
 
-use super::setup;
 use crate::{
-    cli::{context::Context, error::CommandError, interrupt, output::Output},
-    machine,
+    cli::{
+        commands::setup,
+        context::{self, Context},
+        error::CommandError,
+        interrupt,
+        terminal::output::Output,
+    },
+    machine::lifecycle,
     project::{Config, config::Timeout, idle::Idle},
 };
 
@@ -38,12 +43,12 @@ pub struct Args {
 }
 
 impl Args {
-    pub(in crate::cli) const fn tells_events(&self) -> bool {
+    pub(crate) const fn tells_events(&self) -> bool {
         self.json
     }
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: Args,
     context: Context,
     output: &Output,
@@ -53,18 +58,11 @@ pub(super) async fn run(
         idle_suspend: args.idle_suspend,
         ..Config::default()
     };
-    require_machine(&context)?;
+    context::require_machine(&context)?;
     let (machine, signals) = interrupt::opened(context, "start").await?;
-    let work = async { Ok(machine::setup::start(&machine, config, args.restore_datastore).await?) };
+    let work =
+        async { Ok(lifecycle::setup::start(&machine, config, args.restore_datastore).await?) };
     let summary = interrupt::guarded(&machine, signals, work).await?;
     setup::tell(&summary, args.timings, output);
     Ok(ExitCode::SUCCESS)
-}
-
-/// A verb that needs a machine leaves nothing behind in a project without one.
-pub(super) fn require_machine(context: &Context) -> Result<(), CommandError> {
-    match machine::State::observe(&context.project)? {
-        machine::State::Absent => Err(machine::MachineError::absent(&context.project).into()),
-        _ => Ok(()),
-    }
 }

@@ -11,16 +11,14 @@ use tokio::time::MissedTickBehavior;
 use crate::{
     base::{Protocol, Size},
     cli::{
-        canvas::Canvas,
         context::Context,
         error::{CommandError, code},
         interrupt::Signals,
-        output::Output,
-        plain::plain,
+        terminal::{output::Output, sanitize::plain, screen::Canvas},
     },
     machine::{
-        ports::Port,
-        status::{self, Condition, Described, Status},
+        access::ports::Port,
+        report::status::{self, Condition, Described, Status},
     },
 };
 
@@ -44,7 +42,7 @@ pub struct Args {
     watch: bool,
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: &Args,
     verbose: bool,
     context: &Context,
@@ -72,6 +70,7 @@ fn exit_code(status: &Status) -> ExitCode {
 }
 
 const EVERY: Duration = Duration::from_secs(1);
+
 /// What Ctrl-C gives, which is the usual end of watching.
 const CTRL_C: u8 = 130;
 
@@ -224,7 +223,7 @@ fn state(status: &Status) -> String {
 }
 
 /// In UTC, for people.
-pub(super) fn time(seconds: u64) -> String {
+pub(crate) fn time(seconds: u64) -> String {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     // The formatter knows no years of more than four digits, and a file may have any number.
     match time {

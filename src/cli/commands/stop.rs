@@ -2,10 +2,14 @@
 
 use std::process::ExitCode;
 
-use super::start::require_machine;
 use crate::{
-    cli::{context::Context, error::CommandError, interrupt, output::Output},
-    machine::stop::{self, Ending, Way},
+    cli::{
+        context::{Context, require_machine},
+        error::CommandError,
+        interrupt,
+        terminal::output::Output,
+    },
+    machine::lifecycle::stop::{self, Ending, Way},
     project::config::Timeout,
 };
 
@@ -46,7 +50,7 @@ impl Args {
     }
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: &Args,
     context: Context,
     output: &Output,

@@ -8,20 +8,21 @@ use crate::{
         error::{CommandError, code},
         hints,
     },
-    cluster::tools::{Tool, exec},
-    machine::{MachineError, State, kubeconfig, resume::is_paused},
+    k3s::tools::{Tool, exec},
+    machine::{MachineError, State, access::kubeconfig, control::vcpu::is_paused},
 };
 
 const PATIENCE: Duration = Duration::from_millis(500);
 
-pub(in crate::cli) const KUBECTL_HELP: &str = "Examples:\n  \
+pub(crate) const KUBECTL_HELP: &str = "Examples:\n  \
     k3s-vm kubectl get nodes\n  \
     k3s-vm kubectl apply -f app.yaml\n  \
     .k3s-vm/bin/kubectl get pods -A   # the same, for tools that want a program called kubectl\n\n\
     When it fails:\n  \
     All words behind `kubectl` are kubectl's own, and so is the exit code. `k3s-vm status` tells whether\n  \
     the cluster is well. Without a kubectl on the host, the cached k3s is used, which is one.";
-pub(in crate::cli) const K9S_HELP: &str = "Examples:\n  \
+
+pub(crate) const K9S_HELP: &str = "Examples:\n  \
     k3s-vm k9s\n  \
     k3s-vm k9s -n kube-system\n\n\
     When it fails:\n  \
@@ -40,7 +41,7 @@ pub struct Args {
 }
 
 /// Becomes the tool; comes back only with an error.
-pub(super) async fn run(
+pub(crate) async fn run(
     tool: Tool,
     args: &Args,
     context: &Context,

@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
-use super::start::require_machine;
 use crate::{
     base::Size,
-    cli::{context::Context, error::CommandError, interrupt},
-    machine::trim,
+    cli::{
+        context::{Context, require_machine},
+        error::CommandError,
+        interrupt,
+    },
+    machine::lifecycle::trim,
 };
 
 /// What `trim` takes.
@@ -19,7 +22,7 @@ use crate::{
     snapshot: k3s-vm snapshot list")]
 pub struct Args {}
 
-pub(super) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandError> {
+pub(crate) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandError> {
     require_machine(&context)?;
     let (machine, signals) = interrupt::opened(context, "trim").await?;
     let work = async { Ok(trim::trim(&machine).await?) };

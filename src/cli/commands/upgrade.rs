@@ -2,11 +2,16 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use super::{setup, start::require_machine};
 use crate::{
     base::Progress,
-    cli::{context::Context, error::CommandError, interrupt, output::Output},
-    cluster::release::{STABLE, Version},
+    cli::{
+        commands::setup,
+        context::{Context, require_machine},
+        error::CommandError,
+        interrupt,
+        terminal::output::Output,
+    },
+    k3s::release::{STABLE, Version},
     machine::upgrade::{self, Target, Upgraded},
     project::{Config, config::Timeout},
 };
@@ -53,12 +58,12 @@ pub struct Args {
 }
 
 impl Args {
-    pub(in crate::cli) const fn tells_events(&self) -> bool {
+    pub(crate) const fn tells_events(&self) -> bool {
         self.json
     }
 }
 
-pub(super) async fn run(
+pub(crate) async fn run(
     args: Args,
     context: Context,
     output: &Output,

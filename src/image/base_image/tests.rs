@@ -5,9 +5,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    base::progress::Silent,
+    base::{Size, progress::Silent},
     image::{
-        Entry,
+        Entry, Format,
         test_server::{Reply, Server},
     },
 };

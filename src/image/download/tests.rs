@@ -1,11 +1,13 @@
 use std::{path::PathBuf, sync::Mutex, time::Duration};
 
 use tempfile::TempDir;
+use url::Url;
 
 use super::*;
 use crate::{
-    base::progress::Silent,
+    base::{Digest, progress::Silent},
     image::{
+        Checksum, Patience,
         partial::validator_file,
         test_server::{Reply, Server},
     },

@@ -1,11 +1,15 @@
 //! Whether a release comes up, and what becomes of the machine if it does not.
 
-use super::{Fell, UpgradeError, kept::Kept, story::Upgrade};
 use crate::{
-    cluster::release::Version,
+    k3s::release::Version,
     machine::{
-        Limits, MachineError, error::with_causes, logs, ready, rollback, setup, timings::Whose,
-        watch,
+        Limits, MachineError,
+        control::guest_logs,
+        error::{UpgradeError, UpgradeFailure, machine::with_causes},
+        lifecycle::{boot_progress, readiness, setup},
+        model::timings::Whose,
+        snapshots::restore,
+        upgrade::{run::Upgrade, safety_snapshot::Kept},
     },
     project::Config,
 };
@@ -23,14 +27,14 @@ impl Upgrade<'_> {
         let limits = self.limits();
         let timings = &mut self.timings;
         let ready = async {
-            ready::upgraded(record, process, limits, version.as_str()).await?;
+            readiness::upgraded(record, process, limits, version.as_str()).await?;
             timings.end_of("k3s starts", Whose::Guest);
-            ready::ready(project, record, process, limits, timings).await
+            readiness::ready(project, record, process, limits, timings).await
         };
-        logs::to_files(project).await;
-        let hopeful = watch::while_hopeful(project, process, limits, ready);
-        let result = logs::capped(project, hopeful).await;
-        logs::to_memory(project).await;
+        guest_logs::to_files(project).await;
+        let hopeful = boot_progress::while_hopeful(project, process, limits, ready);
+        let result = guest_logs::capped(project, hopeful).await;
+        guest_logs::to_memory(project).await;
         result
     }
 
@@ -45,7 +49,7 @@ impl Upgrade<'_> {
         let fell = self.fell(to, error).await;
         tracing::warn!("k3s {to} does not come up; putting the machine back as it was");
         let back = async {
-            rollback::restore(self.machine, &kept.name).await?;
+            restore::restore(self.machine, &kept.name).await?;
             setup::start(self.machine, Config::default(), false).await
         };
         match back.await {
@@ -65,15 +69,15 @@ impl Upgrade<'_> {
     }
 
     /// What happened instead of a node that is Ready.
-    pub(super) async fn fell(&self, to: &Version, error: &MachineError) -> Box<Fell> {
-        Box::new(Fell {
+    pub(super) async fn fell(&self, to: &Version, error: &MachineError) -> Box<UpgradeFailure> {
+        Box::new(UpgradeFailure {
             to: to.to_string(),
             why: match error {
                 MachineError::Boot { reason, .. } => reason.clone(),
                 other => with_causes(other),
             },
             late: matches!(error, MachineError::Deadline { .. }),
-            log: watch::last_words_of_k3s(&self.machine.project)
+            log: boot_progress::last_words_of_k3s(&self.machine.project)
                 .await
                 .unwrap_or_default(),
         })

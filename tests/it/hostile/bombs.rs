@@ -1,7 +1,7 @@
 //! Inputs that are short and ask for much: depth, repetition, references to references.
 
 use k3s_vm::{
-    cluster::{Kubeconfig, api::parse_nodes, release::stable_channel},
+    k3s::{Kubeconfig, api::parse_nodes, release::stable_channel},
     project::{Config, Record},
     qemu::firmware,
 };

@@ -1,8 +1,8 @@
 //! What QEMU, the guest and the host's packages say.
 
 use k3s_vm::{
-    cluster::api::parse_nodes,
     guest::{Report, stages::printable},
+    k3s::api::parse_nodes,
     qemu::{
         Monitor, Version, firmware,
         usernet::forwarded_port,

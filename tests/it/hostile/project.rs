@@ -5,8 +5,8 @@ use std::path::Path;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use k3s_vm::{
     base::Name,
-    cluster::Kubeconfig,
     guest::KeyPair,
+    k3s::Kubeconfig,
     project::{Config, Record, Suspended},
 };
 

@@ -7,8 +7,8 @@ use std::{
 
 use k3s_vm::{
     base::{Digest, Forward, HostPort, Label, Mount, Name, Size},
-    cluster::release::{self, Mirror, Version},
     image::{Checksum, ImageSource},
+    k3s::release::{self, Mirror, Version},
     project::config::{AccelChoice, FirmwareChoice, Timeout},
 };
 

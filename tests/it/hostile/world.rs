@@ -2,9 +2,9 @@
 
 use k3s_vm::{
     base::{Digest, Size},
-    cluster::release::{parse_checksums, stable_channel},
     image::{self, BaseImage, Checksum, download::ContentRange, format::judge},
-    machine::carried::List,
+    k3s::release::{parse_checksums, stable_channel},
+    machine::cache::archive::List,
 };
 use reqwest::{
     StatusCode,

@@ -1,0 +1,81 @@
+//! A log of the host, read as it grows.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Read, Seek},
+    path::{Path, PathBuf},
+};
+
+use clap::ValueEnum;
+
+use crate::{
+    cli::error::CommandError,
+    machine::{self, control},
+    project::Project,
+    qemu::Process,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Source {
+    /// What the guest's serial console printed since the last start
+    Console,
+    /// k3s's journal in the guest
+    K3s,
+    /// What the guest did at its first boot: cloud-init's logs, and the journal of the units that make a node of it
+    CloudInit,
+    /// What QEMU itself printed since the last start
+    Qemu,
+    /// All of them
+    All,
+}
+
+pub(crate) fn runs(project: &Project) -> Result<bool, CommandError> {
+    let holder = Process::holder(&project.pidfile()).map_err(machine::MachineError::from)?;
+    Ok(holder.is_some())
+}
+
+/// A log that is a file of the host, read as it grows.
+pub(crate) struct Log {
+    source: Source,
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    /// `None` when there is none yet.
+    pub(crate) fn open(source: Source, project: &Project) -> Result<Option<Self>, CommandError> {
+        let path = match source {
+            Source::Qemu => project.qemu_log(),
+            _ => project.console_log(),
+        };
+        match File::open(&path) {
+            Ok(file) => Ok(Some(Self { source, path, file })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(&path, &error)),
+        }
+    }
+
+    /// What has come since it was last asked; nothing when nothing has.
+    pub(crate) async fn more(&mut self, project: &Project) -> Result<String, CommandError> {
+        if self.source == Source::Console {
+            control::guest_logs::collect(project).await;
+        }
+        let mut bytes = Vec::new();
+        self.read(&mut bytes)
+            .map_err(|error| unreadable(&self.path, &error))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn read(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+        // A new start begins the file anew.
+        if self.file.metadata()?.len() < self.file.stream_position()? {
+            self.file.rewind()?;
+        }
+        self.file.read_to_end(bytes)?;
+        Ok(())
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> CommandError {
+    CommandError::new(format!("cannot read {}", path.display())).because(error)
+}

@@ -1,0 +1,76 @@
+//! The global flags and the selector of the VM, which every command takes.
+
+use std::{path::PathBuf, str::FromStr};
+
+use clap::ColorChoice;
+
+use crate::base::{Nickname, nickname::ParseNicknameError};
+
+/// What holds for every verb.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of every verb")]
+pub struct Global {
+    /// Work on the project of DIR instead of the current directory's
+    #[arg(short = 'C', value_name = "DIR", global = true)]
+    pub directory: Option<PathBuf>,
+    /// Work on a further machine of the project, called NAME: each has a disk, ports and a kubeconfig of its own
+    #[arg(
+        id = "machine",
+        long = "name",
+        visible_alias = "machine",
+        global = true,
+        value_name = "NAME",
+        env = "K3S_VM_MACHINE",
+        hide_env_values = true
+    )]
+    pub machine: Option<Which>,
+    /// Show what is done in detail
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Show only warnings, errors and results
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Show everything, QEMU's command line included
+    #[arg(long, global = true, env = "DEBUG", value_parser = clap::builder::FalseyValueParser::new())]
+    pub debug: bool,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+    /// Keep a copy of the log in FILE
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "LOG_FILE",
+        hide = true
+    )]
+    pub log_file: Option<PathBuf>,
+}
+
+/// Which machine of the project; an empty name is the project's own one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Which(pub Option<Nickname>);
+
+impl FromStr for Which {
+    type Err = ParseNicknameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "" => Ok(Self(None)),
+            name => Ok(Self(Some(name.parse()?))),
+        }
+    }
+}
+
+/// For a verb that has a `--name` of its own.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ByAnotherWord {
+    /// Work on a further machine of the project, called NAME; before the verb, --name does the same
+    #[arg(
+        id = "machine",
+        long = "machine",
+        value_name = "NAME",
+        help_heading = "Options of every verb"
+    )]
+    machine: Option<Which>,
+}

@@ -1,0 +1,173 @@
+//! What `setup` and `start` tell a program that runs them: one JSON document a line, on stdout, as it happens.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+    time::Instant,
+};
+
+use serde::Serialize;
+
+use crate::{
+    base::address::without_logins,
+    machine::{lifecycle::setup::Summary, model::timings::Whose},
+};
+
+/// The layout of the documents.
+const SCHEMA: u32 = 1;
+
+/// What has happened.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub(crate) enum Event<'a> {
+    /// A step is done or begun, in words for people.
+    Stage { message: &'a str },
+    /// It goes on, and something is not as it should be.
+    Warning { message: &'a str },
+    /// A transfer, at its begin and end and about once a second.
+    Progress {
+        what: &'a str,
+        /// Bytes that are at hand.
+        done: u64,
+        /// Bytes in all, where the server tells.
+        total: Option<u64>,
+    },
+    /// The last one of a command that succeeds.
+    Done {
+        name: &'a str,
+        kubeconfig: &'a Path,
+        server: String,
+        api_port: u16,
+        /// The machine was running and healthy before.
+        nothing_to_do: bool,
+        phases: Vec<Phase>,
+    },
+    /// The last one of a command that fails.
+    Error {
+        message: &'a str,
+        /// The end of the log that explains it.
+        excerpt: Option<&'a str>,
+        /// The ways out.
+        hints: &'a [String],
+        /// The exit code.
+        code: u8,
+    },
+}
+
+/// Where a part of the time went.
+#[derive(Debug, Serialize)]
+pub(crate) struct Phase {
+    name: &'static str,
+    seconds: f64,
+    whose: &'static str,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    schema: u32,
+    /// Since the command began.
+    seconds: f64,
+    #[serde(flatten)]
+    event: &'a Event<'a>,
+}
+
+impl<'a> Event<'a> {
+    /// The machine is where it should be.
+    pub(crate) fn done(summary: &'a Summary) -> Self {
+        let record = &summary.record;
+        let phases = summary.timings.phases().iter().map(|phase| Phase {
+            name: phase.name,
+            seconds: rounded(phase.took.as_secs_f64()),
+            whose: match phase.whose {
+                Whose::Own => "own",
+                Whose::Network => "network",
+                Whose::Guest => "guest",
+            },
+        });
+        Self::Done {
+            name: record.name.as_str(),
+            kubeconfig: &record.kubeconfig,
+            server: format!("https://127.0.0.1:{}", record.api_port),
+            api_port: record.api_port,
+            nothing_to_do: summary.nothing_to_do,
+            phases: phases.collect(),
+        }
+    }
+}
+
+/// Tells an event that happens now to whoever reads stdout; that nobody does is not our failure.
+pub(crate) fn tell(event: &Event<'_>, began: Instant) {
+    let _ = line(event, began.elapsed().as_secs_f64()).and_then(|line| put(&line));
+}
+
+/// A line of stdout, at once.
+pub(crate) fn put(line: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(line.as_bytes())?;
+    stdout.flush()
+}
+
+fn line(event: &Event<'_>, seconds: f64) -> io::Result<String> {
+    let line = serde_json::to_string(&Line {
+        schema: SCHEMA,
+        seconds: rounded(seconds),
+        event,
+    })?;
+    Ok(format!("{}\n", without_logins(&line)))
+}
+
+/// To the millisecond.
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documents_are_as_agreed() {
+        let hints = ["start it: k3s-vm start".to_owned()];
+        let phases = vec![Phase {
+            name: "guest boots",
+            seconds: 16.889,
+            whose: "guest",
+        }];
+        let events = [
+            Event::Stage {
+                message: "guest \"booted\"\n",
+            },
+            Event::Warning {
+                message: "no https://ada:sesame@mirror/",
+            },
+            Event::Progress {
+                what: "debian-13.qcow2",
+                done: 7,
+                total: Some(9),
+            },
+            Event::Progress {
+                what: "k3s",
+                done: 7,
+                total: None,
+            },
+            Event::Done {
+                name: "k3s-shop-1a2b3c",
+                kubeconfig: Path::new("/home/ada/shop/.kube/config"),
+                server: "https://127.0.0.1:6443".to_owned(),
+                api_port: 6443,
+                nothing_to_do: false,
+                phases,
+            },
+            Event::Error {
+                message: "the machine k3s-shop-1a2b3c is stopped",
+                excerpt: None,
+                hints: &hints,
+                code: 3,
+            },
+        ];
+        let lines = events
+            .iter()
+            .map(|event| line(event, 1.234_56).expect("JSON"));
+        insta::assert_snapshot!(lines.collect::<String>());
+    }
+}

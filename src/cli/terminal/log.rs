@@ -1,0 +1,136 @@
+//! Log events become lines for people on stderr, and with `LOG_FILE` lines with times in a file.
+
+use std::{
+    fmt::{self, Write},
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
+    sync::Arc,
+};
+
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+    level_filters::LevelFilter,
+};
+use tracing_subscriber::{
+    Layer,
+    filter::Targets,
+    layer::{Context, SubscriberExt},
+    util::SubscriberInitExt,
+};
+
+use crate::{
+    base::files::PRIVATE,
+    cli::{
+        error::CommandError,
+        global::Global,
+        terminal::{events, output::Output, sanitize::PlainFile},
+    },
+};
+
+/// Log events of the machine as stages and warnings.
+pub(crate) struct Teller {
+    pub(crate) output: Output,
+}
+
+impl<S: Subscriber> Layer<S> for Teller {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let mut text = Text::default();
+        event.record(&mut text);
+        let message = text.0.as_str();
+        self.output.event(&match *event.metadata().level() {
+            Level::ERROR | Level::WARN => events::Event::Warning { message },
+            _ => events::Event::Stage { message },
+        });
+    }
+}
+
+/// Sends log events where they belong from now on.
+pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError> {
+    let level = match (global.debug || global.verbose, global.quiet) {
+        (true, _) => LevelFilter::DEBUG,
+        (_, true) => LevelFilter::WARN,
+        _ => LevelFilter::INFO,
+    };
+    let others = if global.debug {
+        LevelFilter::INFO
+    } else {
+        LevelFilter::OFF
+    };
+    let ours = |level| {
+        Targets::new()
+            .with_default(others)
+            .with_target("k3s_vm", level)
+    };
+    let mouth = Mouth {
+        output: output.clone(),
+    }
+    .with_filter(ours(level));
+    let file = match &global.log_file {
+        None => None,
+        Some(path) => {
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(PRIVATE)
+                .open(path);
+            let file = file.map_err(|error| {
+                CommandError::new(format!("cannot write the log file {}", path.display()))
+                    .because(&error)
+                    .hint("LOG_FILE names a file that you may write; unset it to go without")
+            })?;
+            let layer = tracing_subscriber::fmt::layer()
+                .with_ansi(false)
+                .with_writer(Arc::new(PlainFile(file)));
+            Some(layer.with_filter(ours(LevelFilter::DEBUG)))
+        }
+    };
+    let teller = output.tells_events().then(|| {
+        let teller = Teller {
+            output: output.clone(),
+        };
+        // What the terminal's side says of the end is an event of its own.
+        let machines = Targets::new()
+            .with_target("k3s_vm", LevelFilter::INFO)
+            .with_target("k3s_vm::cli", LevelFilter::WARN);
+        teller.with_filter(machines)
+    });
+    let _ = tracing_subscriber::registry()
+        .with(mouth)
+        .with(teller)
+        .with(file)
+        .try_init();
+    Ok(())
+}
+
+struct Mouth {
+    output: Output,
+}
+
+impl<S: Subscriber> Layer<S> for Mouth {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut text = Text::default();
+        event.record(&mut text);
+        let text = text.0;
+        match *event.metadata().level() {
+            Level::ERROR | Level::WARN => self.output.warning(&text),
+            Level::INFO => self.output.step(&text),
+            _ => self.output.detail(&text),
+        }
+    }
+}
+
+/// The message, and the other fields behind it.
+#[derive(Default)]
+pub(crate) struct Text(pub(crate) String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let _ = if field.name() == "message" {
+            let rest = std::mem::take(&mut self.0);
+            write!(self.0, "{value:?}{rest}")
+        } else {
+            write!(self.0, " {}={value:?}", field.name())
+        };
+    }
+}

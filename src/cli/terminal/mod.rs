@@ -1,0 +1,9 @@
+//! The terminal: what is printed, drawn, logged and asked.
+
+pub(super) mod confirm;
+pub(super) mod events;
+pub(super) mod log;
+pub(super) mod machine_flag;
+pub(super) mod output;
+pub(super) mod sanitize;
+pub(super) mod screen;

@@ -1,0 +1,319 @@
+//! The only mouth: stdout is data, stderr is for people. Colours and moving bars only on a terminal.
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use anstream::AutoStream;
+use anstyle::{AnsiColor, Style};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::{
+    base::{Progress, Size, address::without_logins},
+    cli::{
+        error::CommandError,
+        global::Global,
+        terminal::{
+            events::{self, Event},
+            machine_flag::Named,
+            sanitize::plain,
+        },
+    },
+};
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+
+const DIM: Style = Style::new().dimmed();
+
+/// Where everything is printed.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    choice: anstream::ColorChoice,
+    bars: MultiProgress,
+    moving: bool,
+    quiet: bool,
+    events: bool,
+    named: Named,
+    began: Instant,
+}
+
+impl Output {
+    /// With `events`, stdout is for a program that reads what happens.
+    pub(crate) fn new(global: &Global, events: bool, verbs: Vec<String>) -> Self {
+        let choice = match global.color {
+            clap::ColorChoice::Auto => anstream::ColorChoice::Auto,
+            clap::ColorChoice::Always => anstream::ColorChoice::Always,
+            clap::ColorChoice::Never => anstream::ColorChoice::Never,
+        };
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let moving = std::io::stderr().is_terminal() && !dumb && !global.quiet;
+        let target = if moving {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bars = MultiProgress::with_draw_target(target);
+        Self {
+            choice,
+            bars,
+            moving,
+            quiet: global.quiet,
+            events,
+            named: Named::new(global.machine.clone().and_then(|which| which.0), verbs),
+            began: Instant::now(),
+        }
+    }
+
+    /// Data for a pipe; its absence of readers is not our failure.
+    pub(crate) fn data(&self, text: &str) {
+        let mut stdout = AutoStream::new(std::io::stdout(), self.choice);
+        let _ = write!(stdout, "{text}");
+        let _ = stdout.flush();
+    }
+
+    /// A JSON document for a pipe, without logins.
+    pub(crate) fn document(&self, document: &impl Serialize) -> Result<(), CommandError> {
+        let json = serde_json::to_string_pretty(document).map_err(|error| {
+            CommandError::new("cannot write the answer as JSON").because(&error)
+        })?;
+        self.data(&without_logins(&format!("{json}\n")));
+        Ok(())
+    }
+
+    /// The same on one line, for who reads one after the other; an error when nobody does any more.
+    pub(crate) fn document_line(&self, document: &impl Serialize) -> std::io::Result<()> {
+        let json = serde_json::to_string(document)?;
+        events::put(&without_logins(&format!("{json}\n")))
+    }
+
+    /// Whether a program reads what happens.
+    pub(crate) const fn tells_events(&self) -> bool {
+        self.events
+    }
+
+    /// Tells it to the program that reads it, if there is one.
+    pub(crate) fn event(&self, event: &Event<'_>) {
+        if self.events {
+            events::tell(event, self.began);
+        }
+    }
+
+    /// A line for people.
+    pub(crate) fn line(&self, text: &str) {
+        self.bars.suspend(|| self.print(text));
+    }
+
+    /// A step that is done, with the time since the command began.
+    pub(crate) fn step(&self, text: &str) {
+        let seconds = self.began.elapsed().as_secs_f64();
+        let text = self.named.commands_in(text);
+        self.line(&format!("{DIM}{seconds:6.1}s{DIM:#}  {}", plain(&text)));
+    }
+
+    pub(crate) fn warning(&self, text: &str) {
+        let text = self.named.commands_in(text);
+        self.line(&format!("{WARNING}warning:{WARNING:#} {}", plain(&text)));
+    }
+
+    pub(crate) fn detail(&self, text: &str) {
+        self.line(&format!("{DIM}{}{DIM:#}", plain(text)));
+    }
+
+    /// The end of a command that failed.
+    pub(crate) fn fail(&self, error: &CommandError) -> ExitCode {
+        let hints = error.hints.iter().map(|it| self.named.commands_in(it));
+        let hints: Vec<String> = hints.collect();
+        self.event(&Event::Error {
+            message: &error.message,
+            excerpt: error.excerpt.as_deref(),
+            hints: &hints,
+            code: error.code,
+        });
+        if !error.message.is_empty() {
+            self.line(&format!("{ERROR}error:{ERROR:#} {}", plain(&error.message)));
+        }
+        if let Some(excerpt) = &error.excerpt {
+            self.line("");
+            excerpt
+                .lines()
+                .for_each(|line| self.line(&format!("{DIM}  | {}{DIM:#}", plain(line))));
+        }
+        if !hints.is_empty() {
+            self.line("");
+        }
+        for hint in &hints {
+            self.line(&format!("{HINT}hint:{HINT:#} {}", plain(hint)));
+        }
+        ExitCode::from(error.code)
+    }
+
+    fn print(&self, text: &str) {
+        let mut stderr = AutoStream::new(std::io::stderr().lock(), self.choice);
+        let _ = writeln!(stderr, "{text}");
+    }
+
+    /// Downloads as bars on a terminal and as plain lines elsewhere.
+    pub(crate) fn progress(&self) -> Transfers {
+        self.transfers(Some(["fetching", "fetched"]))
+    }
+
+    /// The same of copies.
+    pub(crate) fn copying(&self) -> Transfers {
+        self.transfers(Some(["copying", "copied"]))
+    }
+
+    fn transfers(&self, words: Option<[&'static str; 2]>) -> Transfers {
+        Transfers {
+            output: self.clone(),
+            words,
+            transfers: Mutex::default(),
+        }
+    }
+
+    /// Transfers as bars on a terminal and as nothing elsewhere.
+    pub(crate) fn bars(&self) -> Transfers {
+        self.transfers(None)
+    }
+}
+
+/// The transfers of one command.
+#[derive(Debug)]
+pub(crate) struct Transfers {
+    output: Output,
+    /// What is said of a transfer that goes on, and of one that is over, where lines are said of it.
+    words: Option<[&'static str; 2]>,
+    transfers: Mutex<Vec<Transfer>>,
+}
+
+#[derive(Debug)]
+struct Transfer {
+    what: String,
+    bar: ProgressBar,
+    began: Instant,
+    told: Instant,
+    /// When the program that reads events was told of it.
+    reported: Instant,
+}
+
+impl Transfer {
+    fn report(&mut self, output: &Output) {
+        self.reported = Instant::now();
+        output.event(&Event::Progress {
+            what: &self.what,
+            done: self.bar.position(),
+            total: self.bar.length(),
+        });
+    }
+}
+
+/// How often a transfer says a line where bars cannot move.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// How often a transfer is an event.
+const EVENT_EVERY: Duration = Duration::from_secs(1);
+
+impl Progress for Transfers {
+    fn begin(&self, what: &str, done: u64, total: Option<u64>) -> usize {
+        let bar = self.output.bars.add(ProgressBar::no_length());
+        bar.set_message(what.to_owned());
+        let style = match total {
+            // For 80 columns.
+            Some(total) => {
+                bar.set_length(total);
+                "{spinner} {msg:25!} {bar:12} {decimal_bytes:>9}/{decimal_total_bytes:9} {decimal_bytes_per_sec:>11} {eta:>4}"
+            }
+            None => "{spinner} {msg:28!} {decimal_bytes:>9} {decimal_bytes_per_sec}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        bar.set_position(done);
+        if let Some([doing, _]) = self.words
+            && !self.output.quiet
+            && !self.output.moving
+        {
+            let size = total.map_or_else(String::new, |total| {
+                format!(" ({})", Size::bytes(total).approximate())
+            });
+            let resumed = if done > 0 {
+                format!(", {} at hand", Size::bytes(done).approximate())
+            } else {
+                String::new()
+            };
+            self.output.step(&format!("{doing} {what}{size}{resumed}"));
+        }
+        let now = Instant::now();
+        let mut transfers = self
+            .transfers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut transfer = Transfer {
+            what: what.to_owned(),
+            bar,
+            began: now,
+            told: now,
+            reported: now,
+        };
+        transfer.report(&self.output);
+        transfers.push(transfer);
+        transfers.len() - 1
+    }
+
+    fn advance(&self, transfer: usize, bytes: u64) {
+        let mut transfers = self
+            .transfers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(transfer) = transfers.get_mut(transfer) else {
+            return;
+        };
+        transfer.bar.inc(bytes);
+        if transfer.reported.elapsed() >= EVENT_EVERY {
+            transfer.report(&self.output);
+        }
+        if let Some([doing, _]) = self.words
+            && !self.output.quiet
+            && !self.output.moving
+            && transfer.told.elapsed() >= PLAIN_EVERY
+        {
+            transfer.told = Instant::now();
+            let done = Size::bytes(transfer.bar.position()).approximate();
+            self.output
+                .step(&format!("{doing} {}: {done}", transfer.what));
+        }
+    }
+
+    fn end(&self, transfer: usize) {
+        let mut transfers = self
+            .transfers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(transfer) = transfers.get_mut(transfer) else {
+            return;
+        };
+        transfer.report(&self.output);
+        let done = transfer.bar.position();
+        let whole = transfer.bar.length().is_none_or(|total| done >= total);
+        // This moves the bar to its end, however far it came.
+        transfer.bar.finish_and_clear();
+        if let Some([_, done_with]) = self.words
+            && whole
+            && !self.output.quiet
+        {
+            let size = Size::bytes(done).approximate();
+            let seconds = transfer.began.elapsed().as_secs_f64();
+            self.output.step(&format!(
+                "{done_with} {} ({size} in {seconds:.1} s)",
+                transfer.what
+            ));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! A terminal that is drawn over and over without a flicker, and is as it was in the end.
+
+use std::io::{IsTerminal, Write, stdout};
+
+use crate::cli::{
+    error::{CommandError, code},
+    terminal::sanitize::plain,
+};
+
+/// Another screen, no cursor, no wrapping of long lines; and back.
+const BEGIN: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+
+const END: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+
+const HOME: &str = "\x1b[H";
+
+const CLEAR_LINE: &str = "\x1b[K";
+
+const CLEAR_BELOW: &str = "\x1b[J";
+
+/// The terminal's second screen, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Canvas {
+    _private: (),
+}
+
+impl Canvas {
+    /// Begins with stdout's terminal.
+    ///
+    /// # Errors
+    ///
+    /// When stdout is none, or one that cannot be drawn over.
+    pub(crate) fn open() -> Result<Self, CommandError> {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        if !stdout().is_terminal() || dumb {
+            return Err(CommandError::new(
+                "what is watched is drawn on a terminal, and stdout is none that can be drawn on",
+            )
+            .hint("for a pipe, one document a line: k3s-vm status --watch --json")
+            .with_code(code::USAGE));
+        }
+        put(BEGIN);
+        Ok(Self { _private: () })
+    }
+
+    /// Shows the text in place of the former one, as far as it fits.
+    pub(crate) fn draw(&self, text: &str) {
+        put(&frame(&plain(text), rows()));
+    }
+}
+
+impl Drop for Canvas {
+    fn drop(&mut self) {
+        put(END);
+    }
+}
+
+/// At once, so that no half of it is seen. These sequences are no colours, and whoever wants none still wants them.
+fn put(text: &str) {
+    let mut stdout = stdout().lock();
+    let _ = stdout.write_all(text.as_bytes());
+    let _ = stdout.flush();
+}
+
+fn rows() -> usize {
+    let size = rustix::termios::tcgetwinsize(stdout()).map_or(0, |it| it.ws_row);
+    // A terminal that knows no size has none that could be too small.
+    if size == 0 { usize::MAX } else { size.into() }
+}
+
+fn frame(text: &str, rows: usize) -> String {
+    let lines: Vec<String> = text
+        .lines()
+        .take(rows)
+        .map(|line| format!("{line}{CLEAR_LINE}"))
+        .collect();
+    format!("{HOME}{}{CLEAR_BELOW}", lines.join("\r\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_covers_the_former_one_and_does_not_scroll() {
+        assert_eq!(frame("ab\nc\n", 9), "\x1b[Hab\x1b[K\r\nc\x1b[K\x1b[J");
+        assert_eq!(frame("a\nb\nc", 2), "\x1b[Ha\x1b[K\r\nb\x1b[K\x1b[J");
+        assert_eq!(frame("", 2), "\x1b[H\x1b[J");
+    }
+}

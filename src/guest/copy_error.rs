@@ -1,0 +1,43 @@
+//! What fails when files are copied to or from the guest.
+
+use std::io;
+
+use crate::{base::FileError, guest::SshError};
+
+/// Why something is not copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Nothing has that name in the guest.
+    #[error("there is no {0} in the guest")]
+    NotInGuest(String),
+    /// Nothing has that name on the host.
+    #[error("there is no {0} on this host")]
+    NotOnHost(String),
+    /// Devices and sockets.
+    #[error("{0} is neither a file nor a folder")]
+    Special(String),
+    /// A folder has the name that the copy of a file is to get.
+    #[error("{0} is a folder, and would be replaced by what is none")]
+    Folder(String),
+    /// A folder, or several things, are to go where a file is.
+    #[error("{0} is no folder")]
+    NoFolder(String),
+    /// The guest has no room for it.
+    #[error("the guest's disk is full: {0}")]
+    GuestFull(String),
+    /// The guest's tar, or what is around it.
+    #[error("the guest does not copy it: {0}")]
+    Guest(String),
+    /// The guest's archive would put something elsewhere.
+    #[error("the guest sends {0:?}, which would lie outside of what is copied")]
+    Hostile(String),
+    /// The archive breaks off or is none.
+    #[error("the copy broke off")]
+    Archive(#[source] io::Error),
+    /// A file of the host.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The connection.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+}

@@ -1,0 +1,21 @@
+//! A base image as it is in the cache.
+
+use std::path::PathBuf;
+
+use crate::{
+    base::{Digest, Size},
+    image::Format,
+};
+
+/// A verified disk image in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseImage {
+    /// Where it is: absolute if the cache's root is.
+    pub path: PathBuf,
+    /// What its bytes come to.
+    pub digest: Digest,
+    /// The size of the disk that a guest sees.
+    pub virtual_size: Size,
+    /// How QEMU has to read it.
+    pub format: Format,
+}

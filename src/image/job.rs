@@ -1,0 +1,29 @@
+//! What is fetched from where, and what is known of it.
+
+use std::path::Path;
+
+use url::Url;
+
+use crate::{
+    base::Digest,
+    image::{Checksum, Patience},
+};
+
+/// What to bring, and where to.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    /// Its name for people.
+    pub(crate) name: &'a str,
+    pub(crate) url: &'a Url,
+    /// The file to fill; nobody else writes to it meanwhile.
+    pub(crate) partial: &'a Path,
+    pub(crate) expected: Option<&'a Checksum>,
+    pub(crate) patience: &'a Patience,
+}
+
+/// What came. It is complete and verified, but neither flushed nor in its place.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Fetched {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+}

@@ -1,0 +1,246 @@
+use std::io;
+
+use serde_json::{Value, json};
+use tar::{EntryType, Header};
+
+use crate::{
+    base::{Digest, Size},
+    k3s::images::{
+        Listed,
+        archive::*,
+        contents::{INDEX, LAYOUT, MANIFEST},
+        parts::plain,
+    },
+};
+
+const LOADING: &str = "k3s-vm.invalid/loading:x-";
+
+const NAME: &str = "docker.io/library/app:dev";
+
+fn digest(content: &[u8]) -> String {
+    format!("sha256:{}", Digest::of(content))
+}
+
+fn blob(content: &[u8]) -> (String, Vec<u8>) {
+    let path = format!("blobs/{}", digest(content).replace(':', "/"));
+    (path, content.to_vec())
+}
+
+fn described(content: &[u8]) -> Value {
+    json!({ "digest": digest(content), "size": content.len() })
+}
+
+fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, content) in files {
+        let mut header = Header::new_gnu();
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, path, content.as_slice())
+            .expect("in memory");
+    }
+    tar.into_inner().expect("in memory")
+}
+
+/// The archive of one image in OCI's layout, its layer last but for what names it.
+fn layout(architecture: &str, name: Option<&str>) -> Vec<(String, Vec<u8>)> {
+    let layer = b"the layer".repeat(100);
+    let config = json!({ "architecture": architecture, "os": "linux" }).to_string();
+    let manifest = json!({ "config": described(config.as_bytes()), "layers": [described(&layer)] });
+    let manifest = manifest.to_string();
+    let mut target = described(manifest.as_bytes());
+    if let Some(name) = name {
+        target["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
+    }
+    let index = json!({ "schemaVersion": 2, "manifests": [target] }).to_string();
+    vec![
+        blob(manifest.as_bytes()),
+        blob(config.as_bytes()),
+        blob(&layer),
+        (LAYOUT.to_owned(), b"{}".to_vec()),
+        (INDEX.to_owned(), index.into_bytes()),
+    ]
+}
+
+fn guest() -> Guest {
+    Guest {
+        digests: HashSet::new(),
+        images: Vec::new(),
+        room: Size::mib(1),
+    }
+}
+
+/// What comes of an archive, and the files that are sent.
+fn passed(archive: &[u8], guest: &Guest) -> (Result<Passed, ArchiveError>, Vec<String>) {
+    let mut out = Vec::new();
+    let passed = pass(archive, guest, None, LOADING, &mut out);
+    let mut tar = tar::Archive::new(out.as_slice());
+    let entries = tar.entries().expect("begun").map_while(Result::ok);
+    let names = entries
+        .map(|it| plain(&it.path().expect("a path")))
+        .collect();
+    (passed, names)
+}
+
+#[test]
+fn a_layout_goes_whole_and_then_only_what_is_new() {
+    let files = layout("amd64", Some("app:dev"));
+    let mut guest = guest();
+    let (first, sent) = passed(&tar(&files), &guest);
+    let first = first.expect("it is sound");
+    assert_eq!(first.images[0].name.as_str(), NAME);
+    assert_eq!(first.images[0].loading, "k3s-vm.invalid/loading:x-0");
+    assert_eq!(first.left_out, Size::bytes(0));
+    assert_eq!(sent.len(), 5);
+    assert_eq!(sent[3..], [LAYOUT, INDEX]);
+
+    guest.digests.insert(digest(&files[2].1));
+    let (second, sent) = passed(&tar(&files), &guest);
+    assert_eq!(
+        second.expect("sound").left_out,
+        Size::bytes(files[2].1.len() as u64)
+    );
+    assert!(!sent.contains(&files[2].0), "{sent:?}");
+
+    guest
+        .digests
+        .extend(files[..2].iter().map(|(_, content)| digest(content)));
+    let (_, sent) = passed(&tar(&files), &guest);
+    assert_eq!(sent, [LAYOUT, INDEX], "the name is new");
+    guest.images.push(Listed {
+        name: NAME.to_owned(),
+        digest: first.images[0].digest.clone(),
+        size: Size::bytes(0),
+    });
+    let (third, sent) = passed(&tar(&files), &guest);
+    assert_eq!(third.expect("sound").sent, Size::bytes(0));
+    assert_eq!(sent, [""; 0]);
+}
+
+#[test]
+fn packed_archives_are_unpacked() {
+    let files = tar(&layout("amd64", Some("app:dev")));
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(&files).expect("in memory");
+    let gzip = packer.finish().expect("in memory");
+    let zstd = ruzstd::encoding::compress_to_vec(
+        files.as_slice(),
+        ruzstd::encoding::CompressionLevel::Fastest,
+    );
+    for packed in [gzip, zstd] {
+        let (passed, sent) = passed(&packed, &guest());
+        assert_eq!(passed.expect("sound").images[0].name.as_str(), NAME);
+        assert_eq!(sent.len(), 5);
+    }
+}
+
+/// As docker before 25 and podman save: names that say nothing, a layer that is a link to another one.
+#[test]
+fn the_older_layout_becomes_the_newer_one() {
+    let config = br#"{"architecture":"amd64","os":"linux"}"#.to_vec();
+    let manifest = json!([{ "Config": "c.json", "RepoTags": ["app:dev", "app:2"], "Layers": ["a/layer.tar", "b/layer.tar"] }]);
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut append = |path: &str, content: &[u8]| {
+        let mut header = Header::new_gnu();
+        header.set_size(content.len() as u64);
+        builder
+            .append_data(&mut header, path, content)
+            .expect("in memory");
+    };
+    append("c.json", &config);
+    append("a/layer.tar", b"layer");
+    append("a/VERSION", b"1.0");
+    append("a/json", b"{}");
+    append(MANIFEST, manifest.to_string().as_bytes());
+    let mut link = Header::new_gnu();
+    link.set_entry_type(EntryType::Symlink);
+    link.set_size(0);
+    builder
+        .append_link(&mut link, "b/layer.tar", "../a/layer.tar")
+        .expect("in memory");
+    let archive = builder.into_inner().expect("in memory");
+
+    let (passed, sent) = passed(&archive, &guest());
+    let images = passed.expect("sound").images;
+    assert_eq!(images[0].name.as_str(), NAME);
+    assert_eq!(images[1].name.as_str(), "docker.io/library/app:2");
+    assert_eq!(images[0].digest, images[1].digest);
+    let manifest = format!("blobs/{}", images[0].digest.replace(':', "/"));
+    assert!(sent.contains(&manifest), "{sent:?}");
+    assert!(!sent.contains(&"a/json".to_owned()), "{sent:?}");
+}
+
+#[test]
+fn wherever_an_archive_breaks_off_nothing_is_named() {
+    let whole = tar(&layout("amd64", Some("app:dev")));
+    let end = whole.len() - 1024;
+    for length in (0..end).step_by(100) {
+        let (passed, sent) = passed(&whole[..length], &guest());
+        assert!(passed.is_err(), "after {length} bytes: {passed:?}");
+        assert!(!sent.contains(&INDEX.to_owned()), "after {length} bytes");
+    }
+}
+
+#[test]
+fn each_archive_that_cannot_be_used_is_told_why() {
+    let said = |archive: &[u8], guest: &Guest| {
+        let (passed, sent) = passed(archive, guest);
+        assert!(!sent.contains(&INDEX.to_owned()));
+        passed.expect_err("it cannot be used").to_string()
+    };
+    let guest = guest();
+    assert_eq!(said(b"", &guest), "it is empty");
+    assert!(said(&b"MZ is no archive".repeat(99), &guest).contains("no tar archive"));
+    let other = tar(&[("README".to_owned(), b"text".to_vec())]);
+    assert!(said(&other, &guest).contains("no image is in it"));
+    let arm = tar(&layout("arm64", Some("app:dev")));
+    assert_eq!(
+        said(&arm, &guest),
+        "it is for linux/arm64, and the machine runs linux/amd64"
+    );
+    assert_eq!(
+        said(&tar(&layout("amd64", Some("dev"))), &guest),
+        "its image has no name"
+    );
+
+    let mut files = layout("amd64", Some("app:dev"));
+    files[2].1[0] ^= 1;
+    assert!(said(&tar(&files), &guest).contains("is not what its name says"));
+    files.remove(2);
+    assert!(said(&tar(&files), &guest).contains("which its image is made of"));
+    let full = Guest {
+        room: Size::bytes(700),
+        ..guest
+    };
+    let whole = tar(&layout("amd64", Some("app:dev")));
+    assert!(said(&whole, &full).contains("its next layer takes 900 B"));
+}
+
+#[test]
+fn one_name_is_for_one_image() {
+    let mut files = layout("amd64", None);
+    let given: Reference = "team/app:3".parse().expect("a name");
+    let named = |files: &[(String, Vec<u8>)]| {
+        pass(
+            tar(files).as_slice(),
+            &guest(),
+            Some(&given),
+            LOADING,
+            io::sink(),
+        )
+    };
+    assert_eq!(named(&files).expect("sound").images[0].name, given);
+    let other = layout("amd64", Some("other:1"));
+    let config = json!({ "architecture": "amd64", "os": "linux", "author": "b" }).to_string();
+    let manifest = json!({ "config": described(config.as_bytes()), "layers": [] }).to_string();
+    let mut index: Value = serde_json::from_slice(&other[4].1).expect("JSON");
+    let second = described(manifest.as_bytes());
+    index["manifests"]
+        .as_array_mut()
+        .expect("a list")
+        .push(second);
+    files[4].1 = index.to_string().into_bytes();
+    files.push(blob(config.as_bytes()));
+    files.push(blob(manifest.as_bytes()));
+    let error = named(&files).expect_err("there are two").to_string();
+    assert_eq!(error, "it has 2 images, and one name was given");
+}

@@ -1,0 +1,73 @@
+//! Why an archive of images is not loaded.
+
+use std::io;
+
+use crate::base::Size;
+
+/// Why an archive is not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// It cannot be read.
+    #[error("it cannot be read")]
+    Unreadable(#[source] io::Error),
+    /// Nothing is in it.
+    #[error("it is empty")]
+    Empty,
+    /// Something else is in it.
+    #[error("it is no tar archive, be it plain or packed with gzip or zstd")]
+    NoTar,
+    /// An archive of other things.
+    #[error("it is an archive, and no image is in it that index.json or manifest.json would name")]
+    NoImages,
+    /// Its end is missing.
+    #[error("it breaks off in the middle")]
+    Torn,
+    /// A part is missing.
+    #[error("it lacks {0}, which its image is made of")]
+    Incomplete(String),
+    /// A part has another content than it should.
+    #[error("it is damaged: its {0} is not what its name says")]
+    Damaged(String),
+    /// A part is no JSON, or says something else than it should.
+    #[error("it is damaged: its {what} cannot be understood")]
+    Document {
+        /// The part.
+        what: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// Its images are for other computers.
+    #[error("it is for {found}, and the machine runs linux/amd64")]
+    Platform {
+        /// What it is for.
+        found: String,
+    },
+    /// Its image could not be asked for.
+    #[error("its image has no name")]
+    Nameless,
+    /// One name was given.
+    #[error("it has {0} images, and one name was given")]
+    Several(usize),
+    /// The node's disk has no room for it.
+    #[error("the guest's disk has {} free, and its next layer takes {}", room.approximate(), needed.approximate())]
+    NoRoom {
+        /// What is free.
+        room: Size,
+        /// What is needed.
+        needed: Size,
+    },
+    /// The other end does not take it.
+    #[error("the guest takes no more of it")]
+    Refused(#[source] io::Error),
+}
+
+impl ArchiveError {
+    /// Of a source that cannot be read, or not to its end.
+    pub(crate) fn reading(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            Self::Torn
+        } else {
+            Self::Unreadable(error)
+        }
+    }
+}

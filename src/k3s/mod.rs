@@ -1,0 +1,23 @@
+//! k3s: its release, its configuration, when it is ready, and the tools that talk to it.
+
+pub use api::{Api, ApiError, Node};
+
+pub use kubeconfig::{Kubeconfig, KubeconfigError};
+
+pub use merged::MergeError;
+
+pub mod api;
+
+pub mod config;
+
+pub mod images;
+
+pub mod kubeconfig;
+
+pub mod merged;
+
+pub mod release;
+
+pub mod step;
+
+pub mod tools;

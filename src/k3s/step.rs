@@ -1,0 +1,100 @@
+//! Which release may take the place of another one: k3s goes up, as Kubernetes does, by one minor version at a time.
+
+use crate::k3s::release::Version;
+
+/// What comes of asking for a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It is there.
+    None,
+    /// It is the next one, or a later one of the same minor version.
+    Up,
+}
+
+/// Why a release cannot take the place of another one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// The datastore of a newer one is not for an older one.
+    #[error("the machine has k3s {from}, and {to} is older: k3s does not go back")]
+    Older {
+        /// What is there.
+        from: Version,
+        /// What was asked for.
+        to: Version,
+    },
+    /// Minor versions lie between them.
+    #[error(
+        "the machine has k3s {from}, and {to} is too far from it: k3s takes one minor version at a time"
+    )]
+    TooFar {
+        /// What is there.
+        from: Version,
+        /// What was asked for.
+        to: Version,
+        /// The channel of the minor version that comes next.
+        next: String,
+    },
+    /// Nobody knows what such a release would make of the datastore.
+    #[error("the machine has k3s {from}, and {to} is of another major version")]
+    Major {
+        /// What is there.
+        from: Version,
+        /// What was asked for.
+        to: Version,
+    },
+}
+
+/// Whether `to` may take the place of `from`.
+///
+/// # Errors
+///
+/// Says why not.
+pub fn step(from: &Version, to: &Version) -> Result<Step, StepError> {
+    let ((major, minor), (new_major, new_minor)) = (from.minor(), to.minor());
+    let (from, to) = (from.clone(), to.clone());
+    if to == from {
+        Ok(Step::None)
+    } else if to < from {
+        Err(StepError::Older { from, to })
+    } else if new_major != major {
+        Err(StepError::Major { from, to })
+    } else if new_minor > minor + 1 {
+        let next = format!("v{major}.{}", minor + 1);
+        Err(StepError::TooFar { from, to, next })
+    } else {
+        Ok(Step::Up)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_minor_version_at_a_time_and_never_back() {
+        let from: Version = "v1.33.5+k3s1".parse().expect("a version");
+        let to = |text: &str| step(&from, &text.parse().expect(text));
+        assert_eq!(to("v1.33.5+k3s1"), Ok(Step::None));
+        for next in [
+            "v1.33.5+k3s2",
+            "v1.33.6+k3s1",
+            "v1.34.0-rc1+k3s1",
+            "v1.34.9+k3s1",
+        ] {
+            assert_eq!(to(next), Ok(Step::Up), "{next}");
+        }
+        for older in [
+            "v1.33.5-rc1+k3s1",
+            "v1.33.4+k3s2",
+            "v1.32.9+k3s1",
+            "v0.99.0+k3s1",
+        ] {
+            assert!(matches!(to(older), Err(StepError::Older { .. })), "{older}");
+        }
+        assert!(matches!(to("v2.0.0+k3s1"), Err(StepError::Major { .. })));
+        match to("v1.36.0+k3s1") {
+            Err(StepError::TooFar { next, .. }) => assert_eq!(next, "v1.34"),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! An image goes from the host into the node.
+
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::unix::pipe::Receiver,
+};
+
+use crate::{
+    base::Progress,
+    guest::Ssh,
+    k3s::images::{ArchiveError, Guest, Listed, Passed, Reference, pass},
+    machine::{
+        MachineError, State,
+        access::{
+            images::{
+                Source, node,
+                source::{Opened, Saving},
+            },
+            shell,
+        },
+        error::ImagesError,
+    },
+    project::Project,
+};
+
+/// Sends what `source` has into the node, but for what is there already, and gives its images when the node's containerd
+/// knows them. Nothing of an archive that fails has a name there.
+///
+/// # Errors
+///
+/// When the machine does not run, there is no such image or archive, it is none that the node can run, or the guest has
+/// no room for it.
+pub async fn load(
+    project: &Project,
+    source: &Source,
+    name: Option<&Reference>,
+    progress: Arc<dyn Progress>,
+) -> Result<Passed, MachineError> {
+    State::observe(project)?.running(project)?;
+    let opened = source.open().await?;
+    let ssh = shell::connect(project).await?;
+    let guest = node::look(&ssh).await?;
+    let passed = sent(&ssh, guest, source, opened, name, progress).await?;
+    ssh.close().await;
+    Ok(passed)
+}
+
+async fn sent(
+    ssh: &Ssh,
+    guest: Guest,
+    source: &Source,
+    mut opened: Opened,
+    name: Option<&Reference>,
+    progress: Arc<dyn Progress>,
+) -> Result<Passed, MachineError> {
+    let what = source.label();
+    let saving = opened.tool();
+    let loading = format!("{}{}-", node::LOADING, uuid::Uuid::new_v4().simple());
+    let pipe = |source| ImagesError::Unreadable {
+        what: what.clone(),
+        source,
+    };
+    let (reader, writer) = io::pipe().map_err(pipe)?;
+    let reader = Receiver::from_owned_fd(reader.into()).map_err(pipe)?;
+    let source = Watched::begin(opened, &what, progress);
+    let (name, called) = (name.cloned(), loading.clone());
+    // The terminal, a file or a tool may let it wait for long.
+    let passing =
+        tokio::task::spawn_blocking(move || pass(source, &guest, name.as_ref(), &called, writer));
+    let mut archive = BufReader::new(reader);
+    let imported = if archive.fill_buf().await.map_err(pipe)?.is_empty() {
+        None
+    } else {
+        Some(node::import(ssh, archive, &loading).await?)
+    };
+    let passed = passing.await.expect("reading an archive does not panic");
+    let passed = judged(ssh, &what, passed, imported.as_ref(), saving).await?;
+    if imported.is_some() {
+        let listed = node::name(ssh, &passed.images).await?;
+        for image in &passed.images {
+            let is_it = |it: &&Listed| it.name == image.name.as_str();
+            if listed
+                .iter()
+                .find(is_it)
+                .is_none_or(|it| it.digest != image.digest)
+            {
+                return Err(ImagesError::Unresolved(image.name.to_string()).into());
+            }
+        }
+    }
+    Ok(passed)
+}
+
+/// Of three that depend on one another, the one that went wrong first.
+async fn judged(
+    ssh: &Ssh,
+    what: &str,
+    passed: Result<Passed, ArchiveError>,
+    imported: Option<&Result<(), String>>,
+    saving: Saving,
+) -> Result<Passed, MachineError> {
+    let archive = |source| ImagesError::Archive {
+        what: what.to_owned(),
+        source,
+    };
+    match (passed, imported) {
+        (Err(ArchiveError::Refused(_)) | Ok(_), Some(Err(said))) => {
+            Err(if said.contains("no space left on device") {
+                let (what, room) = (what.to_owned(), node::room(ssh).await?);
+                ImagesError::GuestFull { what, room }
+            } else {
+                ImagesError::Runtime(said.clone())
+            }
+            .into())
+        }
+        // Each of them may be a tool's that gave up.
+        (
+            Err(
+                source @ (ArchiveError::Torn
+                | ArchiveError::Empty
+                | ArchiveError::NoTar
+                | ArchiveError::NoImages
+                | ArchiveError::Incomplete(_)),
+            ),
+            _,
+        ) => {
+            saving.ended().await?;
+            Err(archive(source).into())
+        }
+        (Err(source), _) => Err(archive(source).into()),
+        // Whole to its last digest, however the tool ends.
+        (Ok(passed), _) => Ok(passed),
+    }
+}
+
+/// An archive that tells how far it is read.
+struct Watched {
+    reader: Box<dyn Read + Send>,
+    progress: Arc<dyn Progress>,
+    transfer: usize,
+}
+
+impl Watched {
+    fn begin(opened: Opened, what: &str, progress: Arc<dyn Progress>) -> Self {
+        Self {
+            reader: opened.reader,
+            transfer: progress.begin(what, 0, opened.size),
+            progress,
+        }
+    }
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.progress.advance(self.transfer, read as u64);
+        Ok(read)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.progress.end(self.transfer);
+    }
+}

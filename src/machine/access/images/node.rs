@@ -1,0 +1,125 @@
+//! What is said to the node's containerd, through k3s's own `ctr`.
+
+use tokio::io::AsyncRead;
+
+use crate::{
+    base::Size,
+    guest::Ssh,
+    k3s::images::{Arrival, Guest, Listed, listing},
+    machine::{MachineError, access::images::source::last_line, error::ImagesError},
+};
+
+/// In the namespace that the kubelet looks into.
+const CTR: &str = "k3s ctr --namespace k8s.io";
+
+/// What an image is called until it is whole, before the rest of a name that is used once.
+pub(crate) const LOADING: &str = "k3s-vm.invalid/loading:";
+
+/// Between the answers to several questions.
+const NEXT: &str = "--next--";
+
+/// All that the node has.
+pub(crate) async fn look(ssh: &Ssh) -> Result<Guest, MachineError> {
+    let said = ask(
+        ssh,
+        &format!(
+            "{CTR} content ls --quiet && echo {NEXT} && {CTR} images ls && echo {NEXT} && \
+             df --output=avail --block-size=1 /var/lib/rancher | tail -n 1"
+        ),
+    )
+    .await?;
+    let mut parts = said.split(NEXT);
+    let mut part = || parts.next().unwrap_or_default();
+    Ok(Guest {
+        digests: part().split_whitespace().map(str::to_owned).collect(),
+        images: listing::parse(part()),
+        room: Size::bytes(part().trim().parse().unwrap_or(u64::MAX)),
+    })
+}
+
+/// The names that the node knows.
+pub(crate) async fn images(ssh: &Ssh) -> Result<Vec<Listed>, MachineError> {
+    Ok(listing::parse(
+        &ask(ssh, &format!("{CTR} images ls")).await?,
+    ))
+}
+
+/// What is free on the guest's disk.
+pub(crate) async fn room(ssh: &Ssh) -> Result<Size, MachineError> {
+    Ok(look(ssh).await?.room)
+}
+
+/// Has containerd take an archive; its images are called `loading` and a number. One that fails, or that is broken off,
+/// leaves nothing behind: containerd 1.7 keeps the names of what it could not unpack, and collects the rest only when
+/// something else goes.
+pub(crate) async fn import(
+    ssh: &Ssh,
+    archive: impl AsyncRead + Unpin,
+    loading: &str,
+) -> Result<Result<(), String>, MachineError> {
+    let command = format!(
+        "{CTR} images import --platform linux/amd64 - >/dev/null && exit; \
+         {{ {CTR} images ls --quiet | grep -F '{loading}' | xargs -r {CTR} images rm --sync; \
+         {CTR} leases create --id '{loading}'; {CTR} leases rm --sync '{loading}'; }} >/dev/null 2>&1; exit 1"
+    );
+    let mut errors = Vec::new();
+    let status = ssh
+        .run(
+            Some(&command),
+            None,
+            archive,
+            tokio::io::sink(),
+            &mut errors,
+        )
+        .await?;
+    Ok(match (status, errors.is_empty()) {
+        (0, _) => Ok(()),
+        (_, true) => Err("the connection to the guest ended".to_owned()),
+        (_, false) => Err(reason(&errors)),
+    })
+}
+
+/// Gives whole images their names, and takes the others from them.
+pub(crate) async fn name(ssh: &Ssh, arrivals: &[Arrival]) -> Result<Vec<Listed>, MachineError> {
+    let mut commands = String::new();
+    let mut loading = String::new();
+    for arrival in arrivals {
+        let (from, to) = (&arrival.loading, &arrival.name);
+        commands += &format!("{CTR} images tag --force '{from}' '{to}' >/dev/null && ");
+        loading += &format!(" '{from}'");
+    }
+    let command = format!(
+        "{commands} true; status=$?; {CTR} images rm --sync{loading} >/dev/null 2>&1; {CTR} images ls; exit $status"
+    );
+    Ok(listing::parse(&ask(ssh, &command).await?))
+}
+
+/// Removes names, and what only they stood for.
+pub(crate) async fn remove(ssh: &Ssh, names: &[String]) -> Result<(), MachineError> {
+    let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+    let command = format!("{CTR} images rm --sync {} >/dev/null", names.join(" "));
+    ask(ssh, &command).await.map(drop)
+}
+
+async fn ask(ssh: &Ssh, command: &str) -> Result<String, MachineError> {
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let input = tokio::io::empty();
+    let status = ssh
+        .run(Some(command), None, input, &mut output, &mut errors)
+        .await?;
+    if status == 0 {
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    } else {
+        Err(ImagesError::Runtime(reason(&errors)).into())
+    }
+}
+
+/// What went wrong, among the warnings that `ctr` may print beside it.
+fn reason(errors: &[u8]) -> String {
+    let text = String::from_utf8_lossy(errors);
+    let own = text
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("ctr: "));
+    own.map_or_else(|| last_line(errors), str::to_owned)
+}

@@ -1,0 +1,175 @@
+//! The machine's kubeconfig between the starts: it leads to this machine and to no other one, also where the project was
+//! moved or copied, and lies where the config says.
+
+use std::{env, path::Path};
+
+use crate::{
+    base::{
+        Name,
+        files::{self, PRIVATE},
+    },
+    k3s::{Kubeconfig, KubeconfigError},
+    machine::MachineError,
+    project::{Project, Record},
+};
+
+/// The machine's kubeconfig, if it leads to this machine: that of a copied project may lead to the other one.
+///
+/// # Errors
+///
+/// [`MachineError::Kubeconfig`] when there is none, it is damaged, or it leads elsewhere.
+pub fn of(record: &Record) -> Result<Kubeconfig, MachineError> {
+    let unusable = |source| MachineError::Kubeconfig {
+        path: record.kubeconfig.clone(),
+        source,
+    };
+    let yaml = files::read_if_exists(&record.kubeconfig)?
+        .ok_or_else(|| unusable(KubeconfigError::Missing))?;
+    let kubeconfig = Kubeconfig::parse(&yaml).map_err(unusable)?;
+    kubeconfig.require_port(record.api_port).map_err(unusable)?;
+    Ok(kubeconfig)
+}
+
+/// Saves the port of the coming start, in the kubeconfig as well: until the guest gives a fresh one, the former one must
+/// not lead to whoever has the former port now.
+///
+/// # Errors
+///
+/// When one of them cannot be written.
+pub fn announce(project: &Project, record: &Record) -> Result<(), MachineError> {
+    record.save(project)?;
+    let Ok(Some(yaml)) = files::read_if_exists(&record.kubeconfig) else {
+        return Ok(());
+    };
+    let former = Kubeconfig::parse(&yaml).ok().filter(|former| {
+        former.require_port(record.api_port).is_err()
+            && check_place(project, &record.kubeconfig, &record.name).is_ok()
+    });
+    match former.map(|it| it.for_host(&record.name, record.api_port, &project.place())) {
+        Some(Ok(kubeconfig)) => write(project, record, &kubeconfig),
+        // What cannot be used leads nowhere, and what is not ours is not touched.
+        _ => Ok(()),
+    }
+}
+
+/// Puts a usable kubeconfig at another place; the one at the former place goes.
+///
+/// # Errors
+///
+/// When it cannot be written there or removed here.
+pub fn move_to(project: &Project, record: &mut Record, place: &Path) -> Result<(), MachineError> {
+    let kubeconfig = of(record)?;
+    let former = std::mem::replace(&mut record.kubeconfig, place.to_owned());
+    write(project, record, &kubeconfig)?;
+    remove(project, &former, &record.name)?;
+    Ok(record.save(project)?)
+}
+
+/// A file outside of the project may be of a machine of the same name: the one of which this project is a copy, or that
+/// is a copy of this one. A project that was moved away has left its file to the one that it is now.
+///
+/// # Errors
+///
+/// [`MachineError::TakenKubeconfig`] names the other project.
+fn check_owner(project: &Project, path: &Path, owner: Option<&Path>) -> Result<(), MachineError> {
+    let Some(owner) = owner.map(Project::at_place) else {
+        return Ok(());
+    };
+    // In the project it can only be of another one of its machines.
+    let elsewhere = path.starts_with(project.root()) && owner.root() != project.root();
+    if elsewhere || owner == *project || !owner.record().exists() {
+        return Ok(());
+    }
+    Err(MachineError::TakenKubeconfig {
+        path: path.to_owned(),
+        project: owner.place(),
+    })
+}
+
+/// Whether the kubeconfig may be written to `path`: it is free or ours, and not the user's own.
+///
+/// # Errors
+///
+/// [`MachineError::OwnKubeconfig`], [`MachineError::ForeignKubeconfig`] and [`MachineError::TakenKubeconfig`].
+pub fn check_place(project: &Project, path: &Path, name: &Name) -> Result<(), MachineError> {
+    if env::home_dir().is_some_and(|home| same_place(&home.join(".kube/config"), path)) {
+        return Err(MachineError::OwnKubeconfig(path.to_owned()));
+    }
+    let foreign = || MachineError::ForeignKubeconfig {
+        path: path.to_owned(),
+        name: name.clone(),
+    };
+    match files::read_if_exists(path)? {
+        None => Ok(()),
+        Some(text) if text.trim().is_empty() => Ok(()),
+        Some(text) => match Kubeconfig::parse(&text) {
+            Ok(kubeconfig) if kubeconfig.belongs_to(name) => {
+                check_owner(project, path, kubeconfig.project())
+            }
+            _ => Err(foreign()),
+        },
+    }
+}
+
+/// Whether both are the same name in the same directory, by whatever links it is come to.
+pub(crate) fn same_place(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| {
+        let directory = path.parent()?.canonicalize().ok()?;
+        Some(directory.join(path.file_name()?))
+    };
+    one == other || place(one).is_some_and(|one| place(other) == Some(one))
+}
+
+/// Writes the kubeconfig where the record says.
+///
+/// # Errors
+///
+/// Those of [`check_place`], and when it cannot be written.
+pub fn write(
+    project: &Project,
+    record: &Record,
+    kubeconfig: &Kubeconfig,
+) -> Result<(), MachineError> {
+    let path = record.kubeconfig.as_path();
+    check_place(project, path, &record.name)?;
+    let unusable = |source| MachineError::Kubeconfig {
+        path: path.to_owned(),
+        source,
+    };
+    let yaml = kubeconfig.to_yaml().map_err(unusable)?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    files::create_private_dir(directory)?;
+    let ignore = directory.join(".gitignore");
+    if directory.file_name().is_some_and(|name| name == ".kube") && !ignore.exists() {
+        files::write(&ignore, b"*\n", PRIVATE)?;
+    }
+    Ok(files::write(path, yaml.as_bytes(), PRIVATE)?)
+}
+
+/// Removes the project's kubeconfig if it is the machine's; what else lies there stays.
+///
+/// # Errors
+///
+/// When it cannot be removed.
+pub fn remove(project: &Project, path: &Path, name: &Name) -> Result<(), MachineError> {
+    if check_place(project, path, name).is_err() {
+        return Ok(());
+    }
+    files::remove_if_exists(path)?;
+    if let Some(directory) = path
+        .parent()
+        .filter(|directory| directory.ends_with(".kube"))
+    {
+        let ignore = directory.join(".gitignore");
+        let only_ours = std::fs::read_dir(directory).is_ok_and(|entries| {
+            entries
+                .flatten()
+                .all(|entry| entry.path() == ignore || entry.file_name() == "cache")
+        });
+        if only_ours && std::fs::read(&ignore).is_ok_and(|text| text == b"*\n") {
+            files::remove_if_exists(&ignore)?;
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! The machine in a kubeconfig of the user's own: only when asked, under kubectl's lock, with a copy of what was there.
+
+use std::{
+    env,
+    fs::{self, OpenOptions},
+    io::{ErrorKind, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime},
+};
+
+use crate::{
+    base::{
+        FileError, Name,
+        files::{self, PRIVATE},
+    },
+    k3s::{Kubeconfig, merged},
+    machine::{MachineError, access::kubeconfig},
+    project::{Project, Record},
+};
+
+/// How long another program may be at work on the file; kubectl takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The user's kubeconfig.
+    pub path: PathBuf,
+    /// The copy of what it was; `None` when there was nothing to change, or no file.
+    pub backup: Option<PathBuf>,
+    /// Whether it was changed.
+    pub changed: bool,
+    /// The name of the cluster, the user and the context; none where nothing was of the machine.
+    pub names: Vec<String>,
+    /// Its current context from now on.
+    pub current: Option<String>,
+    /// The current context was the machine's, and is none now.
+    pub unset: bool,
+}
+
+/// The user's own kubeconfig by kubectl's rule: of the files in `KUBECONFIG` the only one, else the first one that is
+/// there, else the last one; without any, `~/.kube/config`. That of a machine, as `k3s-vm env` sets it, does not count.
+///
+/// # Errors
+///
+/// When there is no home directory.
+pub fn place() -> Result<PathBuf, MachineError> {
+    let named = env::var_os("KUBECONFIG").unwrap_or_default();
+    let named: Vec<PathBuf> = env::split_paths(&named)
+        .filter(|path| !path.as_os_str().is_empty() && !is_a_machines(path))
+        .collect();
+    let there = named.iter().find(|path| path.exists());
+    let path = match there.or(named.last()) {
+        Some(path) => path.clone(),
+        None => env::home_dir()
+            .filter(|home| home.is_absolute())
+            .ok_or_else(|| {
+                MachineError::Choice("there is no home directory with a .kube/config".to_owned())
+            })?
+            .join(".kube/config"),
+    };
+    Ok(std::path::absolute(&path).map_err(FileError::on("find", &path))?)
+}
+
+/// Whether a machine keeps its kubeconfig there.
+fn is_a_machines(path: &Path) -> bool {
+    let Ok(Some(text)) = files::read_if_exists(path) else {
+        return false;
+    };
+    let kubeconfig = Kubeconfig::parse(&text).ok();
+    let project = kubeconfig.as_ref().and_then(Kubeconfig::project);
+    project
+        .and_then(|place| Record::load(&Project::at_place(place)).ok()?)
+        .is_some_and(|record| kubeconfig::same_place(&record.kubeconfig, path))
+}
+
+/// Puts the machine's cluster, user and context into the user's kubeconfig; the current context stays.
+///
+/// # Errors
+///
+/// When the machine has no kubeconfig yet; when the user's is none, or has entries of that name that are not this
+/// machine's; when it cannot be locked or written.
+pub async fn merge(project: &Project, record: &Record) -> Result<Outcome, MachineError> {
+    let ours = kubeconfig::of(record)?;
+    let name = &record.name;
+    edit(|path, text| {
+        let mut entries = merged::machines(text).into_iter();
+        let entries = entries.find(|it| it.name == name.as_str());
+        let other = entries.and_then(|it| it.project).filter(|other| {
+            *other != project.place() && Project::at_place(other).record().exists()
+        });
+        if let Some(project) = other {
+            return Err(MachineError::MergedByAnother {
+                path: path.to_owned(),
+                project,
+            });
+        }
+        let text = merged::with(&ours, name, text).map_err(refused(path))?;
+        Ok((text, vec![name.to_string()], false))
+    })
+    .await
+}
+
+/// Takes them out again: those of the machine `name`, and those of a former machine of the project.
+///
+/// # Errors
+///
+/// Those of [`merge`].
+pub async fn unmerge(project: &Project, name: &Name) -> Result<Outcome, MachineError> {
+    let path = place()?;
+    if !path.exists() && !path.is_symlink() {
+        return Ok(Outcome {
+            path,
+            backup: None,
+            changed: false,
+            names: Vec::new(),
+            current: None,
+            unset: false,
+        });
+    }
+    edit(|path, text| {
+        let (mut text, mut unset) = (text.to_owned(), false);
+        let names = names_of(project, name, &text);
+        for name in &names {
+            let (without, was_current) = merged::without(name, &text).map_err(refused(path))?;
+            (text, unset) = (without, unset || was_current);
+        }
+        Ok((text, names, unset))
+    })
+    .await
+}
+
+/// The user's kubeconfig, if a machine of the project is in it.
+pub fn where_merged(project: &Project, name: &Name) -> Option<PathBuf> {
+    let path = place().ok()?;
+    let text = files::read_if_exists(&path).ok()??;
+    (!names_of(project, name, &text).is_empty()).then_some(path)
+}
+
+fn names_of(project: &Project, name: &Name, text: &str) -> Vec<String> {
+    // A project that was moved has left its former place to nobody.
+    let of_it = |it: &merged::Entries| match &it.project {
+        Some(place) if *place == project.place() => true,
+        Some(place) => it.name == name.as_str() && !Project::at_place(place).record().exists(),
+        None => it.name == name.as_str(),
+    };
+    let names = merged::machines(text).into_iter().filter(of_it);
+    names.map(|it| it.name).collect()
+}
+
+fn refused(path: &Path) -> impl FnOnce(merged::MergeError) -> MachineError {
+    let path = path.to_owned();
+    move |source| MachineError::Merge { path, source }
+}
+
+/// The text from now on, the names that it is about, and whether the current context is none now.
+type Edited = (String, Vec<String>, bool);
+
+async fn edit(
+    change: impl FnOnce(&Path, &str) -> Result<Edited, MachineError>,
+) -> Result<Outcome, MachineError> {
+    let path = place()?;
+    if let Some(directory) = path.parent() {
+        files::create_private_dir(directory)?;
+    }
+    // kubectl's lock lies beside the name that it was given, and not beside what a link leads to.
+    let _lock = lock(&path).await?;
+    let target = match fs::canonicalize(&path) {
+        Ok(target) => target,
+        Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => path.clone(),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(MachineError::LeadsNowhere(path));
+        }
+        Err(error) => return Err(FileError::on("find", &path)(error).into()),
+    };
+    let former = files::read_if_exists(&target)?;
+    let before = former.clone().unwrap_or_default();
+    let (text, names, unset) = change(&path, &before)?;
+    let changed = text != before;
+    let backup = match former {
+        Some(former) if changed => Some(back_up(&path, &former)?),
+        _ => None,
+    };
+    if changed {
+        let mode = fs::metadata(&target).map_or(PRIVATE, |it| it.permissions().mode() & 0o7777);
+        files::write_among_others(&target, text.as_bytes(), mode)?;
+    }
+    Ok(Outcome {
+        current: merged::current(&text),
+        path,
+        backup,
+        changed,
+        names,
+        unset,
+    })
+}
+
+/// A copy beside it, whose name says when it was made.
+fn back_up(path: &Path, text: &str) -> Result<PathBuf, FileError> {
+    let now = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+    let digits: String = now.chars().filter(char::is_ascii_alphanumeric).collect();
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".k3s-vm-backup-{digits}"));
+    let copy = path.with_file_name(name);
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(PRIVATE);
+    file.open(&copy)
+        .and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        })
+        .map_err(FileError::on("write", &copy))?;
+    Ok(copy)
+}
+
+/// Held until dropped, as long as the file is there.
+struct FileLock(PathBuf);
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// kubectl's own lock: whoever makes `<file>.lock` has it.
+async fn lock(path: &Path) -> Result<FileLock, MachineError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let lock = PathBuf::from(name);
+    let began = Instant::now();
+    loop {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create_new(true).mode(PRIVATE);
+        match options.open(&lock) {
+            Ok(_) => return Ok(FileLock(lock)),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(FileError::on("create", &lock)(error).into());
+            }
+            Err(_) if began.elapsed() >= PATIENCE => {
+                return Err(MachineError::KubeconfigLocked {
+                    path: lock,
+                    waited: PATIENCE,
+                });
+            }
+            Err(_) => tokio::time::sleep(POLL).await,
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Ports of 127.0.0.1 that lead into the guest: opened and closed while it runs, and kept for later starts.
+
+use serde::Serialize;
+use tokio::net::UnixStream;
+
+use crate::{
+    base::{Forward, HostPort, Protocol},
+    k3s::api::Service,
+    machine::{Machine, MachineError, Spec, State, access::api, model::host},
+    project::{Config, Project, Record},
+    qemu::{Monitor, MonitorError, usernet},
+};
+
+/// What leads to the ingress of k3s (traefik) where nothing else is chosen and the port is free.
+pub const INGRESS: [Forward; 2] = [Forward::tcp(8080, 80), Forward::tcp(8443, 443)];
+
+/// The guest's ports that each machine has forwarded.
+const OWN: [(u16, &str); 2] = [(6443, "the API"), (22, "SSH")];
+
+/// The layout of the JSON document.
+const SCHEMA: u32 = 1;
+
+/// What `port list` tells; also the JSON document.
+#[derive(Debug, Serialize)]
+pub struct Ports {
+    /// The layout's number.
+    pub schema: u32,
+    /// By the host's port.
+    pub ports: Vec<Port>,
+}
+
+/// A forwarded port.
+#[derive(Debug, Serialize)]
+pub struct Port {
+    /// The address on the host.
+    pub address: String,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The guest's port.
+    pub guest: u16,
+    /// Whether it is forwarded now.
+    pub open: bool,
+    /// What it is for, if it is not the user's own.
+    pub purpose: Option<&'static str>,
+}
+
+/// A Service of the cluster, as `port add` takes one: `svc/NAME` or `svc/NAME:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The number or the name of its port; its only one without.
+    pub port: Option<String>,
+}
+
+/// Forwards what the config chooses, or the ingress; what is forwarded already stays. That a port cannot be had is told,
+/// and no reason to fail.
+pub(crate) async fn open(project: &Project, spec: &Spec) {
+    let wanted = spec.ports.as_deref().unwrap_or(&INGRESS);
+    let opened = async {
+        let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+        let open = forwards(&mut monitor).await?;
+        for forward in wanted.iter().filter(|it| !open.contains(it)) {
+            match ensure(&mut monitor, *forward).await {
+                Err(MachineError::Monitor(error)) => return Err(error),
+                // Of several machines, the first one has the ingress's.
+                Err(error) if INGRESS.contains(forward) => {
+                    tracing::debug!(%error, "{forward} is not forwarded");
+                }
+                Err(error) => tracing::warn!("{forward} is not forwarded: {error}"),
+                Ok(()) => tracing::debug!("{forward} is forwarded"),
+            }
+        }
+        Ok::<_, MonitorError>(())
+    };
+    if let Err(error) = opened.await {
+        tracing::debug!(%error, "no ports are forwarded");
+    }
+}
+
+/// Whether the ports can be had that are asked for now, or are this machine's already.
+///
+/// # Errors
+///
+/// Of the first one that cannot.
+pub(crate) async fn require(project: &Project, asked: &Config) -> Result<(), MachineError> {
+    let asked = asked.ports.as_deref().unwrap_or_default();
+    let open = match Monitor::connect(&project.monitor_socket()).await {
+        Ok(mut monitor) if !asked.is_empty() => forwards(&mut monitor).await?,
+        _ => Vec::new(),
+    };
+    let mut missing = asked.iter().filter(|it| !open.contains(it));
+    missing.try_for_each(|it| host::check_port(it.host))
+}
+
+/// Forwards a port from now on, in a running machine at once.
+///
+/// # Errors
+///
+/// When there is no machine, or the port cannot be had; nothing is changed then.
+pub async fn add(machine: &Machine, forward: Forward) -> Result<(), MachineError> {
+    let (config, mut ports) = config(machine)?;
+    if ports.contains(&forward) && !runs(machine)? {
+        return Ok(());
+    }
+    if let Some(other) = ports
+        .iter()
+        .find(|it| it.host == forward.host && **it != forward)
+    {
+        return Err(MachineError::Forwarded(*other));
+    }
+    if runs(machine)? {
+        let mut monitor = Monitor::connect(&machine.project.monitor_socket()).await?;
+        ensure(&mut monitor, forward).await?;
+    } else {
+        host::check_port(forward.host)?;
+    }
+    if !ports.contains(&forward) {
+        ports.push(forward);
+    }
+    save(machine, config, ports)
+}
+
+/// Forwards a port no more.
+///
+/// # Errors
+///
+/// When it is not one of those that can be removed.
+pub async fn remove(machine: &Machine, host: HostPort) -> Result<Forward, MachineError> {
+    let (config, mut ports) = config(machine)?;
+    let Some(at) = ports.iter().position(|it| it.host == host) else {
+        return Err(MachineError::NotForwarded(host));
+    };
+    if runs(machine)? {
+        let mut monitor = Monitor::connect(&machine.project.monitor_socket()).await?;
+        let open = forwards(&mut monitor).await?;
+        if open.contains(&ports[at]) {
+            monitor.human(&usernet::remove(host)).await?;
+        }
+    }
+    let removed = ports.remove(at);
+    save(machine, config, ports)?;
+    Ok(removed)
+}
+
+/// All forwarded ports, and those that would be if the machine ran.
+///
+/// # Errors
+///
+/// When there is no machine, or its config or QEMU does not tell.
+pub async fn list(project: &Project) -> Result<Ports, MachineError> {
+    let state = State::observe(project)?;
+    let Some(record) = state.record() else {
+        return Err(MachineError::absent(project));
+    };
+    let open = match &state {
+        State::Running(..) => {
+            forwards(&mut Monitor::connect(&project.monitor_socket()).await?).await?
+        }
+        _ => Vec::new(),
+    };
+    Ok(Ports {
+        schema: SCHEMA,
+        ports: described(project, record, &open)?,
+    })
+}
+
+/// All ports of a machine of which `open` are forwarded now, by the host's port.
+///
+/// # Errors
+///
+/// When the config cannot be read.
+pub(crate) fn described(
+    project: &Project,
+    record: &Record,
+    open: &[Forward],
+) -> Result<Vec<Port>, MachineError> {
+    let chosen = chosen(project)?;
+    let mut all: Vec<Forward> = chosen.iter().chain(open).copied().collect();
+    if open.is_empty() && record.api_port != 0 {
+        all.push(Forward::tcp(record.api_port, 6443));
+    }
+    all.sort_unstable();
+    all.dedup();
+    let port = |it: Forward| Port {
+        address: it.host.address().to_string(),
+        protocol: it.host.protocol,
+        guest: it.guest,
+        open: open.contains(&it),
+        purpose: purpose(it, &chosen),
+    };
+    Ok(all.into_iter().map(port).collect())
+}
+
+fn purpose(forward: Forward, chosen: &[Forward]) -> Option<&'static str> {
+    if !chosen.contains(&forward) {
+        let own = OWN.iter().find(|(guest, _)| *guest == forward.guest);
+        return own.map(|(_, purpose)| *purpose);
+    }
+    INGRESS.contains(&forward).then_some("the ingress")
+}
+
+/// Where a Service is reached in the node, and a port of the host that goes well with it.
+///
+/// # Errors
+///
+/// When the cluster does not know it, or only the cluster itself reaches it.
+pub async fn of_service(project: &Project, asked: &ServicePort) -> Result<Forward, MachineError> {
+    let (record, _) = State::observe(project)?.running(project)?;
+    let service = find(&record, asked).await?;
+    let refused = |reason: String| MachineError::Service {
+        name: format!("svc/{}", asked.name),
+        namespace: asked.namespace.clone(),
+        reason,
+    };
+    let known = || {
+        let all: Vec<String> = service.ports.iter().map(|it| it.port.to_string()).collect();
+        format!("its ports are {}", all.join(", "))
+    };
+    let port = match &asked.port {
+        None if service.ports.len() == 1 => service.ports.first(),
+        None => return Err(refused(format!("{}: say which", known()))),
+        Some(port) => service
+            .ports
+            .iter()
+            .find(|it| it.port.to_string() == *port || it.name.as_ref() == Some(port)),
+    };
+    let port = port.ok_or_else(|| refused(known()))?;
+    let Some(guest) = port.node_port else {
+        let reason = format!(
+            "it is of type {}, which only the cluster reaches",
+            service.kind
+        );
+        return Err(refused(reason));
+    };
+    let protocol = match port.protocol.as_str() {
+        "TCP" => Protocol::Tcp,
+        "UDP" => Protocol::Udp,
+        other => return Err(refused(format!("nobody forwards {other}"))),
+    };
+    // The same number, or 8080 for 80 and 8443 for 443, or any that is free.
+    let near = [Some(port.port), port.port.checked_add(8000)].into_iter();
+    let near = near.flatten().map(|port| HostPort { port, protocol });
+    let host = match near.into_iter().find(|it| host::check_port(*it).is_ok()) {
+        Some(host) => host,
+        None => host::free_port(protocol)?,
+    };
+    Ok(Forward { host, guest })
+}
+
+async fn find(record: &Record, asked: &ServicePort) -> Result<Service, MachineError> {
+    let api = api::client_of(record)?;
+    let found = api.service(&asked.namespace, &asked.name).await?;
+    found.ok_or_else(|| MachineError::Service {
+        name: format!("svc/{}", asked.name),
+        namespace: asked.namespace.clone(),
+        reason: "there is none".to_owned(),
+    })
+}
+
+/// The config, and what it chooses or leaves to be.
+fn config(machine: &Machine) -> Result<(Config, Vec<Forward>), MachineError> {
+    if machine.state()?.record().is_none() {
+        return Err(MachineError::absent(&machine.project));
+    }
+    let config = Config::load(&machine.project.config())?;
+    let ports = of(&config);
+    Ok((config, ports))
+}
+
+/// The ports that are to lead into the guest, beside those of the API and SSH.
+///
+/// # Errors
+///
+/// When the config cannot be read.
+pub fn chosen(project: &Project) -> Result<Vec<Forward>, MachineError> {
+    Ok(of(&Config::load(&project.config())?))
+}
+
+fn of(config: &Config) -> Vec<Forward> {
+    config.ports.clone().unwrap_or_else(|| INGRESS.to_vec())
+}
+
+fn runs(machine: &Machine) -> Result<bool, MachineError> {
+    Ok(matches!(machine.state()?, State::Running(..)))
+}
+
+fn save(machine: &Machine, config: Config, ports: Vec<Forward>) -> Result<(), MachineError> {
+    let config = Config {
+        ports: Some(ports),
+        ..config
+    };
+    Ok(config.save(&machine.project.config())?)
+}
+
+async fn forwards(monitor: &mut Monitor<UnixStream>) -> Result<Vec<Forward>, MonitorError> {
+    Ok(usernet::forwards(&monitor.human("info usernet").await?))
+}
+
+/// Has QEMU forward it, unless it does already.
+async fn ensure(monitor: &mut Monitor<UnixStream>, forward: Forward) -> Result<(), MachineError> {
+    if forwards(monitor).await?.contains(&forward) {
+        return Ok(());
+    }
+    host::check_port(forward.host)?;
+    let said = monitor.human(&usernet::add(forward)).await?;
+    if said.trim().is_empty() {
+        return Ok(());
+    }
+    Err(MachineError::PortRefused {
+        port: forward.host.port,
+        reason: said.trim().to_owned(),
+    })
+}

@@ -1,0 +1,78 @@
+//! A shell or a command in the guest.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    guest::{Event, Order, Ssh, SshError, Streams, Terminal},
+    machine::{MachineError, State, control::guest},
+    project::Project,
+};
+
+/// How old a QEMU may be whose guest's sshd may not have started yet: an emulated boot on a busy host takes minutes.
+const SSHD_START_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// How long a command waits for it.
+const SSHD_RETRY_TIMEOUT: Duration = Duration::from_secs(30);
+
+const SSHD_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Runs `command` in the guest, or a login shell without one, and gives its exit status.
+///
+/// # Errors
+///
+/// When the machine does not run, the guest does not answer, or a stream breaks.
+pub async fn run(
+    project: &Project,
+    command: Option<&str>,
+    terminal: Option<Terminal>,
+    input: impl AsyncRead + Unpin,
+    output: impl AsyncWrite + Unpin,
+    errors: impl AsyncWrite + Unpin,
+) -> Result<u32, MachineError> {
+    let ssh = connect(project).await?;
+    let status = ssh.run(command, terminal, input, output, errors).await?;
+    ssh.close().await;
+    Ok(status)
+}
+
+/// A connection to the guest, if the machine runs. A slow guest may start sshd after k3s, so one that has just booted is
+/// tried again for a while.
+///
+/// # Errors
+///
+/// When the machine does not run or the guest does not answer.
+pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
+    let (_, process) = State::observe(project)?.running(project)?;
+    let has_just_booted = process.uptime().is_some_and(|it| it < SSHD_START_TIMEOUT);
+    let began = Instant::now();
+    loop {
+        match guest::connect(project).await {
+            Err(MachineError::Ssh(SshError::Unreachable { .. }))
+                if has_just_booted
+                    && began.elapsed() < SSHD_RETRY_TIMEOUT
+                    && process.is_alive() =>
+            {
+                tokio::time::sleep(SSHD_RETRY_INTERVAL).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Runs `order` in the guest and gives its exit status; `next` waits for what happens on this side meanwhile.
+///
+/// # Errors
+///
+/// When the connection or a stream breaks.
+pub async fn attend(
+    ssh: Ssh,
+    order: &Order,
+    streams: Streams<impl AsyncRead + Unpin, impl AsyncWrite + Unpin, impl AsyncWrite + Unpin>,
+    next: impl AsyncFnMut() -> Event,
+) -> Result<u32, MachineError> {
+    let status = ssh.attend(order, streams, next).await?;
+    ssh.close().await;
+    Ok(status)
+}

@@ -1,0 +1,83 @@
+//! What OpenSSH's client and the many programs that read its configuration need to connect to a running machine.
+
+use std::path::Path;
+
+use crate::{
+    base::files::{self, PRIVATE},
+    machine::{
+        MachineError, State,
+        control::{guest, keys},
+    },
+    project::Project,
+};
+
+/// A block for `~/.ssh/config`, for the host called `host`, or else as the machine is. The machine's own host key is pinned
+/// in a file that the block names.
+///
+/// # Errors
+///
+/// When the machine does not run, or a path is none that OpenSSH can be told.
+pub async fn ssh_config(project: &Project, host: Option<&str>) -> Result<String, MachineError> {
+    let (record, _) = State::observe(project)?.running(project)?;
+    let port = guest::host_port(project, 22).await?;
+    let known = known_hosts(project, record.name.as_str())?;
+    let path = project.known_hosts();
+    if files::read_if_exists(&path)?.as_ref() != Some(&known) {
+        files::write(&path, known.as_bytes(), PRIVATE)?;
+    }
+    Ok(format!(
+        "Host {host}\n  \
+         HostName 127.0.0.1\n  \
+         Port {port}\n  \
+         User root\n  \
+         IdentityFile {identity}\n  \
+         IdentitiesOnly yes\n  \
+         HostKeyAlias {name}\n  \
+         UserKnownHostsFile {known_hosts}\n  \
+         GlobalKnownHostsFile /dev/null\n  \
+         StrictHostKeyChecking yes\n",
+        host = host.unwrap_or(record.name.as_str()),
+        name = record.name,
+        identity = quoted(&project.client_key())?,
+        known_hosts = quoted(&path)?,
+    ))
+}
+
+/// The host key under the machine's name, for the port changes from start to start.
+fn known_hosts(project: &Project, name: &str) -> Result<String, MachineError> {
+    let path = project.host_key();
+    let line = keys::load_key(path.clone())?
+        .public_line()
+        .map_err(|source| MachineError::Key { path, source })?;
+    Ok(format!("{name} {line}\n"))
+}
+
+/// A path as ssh_config(5) wants it: `%` begins a token there, and `${` a variable, which nothing keeps it from.
+fn quoted(path: &Path) -> Result<String, MachineError> {
+    match path.to_str() {
+        Some(text) if !text.contains("${") && !text.contains('\n') => {
+            let text = text.replace('%', "%%");
+            let text = text.replace('\\', r"\\").replace('"', "\\\"");
+            Ok(format!("\"{text}\""))
+        }
+        _ => Err(MachineError::Choice(format!(
+            "OpenSSH takes only UTF-8 paths without line breaks and without ${{ in them, and {path:?} is none"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_told_as_they_are() {
+        let told = |path: &str| quoted(Path::new(path)).ok();
+        assert_eq!(told("/a b/c").as_deref(), Some("\"/a b/c\""));
+        assert_eq!(told("/100%d").as_deref(), Some("\"/100%%d\""));
+        assert_eq!(told("/a\"b\\c").as_deref(), Some(r#""/a\"b\\c""#));
+        assert_eq!(told("/$HOME").as_deref(), Some("\"/$HOME\""));
+        assert_eq!(told("/${HOME}"), None);
+        assert_eq!(told("/a\nb"), None);
+    }
+}

@@ -1,0 +1,252 @@
+//! Out of an archive into the cache. Nothing of it counts as there until all of it is here and right.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tar::{Archive, Entry};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    base::{
+        FileError, Progress, Size,
+        digest::Hasher,
+        files::{PROGRAM, free_space},
+    },
+    image::{Cache, ImageError},
+    k3s::release::{AIRGAP, BINARY},
+    machine::{
+        MachineError,
+        cache::{
+            archive::{
+                Carried, Kind, List,
+                list::{LIST, LONGEST},
+            },
+            assets::{BUCKET, DATA},
+        },
+        error::CacheArchiveError,
+    },
+};
+
+/// Where an archive's files wait for the last one of them.
+const WAITING: &str = "partial/import";
+
+/// Takes all that the archive has over, and gives its list, with whether each file was there before.
+///
+/// # Errors
+///
+/// When the archive is not whole and right to its last byte; the cache is as it was then. When it does not fit.
+pub async fn import(
+    cache: &Cache,
+    source: impl Read + Send + 'static,
+    progress: Arc<dyn Progress>,
+) -> Result<Vec<(Carried, bool)>, MachineError> {
+    let _lock = cache.lock("import", "what an archive has").await?;
+    let waiting = Waiting::begin(cache)?;
+    let (shared, folder) = (cache.clone(), waiting.0.clone());
+    let list = spawn_blocking(move || receive(&shared, &folder, source, &*progress))
+        .await
+        .expect("neither panics nor is cancelled")?;
+    let mut taken = Vec::new();
+    for file in list.files {
+        let was_there = file.is_in(cache);
+        if !was_there {
+            admit(cache, &file, waiting.path(&file)).await?;
+        }
+        taken.push((file, was_there));
+    }
+    for image in &list.images {
+        cache.learn_image(image)?;
+    }
+    for text in &list.texts {
+        cache.learn_text(text.key, &text.text)?;
+    }
+    Ok(taken)
+}
+
+async fn admit(cache: &Cache, file: &Carried, waiting: PathBuf) -> Result<(), ImageError> {
+    let digest = file.sha256;
+    match file.kind {
+        Kind::BaseImage => cache.admit_image(waiting, digest, &file.name).await,
+        Kind::K3s => {
+            let place = (BUCKET, digest, BINARY);
+            cache.admit_file(waiting, place, PROGRAM).await
+        }
+        Kind::K3sImages => {
+            let place = (BUCKET, digest, AIRGAP);
+            cache.admit_file(waiting, place, DATA).await
+        }
+    }
+}
+
+/// The folder of files that wait; there is one at a time, and what an import that was killed has left in it is of no use.
+struct Waiting(PathBuf);
+
+impl Waiting {
+    fn begin(cache: &Cache) -> Result<Self, MachineError> {
+        let waiting = Self(cache.root().join(WAITING));
+        waiting.remove();
+        cache.directory(WAITING)?;
+        Ok(waiting)
+    }
+
+    fn path(&self, file: &Carried) -> PathBuf {
+        self.0.join(file.sha256.to_string())
+    }
+
+    fn remove(&self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::debug!(%error, "nothing was waiting");
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// Reads the archive to its end, and lays down in `folder` what the cache does not have.
+fn receive(
+    cache: &Cache,
+    folder: &Path,
+    source: impl Read,
+    progress: &dyn Progress,
+) -> Result<List, MachineError> {
+    let mut archive = Archive::new(source);
+    // As they are: what tar has for long names and sparse files has no place in this archive.
+    let mut entries = archive
+        .entries()
+        .map_err(CacheArchiveError::Read)?
+        .raw(true);
+    let first = entries.next().and_then(Result::ok);
+    let list = list_of(first.ok_or(CacheArchiveError::NoArchive)?)?;
+    require_room(cache, folder, &list)?;
+    let mut missing: Vec<&Carried> = list.files.iter().collect();
+    for entry in entries {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // tar's own words for what is cut or damaged between two files.
+            Err(error) if error.kind() == ErrorKind::Other => break,
+            Err(error) => return Err(CacheArchiveError::Read(error).into()),
+        };
+        let file = announced(&entry, &list, &mut missing)?;
+        let to = if file.is_in(cache) {
+            None
+        } else {
+            let path = folder.join(file.sha256.to_string());
+            let created = File::create(&path).map_err(FileError::on("create", &path))?;
+            Some((created, path))
+        };
+        let transfer = progress.begin(&file.name, 0, Some(file.size));
+        let taken = take(file, entry, to, progress, transfer);
+        progress.end(transfer);
+        taken?;
+    }
+    match missing.first() {
+        Some(file) => Err(CacheArchiveError::Torn(file.name.clone()).into()),
+        None => Ok(list),
+    }
+}
+
+fn list_of(mut entry: Entry<'_, impl Read>) -> Result<List, CacheArchiveError> {
+    if *entry.path_bytes() != *LIST.as_bytes() || !entry.header().entry_type().is_file() {
+        return Err(CacheArchiveError::NoArchive);
+    }
+    let size = entry.size();
+    if size > LONGEST {
+        return Err(CacheArchiveError::List(format!("it is of {size} bytes")));
+    }
+    let mut text = Vec::new();
+    entry
+        .read_to_end(&mut text)
+        .map_err(CacheArchiveError::Read)?;
+    if (text.len() as u64) < size {
+        return Err(CacheArchiveError::Torn("its list".to_owned()));
+    }
+    List::parse(&text)
+}
+
+/// The file of the list that this is, once.
+fn announced<'a>(
+    entry: &Entry<'_, impl Read>,
+    list: &'a List,
+    missing: &mut Vec<&'a Carried>,
+) -> Result<&'a Carried, CacheArchiveError> {
+    let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    if !entry.header().entry_type().is_file() {
+        return Err(CacheArchiveError::NotPlain(name));
+    }
+    let Some(file) = list.files.iter().find(|it| it.entry() == name) else {
+        return Err(CacheArchiveError::Unlisted(name));
+    };
+    let Some(index) = missing.iter().position(|it| it.sha256 == file.sha256) else {
+        return Err(CacheArchiveError::Twice(file.name.clone()));
+    };
+    missing.swap_remove(index);
+    if entry.size() != file.size {
+        return Err(CacheArchiveError::Length {
+            name: file.name.clone(),
+            size: Size::bytes(entry.size()),
+            listed: Size::bytes(file.size),
+        });
+    }
+    Ok(file)
+}
+
+/// Reads one file to its end, into `to` unless that is there already.
+fn take(
+    file: &Carried,
+    mut entry: Entry<'_, impl Read>,
+    mut to: Option<(File, PathBuf)>,
+    progress: &dyn Progress,
+    transfer: usize,
+) -> Result<(), MachineError> {
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; 256 << 10];
+    let mut size = 0;
+    loop {
+        let some = match entry.read(&mut buffer).map_err(CacheArchiveError::Read)? {
+            0 => break,
+            read => &buffer[..read],
+        };
+        hasher.update(some);
+        if let Some((to, path)) = &mut to {
+            to.write_all(some).map_err(FileError::on("write", path))?;
+        }
+        size += some.len() as u64;
+        progress.advance(transfer, some.len() as u64);
+    }
+    if size < file.size {
+        return Err(CacheArchiveError::Torn(file.name.clone()).into());
+    }
+    let actual = hasher.finish();
+    if actual != file.sha256 {
+        return Err(CacheArchiveError::Damaged {
+            name: file.name.clone(),
+            expected: file.sha256,
+            actual,
+        }
+        .into());
+    }
+    Ok(())
+}
+
+fn require_room(cache: &Cache, folder: &Path, list: &List) -> Result<(), MachineError> {
+    let new = list.files.iter().filter(|file| !file.is_in(cache));
+    let needed = new.fold(0_u64, |sum, file| sum.saturating_add(file.size));
+    let free = free_space(folder)?.bytes;
+    if needed > free.as_bytes() {
+        return Err(ImageError::NoSpace {
+            directory: cache.root().to_owned(),
+            needed: Size::bytes(needed),
+            free,
+        }
+        .into());
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! The list at the beginning of an archive.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    base::Digest,
+    image::{Cache, Known},
+    k3s::release::{AIRGAP, BINARY},
+    machine::{cache::assets::BUCKET, error::CacheArchiveError},
+};
+
+/// The layout of the list and of what follows it.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// What the list is called, the first one of all.
+pub(crate) const LIST: &str = "k3s-vm-cache.json";
+
+/// No list is longer, in bytes.
+pub(crate) const LONGEST: u64 = 8 << 20;
+
+/// What an archive holds, and what is to be known of it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct List {
+    /// The layout's number.
+    pub schema: u32,
+    /// The files, in the archive's order.
+    pub files: Vec<Carried>,
+    /// Which of them a URL was found to be.
+    pub(crate) images: Vec<Known>,
+    /// Checksums of releases and the stable version, by what their URLs are known as.
+    pub(crate) texts: Vec<Text>,
+}
+
+/// A file of the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// What it is.
+    pub kind: Kind,
+    /// How people call it.
+    pub name: String,
+    /// In bytes.
+    pub size: u64,
+    /// What its bytes come to; in the archive, it is called so.
+    pub sha256: Digest,
+}
+
+/// What a file of the cache can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A disk that machines stand on.
+    BaseImage,
+    /// The program.
+    K3s,
+    /// The container images that k3s starts.
+    K3sImages,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Text {
+    pub(crate) key: Digest,
+    pub(crate) text: String,
+}
+
+impl Carried {
+    /// Where the cache has it.
+    pub(crate) fn path(&self, cache: &Cache) -> PathBuf {
+        match self.kind {
+            Kind::BaseImage => cache.image_path(self.sha256),
+            Kind::K3s => cache.file_path(BUCKET, self.sha256, BINARY),
+            Kind::K3sImages => cache.file_path(BUCKET, self.sha256, AIRGAP),
+        }
+    }
+
+    /// Whether the cache has it, whole.
+    pub(crate) fn is_in(&self, cache: &Cache) -> bool {
+        let metadata = self.path(cache).metadata();
+        metadata.is_ok_and(|it| it.is_file() && it.len() == self.size)
+    }
+
+    /// What it is called in the archive.
+    pub(crate) fn entry(&self) -> String {
+        format!("files/{}", self.sha256)
+    }
+}
+
+impl List {
+    /// Reads the list of an archive, and looks whether it can be right.
+    ///
+    /// # Errors
+    ///
+    /// When it is no such list, is of another layout, or contradicts itself.
+    pub fn parse(text: &[u8]) -> Result<Self, CacheArchiveError> {
+        #[derive(Deserialize)]
+        struct Numbered {
+            schema: u32,
+        }
+        let damaged = |error: serde_json::Error| CacheArchiveError::List(error.to_string());
+        // The number first: of another layout nothing else may be as it is here.
+        let Numbered { schema } = serde_json::from_slice(text).map_err(damaged)?;
+        if schema != SCHEMA {
+            return Err(CacheArchiveError::Schema(schema));
+        }
+        let list: Self = serde_json::from_slice(text).map_err(damaged)?;
+        let names = list.files.iter().map(|it| &it.name);
+        if let Some(name) = names
+            .chain(list.images.iter().map(|it| &it.from))
+            .find(|it| !is_shown(it))
+        {
+            return Err(CacheArchiveError::List(format!("{name:.80?} is no name")));
+        }
+        for (index, file) in list.files.iter().enumerate() {
+            if list.files[..index]
+                .iter()
+                .any(|it| it.sha256 == file.sha256)
+            {
+                return Err(CacheArchiveError::Twice(file.name.clone()));
+            }
+        }
+        let is_image = |digest| {
+            let mut files = list.files.iter();
+            files.any(|it| it.sha256 == digest && it.kind == Kind::BaseImage)
+        };
+        match list.images.iter().find(|it| !is_image(it.digest)) {
+            Some(image) => Err(CacheArchiveError::List(format!(
+                "{} is none of its files",
+                image.from
+            ))),
+            None => Ok(list),
+        }
+    }
+}
+
+/// Whether a name can be shown to people as it is.
+fn is_shown(name: &str) -> bool {
+    name.len() <= 2048 && !name.contains(char::is_control)
+}

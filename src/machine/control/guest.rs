@@ -1,0 +1,94 @@
+//! Commands in the guest of a running VM, by the exec channel or by SSH.
+
+use std::time::Duration;
+
+use qapi::qmp;
+
+use crate::{
+    guest::{Ssh, listener},
+    machine::{MachineError, control::keys},
+    project::Project,
+    qemu::{Monitor, MonitorError, command_line::REQUESTS, usernet::forwarded_port},
+};
+
+/// How long the guest's listener may take for what it is asked. It does one thing after the other.
+const LISTENING: Duration = Duration::from_secs(5);
+
+/// The host port that leads to the guest's `port`, as QEMU knows it.
+///
+/// # Errors
+///
+/// When QEMU does not answer or does not forward the port.
+pub async fn host_port(project: &Project, port: u16) -> Result<u16, MachineError> {
+    let usernet = Monitor::connect(&project.monitor_socket())
+        .await?
+        .human("info usernet")
+        .await?;
+    forwarded_port(&usernet, port).ok_or_else(|| {
+        MachineError::Choice(format!(
+            "QEMU forwards no host port to the guest's port {port}"
+        ))
+    })
+}
+
+/// A connection to the guest of a running machine.
+///
+/// # Errors
+///
+/// When the keys are not usable, the machine is paused, or the guest does not answer.
+pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
+    let (client, host) = (
+        keys::load_key(project.client_key())?,
+        keys::load_key(project.host_key())?,
+    );
+    if crate::machine::control::vcpu::is_paused(project).await? {
+        return Err(MachineError::Paused);
+    }
+    Ok(Ssh::connect(host_port(project, 22).await?, &client, &host).await?)
+}
+
+/// What `command` says in the guest of a running machine: one that takes a moment, and that may be run twice. The guest's
+/// listener does it, and where that does not, for it is not up or the guest is an older one, SSH.
+///
+/// # Errors
+///
+/// Those of [`connect`], and when the command fails.
+pub async fn ask(project: &Project, command: &str) -> Result<Vec<u8>, MachineError> {
+    if listens(project).await? {
+        let port = project.requests();
+        let asked = listener::ask(&port, command);
+        match tokio::time::timeout(LISTENING, asked).await {
+            Ok(Ok(said)) => return Ok(said),
+            Ok(Err(error)) => tracing::debug!(%error, "the guest's listener does not do it"),
+            Err(_) => tracing::debug!("the guest's listener does not answer"),
+        }
+    }
+    let ssh = connect(project).await?;
+    let said = ssh.output(command).await?;
+    ssh.close().await;
+    Ok(said)
+}
+
+/// Whether the guest runs and has the port open on which it is asked.
+async fn listens(project: &Project) -> Result<bool, MonitorError> {
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    if monitor.execute(qmp::query_status {}).await?.status != qmp::RunState::running {
+        return Ok(false);
+    }
+    let ends = monitor.execute(qmp::query_chardev {}).await?;
+    Ok(ends
+        .iter()
+        .any(|end| end.label == REQUESTS && end.frontend_open))
+}
+
+/// A guest that is well writes its caches within that; one that is not is suspended without.
+const SYNC: Duration = Duration::from_secs(5);
+
+/// Without it, a later boot would find the disk as after a power cut some seconds ago; with it, as after one now.
+pub(crate) async fn sync(project: &Project) {
+    match tokio::time::timeout(SYNC, ask(project, "sync")).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "the guest was not told to write its caches"),
+        Err(_) => tracing::debug!("the guest has not written its caches in time"),
+    }
+}

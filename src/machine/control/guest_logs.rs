@@ -1,0 +1,133 @@
+//! The guest's own logs, its console and its stage reports: in files while a command waits for the guest, and in QEMU's
+//! memory while none does. There a guest that floods overwrites its own words instead of filling the host's disk.
+
+use std::path::Path;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use qapi::qmp;
+use tokio::net::UnixStream;
+
+use crate::{
+    base::{FileError, files},
+    guest::flood,
+    machine::MachineError,
+    project::Project,
+    qemu::{Monitor, MonitorError, command_line},
+};
+
+/// The end of each log that QEMU keeps, in bytes; it wants a power of two.
+const KEPT: i64 = 1 << 20;
+
+/// What keeps it, as `query-chardev` names it.
+const RING: &str = "ringbuf";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Files,
+    Memory,
+    AsItIs,
+}
+
+/// Does `work` while the files are kept from growing without end.
+pub(crate) async fn capped<T>(project: &Project, work: impl Future<Output = T>) -> T {
+    flood::capped(&[&project.console_log(), &project.stages_log()], work).await
+}
+
+/// From now on QEMU writes to the files.
+pub(crate) async fn to_files(project: &Project) {
+    keep(project, Place::Files).await;
+}
+
+/// From now on QEMU keeps the end of each log in its memory.
+pub(crate) async fn to_memory(project: &Project) {
+    keep(project, Place::Memory).await;
+}
+
+/// Adds to the files what QEMU has in its memory.
+pub async fn collect(project: &Project) {
+    keep(project, Place::AsItIs).await;
+}
+
+/// A log is no reason to fail.
+async fn keep(project: &Project, place: Place) {
+    if let Err(error) = try_to_keep(project, place).await {
+        tracing::debug!(%error, "the guest's logs stay where they are");
+    }
+}
+
+async fn try_to_keep(project: &Project, place: Place) -> Result<(), MachineError> {
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let known = monitor.execute(qmp::query_chardev {}).await?;
+    for (log, file) in [
+        (command_line::CONSOLE, project.console_log()),
+        (command_line::STAGES, project.stages_log()),
+    ] {
+        let in_memory = known
+            .iter()
+            .any(|it| it.label == log && it.filename == RING);
+        if in_memory && place != Place::Memory {
+            collect_one(&mut monitor, log, &file).await?;
+        }
+        let backend = match (place, in_memory) {
+            (Place::Files, true) => file_backend(&file),
+            (Place::Memory, false) => ring_backend(),
+            _ => continue,
+        };
+        monitor
+            .execute(qmp::chardev_change {
+                id: log.to_owned(),
+                backend,
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+async fn collect_one(
+    monitor: &mut Monitor<UnixStream>,
+    log: &str,
+    path: &Path,
+) -> Result<(), MachineError> {
+    // One at a time, so that nobody's part gets between another's.
+    let turn = files::open_in_place(path, false)?;
+    turn.lock().map_err(FileError::on("lock", path))?;
+    let kept = monitor
+        .execute(qmp::ringbuf_read {
+            device: log.to_owned(),
+            size: KEPT,
+            format: Some(qmp::DataFormat::base64),
+        })
+        .await?;
+    let bytes = STANDARD
+        .decode(kept)
+        .map_err(|error| MonitorError::Malformed {
+            command: "ringbuf-read".to_owned(),
+            reason: error.to_string(),
+        })?;
+    Ok(flood::append(path, &bytes).map_err(FileError::on("append to", path))?)
+}
+
+fn file_backend(path: &Path) -> qmp::ChardevBackend {
+    let file = qmp::ChardevFile {
+        base: plain(),
+        append: Some(true),
+        in_: None,
+        out: path.to_string_lossy().into_owned(),
+    };
+    qmp::ChardevBackend::file(file.into())
+}
+
+fn ring_backend() -> qmp::ChardevBackend {
+    let ring = qmp::ChardevRingbuf {
+        base: plain(),
+        size: Some(KEPT),
+    };
+    qmp::ChardevBackend::ringbuf(ring.into())
+}
+
+const fn plain() -> qmp::ChardevCommon {
+    qmp::ChardevCommon {
+        logappend: None,
+        logfile: None,
+    }
+}

@@ -1,0 +1,216 @@
+//! A machine as it can be observed, and as a command that changes it holds it.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    base::{
+        Name,
+        files::{self, PRIVATE},
+        trust,
+    },
+    machine::MachineError,
+    project::{Lock, Project, Record, suspended::Origin},
+    qemu::Process,
+};
+
+/// What a machine is doing, observed now.
+#[derive(Debug)]
+pub enum State {
+    /// The project has none.
+    Absent,
+    /// It is there and QEMU does not run.
+    Stopped(Record),
+    /// QEMU runs.
+    Running(Record, Process),
+}
+
+/// How long a command waits for another one at the same machine.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+impl State {
+    /// Looks at the project's record and at the lock of QEMU's pidfile.
+    ///
+    /// # Errors
+    ///
+    /// When the record is damaged, or gone while QEMU runs, or a file cannot be read.
+    pub fn observe(project: &Project) -> Result<Self, MachineError> {
+        let process = Process::holder(&project.pidfile())?;
+        Ok(match (Record::load(project)?, process) {
+            // Looked at again, for a reset may have ended it and removed the record just now.
+            (None, Some(process)) if process.is_alive() => {
+                return Err(MachineError::Unrecorded {
+                    path: project.record(),
+                    pid: process.pid(),
+                });
+            }
+            (None, _) => Self::Absent,
+            (Some(record), None) => Self::Stopped(record),
+            (Some(record), Some(process)) => Self::Running(record, process),
+        })
+    }
+
+    /// The record of a machine that is there.
+    pub fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Absent => None,
+            Self::Stopped(record) | Self::Running(record, _) => Some(record),
+        }
+    }
+
+    /// The record and the process of a running machine.
+    ///
+    /// # Errors
+    ///
+    /// When it is absent or stopped.
+    pub fn running(self, project: &Project) -> Result<(Record, Process), MachineError> {
+        match self {
+            Self::Absent => Err(MachineError::absent(project)),
+            Self::Stopped(record) => Err(MachineError::not_running(project, record.name)),
+            Self::Running(record, process) => Ok((record, process)),
+        }
+    }
+}
+
+/// What QEMU and its command line were when memory was captured; `None` where only the disk was.
+pub(crate) type CapturedMemory = Option<Origin>;
+
+/// A project's machine in the hands of one command; no other changes it meanwhile.
+#[derive(Debug)]
+pub struct Machine {
+    /// Where it lives.
+    pub project: Project,
+    /// The user's name for it, where one is given.
+    pub given_name: Option<Name>,
+    /// The root of the shared cache.
+    pub cache: PathBuf,
+    launched: AtomicBool,
+    suspending: AtomicBool,
+    prepared: Mutex<Option<CapturedMemory>>,
+    _lock: Lock,
+}
+
+impl Machine {
+    /// Takes the machine's lock for the command `verb`; makes `.k3s-vm/` when it is missing.
+    ///
+    /// # Errors
+    ///
+    /// When the project cannot be written, or another command keeps the lock.
+    pub async fn open(
+        project: Project,
+        given_name: Option<Name>,
+        cache: PathBuf,
+        verb: &str,
+    ) -> Result<Self, MachineError> {
+        let directory = project.directory();
+        for path in [&directory, &cache] {
+            if path.to_str().is_none_or(|path| path.contains('\n')) {
+                return Err(MachineError::Choice(format!(
+                    "QEMU takes only UTF-8 paths without line breaks, and {path:?} is none"
+                )));
+            }
+        }
+        trust::require_own_content(&cache)?;
+        let own = project.own_directory();
+        trust::own_private_dir(&own)?;
+        if project.further().is_some() {
+            trust::own_private_dir(&project.machines())?;
+            trust::own_private_dir(&directory)?;
+        }
+        let lock = Lock::acquire(&project.lock(), verb, PATIENCE).await?;
+        let ignore = own.join(".gitignore");
+        if !ignore.exists() {
+            files::write(&ignore, b"*\n", PRIVATE)?;
+        }
+        Ok(Self {
+            project,
+            given_name,
+            cache,
+            launched: AtomicBool::new(false),
+            suspending: AtomicBool::new(false),
+            prepared: Mutex::default(),
+            _lock: lock,
+        })
+    }
+
+    /// What the machine is doing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`State::observe`], and when the given name is not the machine's.
+    pub fn state(&self) -> Result<State, MachineError> {
+        let state = State::observe(&self.project)?;
+        if let (Some(record), Some(asked)) = (state.record(), &self.given_name)
+            && record.name != *asked
+        {
+            return Err(MachineError::Contradiction {
+                what: "the name",
+                made: record.name.to_string(),
+                asked: asked.to_string(),
+            });
+        }
+        Ok(state)
+    }
+
+    /// The name that a new machine gets.
+    pub fn new_name(&self) -> Name {
+        self.given_name
+            .clone()
+            .unwrap_or_else(|| self.project.machine_name())
+    }
+
+    /// From now on, QEMU is this command's child to end when the command does not come to its end.
+    pub fn mark_launched(&self) {
+        self.launched.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on the guest is paused, and goes on when the command does not come to its end.
+    pub fn mark_suspending(&self) {
+        self.suspending.store(true, Ordering::Relaxed);
+    }
+
+    /// The disk that the machine stands on holds what all machines have in common, and nothing else.
+    pub(crate) fn mark_prepared(&self, captured: CapturedMemory) {
+        *self.prepared.lock().expect("nobody panics with it") = Some(captured);
+    }
+
+    /// What can be given to others.
+    pub(crate) fn prepared(&self) -> Option<CapturedMemory> {
+        self.prepared.lock().expect("nobody panics with it").take()
+    }
+
+    /// The machine is where the command wanted it; QEMU stays.
+    pub fn mark_arrived(&self) {
+        self.launched.store(false, Ordering::Relaxed);
+        self.suspending.store(false, Ordering::Relaxed);
+    }
+
+    /// Ends a QEMU that this command started and did not bring to where it should be, and clears what it leaves. Never
+    /// ends one that ran before: its guest goes on, if this command has paused it.
+    pub async fn abandon(&self) {
+        if self.suspending.swap(false, Ordering::Relaxed)
+            && let Err(error) = crate::machine::control::vcpu::release(&self.project).await
+        {
+            tracing::warn!(%error, "the machine stays paused; `k3s-vm start` has it go on");
+        }
+        if !self.launched.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let ended = match Process::holder(&self.project.pidfile()) {
+            Ok(Some(process)) => {
+                crate::machine::control::terminate::end(&self.project, &process).await
+            }
+            Ok(None) => crate::machine::control::terminate::clear(&self.project),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = ended {
+            tracing::warn!(%error, "QEMU may be left running");
+        }
+    }
+}

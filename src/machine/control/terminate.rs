@@ -1,0 +1,63 @@
+//! The end of QEMU: `quit` over the monitor, a kill through the pidfd where that does not help, and what is cleared after it.
+
+use std::time::Duration;
+
+use qapi::qmp;
+
+use crate::{
+    base::files,
+    guest::listener,
+    machine::{MachineError, control::guest_logs},
+    project::Project,
+    qemu::{Monitor, Process},
+};
+
+/// How long QEMU may take to end after `quit`: it flushes its disks.
+const QUIT: Duration = Duration::from_secs(10);
+
+/// How long it may take to hand over what the guest said last.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Ends QEMU: `quit` over the monitor, and a kill through the pidfd where that does not help. Clears what it leaves.
+///
+/// # Errors
+///
+/// When the process cannot be ended.
+pub async fn end(project: &Project, process: &Process) -> Result<(), MachineError> {
+    if process.is_alive() {
+        let _ = tokio::time::timeout(LAST_WORDS, guest_logs::collect(project)).await;
+        let quit = async {
+            Monitor::connect(&project.monitor_socket())
+                .await?
+                .execute(qmp::quit {})
+                .await
+        };
+        // A broken connection after `quit` is QEMU's end, not a failure.
+        if let Err(error) = quit.await {
+            tracing::debug!(%error, "after quit");
+        }
+        if !process.ended_within(QUIT).await {
+            tracing::warn!("QEMU does not answer; killing process {}", process.pid());
+            process.kill().await?;
+        }
+    }
+    clear(project)
+}
+
+/// Removes what a QEMU that ended leaves: the socket always, the pidfile when it was killed.
+///
+/// # Errors
+///
+/// When one of them cannot be removed.
+pub fn clear(project: &Project) -> Result<(), MachineError> {
+    files::remove_if_exists(&project.monitor_socket())?;
+    listener::remove(&project.requests())?;
+    let _ = std::fs::remove_dir(project.runtime());
+    if Process::holder(&project.pidfile())?.is_none() {
+        files::remove_if_exists(&project.pidfile())?;
+    }
+    Ok(())
+}
+
+/// How long a QEMU whose connection broke may take to end.
+pub(crate) const ENDING: Duration = Duration::from_secs(2);

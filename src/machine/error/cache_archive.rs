@@ -1,0 +1,63 @@
+//! What can be wrong with an archive of the cache.
+
+use std::{io, path::PathBuf};
+
+use crate::base::{Digest, Size};
+
+/// Why an archive cannot be written or taken.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheArchiveError {
+    /// Something else, or nothing at all.
+    #[error("it is no archive of `k3s-vm cache export`")]
+    NoArchive,
+    /// Of another k3s-vm.
+    #[error("the archive has the layout {0}, which this k3s-vm does not know")]
+    Schema(u32),
+    /// Its list makes no sense.
+    #[error("the archive's list is damaged: {0}")]
+    List(String),
+    /// What nobody has announced.
+    #[error("the archive has {0:?}, which its list does not name")]
+    Unlisted(String),
+    /// A link, a folder, a device.
+    #[error("the archive has {0:?}, which is no plain file")]
+    NotPlain(String),
+    /// The same file once more.
+    #[error("the archive has {0} twice")]
+    Twice(String),
+    /// Longer or shorter than announced.
+    #[error("{name} is of {} bytes in the archive, and of {} in its list", size.as_bytes(), listed.as_bytes())]
+    Length {
+        /// Which one.
+        name: String,
+        /// As it comes.
+        size: Size,
+        /// As it was announced.
+        listed: Size,
+    },
+    /// It was cut off.
+    #[error("the archive ends before {0} is whole")]
+    Torn(String),
+    /// Other bytes than announced.
+    #[error("{name} is damaged in the archive: expected SHA-256 {expected}, got SHA-256 {actual}")]
+    Damaged {
+        /// Which one.
+        name: String,
+        /// What its bytes should come to.
+        expected: Digest,
+        /// What they come to.
+        actual: Digest,
+    },
+    /// A file of the cache that has changed since it was verified.
+    #[error("{} is not what it was when it was verified", .0.display())]
+    Changed(PathBuf),
+    /// An export of all that is there, of a cache that has nothing.
+    #[error("the cache {} has no image and no release yet", .0.display())]
+    Empty(PathBuf),
+    /// The archive cannot be read.
+    #[error("cannot read the archive")]
+    Read(#[source] io::Error),
+    /// The archive cannot be written.
+    #[error("cannot write the archive")]
+    Write(#[source] io::Error),
+}

@@ -1,0 +1,84 @@
+//! Why an image does not come or go.
+
+use std::path::PathBuf;
+
+use crate::{base::Size, k3s::images::ArchiveError};
+
+/// What is wrong with an image, an archive, or the node's store of them.
+#[derive(Debug, thiserror::Error)]
+pub enum ImagesError {
+    /// None of the tools is on the `PATH`.
+    #[error("there is no docker, podman or nerdctl on the PATH to ask for the image {reference}")]
+    NoTool {
+        /// What was asked for.
+        reference: String,
+    },
+    /// No tool has it.
+    #[error("no tool here has the image {reference} ({})", said.join("; "))]
+    Unknown {
+        /// What was asked for.
+        reference: String,
+        /// What each tool said.
+        said: Vec<String>,
+    },
+    /// A path that leads nowhere.
+    #[error("there is no archive {}", .0.display())]
+    NoFile(PathBuf),
+    /// An archive that is unpacked.
+    #[error("{} is a directory and no archive", .0.display())]
+    Directory(PathBuf),
+    /// A file that cannot be opened, or a tool that cannot be run.
+    #[error("cannot read {what}")]
+    Unreadable {
+        /// What was to be read.
+        what: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// What came is not what can be loaded.
+    #[error("cannot load {what}")]
+    Archive {
+        /// Where it came from.
+        what: String,
+        /// What is wrong with it.
+        source: ArchiveError,
+    },
+    /// The tool gave up while it was saving the image.
+    #[error("{tool} did not save the image to its end: {said}")]
+    Save {
+        /// The tool.
+        tool: &'static str,
+        /// Its last line.
+        said: String,
+    },
+    /// The guest's disk became full.
+    #[error("the guest's disk is full: {} of it are free, and {what} does not fit", room.approximate())]
+    GuestFull {
+        /// What was to be loaded.
+        what: String,
+        /// What is free when all that came of it is gone again.
+        room: Size,
+    },
+    /// The container runtime says no, or does not answer.
+    #[error("k3s's containerd says: {0}")]
+    Runtime(String),
+    /// All went well, and the image is not there.
+    #[error("k3s's containerd took the archive, and does not know the image {0}")]
+    Unresolved(String),
+    /// An image to be removed.
+    #[error("the node has no image {name}{}", likely(similar))]
+    NotThere {
+        /// What was asked for.
+        name: String,
+        /// Names of the node that look like it.
+        similar: Vec<String>,
+    },
+}
+
+fn likely(similar: &[String]) -> String {
+    if similar.is_empty() {
+        String::new()
+    } else {
+        format!("; it has {}", similar.join(", "))
+    }
+}

@@ -1,0 +1,417 @@
+//! Everything that can go wrong with a machine.
+
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    base::{FileError, Forward, HostPort, Label, Mount, Name, Size},
+    guest::{CopyError, Sign, SshError, keys::KeyError},
+    image::ImageError,
+    k3s::{ApiError, KubeconfigError, MergeError},
+    project::{ConfigError, LockError, Project, RecordError, Suspended},
+    qemu::{MonitorError, ProcessError, VersionError, kvm::Kvm},
+};
+
+/// Why a verb did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// There is no usable QEMU.
+    #[error(transparent)]
+    Qemu(#[from] VersionError),
+    /// `--accel kvm` on a host whose KVM does not work.
+    #[error("KVM was asked for and {}", describe_kvm(.0))]
+    Kvm(Kvm),
+    /// `--firmware uefi` on a host without UEFI firmware.
+    #[error("no UEFI firmware for q35 was found on this host")]
+    NoUefi,
+    /// The API's port is taken.
+    #[error("port {port} on 127.0.0.1 is taken by another program")]
+    PortTaken {
+        /// The port.
+        port: u16,
+    },
+    /// Ports below 1024 belong to root.
+    #[error("port {port} on 127.0.0.1 may not be opened: {reason}")]
+    PortRefused {
+        /// The port.
+        port: u16,
+        /// The kernel's words.
+        reason: String,
+    },
+    /// The port leads elsewhere already.
+    #[error("{}, port {}, leads to the guest's port {} already", .0.host.address().ip(), .0.host.port, .0.guest)]
+    Forwarded(Forward),
+    /// No such port is forwarded.
+    #[error("port {}/{} is not one that `port add` has forwarded", .0.port, .0.protocol.name())]
+    NotForwarded(HostPort),
+    /// A Service that cannot be forwarded.
+    #[error("{name} in the namespace {namespace} cannot be forwarded: {reason}")]
+    Service {
+        /// As `svc/NAME`.
+        name: String,
+        /// Its namespace.
+        namespace: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The host has less memory than the guest is to have.
+    #[error("the machine is to have {wanted} of memory, the host has {available} available")]
+    Memory {
+        /// The guest's memory.
+        wanted: Size,
+        /// The host's available memory.
+        available: Size,
+    },
+    /// The project's file system is nearly full.
+    #[error("{} has {free} free, and a new machine needs {needed} to begin with", path.display())]
+    Space {
+        /// The project's directory.
+        path: PathBuf,
+        /// What is free.
+        free: Size,
+        /// What is needed.
+        needed: Size,
+    },
+    /// A choice that cannot be.
+    #[error("{0}")]
+    Choice(String),
+    /// A choice that contradicts the machine that is there.
+    #[error("this project's machine was made with {what} {made}, and {asked} is asked for now")]
+    Contradiction {
+        /// What is contradicted.
+        what: &'static str,
+        /// How the machine is.
+        made: String,
+        /// How it is asked to be.
+        asked: String,
+    },
+    /// What is needed of the cache is known only when that command has ended.
+    #[error("a command is at work on the machine of {}, and may need what nothing needs yet", .0.display())]
+    CacheInUse(PathBuf),
+    /// What says which files of the cache a machine needs is torn or somebody else's.
+    #[error("the machine's note in the cache {} does not say what a machine needs", .0.display())]
+    CacheNote(PathBuf),
+    /// A verb that needs a machine, in a project that has none.
+    #[error("{}", absent(.0))]
+    Absent(PathBuf),
+    /// A verb that needs a running machine.
+    #[error("the machine {0} is stopped")]
+    Stopped(Name),
+    /// A verb that needs a running machine, which is suspended.
+    #[error("the machine {0} is suspended")]
+    Suspended(Name),
+    /// A verb that needs a guest that answers, and this one stands still.
+    #[error("the machine is paused")]
+    Paused,
+    /// A machine that has nothing yet that would be worth its memory.
+    #[error("the setup of {0} has not come to its end, and there is nothing to suspend yet")]
+    Unfinished(Name),
+    /// The guest's memory could not be saved.
+    #[error("the machine cannot be suspended: {0}")]
+    Suspend(String),
+    /// The project's file system has no room for the guest's memory.
+    #[error("{} has {} free, and the guest's memory takes {}", path.display(), free.approximate(), needed.approximate())]
+    MemorySpace {
+        /// The project's directory.
+        path: PathBuf,
+        /// What is free.
+        free: Size,
+        /// What is needed.
+        needed: Size,
+    },
+    /// A machine that has nothing yet that would be worth a snapshot.
+    #[error("the setup of {0} has not come to its end, and there is nothing to keep yet")]
+    NothingToKeep(Name),
+    /// The guest's memory could not be saved to a snapshot.
+    #[error("no snapshot can be made: {0}")]
+    Snapshot(String),
+    /// The project's file system has no room for a snapshot, or for what it is to put back.
+    #[error("{} has {} free, and {} are needed", path.display(), free.approximate(), needed.approximate())]
+    SnapshotSpace {
+        /// The folder of the snapshots.
+        path: PathBuf,
+        /// What is free.
+        free: Size,
+        /// What is needed.
+        needed: Size,
+    },
+    /// A snapshot of that name is there.
+    #[error("there is a snapshot {0} already")]
+    SnapshotExists(Label),
+    /// No snapshot of that name is there.
+    #[error("there is no snapshot {0}")]
+    NoSnapshot(Label),
+    /// A snapshot that is not what it was.
+    #[error("the snapshot {name} is damaged: {reason}")]
+    DamagedSnapshot {
+        /// Which one.
+        name: Label,
+        /// What shows it.
+        reason: String,
+    },
+    /// A snapshot of a machine that this one is not.
+    #[error("the snapshot {0} is of another machine")]
+    ForeignSnapshot(Label),
+    /// A guest that was suspended under KVM goes on under no other accelerator.
+    #[error("the machine was suspended under KVM, and now {}", describe_kvm(.0))]
+    SuspendedByKvm(Kvm),
+    /// k3s reads its datastore when it starts.
+    #[error("the datastore is put back while the machine starts, and it is running")]
+    Running,
+    /// QEMU runs for a machine of which nothing else is known.
+    #[error("QEMU runs here (process {pid}), and its machine's record {} is gone", path.display())]
+    Unrecorded {
+        /// The record.
+        path: PathBuf,
+        /// QEMU's process id.
+        pid: i32,
+    },
+    /// A file of the machine is gone.
+    #[error("the machine's {what} {} is gone", path.display())]
+    Gone {
+        /// What it was.
+        what: &'static str,
+        /// Where it was.
+        path: PathBuf,
+    },
+    /// A file of the machine is there and cannot be what it should.
+    #[error("the machine's {what} {} is damaged: {reason}", path.display())]
+    Damaged {
+        /// What it should be.
+        what: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// What shows it.
+        reason: &'static str,
+    },
+    /// Another file is where the kubeconfig is to go.
+    #[error("{} is there already and is not of the machine {name}", path.display())]
+    ForeignKubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// The machine.
+        name: Name,
+    },
+    /// The kubeconfig of a machine of the same name is where this one's is to go.
+    #[error("{} is the kubeconfig of the machine in {}", path.display(), project.display())]
+    TakenKubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// The project that it is of: the original or the copy of this one.
+        project: PathBuf,
+    },
+    /// A unit of that name is there that `autostart` has not written, or has for another machine.
+    #[error("{} is there already and is not this machine's", .0.display())]
+    ForeignUnit(PathBuf),
+    /// `~/.kube/config` is the user's own.
+    #[error("{} is your own kubeconfig, which k3s-vm does not touch", .0.display())]
+    OwnKubeconfig(PathBuf),
+    /// The guest did not come to where it should.
+    #[error("{reason} (last stage: {stage})")]
+    Boot {
+        /// The kind of failure.
+        fault: BootFault,
+        /// What happened.
+        reason: String,
+        /// The last stage that the guest reported.
+        stage: String,
+        /// The end of what explains it: console, QEMU's own log, or k3s's.
+        log: String,
+        /// Where that log lies, if that is on the host.
+        log_path: Option<PathBuf>,
+    },
+    /// The machine runs, without a folder of the host that it is to have.
+    #[error("the guest has no {} of this host: {}", .mount.guest, not_mounted(.kernel.as_deref()))]
+    NotMounted {
+        /// The folder.
+        mount: Mount,
+        /// The guest's kernel, if that is the reason.
+        kernel: Option<String>,
+    },
+    /// k3s does not read its datastore.
+    #[error("k3s's datastore in the guest is damaged: {said}")]
+    Datastore {
+        /// sqlite's words, and whether there is a copy.
+        said: String,
+    },
+    /// QEMU ended after k3s had started.
+    #[error("QEMU ended while {during} was waited for")]
+    Died {
+        /// What was being waited for.
+        during: String,
+    },
+    /// What is waited for has not come; never the last word.
+    #[error("{0}")]
+    NotYet(&'static str),
+    /// Time is over.
+    #[error("not done within {}: {waiting_for}", humantime::format_duration(*.within))]
+    Deadline {
+        /// What was being waited for.
+        waiting_for: String,
+        /// The time there was.
+        within: Duration,
+    },
+    /// Images of the node.
+    #[error(transparent)]
+    Images(#[from] super::ImagesError),
+    /// An upgrade.
+    #[error(transparent)]
+    Upgrade(#[from] super::UpgradeError),
+    /// An archive of the cache.
+    #[error(transparent)]
+    Carried(#[from] super::CacheArchiveError),
+    /// Base images and their cache.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The process.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The monitor.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    /// SSH.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    /// A copy.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// The API.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The kubeconfig of the guest or of the project.
+    #[error("{} is not usable", path.display())]
+    Kubeconfig {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: KubeconfigError,
+    },
+    /// The user's own kubeconfig, into which the machine's is to go, or out of which.
+    #[error("{} is left as it is", path.display())]
+    Merge {
+        /// Where it lies.
+        path: PathBuf,
+        /// Why.
+        source: MergeError,
+    },
+    /// The entries in the user's own kubeconfig are of another machine of the same name.
+    #[error("{} has the entries of the machine in {}, which has the same name", path.display(), project.display())]
+    MergedByAnother {
+        /// The user's kubeconfig.
+        path: PathBuf,
+        /// The other machine's project.
+        project: PathBuf,
+    },
+    /// A link in the place of the user's kubeconfig.
+    #[error("{} is a link that leads nowhere", .0.display())]
+    LeadsNowhere(PathBuf),
+    /// Whoever writes to a kubeconfig makes this file for as long; kubectl does, too.
+    #[error("{} is there, still after {}: another program is at work on the kubeconfig", path.display(), humantime::format_duration(*waited))]
+    KubeconfigLocked {
+        /// The lock.
+        path: PathBuf,
+        /// How long this command waited.
+        waited: Duration,
+    },
+    /// A key file.
+    #[error("the key {} is not usable", path.display())]
+    Key {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: KeyError,
+    },
+    /// The seed could not be built.
+    #[error("cannot build the seed")]
+    Seed(#[source] std::io::Error),
+    /// The config.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The record.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// The kind of a failed boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootFault {
+    /// The guest's console shows that it does not become a node.
+    Console(Sign),
+    /// k3s ended again and again.
+    CrashLoop,
+    /// Anything else.
+    Other,
+}
+
+impl MachineError {
+    /// The same failed boot, of that kind.
+    pub(crate) fn with_fault(mut self, kind: BootFault) -> Self {
+        if let Self::Boot { fault, .. } = &mut self {
+            *fault = kind;
+        }
+        self
+    }
+
+    /// Of a machine that is not there.
+    pub fn absent(project: &Project) -> Self {
+        Self::Absent(project.place())
+    }
+
+    /// Of a machine that is there and does not run.
+    pub fn not_running(project: &Project, name: Name) -> Self {
+        if Suspended::exists(project) {
+            Self::Suspended(name)
+        } else {
+            Self::Stopped(name)
+        }
+    }
+}
+
+fn not_mounted(kernel: Option<&str>) -> String {
+    match kernel {
+        Some(kernel) => format!("its kernel {kernel} cannot mount folders of a host (9p)"),
+        None => "its systemd could not mount it".to_owned(),
+    }
+}
+
+fn absent(place: &Path) -> String {
+    let project = Project::at_place(place);
+    let root = project.root().display();
+    match project.further() {
+        None => format!("there is no machine in {root}"),
+        Some(name) => format!("there is no machine {name} in {root}"),
+    }
+}
+
+/// Fits behind "KVM" or "and".
+pub fn describe_kvm(kvm: &Kvm) -> String {
+    match kvm {
+        Kvm::Works => "works".to_owned(),
+        Kvm::Missing => "/dev/kvm is missing".to_owned(),
+        Kvm::NoPermission => "/dev/kvm may not be opened by you".to_owned(),
+        Kvm::Broken(reason) => format!("/dev/kvm is there and does not run guests: {reason}"),
+    }
+}
+
+/// The error and its causes in one sentence. A cause that its error repeats is left out.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.contains(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        cause = error.source();
+    }
+    text
+}

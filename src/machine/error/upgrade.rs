@@ -1,0 +1,95 @@
+//! Why a machine keeps the k3s that it has.
+
+use crate::{
+    base::Label,
+    image::ImageError,
+    k3s::{
+        release::{ReleaseError, Version},
+        step::StepError,
+    },
+};
+
+/// What keeps an upgrade from its end.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// The release may not take the place of the one that is there.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// There is no such channel, or no such version.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// Nobody tells what a channel names.
+    #[error("it is not known which release the channel {channel} of k3s names")]
+    Channel {
+        /// The channel.
+        channel: String,
+        /// Why not.
+        source: ImageError,
+    },
+    /// An upgrade could not tell whether it was the one that broke the cluster.
+    #[error("the node is not Ready, and is to be before an upgrade: {0}")]
+    Unwell(String),
+    /// The guest's k3s is none that is known here.
+    #[error("the guest's k3s does not tell its version, but {0:?}")]
+    Unknown(String),
+    /// What was fetched is not the release, or does not run in the guest.
+    #[error("the guest does not take k3s {to}: {said}")]
+    NotTaken {
+        /// The release.
+        to: Version,
+        /// What the guest says of it.
+        said: String,
+    },
+    /// The release did not come up, and the snapshot is back in its place.
+    #[error("{fell}; the machine is what it was before, with k3s {from}")]
+    Undone {
+        /// What the machine has.
+        from: String,
+        /// What happened.
+        fell: Box<UpgradeFailure>,
+    },
+    /// The release did not come up, and neither did the snapshot.
+    #[error("{fell}; and the machine could not be put back as it was: {trouble}")]
+    NotUndone {
+        /// What happened.
+        fell: Box<UpgradeFailure>,
+        /// Why the machine is not what it was.
+        trouble: String,
+        /// What it was before.
+        snapshot: Label,
+    },
+    /// An earlier upgrade did not come to its end, and neither did this one.
+    #[error("{fell}; an upgrade that was broken off has put it into the guest")]
+    Stuck {
+        /// What happened.
+        fell: Box<UpgradeFailure>,
+        /// What it was before, if that is known.
+        snapshot: Option<Label>,
+    },
+}
+
+/// A release that did not come up.
+#[derive(Debug, thiserror::Error)]
+#[error("k3s {to} did not come up: {why}")]
+pub struct UpgradeFailure {
+    /// The release.
+    pub to: String,
+    /// What happened instead.
+    pub why: String,
+    /// Whether that is only that time was over.
+    pub late: bool,
+    /// The last words of k3s.
+    pub log: String,
+}
+
+impl UpgradeError {
+    /// What k3s said at its end.
+    pub fn log(&self) -> Option<&str> {
+        match self {
+            Self::Undone { fell, .. } | Self::NotUndone { fell, .. } | Self::Stuck { fell, .. } => {
+                Some(fell.log.as_str()).filter(|log| !log.is_empty())
+            }
+            _ => None,
+        }
+    }
+}

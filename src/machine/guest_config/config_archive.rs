@@ -1,0 +1,326 @@
+//! What a guest is set to, as an archive of files that it lays down: k3s's configuration, registries, manifests, proxies,
+//! certificates, name servers, folders of the host.
+//!
+//! It lies on the seed, and a digest of it is the serial number that the guest sees of the machine. A guest that has taken
+//! another one looks again (identity.sh), so that a start with nothing new has nothing to do.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
+
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use serde_json::Value;
+use tar::{Builder, EntryType, Header};
+
+use crate::{
+    base::{
+        Digest, FileError, Name, Size,
+        files::{self, PRIVATE},
+        resolv_conf,
+    },
+    k3s::config::server_config,
+    machine::{
+        MachineError, Spec,
+        guest_config::{host_dns, mounts, proxy_env},
+    },
+    project::{Project, Record},
+};
+
+/// All of it goes through a port of the guest, in the first boot.
+const MOST: Size = Size::mib(16);
+
+const ROOT_ALONE: u32 = 0o600;
+
+const EVERYBODY: u32 = 0o644;
+
+/// User networking's own DNS server, which forwards to the host's.
+const USERNET_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3));
+
+/// Where k3s looks for what it is to deploy; the folder above is root's alone, as k3s makes it.
+const SERVER: &str = "var/lib/rancher/k3s/server";
+
+const MANIFESTS: &str = "var/lib/rancher/k3s/server/manifests/k3s-vm";
+
+/// Gives the project the settings that the guest is to take at its next start.
+///
+/// # Errors
+///
+/// When something that they name cannot be used, or they cannot be written.
+pub(crate) fn lay(project: &Project, spec: &Spec, record: &Record) -> Result<(), MachineError> {
+    let wanted = archive(project, spec, &record.name)?;
+    let path = project.settings();
+    if given(project)?.as_ref() != Some(&wanted) {
+        files::write(&path, &wanted, PRIVATE)?;
+    }
+    Ok(())
+}
+
+/// What the guest was last given; nothing for a machine of an older program, whose guest does not look.
+pub(crate) fn given(project: &Project) -> Result<Option<Vec<u8>>, FileError> {
+    let path = project.settings();
+    match fs::read(&path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::on("read", &path)(error)),
+    }
+}
+
+/// Whether the guest, at its last start, was given other settings than it is to have now.
+///
+/// # Errors
+///
+/// Those of [`lay`].
+pub(crate) fn differ(
+    project: &Project,
+    spec: &Spec,
+    record: &Record,
+) -> Result<bool, MachineError> {
+    let wanted = archive(project, spec, &record.name)?;
+    Ok(given(project)?.is_some_and(|it| it != wanted))
+}
+
+/// The serial number of a machine with these settings and this disk: the guest looks at both when it is another one.
+pub(crate) fn serial(settings: &[u8], disk: Size) -> String {
+    let disk = disk.as_bytes().to_le_bytes();
+    Digest::of(&[settings, &disk].concat()).short(32)
+}
+
+struct File {
+    path: String,
+    mode: u32,
+    content: Vec<u8>,
+}
+
+/// The same settings give the same bytes.
+///
+/// # Errors
+///
+/// When a file that they name is not there or is not what it should be.
+pub(crate) fn archive(
+    project: &Project,
+    spec: &Spec,
+    name: &Name,
+) -> Result<Vec<u8>, MachineError> {
+    let mut all = vec![File {
+        path: "etc/rancher/k3s/config.yaml".into(),
+        mode: ROOT_ALONE,
+        content: server_config(name, &spec.k3s).into_bytes(),
+    }];
+    all.extend(registries(project, spec)?);
+    all.extend(
+        proxy_env::environment(&spec.network, &spec.k3s, name).map(|content| File {
+            path: "etc/default/k3s".into(),
+            mode: ROOT_ALONE,
+            content: content.into_bytes(),
+        }),
+    );
+    all.extend(certificates(project, spec)?);
+    all.push(dns_servers(&host_dns::servers(project, spec)?));
+    all.extend(manifests(project, spec)?);
+    let units = mounts::units(&spec.mounts).into_iter();
+    all.extend(units.map(|(path, content)| File {
+        path,
+        mode: EVERYBODY,
+        content: content.into_bytes(),
+    }));
+    let size: usize = all.iter().map(|it| it.content.len()).sum();
+    if size as u64 > MOST.as_bytes() {
+        let size = Size::bytes(size as u64).approximate();
+        return Err(MachineError::Choice(format!(
+            "registries, certificates and manifests of {size} are too much for a setting, which takes {MOST}"
+        )));
+    }
+    Ok(packed(&all))
+}
+
+fn packed(all: &[File]) -> Vec<u8> {
+    let mut builder = Builder::new(Vec::new());
+    let memory = "memory takes what is written to it";
+    let mut server = header(0, 0o700);
+    server.set_entry_type(EntryType::Directory);
+    builder
+        .append_data(&mut server, format!("{SERVER}/"), &[][..])
+        .expect(memory);
+    for File {
+        path,
+        mode,
+        content,
+    } in all
+    {
+        let mut header = header(content.len() as u64, *mode);
+        builder
+            .append_data(&mut header, path, content.as_slice())
+            .expect(memory);
+    }
+    builder.into_inner().expect(memory)
+}
+
+fn header(size: u64, mode: u32) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_size(size);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
+}
+
+fn registries(project: &Project, spec: &Spec) -> Result<Option<File>, MachineError> {
+    let Some(path) = &spec.k3s.registries else {
+        return Ok(None);
+    };
+    let path = project.root().join(path);
+    let content = read(&path)?;
+    let parsed = std::str::from_utf8(&content)
+        .map_err(|error| error.to_string())
+        .and_then(|text| serde_saphyr::from_str::<Value>(text).map_err(|error| error.to_string()));
+    match parsed {
+        Ok(Value::Object(_)) => {}
+        Ok(_) => return Err(unusable(&path, "it has no mirrors and no configs")),
+        Err(reason) => return Err(unusable(&path, &format!("it is no YAML: {reason}"))),
+    }
+    Ok(Some(File {
+        path: "etc/rancher/k3s/registries.yaml".into(),
+        mode: ROOT_ALONE,
+        content,
+    }))
+}
+
+/// One certificate a file, as update-ca-certificates(8) wants them.
+fn certificates(project: &Project, spec: &Spec) -> Result<Vec<File>, MachineError> {
+    let mut all = Vec::new();
+    for path in spec.network.ca.iter().flatten() {
+        let path = project.root().join(path);
+        let text = read(&path)?;
+        let before = all.len();
+        for certificate in CertificateDer::pem_slice_iter(&text) {
+            let certificate = certificate.map_err(|error| unusable(&path, &error.to_string()))?;
+            all.push(File {
+                path: format!(
+                    "usr/local/share/ca-certificates/k3s-vm-{}.crt",
+                    all.len() + 1
+                ),
+                mode: EVERYBODY,
+                content: pem(&certificate),
+            });
+        }
+        if all.len() == before {
+            return Err(unusable(
+                &path,
+                "there is no certificate in it; it takes PEM",
+            ));
+        }
+    }
+    Ok(all)
+}
+
+fn pem(certificate: &[u8]) -> Vec<u8> {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let text = STANDARD.encode(certificate);
+    let lines = text
+        .as_bytes()
+        .chunks(64)
+        .map(|line| [line, b"\n"].concat());
+    let body: Vec<u8> = lines.flatten().collect();
+    [
+        b"-----BEGIN CERTIFICATE-----\n",
+        body.as_slice(),
+        b"-----END CERTIFICATE-----\n",
+    ]
+    .concat()
+}
+
+/// The DNS servers for `network.sh`: user networking's own where no others are to be used.
+fn dns_servers(servers: &[IpAddr]) -> File {
+    let text = match servers {
+        [] => resolv_conf::text(&[USERNET_DNS]),
+        servers => resolv_conf::text(servers),
+    };
+    File {
+        path: "etc/k3s-vm/resolv.conf".into(),
+        mode: EVERYBODY,
+        content: text.into_bytes(),
+    }
+}
+
+/// The manifests of a folder and of those in it, by their names.
+fn manifests(project: &Project, spec: &Spec) -> Result<Vec<File>, MachineError> {
+    let mut all = Vec::new();
+    for path in spec.k3s.manifests.iter().flatten() {
+        let path = project.root().join(path);
+        let before = all.len();
+        if path.is_dir() {
+            add_folder(&mut all, &path, "")?;
+        } else {
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            add_manifest(&mut all, &path, &name)?;
+        }
+        if all.len() == before {
+            return Err(unusable(&path, "there is no .yaml, .yml or .json in it"));
+        }
+    }
+    Ok(all)
+}
+
+fn add_folder(all: &mut Vec<File>, folder: &Path, within: &str) -> Result<(), MachineError> {
+    let entries = fs::read_dir(folder).map_err(FileError::on("list", folder))?;
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        // Whatever begins with a dot is an editor's or git's.
+        if name.starts_with('.') {
+            continue;
+        }
+        let name = format!("{within}{name}");
+        if path.is_dir() {
+            add_folder(all, &path, &format!("{name}/"))?;
+        } else {
+            add_manifest(all, &path, &name)?;
+        }
+    }
+    Ok(())
+}
+
+fn add_manifest(all: &mut Vec<File>, path: &Path, name: &str) -> Result<(), MachineError> {
+    if ![".yaml", ".yml", ".json"]
+        .iter()
+        .any(|end| name.ends_with(end))
+    {
+        return Ok(());
+    }
+    let target = format!("{MANIFESTS}/{name}");
+    if all.iter().any(|it| it.path == target) {
+        return Err(unusable(path, "another manifest has the same name"));
+    }
+    all.push(File {
+        path: target,
+        mode: ROOT_ALONE,
+        content: read(path)?,
+    });
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, MachineError> {
+    let length = fs::metadata(path)
+        .map_err(FileError::on("read", path))?
+        .len();
+    if length > MOST.as_bytes() {
+        return Err(unusable(path, &format!("it is larger than {MOST}")));
+    }
+    Ok(fs::read(path).map_err(FileError::on("read", path))?)
+}
+
+fn unusable(path: &Path, reason: &str) -> MachineError {
+    MachineError::Choice(format!("{} cannot be used: {reason}", path.display()))
+}

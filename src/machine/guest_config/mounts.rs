@@ -1,0 +1,124 @@
+//! Folders of the host in the guest: QEMU offers each under a tag, the guest's systemd mounts it before k3s starts, and in
+//! the end it is looked whether the guest has it. A machine runs without those that its kernel cannot mount.
+
+use std::{env, fs};
+
+use crate::{
+    base::{FileError, Mount},
+    machine::{MachineError, Spec},
+    project::Project,
+    qemu::command_line::Folder,
+};
+
+/// What cannot be done with a folder that is not there.
+pub const SHARE: &str = "give the guest";
+
+/// The most that the kernel takes at once, and what the host changes is seen at once.
+const OPTIONS: &str = "trans=virtio,version=9p2000.L,msize=512000,cache=mmap";
+
+fn tag(index: usize) -> String {
+    format!("mount{index}")
+}
+
+/// What QEMU is to offer.
+///
+/// # Errors
+///
+/// When a folder is not there, or not one that its user may read.
+pub(crate) fn folders(project: &Project, spec: &Spec) -> Result<Vec<Folder>, MachineError> {
+    let home = env::home_dir().unwrap_or_default();
+    let mounts = spec.mounts.iter().enumerate();
+    mounts
+        .map(|(index, mount)| {
+            let path = mount.host_folder(project.root(), &home);
+            fs::read_dir(&path).map_err(FileError::on(SHARE, &path))?;
+            Ok(Folder {
+                tag: tag(index),
+                path: fs::canonicalize(&path).map_err(FileError::on(SHARE, &path))?,
+                read_only: mount.read_only,
+            })
+        })
+        .collect()
+}
+
+/// The guest's files for them, each with its path: a unit for each, and that k3s has them started.
+pub(crate) fn units(mounts: &[Mount]) -> Vec<(String, String)> {
+    if mounts.is_empty() {
+        return Vec::new();
+    }
+    let unit = |(index, mount): (usize, &Mount)| {
+        let text = format!(
+            "[Unit]\nDescription={} of the host\nDefaultDependencies=no\nConflicts=umount.target\nBefore=umount.target\n\n\
+             [Mount]\nWhat={}\nWhere={}\nType=9p\nOptions={OPTIONS},{}\n",
+            specifiers_doubled(&mount.host),
+            tag(index),
+            specifiers_doubled(&mount.guest),
+            if mount.read_only { "ro" } else { "rw" },
+        );
+        (format!("etc/systemd/system/{}.mount", mount.unit()), text)
+    };
+    let mut all: Vec<_> = mounts.iter().enumerate().map(unit).collect();
+    // Pods are to find them; and a node without them is better than none.
+    let names: Vec<_> = mounts
+        .iter()
+        .map(|it| format!("{}.mount", it.unit().replace('\\', "\\\\")))
+        .collect();
+    all.push((
+        "etc/systemd/system/k3s.service.d/k3s-vm-mounts.conf".to_owned(),
+        format!(
+            "[Service]\nExecStartPre=-/bin/systemctl start {}\n",
+            names.join(" ")
+        ),
+    ));
+    all
+}
+
+fn specifiers_doubled(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_mounts_them_for_k3s() {
+        assert_eq!(units(&[]), []);
+        let mounts = ["./src:/src", "~/50%:/srv/my-data:ro"].map(|it| it.parse().expect(it));
+        let text = units(&mounts)
+            .into_iter()
+            .map(|(path, content)| format!("{path}\n{content}"))
+            .collect::<Vec<_>>();
+        insta::assert_snapshot!(text.join("\n"), @r#"
+        etc/systemd/system/src.mount
+        [Unit]
+        Description=./src of the host
+        DefaultDependencies=no
+        Conflicts=umount.target
+        Before=umount.target
+
+        [Mount]
+        What=mount0
+        Where=/src
+        Type=9p
+        Options=trans=virtio,version=9p2000.L,msize=512000,cache=mmap,rw
+
+        etc/systemd/system/srv-my\x2ddata.mount
+        [Unit]
+        Description=~/50%% of the host
+        DefaultDependencies=no
+        Conflicts=umount.target
+        Before=umount.target
+
+        [Mount]
+        What=mount1
+        Where=/srv/my-data
+        Type=9p
+        Options=trans=virtio,version=9p2000.L,msize=512000,cache=mmap,ro
+
+        etc/systemd/system/k3s.service.d/k3s-vm-mounts.conf
+        [Service]
+        ExecStartPre=-/bin/systemctl start src.mount srv-my\\x2ddata.mount
+        "#);
+    }
+}

@@ -1,0 +1,99 @@
+//! The files of a machine: keys, disk, seed. Each is made when it is missing, whole or not at all.
+
+use std::{fs, path::Path};
+
+use crate::{
+    base::{
+        FileError,
+        files::{self, PRIVATE},
+        trust,
+    },
+    guest::listener,
+    machine::MachineError,
+    project::Project,
+    qemu::firmware::Uefi,
+};
+
+/// The disk, made of these bytes if there is none.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn ensure_disk(project: &Project, overlay: &[u8]) -> Result<(), MachineError> {
+    let disk = project.disk();
+    if disk.exists() {
+        return Ok(());
+    }
+    Ok(files::write(&disk, overlay, PRIVATE)?)
+}
+
+/// The machine's own UEFI variables beside the host's firmware code.
+///
+/// # Errors
+///
+/// When the host has no UEFI firmware or the variables cannot be copied.
+pub fn ensure_uefi(project: &Project, qemu: &Path) -> Result<Uefi, MachineError> {
+    let found = crate::qemu::firmware::find_uefi(qemu).ok_or(MachineError::NoUefi)?;
+    let variables = project.uefi_variables();
+    let template = fs::read(&found.variables).map_err(FileError::on("read", &found.variables))?;
+    // A torn copy is of no use to QEMU, and a fresh one boots as well.
+    let length = fs::metadata(&variables).map_or(0, |it| it.len());
+    if length != template.len() as u64 {
+        files::write(&variables, &template, PRIVATE)?;
+    }
+    Ok(Uefi {
+        code: found.code,
+        variables,
+    })
+}
+
+/// The logs of a new start, empty and private before QEMU opens them; the socket's directory.
+///
+/// # Errors
+///
+/// When they cannot be made, or the runtime directory is not the user's own.
+pub fn prepare_start(project: &Project) -> Result<(), MachineError> {
+    for log in [
+        project.console_log(),
+        project.stages_log(),
+        project.qemu_log(),
+    ] {
+        files::open_in_place(&log, true)?;
+    }
+    prepare_runtime(project)
+}
+
+/// The same without the logs, which go on with the guest.
+///
+/// # Errors
+///
+/// Those of [`prepare_start`].
+pub fn prepare_runtime(project: &Project) -> Result<(), MachineError> {
+    // QEMU would write its number through a link; no QEMU runs now.
+    files::remove_if_exists(&project.pidfile())?;
+    let runtime = project.runtime();
+    let base = runtime.parent().unwrap_or(&runtime);
+    // Nothing is made in a directory before it is known to be ours.
+    files::create_private_dir(base)?;
+    trust::require_private_dir(base)?;
+    files::create_private_dir(&runtime)?;
+    Ok(listener::make(&project.requests())?)
+}
+
+/// The links in `.k3s-vm/bin/` that make this program kubectl and k9s.
+///
+/// # Errors
+///
+/// When they cannot be made.
+pub fn ensure_links(project: &Project, program: &Path) -> Result<(), MachineError> {
+    let bin = project.bin();
+    trust::own_private_dir(&bin)?;
+    for name in ["kubectl", "k9s"] {
+        let link = bin.join(name);
+        if fs::read_link(&link).ok().as_deref() != Some(program) {
+            files::remove_if_exists(&link)?;
+            std::os::unix::fs::symlink(program, &link).map_err(FileError::on("link", &link))?;
+        }
+    }
+    Ok(())
+}

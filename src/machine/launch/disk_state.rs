@@ -1,0 +1,102 @@
+//! The machine's files as they are found: what a start cannot do without, and whether anything would be lost with them.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    base::Size,
+    image::{self, Prepared, prepared},
+    machine::{Machine, MachineError, control::keys},
+    project::{Project, Record, Suspended},
+    qemu::{command_line, visible},
+};
+
+/// Looks at what a start needs before it is begun, for a guest that cannot be let in is found out only minutes later.
+///
+/// # Errors
+///
+/// [`MachineError::Gone`], [`MachineError::Damaged`] and [`MachineError::Key`] name the first file that will not do.
+pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
+    let disk = project.disk();
+    match prepared::look(&record.image.path) {
+        None => require_one(&record.image.path, "base image")?,
+        Some(state) => require_prepared(record, state)?,
+    }
+    require_one(&disk, "disk")?;
+    if !image::is_qcow2(&disk)? {
+        return Err(MachineError::Damaged {
+            what: "disk",
+            path: disk,
+            reason: "it is no qcow2 image",
+        });
+    }
+    if record.provisioned {
+        // The guest knows no other keys, so that there is none to be made anew.
+        for key in [project.client_key(), project.host_key()] {
+            keys::load_key(key)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the machine's disk stands on, and what that stands on.
+fn require_prepared(record: &Record, state: Prepared) -> Result<(), MachineError> {
+    let path = &record.image.path;
+    require_one(path, "prepared disk")?;
+    if state == Prepared::Altered {
+        return Err(MachineError::Damaged {
+            what: "prepared disk",
+            path: path.clone(),
+            reason: "it is not what it was when the machine was made",
+        });
+    }
+    prepared::image_below(path, record.image.digest)
+        .map_or(Ok(()), |image| require_one(&image, "base image"))
+}
+
+fn require_one(path: &Path, what: &'static str) -> Result<(), MachineError> {
+    if path.exists() {
+        Ok(())
+    } else {
+        Err(MachineError::Gone {
+            what,
+            path: PathBuf::from(path),
+        })
+    }
+}
+
+/// Whether no guest has ever written to the machine's disk: other choices lose nothing then.
+pub fn is_untouched(machine: &Machine, record: &Record) -> bool {
+    let disk = machine.project.disk();
+    let below = &record.image.path;
+    // What another machine has written is nothing that this one would lose.
+    let own = prepared::look(below) == Some(Prepared::Private) && below.exists();
+    !record.provisioned
+        && (!disk.exists() || image::is_fresh(&disk, record.disk))
+        && (!own || image::is_fresh(below, record.disk))
+}
+
+/// Whether the guest finds k3s on its disk already.
+pub(crate) fn is_given(record: &Record) -> bool {
+    prepared::look(&record.image.path) == Some(Prepared::Published)
+}
+
+/// Whether the machine is to be begun on the disk in the cache: no guest has written to it, nor to the overlay on it.
+pub(crate) fn is_due(project: &Project, record: &Record) -> bool {
+    let below = &record.image.path;
+    !record.provisioned
+        && prepared::look(below) == Some(Prepared::Private)
+        && image::is_fresh(below, record.disk)
+        && image::is_fresh(&project.disk(), record.disk)
+}
+
+/// Whether the guest that goes on like this, or boots when nothing was suspended, asks who it is.
+pub(crate) fn asks(project: &Project, record: &Record, suspended: Option<&Suspended>) -> bool {
+    match suspended {
+        // A template's guest knows from its beginning.
+        None => is_due(project, record) && !prepared::is_template(&record.image.path),
+        Some(it) => visible::has_port(&it.memory.origin.arguments, command_line::WORD_PORT),
+    }
+}
+
+/// A new overlay grows by about this much until the node is Ready.
+pub(crate) const FIRST_SPACE: Size = Size::gib(2);

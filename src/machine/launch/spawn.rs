@@ -1,0 +1,101 @@
+//! QEMU is spawned, on another API port when another program took the first one.
+
+use serde_json::json;
+
+use crate::{
+    machine::{
+        Machine, MachineError, Spec,
+        access::kubeconfig,
+        guest_config::{cidata, config_archive},
+        launch::{
+            disk_state::{self},
+            plan,
+        },
+        model::host::Host,
+    },
+    project::{Project, Record, Suspended},
+    qemu::{
+        Accelerator, Monitor, Process,
+        command_line::{self},
+    },
+};
+
+/// How QEMU ends when a forwarded port is taken (net/slirp.c).
+const PORT_TAKEN: &str = "Could not set up host forwarding rule";
+
+const PORT_TRIES: usize = 10;
+
+/// Launches QEMU, to go on with the guest that was `suspended` if there is one; when another program was quicker to take the
+/// API's port, with another port, unless the user chose it.
+pub(crate) async fn launch(
+    machine: &Machine,
+    host: &Host,
+    spec: &Spec,
+    record: &mut Record,
+    accelerator: Accelerator,
+    suspended: Option<&Suspended>,
+) -> Result<Process, MachineError> {
+    let grows = suspended.is_none() && record.provisioned && spec.disk > record.disk;
+    if grows {
+        record.disk = spec.disk;
+    }
+    make_seed(machine, spec, record, suspended)?;
+    for _ in 0..PORT_TRIES {
+        let launch = plan::plan(&machine.project, host, spec, record, accelerator, suspended)?;
+        match Process::spawn(&host.qemu, &launch, &machine.project.qemu_log()).await {
+            Err(error) if !error.to_string().contains(PORT_TAKEN) => return Err(error.into()),
+            Err(_) if spec.api_port.is_none() => {
+                record.api_port = crate::machine::model::host::api_port(None, None)?;
+                kubeconfig::announce(&machine.project, record)?;
+            }
+            Err(_) => break,
+            Ok(process) => {
+                if grows {
+                    // Long before the guest looks at its disk.
+                    resize(&machine.project, record).await?;
+                    tracing::info!("the disk grows to {}", record.disk);
+                }
+                return Ok(process);
+            }
+        }
+    }
+    Err(MachineError::PortTaken {
+        port: record.api_port,
+    })
+}
+
+/// What the guest is to find, if it looks: one that goes on does not.
+fn make_seed(
+    machine: &Machine,
+    spec: &Spec,
+    record: &Record,
+    suspended: Option<&Suspended>,
+) -> Result<(), MachineError> {
+    let project = &machine.project;
+    let looks = config_archive::given(project)?.is_some();
+    if !record.provisioned || (suspended.is_none() && looks) {
+        config_archive::lay(project, spec, record)?;
+    } else if !looks && spec.has_settings() {
+        tracing::warn!(
+            "{} was made by an older k3s-vm, and does not take the settings of [k3s] and [network], nor mounts",
+            record.name
+        );
+    }
+    if !record.provisioned || (suspended.is_none() && looks) || !project.seed().exists() {
+        let asks = disk_state::asks(project, record, suspended);
+        cidata::ensure_seed(project, record, asks)?;
+    }
+    Ok(())
+}
+
+/// Has a guest that goes on see its disk's size anew: the machine that it was had another disk.
+///
+/// # Errors
+///
+/// When QEMU does not do as it is told.
+pub(crate) async fn resize(project: &Project, record: &Record) -> Result<(), MachineError> {
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let size = json!({ "node-name": command_line::DISK, "size": record.disk.as_bytes() });
+    monitor.raw("block_resize", size).await?;
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! `autostart`: a unit of the user's own systemd has the machine start with the login session, and stop with it.
+//!
+//! The unit is the only note of it: it says in a line of its own, which systemd leaves alone, whose it is.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::{
+    base::{
+        FileError, Name,
+        files::{self, PRIVATE},
+    },
+    machine::MachineError,
+    project::{Project, Record, user},
+};
+
+/// Before the place of the machine. systemd skips what begins with `X-`.
+const OWNER: &str = "X-K3sVm=";
+
+const WANTS: &str = "default.target.wants";
+
+/// What is to be known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Autostart {
+    /// The unit of the machine; `None` where it starts by hand alone.
+    pub unit: Option<PathBuf>,
+    /// Whether the user's systemd runs without a login, too.
+    pub lingers: bool,
+}
+
+/// How the machine is started now.
+///
+/// # Errors
+///
+/// When there is no home, or its units cannot be read.
+pub fn look(project: &Project) -> Result<Autostart, MachineError> {
+    let folder = folder()?;
+    let place = project.place();
+    let ours = units(&folder)?.into_iter().find(|(unit, owner)| {
+        *owner == place && folder.join(WANTS).join(name_of(unit)).is_symlink()
+    });
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid());
+    let user = user.ok().flatten().map(|it| it.name).unwrap_or_default();
+    Ok(Autostart {
+        unit: ours.map(|(unit, _)| unit),
+        lingers: !user.is_empty() && Path::new("/var/lib/systemd/linger").join(user).exists(),
+    })
+}
+
+/// Writes the unit and enables it.
+///
+/// # Errors
+///
+/// When there is no home, the unit cannot be written, or is not one that `autostart` has written.
+pub fn on(
+    project: &Project,
+    record: &Record,
+    cache: &Path,
+    program: &Path,
+) -> Result<Autostart, MachineError> {
+    let folder = folder()?;
+    // One of another name is of a machine that was made before.
+    off(project)?;
+    let unit = folder.join(free_name(&folder, project, &record.name)?);
+    let path = std::env::var("PATH").unwrap_or_default();
+    let text = text(project, &record.name, cache, program, &path)?;
+    files::create_private_dir(&folder)?;
+    files::write(&unit, text.as_bytes(), PRIVATE)?;
+    let name = name_of(&unit);
+    if !systemctl(&["daemon-reload"]) || !systemctl(&["enable", "--quiet", &name]) {
+        tracing::debug!("no systemd of the user's is there to enable the unit");
+    }
+    // Also where that systemd reads other folders than this one.
+    let link = folder.join(WANTS).join(&name);
+    if !link.is_symlink() {
+        files::create_private_dir(&folder.join(WANTS))?;
+        symlink(&unit, &link).map_err(FileError::on("link", &link))?;
+    }
+    look(project)
+}
+
+/// Removes the unit; whether there was one. The machine stays as it is.
+///
+/// # Errors
+///
+/// When it cannot be removed.
+pub fn off(project: &Project) -> Result<bool, MachineError> {
+    let Ok(folder) = folder() else {
+        return Ok(false);
+    };
+    let place = project.place();
+    let mut was = false;
+    for (unit, _) in units(&folder)?.into_iter().filter(|it| it.1 == place) {
+        let name = name_of(&unit);
+        systemctl(&["disable", "--quiet", &name]);
+        files::remove_if_exists(&folder.join(WANTS).join(&name))?;
+        files::remove_if_exists(&unit)?;
+        systemctl(&["daemon-reload"]);
+        was = true;
+    }
+    Ok(was)
+}
+
+/// `$XDG_CONFIG_HOME/systemd/user`.
+fn folder() -> Result<PathBuf, MachineError> {
+    let home = user::config_home()
+        .ok_or_else(|| MachineError::Choice("there is no home directory for units".to_owned()))?;
+    Ok(home.join("systemd/user"))
+}
+
+/// The units that `autostart` has written, each with the place of its machine.
+fn units(folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>, FileError> {
+    let mut units = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("k3s-vm-") && name.ends_with(".service") {
+            let unit = entry.path();
+            let text = files::read_if_exists(&unit)?.unwrap_or_default();
+            units.extend(owner(&text).map(|owner| (unit, owner)));
+        }
+    }
+    Ok(units)
+}
+
+fn owner(text: &str) -> Option<PathBuf> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(OWNER))
+        .map(PathBuf::from)
+}
+
+fn name_of(unit: &Path) -> String {
+    let name = unit.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Called as the machine; and where another machine has the same name and such a unit, as this one would be by its path.
+fn free_name(folder: &Path, project: &Project, name: &Name) -> Result<String, MachineError> {
+    let mut taken = PathBuf::new();
+    for name in [name, &project.machine_name()] {
+        let name = format!("k3s-vm-{name}.service");
+        taken = folder.join(&name);
+        let Some(text) = files::read_if_exists(&taken)? else {
+            return Ok(name);
+        };
+        // One of a machine that is gone, or was moved away, is of no use.
+        let free = |owner: PathBuf| !Project::at_place(&owner).record().exists();
+        if owner(&text).is_some_and(free) {
+            return Ok(name);
+        }
+    }
+    Err(MachineError::ForeignUnit(taken))
+}
+
+/// Whether the user's systemd has done it.
+fn systemctl(words: &[&str]) -> bool {
+    let mut command = Command::new("systemctl");
+    command.arg("--user").args(words).stdin(Stdio::null());
+    match command.output() {
+        Ok(output) => output.status.success(),
+        Err(_) => false,
+    }
+}
+
+/// The unit.
+///
+/// # Errors
+///
+/// When a path cannot be written into one.
+fn text(
+    project: &Project,
+    name: &Name,
+    cache: &Path,
+    program: &Path,
+    path: &str,
+) -> Result<String, MachineError> {
+    let utf8 = |path: &Path| {
+        let text = path.to_str().filter(|it| !it.contains('\n'));
+        text.map(str::to_owned).ok_or_else(|| {
+            MachineError::Choice(format!(
+                "systemd takes only UTF-8 paths without line breaks, and {path:?} is none"
+            ))
+        })
+    };
+    let (root, place) = (utf8(project.root())?, utf8(&project.place())?);
+    let further = project.further().map_or("", |it| it.as_str());
+    // A variable is put in where a $ is, but not into the program itself.
+    let line = |verb: &str| -> Result<String, MachineError> {
+        let words = [
+            "-C".to_owned(),
+            root.clone(),
+            format!("--name={further}"),
+            verb.to_owned(),
+        ];
+        let words = words.map(|word| quoted(&word.replace('$', "$$")));
+        Ok(format!("{} {}", quoted(&utf8(program)?), words.join(" ")))
+    };
+    let record = utf8(&project.record())?.replace('%', "%%");
+    let (start, stop) = (line("start")?, line("stop")?);
+    let cache = quoted(&format!("K3S_VM_CACHE_DIR={}", utf8(cache)?));
+    let path = quoted(&format!("PATH={path}"));
+    Ok(format!(
+        "# By `k3s-vm autostart on`; `k3s-vm autostart off` removes it.\n\
+         [Unit]\nDescription=k3s-vm machine {name}\nConditionPathExists={record}\n{OWNER}{place}\n\n\
+         [Service]\n# QEMU goes on when `start` has ended, and only `stop` ends it.\n\
+         Type=oneshot\nRemainAfterExit=yes\nKillMode=process\nTimeoutStartSec=infinity\nTimeoutStopSec=180\n\
+         Environment={cache}\nEnvironment={path}\nExecStart={start}\nExecStop={stop}\n\n\
+         [Install]\nWantedBy=default.target\n"
+    ))
+}
+
+/// One word of a unit's line, in which neither a quote nor a specifier is anything but itself.
+fn quoted(word: &str) -> String {
+    let word = word.replace('\\', r"\\").replace('"', "\\\"");
+    format!("\"{}\"", word.replace('%', "%%"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_paths_are_words_of_their_own() {
+        let project = Project::at(Path::new("/home/a b/50% \"off\" $HOME\\"));
+        let project = project.with("next".parse().ok());
+        let name = "k3s-shop-next-1a2b3c".parse().expect("a name");
+        let text = text(
+            &project,
+            &name,
+            Path::new("/home/a b/.cache"),
+            Path::new("/opt/$k3s/k3s-vm"),
+            "/usr/bin:/a b",
+        );
+        insta::assert_snapshot!(text.expect("a unit"));
+    }
+
+    #[test]
+    fn a_unit_tells_whose_it_is() {
+        let text = "[Unit]\nX-K3sVm=/home/a b/shop\n\n[Service]\n";
+        assert_eq!(owner(text), Some("/home/a b/shop".into()));
+        assert_eq!(owner("[Unit]\nDescription=mine\n"), None);
+    }
+}

@@ -1,0 +1,439 @@
+//! Waiting for a guest on its way: its reports, racing the end of QEMU, the monitor's verdict, the kernel's last words
+//! and a deadline.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use qapi::qmp;
+
+use crate::{
+    base::{FileError, files},
+    guest::{Console, Course, Report, Stage, StageLog, Trouble, excerpt},
+    machine::{
+        Limits, Machine, MachineError, Timings, control::guest, error::machine::BootFault,
+        guest_config::identity_channel, model::timings::Whose, template::capture,
+    },
+    project::{Project, Record},
+    qemu::{Accelerator, Monitor, Process, kvm::Kvm},
+};
+
+/// A guest that runs by KVM shows a sign of life within seconds; one that does not run at all never does.
+const FIRST_SIGN: Duration = Duration::from_secs(25);
+
+/// The last stage of a guest that has reported none.
+pub const NO_STAGE: &str = "none";
+
+const TICK: Duration = Duration::from_millis(50);
+
+const LOOK_AT_QEMU: Duration = Duration::from_millis(500);
+
+/// How many lines of a log an error shows.
+const EXCERPT: usize = 15;
+
+/// A guest that is well tells its last words within that.
+const LAST_WORDS: Duration = Duration::from_secs(20);
+
+/// How long a guest that was sent its identity may take to report that it has it. It takes a second, or ten emulated.
+const IDENTITY_TIMEOUT_KVM: Duration = Duration::from_secs(30);
+
+const IDENTITY_TIMEOUT_TCG: Duration = Duration::from_secs(180);
+
+/// Why a launch did not come to a started k3s.
+pub(crate) enum Failure {
+    /// The accelerator does not run the guest.
+    NotRunning(String),
+    /// The guest died of the emulator, and need not do so another time.
+    Stumbled(MachineError),
+    /// The guest did not receive its identity from the host. It finds it on the seed when it is restarted.
+    Handover(MachineError),
+    /// All else.
+    Other(MachineError),
+}
+
+impl Failure {
+    /// The error that ends the command.
+    pub(crate) fn into_error(self) -> MachineError {
+        match self {
+            Self::NotRunning(reason) => MachineError::Kvm(Kvm::Broken(reason)),
+            Self::Stumbled(error) | Self::Handover(error) | Self::Other(error) => error,
+        }
+    }
+}
+
+impl<E: Into<MachineError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Waits on a guest that goes on until it reports that k3s has started; one that asks is told that it is `asked`. With
+/// `anew`, what it has reported against itself so far does not count.
+///
+/// # Errors
+///
+/// [`MachineError::Boot`] with the last stage and the end of the log that explains it.
+pub(crate) async fn wait_for_k3s(
+    project: &Project,
+    asked: Option<&Record>,
+    process: &Process,
+    limits: Limits,
+    timings: &mut Timings,
+    anew: bool,
+) -> Result<(), MachineError> {
+    let mut watch = Watch::new(project, limits);
+    watch.record = asked;
+    if anew {
+        watch
+            .reports()?
+            .into_iter()
+            .for_each(|it| watch.course.take(it));
+        watch.course.forgive();
+    }
+    watch
+        .until_k3s(process, Accelerator::Tcg, timings)
+        .await
+        .map_err(Failure::into_error)
+}
+
+/// The same for a guest that continues from a template's memory and was sent its identity.
+pub(crate) async fn watch_identified(
+    project: &Project,
+    process: &Process,
+    limits: Limits,
+    timings: &mut Timings,
+) -> Result<(), Failure> {
+    let mut watch = Watch::new(project, limits);
+    watch.identified = Some(Instant::now());
+    watch.until_k3s(process, Accelerator::Tcg, timings).await
+}
+
+/// The same for a guest that has just been launched; tells apart whether the accelerator runs it at all.
+pub(crate) async fn watch(
+    machine: &Machine,
+    record: &Record,
+    process: &Process,
+    accelerator: Accelerator,
+    limits: Limits,
+    timings: &mut Timings,
+) -> Result<(), Failure> {
+    let mut watch = Watch::new(&machine.project, limits);
+    watch.machine = Some(machine);
+    watch.record = Some(record);
+    watch.until_k3s(process, accelerator, timings).await
+}
+
+/// Does `work` with a guest whose k3s has started, and ends early when there is no hope for it any more.
+pub(crate) async fn while_hopeful<T>(
+    project: &Project,
+    process: &Process,
+    limits: Limits,
+    work: impl Future<Output = Result<T, MachineError>>,
+) -> Result<T, MachineError> {
+    tokio::select! {
+        result = work => result,
+        failure = lose_hope(project, process, limits) => Err(failure.into_error()),
+    }
+}
+
+async fn lose_hope(project: &Project, process: &Process, limits: Limits) -> Failure {
+    let mut watch = Watch::new(project, limits);
+    loop {
+        if let Err(failure) = watch.look(process).await {
+            return failure;
+        }
+        tokio::time::sleep(LOOK_AT_QEMU).await;
+    }
+}
+
+fn time(report: &Report, timings: &mut Timings) {
+    let step = match report.stage {
+        Stage::Booted => "guest boots",
+        Stage::DiskGrown => "disk grows, identity",
+        Stage::K3sInstalled => "k3s is copied into the guest",
+        Stage::Prepared => "the disk is handed over",
+        Stage::K3sStarting => "units before k3s",
+        Stage::K3sStarted => "k3s starts",
+        _ => return,
+    };
+    timings.end_of(step, Whose::Guest);
+}
+
+/// What is known of a guest on its way.
+struct Watch<'a> {
+    project: &'a Project,
+    /// The machine whose disk can be kept for others, if it is this command that has launched it.
+    machine: Option<&'a Machine>,
+    /// Who the guest is, if it may have to be told.
+    record: Option<&'a Record>,
+    limits: Limits,
+    stages: StageLog,
+    course: Course,
+    looked: Instant,
+    console: Console,
+    last_sign: Instant,
+    any_sign: bool,
+    /// When the guest was sent its identity, until it reports again.
+    identified: Option<Instant>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(project: &'a Project, limits: Limits) -> Self {
+        Self {
+            project,
+            machine: None,
+            record: None,
+            limits,
+            stages: StageLog::new(project.stages_log()),
+            course: Course::default(),
+            looked: Instant::now(),
+            console: Console::new(project.console_log()),
+            last_sign: Instant::now(),
+            any_sign: false,
+            identified: None,
+        }
+    }
+
+    async fn until_k3s(
+        &mut self,
+        process: &Process,
+        accelerator: Accelerator,
+        timings: &mut Timings,
+    ) -> Result<(), Failure> {
+        loop {
+            let mut asks = false;
+            for report in self.reports()? {
+                if report.stage == Stage::DiskNotGrown {
+                    tracing::warn!("{}", report.describe());
+                } else {
+                    tracing::info!("{}", report.describe());
+                }
+                time(&report, timings);
+                asks = matches!(report.stage, Stage::Prepared | Stage::WentOn);
+                self.identified = None;
+                self.course.take(report);
+            }
+            if asks && let Some(record) = self.record.take() {
+                self.answer(record, process)
+                    .await
+                    .map_err(Failure::Handover)?;
+                self.identified = Some(Instant::now());
+            }
+            self.verdict(process, accelerator).await?;
+            for line in self.console.signs.take_news() {
+                tracing::info!("{line}");
+            }
+            if self.course.started {
+                return Ok(());
+            }
+            self.look_at_the_time(accelerator).await?;
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    /// The guest asks who it is. One whose disk is not kept before goes on as well.
+    async fn answer(&self, record: &Record, process: &Process) -> Result<(), MachineError> {
+        if let Some(machine) = self.machine {
+            match capture::take(self.project, record, process).await {
+                Ok(Some(taken)) => machine.mark_prepared(taken),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "the prepared disk is not kept"),
+            }
+        }
+        identity_channel::tell(self.project, record).await
+    }
+
+    fn reports(&mut self) -> Result<Vec<Report>, FileError> {
+        let reports = self
+            .stages
+            .poll()
+            .map_err(FileError::on("read", &self.project.stages_log()))?;
+        if !reports.is_empty() {
+            self.sign_of_life();
+            self.console.signs.report();
+        }
+        Ok(reports)
+    }
+
+    /// Takes the reports in without a word.
+    async fn look(&mut self, process: &Process) -> Result<(), Failure> {
+        for report in self.reports()? {
+            self.course.take(report);
+        }
+        self.verdict(process, Accelerator::Tcg).await
+    }
+
+    /// Whether there is hope.
+    async fn verdict(
+        &mut self,
+        process: &Process,
+        accelerator: Accelerator,
+    ) -> Result<(), Failure> {
+        match self.course.trouble() {
+            Some(Trouble::Datastore(said)) => {
+                let said = said.clone();
+                return Err(MachineError::Datastore { said }.into());
+            }
+            Some(trouble) => {
+                let failed = self.failed(&trouble.to_string(), self.project.console_log());
+                return Err(match trouble {
+                    Trouble::Handover(_) => Failure::Handover(failed),
+                    _ => failed.into(),
+                });
+            }
+            None => {}
+        }
+        if !process.is_alive() {
+            return Err(self.failed("QEMU ended", self.project.qemu_log()).into());
+        }
+        if self.looked.elapsed() >= LOOK_AT_QEMU {
+            self.looked = Instant::now();
+            self.look_at_qemu(accelerator).await?;
+        }
+        Ok(())
+    }
+
+    fn sign_of_life(&mut self) {
+        self.last_sign = Instant::now();
+        self.any_sign = true;
+    }
+
+    async fn look_at_qemu(&mut self, accelerator: Accelerator) -> Result<(), Failure> {
+        if self.console.poll()? {
+            self.sign_of_life();
+        }
+        if self.console.panicked() {
+            let panicked = self.failed("the guest's kernel panicked", self.project.console_log());
+            return Err(
+                if accelerator == Accelerator::Tcg && self.console.stumbled() {
+                    Failure::Stumbled(panicked)
+                } else {
+                    panicked.into()
+                },
+            );
+        }
+        if let Some(failure) = self.decisive_sign() {
+            return Err(failure);
+        }
+        // A monitor that does not answer once is no verdict; a dead process is seen elsewhere.
+        let Ok(mut monitor) = Monitor::connect(&self.project.monitor_socket()).await else {
+            return Ok(());
+        };
+        let Ok(status) = monitor.execute(qmp::query_status {}).await else {
+            return Ok(());
+        };
+        match status.status {
+            qmp::RunState::internal_error if accelerator == Accelerator::Kvm => {
+                Err(Failure::NotRunning(
+                    "QEMU stopped the guest with an internal error of KVM".to_owned(),
+                ))
+            }
+            qmp::RunState::internal_error
+            | qmp::RunState::io_error
+            | qmp::RunState::guest_panicked => {
+                let reason = format!("QEMU stopped the guest ({:?})", status.status);
+                Err(self.failed(&reason, self.project.console_log()).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The failure of a guest whose console shows that it does not become a node. Once k3s has been started, it is past that.
+    fn decisive_sign(&self) -> Option<Failure> {
+        let verdict = self.console.signs.verdict(Instant::now());
+        let sign = verdict.filter(|_| !self.course.k3s_tried)?;
+        let reason = self.with_cause(sign.to_string());
+        let failed = self.failed(&reason, self.project.console_log());
+        Some(failed.with_fault(BootFault::Console(sign)).into())
+    }
+
+    /// A reason, and what the console says of it.
+    fn with_cause(&self, reason: String) -> String {
+        match self.console.signs.cause() {
+            Some(cause) if !self.course.k3s_tried => format!("{reason}: {cause}"),
+            _ => reason,
+        }
+    }
+
+    async fn look_at_the_time(&self, accelerator: Accelerator) -> Result<(), Failure> {
+        if accelerator == Accelerator::Kvm
+            && !self.any_sign
+            && self.last_sign.elapsed() > FIRST_SIGN
+        {
+            let reason = format!(
+                "the guest gave no sign of life for {} s",
+                FIRST_SIGN.as_secs()
+            );
+            return Err(Failure::NotRunning(reason));
+        }
+        let bound = match accelerator {
+            Accelerator::Kvm => IDENTITY_TIMEOUT_KVM,
+            Accelerator::Tcg => IDENTITY_TIMEOUT_TCG,
+        };
+        if self.identified.is_some_and(|sent| sent.elapsed() > bound) {
+            let reason = format!(
+                "the guest did not answer within {} of receiving its identity",
+                humantime::format_duration(bound)
+            );
+            let failed = self.failed(&reason, self.project.console_log());
+            return Err(Failure::Handover(failed));
+        }
+        let late = self.limits.began.elapsed() > self.limits.within;
+        let silent = self.last_sign.elapsed() > self.limits.silence;
+        if !late && !silent {
+            return Ok(());
+        }
+        let (what, bound) = if late {
+            ("the machine was not ready within", self.limits.within)
+        } else {
+            ("the guest was silent for", self.limits.silence)
+        };
+        let reason = self.with_cause(format!("{what} {}", humantime::format_duration(bound)));
+        // A k3s that neither starts nor ends has said why in the guest alone.
+        let said = match self.course.k3s_tried {
+            true => last_words_of_k3s(self.project).await,
+            false => None,
+        };
+        Err(match said {
+            Some(said) => self.ended(&reason, said, None).into(),
+            None => self.failed(&reason, self.project.console_log()).into(),
+        })
+    }
+
+    fn failed(&self, reason: &str, log_path: PathBuf) -> MachineError {
+        let log = excerpt(&files::tail(&log_path, usize::MAX), EXCERPT);
+        self.ended(reason, log, Some(log_path))
+    }
+
+    fn ended(&self, reason: &str, log: String, log_path: Option<PathBuf>) -> MachineError {
+        MachineError::Boot {
+            fault: match self.course.trouble() {
+                Some(Trouble::CrashLoop(_)) => BootFault::CrashLoop,
+                _ => BootFault::Other,
+            },
+            reason: reason.to_owned(),
+            stage: self
+                .course
+                .last_stage
+                .clone()
+                .unwrap_or_else(|| NO_STAGE.to_owned()),
+            log,
+            log_path,
+        }
+    }
+}
+
+/// What k3s has said last; `None` when the guest does not tell.
+pub(crate) async fn last_words_of_k3s(project: &Project) -> Option<String> {
+    let said = async {
+        let ssh = guest::connect(project).await?;
+        let said = ssh.last_words_of_k3s().await?;
+        ssh.close().await;
+        Ok::<_, MachineError>(said)
+    };
+    match tokio::time::timeout(LAST_WORDS, said).await {
+        Ok(Ok(said)) => Some(excerpt(&said, usize::MAX)).filter(|it| !it.is_empty()),
+        _ => None,
+    }
+}

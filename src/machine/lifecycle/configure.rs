@@ -1,0 +1,53 @@
+//! `configure`: other choices for the machine that is there, which hold from its next start on.
+
+use crate::{
+    base::files::{self, PRIVATE},
+    machine::{
+        Machine, MachineError, Spec, State,
+        guest_config::{config_archive, mounts},
+        recover::{interrupted, running::Running},
+    },
+    project::{Config, Suspended, user},
+};
+
+/// Saves the choices, and takes those of the `forgotten` keys back; what the running machine does not have yet of them.
+///
+/// # Errors
+///
+/// When a choice cannot be, or is none that a machine can change: nothing is saved then.
+pub async fn configure(
+    machine: &Machine,
+    flags: Config,
+    forgotten: &[String],
+) -> Result<Vec<String>, MachineError> {
+    let project = &machine.project;
+    let state = interrupted::reachable(machine).await?;
+    let Some(record) = state.record() else {
+        return Err(MachineError::absent(project));
+    };
+    if Suspended::exists(project) {
+        // Its memory would be lost: a guest that goes on cannot have another number of processors.
+        return Err(MachineError::Suspended(record.name.clone()));
+    }
+    let (config, text) = flags.changed(&project.config(), forgotten)?;
+    let all = config.over(user::config(true)?);
+    let spec = Spec::resolve(&all, Some(record), project)?;
+    spec.agrees_with(record)?;
+    config_archive::archive(project, &spec, &record.name)?;
+    mounts::folders(project, &spec)?;
+    if config_archive::given(project)?.is_none() && record.provisioned && spec.has_settings() {
+        let reason = format!(
+            "{} was made by an older k3s-vm, and its guest takes no settings of k3s and network",
+            record.name
+        );
+        return Err(MachineError::Choice(reason));
+    }
+    files::write(&project.config(), text.as_bytes(), PRIVATE)?;
+    match &state {
+        State::Running(record, _) => match Running::look(machine).await {
+            Ok(running) => running.pending(project, &spec, record),
+            Err(error) => Err(error.into()),
+        },
+        State::Absent | State::Stopped(_) => Ok(Vec::new()),
+    }
+}

@@ -1,0 +1,267 @@
+//! A machine that nobody uses is suspended by itself.
+//!
+//! A process of its own watches one QEMU, from its start to its end: the same program, detached as QEMU is. It has a lock,
+//! so that there is one for a machine, and it believes no file but the config, which it reads anew each time. When it dies,
+//! nothing is lost but that nobody watches until the next start.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    process::{Command, Stdio},
+    time::{Duration, Instant, SystemTime},
+};
+
+use qapi::qmp::{self, RunState};
+
+use crate::{
+    base::files,
+    machine::{
+        Machine, MachineError, Spec, State,
+        error::machine::with_causes,
+        lifecycle::stop::{self, Ending, Way},
+    },
+    project::{Project, idle, user},
+    qemu::{Monitor, MonitorError, Process, process, usernet},
+};
+
+/// How the program is told to watch.
+pub const VERB: &str = "idle-watch";
+
+/// The longest time between two looks: the host remembers a closed connection for twice as long.
+const LONGEST: Duration = Duration::from_secs(30);
+
+const SHORTEST: Duration = Duration::from_millis(200);
+
+/// How long who watches the machine's former QEMU may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// Has the machine be watched, if it is to be suspended some time. That it cannot be is no reason to fail.
+pub(crate) fn begin(project: &Project, spec: &Spec) {
+    if spec.idle_suspend.is_none() {
+        return;
+    }
+    if !spec.mounts.is_empty() {
+        tracing::warn!("a machine with folders of this host is not suspended when idle");
+        return;
+    }
+    let begun = files::open_in_place(&project.used(), false).and_then(|_| {
+        let program =
+            std::env::current_exe().map_err(files::FileError::on("find", &project.used()))?;
+        let further = project.further().map_or("", |it| it.as_str());
+        let mut command = Command::new(&program);
+        command
+            .arg("-C")
+            .arg(project.root())
+            .args([&format!("--name={further}"), VERB])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        process::detach(&mut command, None);
+        command
+            .spawn()
+            .map_err(files::FileError::on("run", &program))
+    });
+    if let Err(error) = begun {
+        tracing::warn!(%error, "nobody watches whether the machine is used");
+    }
+}
+
+/// Who watches a machine.
+#[derive(Debug)]
+pub struct Watch {
+    project: Project,
+    process: Process,
+    after: Option<Duration>,
+    used: Instant,
+    touched: Option<SystemTime>,
+    closed: BTreeSet<(u16, u16)>,
+    _lock: File,
+}
+
+impl Watch {
+    /// Begins to watch the QEMU that runs; `None` without one, and where another process watches it.
+    ///
+    /// # Errors
+    ///
+    /// When the machine cannot be looked at.
+    pub async fn begin(project: &Project) -> Result<Option<Self>, MachineError> {
+        let State::Running(_, process) = State::observe(project)? else {
+            return Ok(None);
+        };
+        let lock = files::open_in_place(&project.idle_lock(), false)?;
+        let began = Instant::now();
+        while lock.try_lock().is_err() {
+            if began.elapsed() >= PATIENCE {
+                return Ok(None);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        let mut watch = Self {
+            project: project.clone(),
+            process,
+            after: None,
+            used: Instant::now(),
+            touched: None,
+            closed: BTreeSet::new(),
+            _lock: lock,
+        };
+        watch.is_used().await;
+        Ok(Some(watch))
+    }
+
+    /// Waits until nobody has used the machine for as long as the config says, which is given; `None` when there is nothing
+    /// to wait for any more: QEMU has ended, or it is not to be suspended.
+    pub async fn until_idle(&mut self) -> Option<Duration> {
+        loop {
+            match user::chosen(&self.project) {
+                Ok(chosen) => self.after = chosen.idle_suspend.and_then(|it| it.0),
+                // Somebody may be about to write it, and what it said before holds.
+                Err(error) => tracing::debug!(%error, "the config cannot be read"),
+            }
+            let after = self.after?;
+            let pause = (after / 10).clamp(SHORTEST, LONGEST);
+            if self.process.ends_within(pause).await {
+                return None;
+            }
+            if self.is_at_work() || self.is_used().await {
+                self.used = Instant::now();
+            }
+            if self.used.elapsed() >= after {
+                return Some(after);
+            }
+        }
+    }
+
+    /// Suspends the machine, if nobody has begun to use it meanwhile. That it cannot be is noted.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`stop::stop`]; [`Machine::abandon`] then has the guest go on.
+    pub async fn suspend(
+        &mut self,
+        machine: &Machine,
+        after: Duration,
+    ) -> Result<(), MachineError> {
+        self.used = Instant::now();
+        let runs = matches!(machine.state()?, State::Running(_, process) if process.pid() == self.process.pid());
+        if !runs || self.is_used().await {
+            return Ok(());
+        }
+        let after = humantime::format_duration(after);
+        let ended = stop::stop(machine, Way::Suspend, None).await;
+        let what = match &ended {
+            Ok(Ending::Suspended) => format!("suspended after {after} idle"),
+            Ok(_) => return Ok(()),
+            Err(error) => format!("not suspended after {after} idle: {}", with_causes(error)),
+        };
+        idle::note(&self.project, &what)?;
+        ended.map(drop)
+    }
+
+    /// Whether a command changes the machine just now.
+    fn is_at_work(&self) -> bool {
+        File::open(self.project.lock()).is_ok_and(|lock| lock.try_lock_shared().is_err())
+    }
+
+    /// Whether somebody has used the machine since the last look. In doubt somebody has.
+    async fn is_used(&mut self) -> bool {
+        let touched = fs::metadata(self.project.used()).and_then(|it| it.modified());
+        let touched = touched.ok();
+        let was_touched = std::mem::replace(&mut self.touched, touched) != touched;
+        match self.has_connections().await {
+            Ok(connections) => was_touched || connections,
+            Err(error) => {
+                tracing::debug!(%error, "QEMU does not tell of connections");
+                true
+            }
+        }
+    }
+
+    /// Whether there are connections to forwarded ports, or were since the last look. A guest that stands still because it
+    /// was told to is left alone.
+    async fn has_connections(&mut self) -> Result<bool, MonitorError> {
+        let told = {
+            let mut monitor = Monitor::connect(&self.project.monitor_socket()).await?;
+            if monitor.execute(qmp::query_status {}).await?.status != RunState::running {
+                return Ok(true);
+            }
+            monitor.human("info usernet").await?
+        };
+        let forwards = usernet::forwards(&told);
+        let ports: Vec<u16> = forwards.iter().map(|it| it.host.port).collect();
+        let closed = closed_connections(&ports);
+        let is_new = !closed.is_subset(&self.closed);
+        self.closed = closed;
+        Ok(is_new || usernet::is_connected(&told))
+    }
+}
+
+/// Connections to these ports of 127.0.0.1 that were closed within the last minute, as the host's kernel remembers them
+/// (proc_pid_net(5)): a short one may have come and gone between two looks.
+fn closed_connections(ports: &[u16]) -> BTreeSet<(u16, u16)> {
+    let tables = ["tcp", "tcp6"].map(|it| fs::read_to_string(format!("/proc/self/net/{it}")));
+    let tables = tables.map(Result::unwrap_or_default);
+    tables
+        .iter()
+        .flat_map(|it| it.lines())
+        .filter_map(|line| closed_connection(line, ports))
+        .collect()
+}
+
+/// The state TIME_WAIT.
+const CLOSED: &str = "06";
+
+/// 127.0.0.1, at the end of both a plain and an IPv6 socket's address.
+const LOOPBACK: &str = "0100007F";
+
+fn closed_connection(line: &str, ports: &[u16]) -> Option<(u16, u16)> {
+    let mut columns = line.split_whitespace().skip(1);
+    let (local, remote) = (columns.next()?, columns.next()?);
+    if columns.next()? != CLOSED {
+        return None;
+    }
+    let port = |side: &str| {
+        let (address, port) = side.split_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        address.ends_with(LOOPBACK).then_some(port)
+    };
+    let (local, remote) = (port(local)?, port(remote)?);
+    (ports.contains(&local) || ports.contains(&remote)).then_some((local, remote))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closed_connections_are_read_from_the_kernels_table() {
+        let line = |local: &str, remote: &str, state: &str| {
+            let line = format!("   3: {local} {remote} {state} 00000000:00000000 03:00001650");
+            closed_connection(&line, &[6443])
+        };
+        // 0x192B is 6443, 0xD431 is 54321.
+        assert_eq!(
+            line("0100007F:192B", "0100007F:D431", "06"),
+            Some((6443, 54321))
+        );
+        assert_eq!(
+            line("0100007F:D431", "0100007F:192B", "06"),
+            Some((54321, 6443))
+        );
+        let mapped = |port: &str| format!("0000000000000000FFFF00000100007F:{port}");
+        assert_eq!(
+            line(&mapped("D431"), &mapped("192B"), "06"),
+            Some((54321, 6443))
+        );
+        assert_eq!(line("0100007F:192B", "0100007F:D431", "01"), None);
+        assert_eq!(line("0100007F:192C", "0100007F:D431", "06"), None);
+        assert_eq!(line("0200A8C0:192B", "0100A8C0:D431", "06"), None);
+        assert_eq!(
+            closed_connection("  sl  local_address rem_address   st", &[6443]),
+            None
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! `restart`, `pause` and `resume`: the guest anew, standing still, and going on.
+
+use std::time::Duration;
+
+use crate::{
+    machine::{
+        Machine, MachineError, State,
+        control::vcpu,
+        lifecycle::{
+            setup::{self, Summary},
+            stop::{self, Way},
+        },
+        recover::interrupted,
+    },
+    project::{Config, Suspended},
+    qemu::Monitor,
+};
+
+/// Powers the guest off, or pulls the plug, and boots it; a stopped machine is booted. The API keeps its port, if nobody
+/// takes it in between.
+///
+/// # Errors
+///
+/// [`MachineError::Suspended`] when there is memory that would be lost; else those of [`stop::stop`] and
+/// [`setup::start`].
+pub async fn restart(
+    machine: &Machine,
+    force: bool,
+    within: Option<Duration>,
+    flags: Config,
+) -> Result<Summary, MachineError> {
+    match interrupted::settled(machine).await? {
+        State::Stopped(record) if Suspended::exists(&machine.project) => {
+            return Err(MachineError::Suspended(record.name));
+        }
+        State::Running(..) => {
+            let way = if force { Way::Force } else { Way::PowerOff };
+            stop::stop(machine, way, within).await?;
+        }
+        State::Absent | State::Stopped(_) => {}
+    }
+    setup::start(machine, flags, false).await
+}
+
+/// Has the guest stand still, its memory in QEMU; whether it did not before.
+///
+/// # Errors
+///
+/// When the machine does not run, or QEMU does not do as it is told.
+pub async fn pause(machine: &Machine) -> Result<bool, MachineError> {
+    let project = &machine.project;
+    interrupted::settled(machine).await?.running(project)?;
+    if vcpu::is_paused(project).await? {
+        return Ok(false);
+    }
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    vcpu::pause(&mut monitor).await?;
+    Ok(true)
+}
+
+/// Has a guest that was paused or suspended go on, and waits until its node is Ready.
+///
+/// # Errors
+///
+/// [`MachineError::Stopped`] when there is no guest that could; else those of [`setup::start`].
+pub async fn resume(machine: &Machine, flags: Config) -> Result<Summary, MachineError> {
+    let project = &machine.project;
+    match interrupted::settled(machine).await? {
+        State::Stopped(record) if !Suspended::exists(project) => {
+            Err(MachineError::Stopped(record.name))
+        }
+        _ => setup::start(machine, flags, false).await,
+    }
+}

@@ -1,0 +1,167 @@
+//! From a started k3s to a ready node: the guest's kubeconfig, the API's own word, the node's condition.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    base::Name,
+    guest::SshError,
+    k3s::{Api, Kubeconfig},
+    machine::{
+        Limits, MachineError, Timings,
+        access::{api, kubeconfig},
+        control::{guest, wake},
+        model::timings::Whose,
+    },
+    project::{Project, Record},
+    qemu::Process,
+};
+
+const POLL: Duration = Duration::from_millis(100);
+
+/// How long one attempt may take. A guest that is about to start something may leave a connection without an answer.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// The guest's clock starts from the host's, to the second.
+const CLOCK_SKEW: Duration = Duration::from_secs(2);
+
+/// Where k3s writes the administrator's kubeconfig (its documentation, "Cluster Access").
+const IN_GUEST: &str = "/etc/rancher/k3s/k3s.yaml";
+
+/// Writes the project's kubeconfig and returns when the API is ready, the node is Ready and pods can be made.
+///
+/// # Errors
+///
+/// When QEMU ends meanwhile or time is over; the last reason is named.
+pub async fn ready(
+    project: &Project,
+    record: &Record,
+    process: &Process,
+    limits: Limits,
+    timings: &mut Timings,
+) -> Result<(), MachineError> {
+    let resumed = process.is_resumed();
+    let said = until(process, limits, "the guest's kubeconfig", async || {
+        guest::ask(project, &fetching(resumed)).await
+    })
+    .await?;
+    let kubeconfig = parse(&said, project, record)?;
+    kubeconfig::write(project, record, &kubeconfig)?;
+    timings.end_of("kubeconfig is fetched", Whose::Guest);
+    let api = api::client(&record.kubeconfig, &kubeconfig)?;
+    until(process, limits, "the API", async || Ok(api.ready().await?)).await?;
+    tracing::info!("API is ready");
+    timings.end_of("API becomes ready", Whose::Guest);
+    // A guest that goes on has not booted with its QEMU.
+    let booted = (!resumed).then(|| SystemTime::now() - process.uptime().unwrap_or_default());
+    until(process, limits, "the node", async || {
+        node_ready(&api, &record.name, booted).await
+    })
+    .await?;
+    tracing::info!("node {} is Ready", record.name);
+    timings.end_of("node becomes Ready", Whose::Guest);
+    if api.default_service_account().await.is_err() {
+        tracing::info!("waiting for the default service account, which every pod needs");
+    }
+    until(process, limits, "the default service account", async || {
+        Ok(api.default_service_account().await?)
+    })
+    .await?;
+    timings.end_of("default service account is created", Whose::Guest);
+    Ok(())
+}
+
+/// Returns when the node is Ready with that release, whose k3s has just taken another one's place.
+///
+/// # Errors
+///
+/// When QEMU ends meanwhile or time is over; the last reason is named.
+pub(crate) async fn upgraded(
+    record: &Record,
+    process: &Process,
+    limits: Limits,
+    version: &str,
+) -> Result<(), MachineError> {
+    let api = api::client_of(record)?;
+    until(process, limits, "the node", async || {
+        match api::node(&api, &record.name).await? {
+            node if node.version != version => {
+                Err(MachineError::NotYet("it still has the k3s of before"))
+            }
+            node if !node.ready => Err(MachineError::NotYet("it is NotReady")),
+            _ => Ok(()),
+        }
+    })
+    .await
+}
+
+/// Tries again every [`POLL`] while QEMU lives and time is left.
+async fn until<T>(
+    process: &Process,
+    limits: Limits,
+    what: &str,
+    attempt: impl AsyncFn() -> Result<T, MachineError>,
+) -> Result<T, MachineError> {
+    loop {
+        let attempt = tokio::time::timeout(limits.left().min(ATTEMPT_TIMEOUT), attempt());
+        let result = attempt.await;
+        let error = match result.unwrap_or(Err(MachineError::NotYet("no answer"))) {
+            Ok(value) => return Ok(value),
+            Err(
+                error @ (MachineError::Key { .. }
+                | MachineError::Gone { .. }
+                | MachineError::Ssh(SshError::WrongHostKey { .. })),
+            ) => {
+                return Err(error);
+            }
+            Err(error) => error,
+        };
+        tracing::debug!(%error, "{what} is not there yet");
+        if !process.is_alive() {
+            return Err(MachineError::Died {
+                during: what.to_owned(),
+            });
+        }
+        limits.check(&format_args!("{what} ({error})"))?;
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// k3s has written the file before it says that it started. A guest that goes on is told so on the way.
+fn fetching(resumed: bool) -> String {
+    let waking = resumed.then(wake::waking);
+    let parts = waking.into_iter().chain([format!("cat {IN_GUEST}")]);
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+fn parse(said: &[u8], project: &Project, record: &Record) -> Result<Kubeconfig, MachineError> {
+    let unusable = |source| MachineError::Kubeconfig {
+        path: PathBuf::from(format!("the guest's {IN_GUEST}")),
+        source,
+    };
+    let guest = Kubeconfig::parse(&String::from_utf8_lossy(said)).map_err(unusable)?;
+    guest
+        .for_host(&record.name, record.api_port, &project.place())
+        .map_err(unusable)
+}
+
+/// What the node said before this boot does not count: the API remembers it as Ready until it misses its heartbeats.
+async fn node_ready(
+    api: &Api,
+    name: &Name,
+    booted: Option<SystemTime>,
+) -> Result<(), MachineError> {
+    match api::node(api, name).await? {
+        node if !node.ready => Err(MachineError::NotYet("it is NotReady")),
+        node if is_silent(node.heard, booted) => Err(MachineError::NotYet(
+            "it has not been heard of since the boot",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn is_silent(heard: Option<SystemTime>, since: Option<SystemTime>) -> bool {
+    matches!((heard, since), (Some(heard), Some(since)) if heard + CLOCK_SKEW < since)
+}

@@ -1,0 +1,74 @@
+//! `reset`: everything of the machine goes; the config and the shared cache stay.
+
+use std::fs;
+
+use crate::{
+    base::{FileError, files},
+    guest::listener,
+    machine::{
+        Machine, MachineError, State, access::kubeconfig, cache::references, control::terminate,
+        lifecycle::autostart, template::backing,
+    },
+    project::Project,
+};
+
+/// Stops the machine and removes it. The record goes last, so that a reset that died can be run again.
+///
+/// # Errors
+///
+/// When QEMU cannot be ended or a file cannot be removed.
+pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
+    let project = &machine.project;
+    // A record that cannot be read must not keep anybody from getting rid of the machine.
+    match machine.state() {
+        Ok(State::Running(record, process)) => {
+            terminate::end(project, &process).await?;
+            kubeconfig::remove(project, &record.kubeconfig, &record.name)?;
+            backing::discard(machine, &record)?;
+        }
+        Ok(State::Stopped(record)) => {
+            backing::discard(machine, &record)?;
+            kubeconfig::remove(project, &record.kubeconfig, &record.name)?;
+        }
+        Ok(State::Absent) | Err(MachineError::Record(_) | MachineError::Unrecorded { .. }) => {
+            if let Some(process) = crate::qemu::Process::holder(&project.pidfile())? {
+                terminate::end(project, &process).await?;
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    if let Err(error) = autostart::off(project) {
+        tracing::warn!(%error, "the machine's unit stays, and finds nothing to start");
+    }
+    remove_files(project)?;
+    references::sign_off(machine);
+    Ok(())
+}
+
+fn remove_files(project: &Project) -> Result<(), MachineError> {
+    let keep = [
+        project.config(),
+        project.lock(),
+        project.record(),
+        project.own_directory().join(".gitignore"),
+        project.machines(),
+    ];
+    let directory = project.directory();
+    let entries = fs::read_dir(&directory).map_err(FileError::on("list", &directory))?;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if keep.contains(&path) {
+            continue;
+        }
+        let removed = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
+            _ => fs::remove_file(&path),
+        };
+        removed.map_err(FileError::on("remove", &path))?;
+    }
+    files::remove_if_exists(&project.monitor_socket())?;
+    listener::remove(&project.requests())?;
+    let _ = fs::remove_dir(project.runtime());
+    files::remove_if_exists(&project.record())?;
+    Ok(files::sync_directory(&directory)?)
+}

@@ -1,0 +1,294 @@
+//! `setup` and `start`: from whatever is there to a node that is Ready.
+
+use crate::{
+    base::{Progress, files::remove_if_exists},
+    machine::{
+        Limits, Machine, MachineError, Spec, State, Timings,
+        access::{api, kubeconfig, ports},
+        cache::references,
+        control::{guest_logs, vcpu, wake},
+        guest_config::{cidata, config_archive, mount_check, mounts},
+        launch::{disk_files, disk_state},
+        lifecycle::{
+            boot,
+            boot_progress::{self, Failure},
+            create, idle, readiness,
+        },
+        memory::resume,
+        model::{
+            host::{self, Host},
+            timings::Whose,
+        },
+        recover::{interrupted, running::Running},
+        template::{backing, publish, ready},
+    },
+    project::{Config, Record, Suspended, user},
+    qemu::{Accelerator, Process},
+};
+
+/// What a command that brings the machine up has to tell.
+#[derive(Debug)]
+pub struct Summary {
+    /// The machine.
+    pub record: Record,
+    /// Where the time went.
+    pub timings: Timings,
+    /// The machine was running and ready already.
+    pub nothing_to_do: bool,
+}
+
+/// Makes, boots and provisions the machine, or goes on with it from wherever it is.
+///
+/// # Errors
+///
+/// The first step that fails; what is done stays done, and the next setup goes on from there.
+pub async fn setup(
+    machine: &Machine,
+    flags: Config,
+    progress: &dyn Progress,
+) -> Result<Summary, MachineError> {
+    let mut timings = Timings::start();
+    let asked = flags.clone();
+    // What a command that died has left may be another config.
+    let mut state = interrupted::reachable(machine).await?;
+    let config = flags.over(Config::load(&machine.project.config())?);
+    let all = config.clone().over(user::config(state.record().is_some())?);
+    let spec = Spec::resolve(&all, state.record(), &machine.project)?;
+    let config = spec.completed(config);
+    let host = Host::look(&machine.cache)?;
+    if let Some(record) = state.record()
+        && let Err(contradiction) = spec.agrees_with(record)
+    {
+        let running = matches!(state, State::Running(..));
+        if running || !disk_state::is_untouched(machine, record) {
+            return Err(contradiction);
+        }
+        tracing::info!("{} has never booted; it is made anew", record.name);
+        remove_if_exists(&machine.project.disk())?;
+        backing::discard(machine, record)?;
+        state = State::Absent;
+    }
+    if let State::Running(record, process) = state {
+        kubeconfig::check_place(&machine.project, &spec.kubeconfig, &record.name)?;
+        ports::require(&machine.project, &asked).await?;
+        config.save(&machine.project.config())?;
+        return go_on(machine, &spec, record, process, timings).await;
+    }
+    host.accelerator(spec.accel).await?;
+    timings.end_of("look at the host", Whose::Own);
+    ports::require(&machine.project, &asked).await?;
+    let record = match state {
+        State::Stopped(record) if record.provisioned => record,
+        State::Stopped(record) => {
+            create::make_new(machine, &host, &spec, Some(record), progress, &mut timings).await?
+        }
+        _ => create::make_new(machine, &host, &spec, None, progress, &mut timings).await?,
+    };
+    config.save(&machine.project.config())?;
+    bring_up(machine, &host, &spec, record, timings).await
+}
+
+/// Boots the machine that is there.
+///
+/// # Errors
+///
+/// [`MachineError::Absent`] when there is none; else those of [`setup`].
+pub async fn start(
+    machine: &Machine,
+    flags: Config,
+    restore_datastore: bool,
+) -> Result<Summary, MachineError> {
+    let timings = Timings::start();
+    let state = interrupted::reachable(machine).await?;
+    let kept = Config {
+        idle_suspend: flags.idle_suspend,
+        ..Config::default()
+    };
+    let config = flags.over(user::chosen(&machine.project)?);
+    if kept.idle_suspend.is_some() && state.record().is_some() {
+        kept.save(&machine.project.config())?;
+    }
+    let spec = Spec {
+        restore_datastore,
+        ..Spec::resolve(&config, state.record(), &machine.project)?
+    };
+    match state {
+        State::Absent => Err(MachineError::absent(&machine.project)),
+        State::Running(..) if restore_datastore => Err(MachineError::Running),
+        State::Running(record, process) => {
+            spec.agrees_with(&record)?;
+            go_on(machine, &spec, record, process, timings).await
+        }
+        State::Stopped(record) => {
+            spec.agrees_with(&record)?;
+            let host = Host::look(&machine.cache)?;
+            bring_up(machine, &host, &spec, record, timings).await
+        }
+    }
+}
+
+/// From a stopped machine to a ready node.
+async fn bring_up(
+    machine: &Machine,
+    host: &Host,
+    spec: &Spec,
+    mut record: Record,
+    mut timings: Timings,
+) -> Result<Summary, MachineError> {
+    let project = &machine.project;
+    disk_state::require(project, &record)?;
+    host::check_memory(spec.memory)?;
+    kubeconfig::check_place(project, &spec.kubeconfig, &record.name)?;
+    config_archive::archive(project, spec, &record.name)?;
+    mounts::folders(project, spec)?;
+    record.api_port = host::api_port(
+        spec.api_port,
+        (record.api_port != 0).then_some(record.api_port),
+    )?;
+    references::sign(machine, Some(&record))?;
+    kubeconfig::announce(project, &record)?;
+    if let Ok(program) = std::env::current_exe() {
+        disk_files::ensure_links(project, &program)?;
+    }
+    timings.end_of("look at files and ports", Whose::Own);
+    let work = async {
+        let resumed = resume::restore(machine, host, spec, &mut record, &mut timings).await?;
+        let resumed = match resumed {
+            Some(running) if record.provisioned => Some(running),
+            Some((process, limits)) => {
+                match boot_progress::watch_identified(project, &process, limits, &mut timings).await
+                {
+                    Ok(()) => Some((process, limits)),
+                    Err(Failure::Handover(error)) => {
+                        boot::restart_plainly(machine, &error).await;
+                        Suspended::discard(project)?;
+                        None
+                    }
+                    Err(failure) => return Err(failure.into_error()),
+                }
+            }
+            None => None,
+        };
+        let (process, limits) = match resumed {
+            Some(running) => running,
+            None => boot::boot(machine, host, spec, &mut record, &mut timings).await?,
+        };
+        arrive(machine, spec, record, &process, limits, timings).await
+    };
+    guest_logs::capped(project, work).await
+}
+
+/// A machine that runs already: an earlier command died on the way, or all is well.
+async fn go_on(
+    machine: &Machine,
+    spec: &Spec,
+    mut record: Record,
+    process: Process,
+    mut timings: Timings,
+) -> Result<Summary, MachineError> {
+    let project = &machine.project;
+    if !record.provisioned {
+        // Left behind by a setup that died: it is ours to finish or to end.
+        machine.mark_launched();
+    }
+    let paused = vcpu::unpause(project).await?;
+    let running = Running::look(machine).await.ok();
+    let accelerator = running
+        .as_ref()
+        .map_or(Accelerator::Tcg, |running| running.accelerator);
+    let limits = Limits::for_start(accelerator, spec.timeout);
+    if paused && record.provisioned {
+        wake::wake(project, limits.left()).await;
+    }
+    if let Some(running) = &running {
+        for choice in running.pending(project, spec, &record)? {
+            tracing::info!("{choice}: from the next start on (k3s-vm restart)");
+        }
+    }
+    if record.provisioned && has_ready_node(&record, limits).await {
+        if record.kubeconfig != spec.kubeconfig {
+            kubeconfig::move_to(&machine.project, &mut record, &spec.kubeconfig)?;
+        }
+        ports::open(project, spec).await;
+        guest_logs::to_memory(&machine.project).await;
+        idle::begin(project, spec);
+        mount_check::require(project, spec, &record).await?;
+        return Ok(Summary {
+            record,
+            timings,
+            nothing_to_do: !paused,
+        });
+    }
+    tracing::info!(
+        "{} runs already (process {}); waiting until it is ready",
+        record.name,
+        process.pid()
+    );
+    let anew = record.provisioned;
+    let started = anew && wake::start_k3s(&machine.project, limits).await;
+    let work = async {
+        if !started {
+            let asked = Some(&record);
+            boot_progress::wait_for_k3s(project, asked, &process, limits, &mut timings, anew)
+                .await?;
+        }
+        arrive(machine, spec, record, &process, limits, timings).await
+    };
+    guest_logs::to_files(&machine.project).await;
+    let result = guest_logs::capped(&machine.project, work).await;
+    guest_logs::to_memory(&machine.project).await;
+    result
+}
+
+/// Whether the API answers in time, and has a node that is Ready.
+async fn has_ready_node(record: &Record, limits: Limits) -> bool {
+    let Ok(api) = api::client_of(record) else {
+        return false;
+    };
+    let is_ready = async {
+        let nodes = api.nodes().await;
+        api.ready().await.is_ok() && nodes.is_ok_and(|nodes| nodes.iter().any(|node| node.ready))
+    };
+    tokio::time::timeout(limits.left(), is_ready)
+        .await
+        .unwrap_or(false)
+}
+
+/// k3s has started: the rest is the cluster's.
+async fn arrive(
+    machine: &Machine,
+    spec: &Spec,
+    mut record: Record,
+    process: &Process,
+    limits: Limits,
+    mut timings: Timings,
+) -> Result<Summary, MachineError> {
+    let project = &machine.project;
+    let former = std::mem::replace(&mut record.kubeconfig, spec.kubeconfig.clone());
+    let ready = readiness::ready(project, &record, process, limits, &mut timings);
+    boot_progress::while_hopeful(project, process, limits, ready).await?;
+    if former != record.kubeconfig {
+        kubeconfig::remove(project, &former, &record.name)?;
+    }
+    if !record.provisioned {
+        // From now on the guest finds there who it is, should it forget.
+        cidata::ensure_seed(project, &record, false)?;
+    }
+    record.provisioned = true;
+    record.save(project)?;
+    machine.mark_arrived();
+    if let Some(taken) = machine.prepared() {
+        publish::publish(&record, taken, None).await;
+        timings.end_of("disk and memory are kept for others", Whose::Own);
+    }
+    ports::open(project, spec).await;
+    ready::keep(machine, &record, process, &mut timings).await;
+    guest_logs::to_memory(project).await;
+    idle::begin(project, spec);
+    mount_check::require(project, spec, &record).await?;
+    Ok(Summary {
+        record,
+        timings,
+        nothing_to_do: false,
+    })
+}

@@ -1,0 +1,169 @@
+//! `stop`: k3s down, power button, a deadline, then the plug; or the machine is suspended.
+
+use std::time::Duration;
+
+use qapi::qmp;
+
+use crate::{
+    machine::{
+        Machine, MachineError, State,
+        control::{guest, guest_logs, terminate, vcpu},
+        lifecycle::trim::TRIM,
+        memory::suspend,
+        recover::interrupted,
+    },
+    project::{Project, Suspended, user},
+    qemu::{Monitor, MonitorError, Process, visible},
+};
+
+/// How long an orderly end may take unless the user says otherwise: systemd gives a unit 90 s.
+const ORDERLY: Duration = Duration::from_secs(120);
+
+/// Seconds that trimming may take on the way. An emulated guest that has removed 1 GiB takes less than one.
+const TRIMMING: u8 = 20;
+
+/// How a machine came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// There was nothing to end.
+    AlreadyStopped,
+    /// The guest powered itself off.
+    Orderly,
+    /// The plug was pulled, because it was asked for or the guest did not end in time.
+    Pulled,
+    /// It goes on at the next start.
+    Suspended,
+    /// It was suspended before.
+    AlreadySuspended,
+    /// It was suspended before, and boots at the next start.
+    MemoryGivenUp,
+}
+
+/// How a machine is to be stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As the config says: suspended, if it can be, or powered off.
+    Usual,
+    /// Powered off.
+    PowerOff,
+    /// Ended at once.
+    Force,
+    /// Suspended.
+    Suspend,
+}
+
+/// Stops the machine; who says `within` which time wants it powered off, and then by force.
+///
+/// # Errors
+///
+/// [`MachineError::Absent`] when there is none; else when QEMU cannot be ended at all, or the machine not be suspended.
+pub async fn stop(
+    machine: &Machine,
+    way: Way,
+    within: Option<Duration>,
+) -> Result<Ending, MachineError> {
+    let project = &machine.project;
+    let (record, process) = match interrupted::settled(machine).await? {
+        State::Absent => return Err(MachineError::absent(project)),
+        State::Stopped(_) => {
+            terminate::clear(project)?;
+            return already(project, way);
+        }
+        State::Running(record, process) => (record, process),
+    };
+    let suspends = match way {
+        Way::Suspend => true,
+        Way::Usual if record.provisioned && within.is_none() => {
+            user::chosen(project)?.suspend == Some(true) && !shares_folders(&process)
+        }
+        Way::Usual | Way::PowerOff | Way::Force => false,
+    };
+    if suspends {
+        suspend::suspend(machine, &record, &process).await?;
+        terminate::end(project, &process).await?;
+        return Ok(Ending::Suspended);
+    }
+    let within = within.unwrap_or(ORDERLY);
+    let orderly = way != Way::Force && shut_down(project, &process, within).await;
+    terminate::end(project, &process).await?;
+    Ok(if orderly {
+        Ending::Orderly
+    } else {
+        Ending::Pulled
+    })
+}
+
+/// A machine with folders of the host cannot be suspended, and its user has not asked for it just now.
+fn shares_folders(process: &Process) -> bool {
+    let shares = visible::has_folder(&visible::visible(process.arguments()));
+    if shares {
+        tracing::info!(
+            "the guest is powered off instead of suspended, for it has folders of this host"
+        );
+    }
+    shares
+}
+
+/// There is nothing to end, but memory may be asked to be given up.
+fn already(project: &Project, way: Way) -> Result<Ending, MachineError> {
+    Ok(match way {
+        _ if !Suspended::exists(project) => Ending::AlreadyStopped,
+        Way::PowerOff => {
+            Suspended::discard(project)?;
+            Ending::MemoryGivenUp
+        }
+        _ => Ending::AlreadySuspended,
+    })
+}
+
+/// Whether the guest ended by itself within the time.
+async fn shut_down(project: &Project, process: &Process, within: Duration) -> bool {
+    let orderly = async {
+        if let Err(error) = vcpu::unpause(project).await {
+            tracing::warn!("the guest cannot be told to end: {error}");
+            return false;
+        }
+        guest_logs::to_files(project).await;
+        if let Err(error) = k3s_down(project).await {
+            tracing::debug!(%error, "k3s could not be stopped beforehand; the guest's shutdown does it");
+        }
+        tracing::info!("powering the guest off");
+        if let Err(error) = press_power_button(project).await {
+            tracing::warn!(%error, "the power button does not work");
+            return false;
+        }
+        // The time is bounded outside.
+        process.ended_within(Duration::MAX).await
+    };
+    let orderly = tokio::time::timeout(within, orderly);
+    guest_logs::capped(project, orderly)
+        .await
+        .unwrap_or_else(|_| {
+            tracing::warn!(
+                "the guest did not power itself off within {}",
+                humantime::format_duration(within)
+            );
+            false
+        })
+}
+
+/// A cut in the middle of a write can hurt k3s's datastore, so k3s goes first. Meanwhile the disk is trimmed, for as long as
+/// that takes no longer than it should.
+async fn k3s_down(project: &Project) -> Result<(), MachineError> {
+    let ssh = guest::connect(project).await?;
+    tracing::info!("stopping k3s");
+    let both = format!(
+        "timeout {TRIMMING} sh -c '{TRIM}' >/dev/null 2>&1 & systemctl stop k3s.service; result=$?; wait; exit $result"
+    );
+    ssh.output(&both).await?;
+    ssh.close().await;
+    Ok(())
+}
+
+async fn press_power_button(project: &Project) -> Result<(), MonitorError> {
+    Monitor::connect(&project.monitor_socket())
+        .await?
+        .execute(qmp::system_powerdown {})
+        .await
+        .map(drop)
+}

@@ -1,0 +1,82 @@
+//! Whether saved memory fits this host, this QEMU and this configuration.
+
+use std::fs::{self};
+
+use crate::{
+    machine::{
+        MachineError, Spec,
+        guest_config::config_archive,
+        launch::plan,
+        model::host::{self, Host},
+    },
+    project::{
+        Project, Record, Suspended,
+        suspended::{Origin, Stamp},
+    },
+    qemu::{Accelerator, version, visible},
+};
+
+/// What is not as it was, in words.
+///
+/// # Errors
+///
+/// When QEMU does not tell its version.
+pub(crate) fn difference(
+    host: &Host,
+    then: &Origin,
+    now: &[String],
+) -> Result<Option<String>, MachineError> {
+    let qemu = version::full(&host.qemu)?;
+    if qemu != then.qemu {
+        return Ok(Some(format!("QEMU was {} and is {qemu}", then.qemu)));
+    }
+    if let Some(difference) = visible::difference(&then.arguments, now) {
+        return Ok(Some(format!("it was started otherwise: {difference}")));
+    }
+    if host::processor(now) != then.processor {
+        return Ok(Some("this host's processor is another one".to_owned()));
+    }
+    Ok(None)
+}
+
+/// Why the memory is of no use, in words; as far as that is seen without reading it.
+///
+/// # Errors
+///
+/// When something cannot be looked at.
+pub(crate) fn obstacle(
+    project: &Project,
+    host: &Host,
+    spec: &Spec,
+    record: &Record,
+    suspended: &Suspended,
+    accelerator: Accelerator,
+) -> Result<Option<String>, MachineError> {
+    let launch = plan::plan(project, host, spec, record, accelerator, Some(suspended))?;
+    // The seed is made anew where it is gone.
+    let seed = project.seed();
+    let mut disks = launch.attachments.iter().map(|it| &it.file);
+    if let Some(disk) = disks.find(|it| !it.exists() && **it != seed) {
+        return Ok(Some(format!("{} is gone", disk.display())));
+    }
+    let memory = &suspended.memory;
+    let arguments = launch.arguments().into_iter();
+    let now = visible::visible(arguments.filter_map(|it| it.into_string().ok()));
+    if let Some(difference) = difference(host, &memory.origin, &now)? {
+        return Ok(Some(difference));
+    }
+    if Stamp::of(&project.disk())? != suspended.disk {
+        return Ok(Some("its disk was written to meanwhile".to_owned()));
+    }
+    if suspended.from.is_none() && config_archive::differ(project, spec, record)? {
+        return Ok(Some("it is set otherwise now".to_owned()));
+    }
+    let path = suspended.path(project);
+    Ok(match fs::metadata(&path) {
+        Err(_) => Some(format!("{} is gone", path.display())),
+        Ok(it) if it.len() != memory.length => {
+            Some(format!("{} has another length", path.display()))
+        }
+        Ok(_) => None,
+    })
+}

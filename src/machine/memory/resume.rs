@@ -1,0 +1,180 @@
+//! The other half of `stop --suspend`: a start that goes on where the guest was.
+//!
+//! What has changed meanwhile so that the memory is of no use any more is told in a word, and the machine boots. What only
+//! keeps it from starting now (a port, memory of the host, a KVM that does not work) is an error, and nothing is lost.
+
+use std::{fs, path::Path};
+
+use tokio::task::spawn_blocking;
+
+use crate::{
+    base::{FileError, files, sparse},
+    machine::{
+        Limits, Machine, MachineError, Spec, Timings,
+        control::{terminate::ENDING, vcpu},
+        error::with_causes,
+        guest_config::identity_channel,
+        launch::{disk_files, spawn},
+        memory::compatibility,
+        model::{host::Host, timings::Whose},
+    },
+    project::{Project, Record, Suspended, config::AccelChoice},
+    qemu::{Accelerator, Layout, MigrationError, Monitor, Process, migration, process::said},
+};
+
+/// Why a suspended machine does not go on.
+enum Obstacle {
+    /// Its memory is of no use any more.
+    Unusable(String),
+    /// All else.
+    Other(MachineError),
+}
+
+impl<E: Into<MachineError>> From<E> for Obstacle {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Has a suspended machine go on; `None` when it is to boot, for it is not suspended or not any more.
+///
+/// # Errors
+///
+/// What keeps it from starting; it is suspended then as before.
+pub(crate) async fn restore(
+    machine: &Machine,
+    host: &Host,
+    spec: &Spec,
+    record: &mut Record,
+    timings: &mut Timings,
+) -> Result<Option<(Process, Limits)>, MachineError> {
+    let project = &machine.project;
+    let Some(suspended) = Suspended::load(project)? else {
+        return Ok(None);
+    };
+    let restored = match suspended {
+        Ok(suspended) => go_on(machine, host, spec, record, &suspended, timings).await,
+        Err(reason) => Err(Obstacle::Unusable(format!(
+            "{} is damaged ({reason})",
+            project.suspended().display()
+        ))),
+    };
+    match restored {
+        Ok(running) => Ok(Some(running)),
+        Err(Obstacle::Other(error)) => Err(error),
+        Err(Obstacle::Unusable(reason)) => {
+            machine.abandon().await;
+            tracing::warn!("{} boots instead of going on: {reason}", record.name);
+            Suspended::discard(project)?;
+            Ok(None)
+        }
+    }
+}
+
+async fn go_on(
+    machine: &Machine,
+    host: &Host,
+    spec: &Spec,
+    record: &mut Record,
+    suspended: &Suspended,
+    timings: &mut Timings,
+) -> Result<(Process, Limits), Obstacle> {
+    let project = &machine.project;
+    let accelerator = accelerator(host, spec, suspended).await?;
+    if let Some(reason) =
+        compatibility::obstacle(project, host, spec, record, suspended, accelerator)?
+    {
+        return Err(Obstacle::Unusable(reason));
+    }
+    let limits = Limits::for_start(accelerator, spec.timeout);
+    if suspended.from.is_none() {
+        disk_files::prepare_runtime(project)?;
+        tracing::info!("resuming {}", record.name);
+    } else {
+        disk_files::prepare_start(project)?;
+        tracing::info!("{} goes on from a prepared memory", record.name);
+    }
+    machine.mark_launched();
+    // Opened twice, for each reads it from its beginning; and here while QEMU starts, which then finds it read.
+    let path = suspended.path(project);
+    let memory = files::open_plain(&path)?;
+    let checksum = files::open_plain(&path)?;
+    let checksum = spawn_blocking(move || sparse::checksum(&checksum));
+    let process = spawn::launch(machine, host, spec, record, accelerator, Some(suspended)).await?;
+    timings.end_of("start QEMU", Whose::Own);
+    let checksum = checksum.await.expect("neither panics nor is cancelled");
+    if checksum.map_err(FileError::on("read", &path))? != suspended.memory.checksum {
+        let reason = format!("{} is damaged", path.display());
+        return Err(Obstacle::Unusable(reason));
+    }
+    timings.end_of("memory is verified", Whose::Own);
+    load(project, host, &process, &path, &memory).await?;
+    timings.end_of("memory is loaded", Whose::Own);
+    if record.provisioned {
+        // From here on the guest lives in this QEMU alone, which stays whatever comes.
+        machine.mark_arrived();
+    }
+    vcpu::release(project).await?;
+    if !record.provisioned {
+        let sent = async {
+            spawn::resize(project, record).await?;
+            identity_channel::tell(project, record).await
+        };
+        sent.await.map_err(|error| {
+            Obstacle::Unusable(format!(
+                "its identity was not sent: {}",
+                with_causes(&error)
+            ))
+        })?;
+    }
+    timings.end_of("guest goes on", Whose::Own);
+    Ok((process, limits))
+}
+
+/// The accelerator of the choice, unless it is one that is missing only now.
+pub(crate) async fn accelerator(
+    host: &Host,
+    spec: &Spec,
+    suspended: &Suspended,
+) -> Result<Accelerator, MachineError> {
+    let accelerator = host.accelerator(spec.accel).await?;
+    let by_kvm = suspended
+        .memory
+        .origin
+        .arguments
+        .iter()
+        .any(|it| it == "-enable-kvm");
+    if by_kvm && accelerator == Accelerator::Tcg && spec.accel == AccelChoice::Auto {
+        return Err(MachineError::SuspendedByKvm(host.kvm().await.clone()));
+    }
+    Ok(accelerator)
+}
+
+async fn load(
+    project: &Project,
+    host: &Host,
+    process: &Process,
+    path: &Path,
+    memory: &fs::File,
+) -> Result<(), Obstacle> {
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let layout = Layout::of(host.version);
+    let refused =
+        |words: &str| Obstacle::Unusable(format!("QEMU does not take the memory: {words}"));
+    match migration::load(&mut monitor, layout, path, memory).await {
+        Ok(()) => Ok(()),
+        Err(MigrationError::Failed(words)) => Err(refused(&words)),
+        Err(MigrationError::Monitor(error)) => {
+            // A QEMU that does not like what it reads says so and ends; one that was killed says nothing.
+            let ended = process.ended_within(ENDING).await;
+            match said(&project.qemu_log()) {
+                Some(words) if ended => Err(refused(&words)),
+                _ if ended => Err(MachineError::Died {
+                    during: "its memory".to_owned(),
+                }
+                .into()),
+                _ => Err(error.into()),
+            }
+        }
+    }
+}

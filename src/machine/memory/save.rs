@@ -1,0 +1,125 @@
+//! A guest's memory in a file: its own, for the time that it is suspended, or that of a prepared disk, from which other
+//! machines go on.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use qapi::qmp;
+use tokio::net::UnixStream;
+
+use crate::{
+    base::{Size, files},
+    machine::{
+        MachineError,
+        model::{
+            host::{self},
+            staging_dir,
+        },
+    },
+    project::suspended::{Memory, Origin},
+    qemu::{Layout, MigrationError, Monitor, Process, Version, migration, version, visible},
+};
+
+/// Why the memory of a machine with mounts cannot be saved.
+pub const FOLDERS: &str = "it has folders of this host, which QEMU cannot save";
+
+type QemuMonitor = Monitor<UnixStream>;
+
+/// What is to be as it is now for the memory to be of use.
+///
+/// # Errors
+///
+/// When QEMU does not tell.
+pub(crate) async fn origin(
+    monitor: &mut QemuMonitor,
+    process: &Process,
+) -> Result<Origin, MachineError> {
+    let arguments = visible::visible(process.arguments());
+    let qemu = version::full_of(&monitor.execute(qmp::query_version {}).await?);
+    if arguments.is_empty() || Version::of_full(&qemu).is_none() {
+        let reason = format!("QEMU {qemu} does not tell what it runs with");
+        return Err(MachineError::Suspend(reason));
+    }
+    if visible::has_folder(&arguments) {
+        return Err(MachineError::Suspend(FOLDERS.to_owned()));
+    }
+    Ok(Origin {
+        processor: host::processor(&arguments),
+        qemu,
+        arguments,
+    })
+}
+
+/// What the guest has touched of its memory; nothing where the host does not tell.
+///
+/// # Errors
+///
+/// When QEMU does not answer.
+pub(crate) async fn needed(
+    monitor: &mut QemuMonitor,
+    process: &Process,
+) -> Result<Size, MachineError> {
+    let memory = monitor.execute(qmp::query_memory_size_summary {}).await?;
+    let memory = Size::bytes(memory.base_memory);
+    Ok(process.resident(memory).unwrap_or(Size::bytes(0)))
+}
+
+/// Whether there is room for so much in the folder beside `ours`, which goes.
+///
+/// # Errors
+///
+/// [`MachineError::MemorySpace`] when there is not.
+pub(crate) fn require_room(folder: &Path, needed: Size, ours: Size) -> Result<(), MachineError> {
+    let free = files::free_space(folder)?.bytes;
+    let free = Size::bytes(free.as_bytes() + ours.as_bytes());
+    if free < needed {
+        return Err(MachineError::MemorySpace {
+            path: folder.to_owned(),
+            free,
+            needed,
+        });
+    }
+    Ok(())
+}
+
+/// Writes the memory of a paused guest, which needs so much, to the file that lies empty in `path`.
+///
+/// # Errors
+///
+/// When it cannot be written: QEMU says only that, if that, and here it is said whether there was no room.
+pub(crate) async fn write(
+    monitor: &mut QemuMonitor,
+    origin: &Origin,
+    path: &Path,
+    file: &File,
+    needed: Size,
+) -> Result<(), MachineError> {
+    let version = Version::of_full(&origin.qemu).expect("an origin has a version");
+    match migration::save(monitor, Layout::of(version), path, file).await {
+        Ok(()) => Ok(()),
+        Err(MigrationError::Monitor(error)) => Err(error.into()),
+        Err(MigrationError::Failed(reason)) => {
+            let folder = path.parent().unwrap_or(path);
+            match require_room(folder, needed, files::allocated(path)) {
+                Err(full @ MachineError::MemorySpace { .. }) => Err(full),
+                _ => Err(MachineError::Suspend(reason)),
+            }
+        }
+    }
+}
+
+/// Puts the file on the disk, and says what it is.
+///
+/// # Errors
+///
+/// When it cannot be read or flushed.
+pub(crate) async fn sealed(path: PathBuf, origin: Origin) -> Result<Memory, MachineError> {
+    let (length, checksum) = staging_dir::flushed(path).await?;
+    Ok(Memory {
+        origin,
+        length,
+        checksum,
+    })
+}

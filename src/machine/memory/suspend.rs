@@ -1,0 +1,80 @@
+//! `stop --suspend`: memory and devices go to a file of the project, and QEMU ends.
+//!
+//! A machine is suspended when, and for as long as, `suspended.json` is there (see [`Suspended`]). It comes when all else
+//! is on the disk, and goes before the guest runs again. So a guest beside whose QEMU it lies has not run since, whatever
+//! died on the way there, and that QEMU can go; and a guest without it goes on in its QEMU.
+
+use std::time::SystemTime;
+
+use crate::{
+    base::{Size, files},
+    machine::{
+        Machine, MachineError,
+        control::{
+            guest,
+            terminate::{self, ENDING},
+            vcpu,
+        },
+        memory::save,
+    },
+    project::{Record, Suspended, suspended::Stamp},
+    qemu::{Monitor, Process},
+};
+
+/// Suspends a running machine. QEMU stays, and has nothing more to do.
+///
+/// # Errors
+///
+/// The first step that fails; [`Machine::abandon`] then has the guest go on.
+pub(crate) async fn suspend(
+    machine: &Machine,
+    record: &Record,
+    process: &Process,
+) -> Result<(), MachineError> {
+    if !record.provisioned {
+        return Err(MachineError::Unfinished(record.name.clone()));
+    }
+    match save(machine, record, process).await {
+        Err(MachineError::Monitor(_)) if process.ended_within(ENDING).await => {
+            // There is no guest any more that could go on.
+            machine.mark_arrived();
+            terminate::clear(&machine.project)?;
+            files::remove_if_exists(&machine.project.memory())?;
+            Err(MachineError::Died {
+                during: "the saving of its memory".to_owned(),
+            })
+        }
+        result => result,
+    }
+}
+
+async fn save(machine: &Machine, record: &Record, process: &Process) -> Result<(), MachineError> {
+    let project = &machine.project;
+    vcpu::unpause(project).await?;
+    tracing::info!("suspending {}", record.name);
+    guest::sync(project).await;
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let origin = save::origin(&mut monitor, process).await?;
+    let needed = save::needed(&mut monitor, process).await?;
+    save::require_room(&project.directory(), needed, Size::bytes(0))?;
+
+    let path = project.memory();
+    files::remove_if_exists(&path)?;
+    let file = files::open_in_place(&path, true)?;
+    machine.mark_suspending();
+    vcpu::pause(&mut monitor).await?;
+    tracing::info!("saving the memory ({} in use)", needed.approximate());
+    save::write(&mut monitor, &origin, &path, &file, needed).await?;
+    let memory = save::sealed(path, origin).await?;
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let suspended = Suspended {
+        schema: Suspended::schema(),
+        since: now.as_secs(),
+        disk: Stamp::of(&project.disk())?,
+        memory,
+        from: None,
+    };
+    suspended.save(project)?;
+    machine.mark_arrived();
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! How long things may take: a guest that is emulated needs more of everything.
+
+use std::time::{Duration, Instant};
+
+use crate::{machine::MachineError, qemu::Accelerator};
+
+/// How long a start may take altogether unless the user says otherwise.
+const WITHIN_KVM: Duration = Duration::from_secs(5 * 60);
+
+const WITHIN_TCG: Duration = Duration::from_secs(30 * 60);
+
+/// How long the guest may be silent: no report and nothing on its console. k3s itself is, while it starts.
+const SILENCE_KVM: Duration = Duration::from_secs(4 * 60);
+
+const SILENCE_TCG: Duration = Duration::from_secs(12 * 60);
+
+/// How a start is bounded.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// When it began.
+    pub began: Instant,
+    /// How long it may take altogether.
+    pub within: Duration,
+    /// How long the guest may be silent.
+    pub silence: Duration,
+}
+
+impl Limits {
+    /// Those for a guest that runs by `accelerator`, from now on.
+    pub fn for_start(accelerator: Accelerator, chosen: Option<Duration>) -> Self {
+        let (within, silence) = match accelerator {
+            Accelerator::Kvm => (WITHIN_KVM, SILENCE_KVM),
+            Accelerator::Tcg => (WITHIN_TCG, SILENCE_TCG),
+        };
+        Self {
+            began: Instant::now(),
+            within: chosen.unwrap_or(within),
+            silence,
+        }
+    }
+
+    /// What is left of the time.
+    pub fn left(&self) -> Duration {
+        self.within.saturating_sub(self.began.elapsed())
+    }
+
+    /// Whether there is time left to wait for something.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::Deadline`] when there is none.
+    pub fn check(&self, waiting_for: &dyn std::fmt::Display) -> Result<(), MachineError> {
+        if self.began.elapsed() < self.within {
+            return Ok(());
+        }
+        Err(MachineError::Deadline {
+            waiting_for: waiting_for.to_string(),
+            within: self.within,
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! What the host has: QEMU, KVM, memory, disk space, ports. `doctor` shows it, `setup` needs it.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+};
+
+use tokio::sync::OnceCell;
+
+use crate::{
+    base::{Digest, Forward, HostPort, Protocol, Size},
+    machine::{MachineError, error::machine::describe_kvm},
+    project::config::AccelChoice,
+    qemu::{Accelerator, Version, kvm::Kvm, version},
+};
+
+/// The host, as far as it has been looked at.
+#[derive(Debug)]
+pub struct Host {
+    /// QEMU's path.
+    pub qemu: PathBuf,
+    /// QEMU's version.
+    pub version: Version,
+    /// Where the verdict on KVM is kept until the host boots again.
+    pub kvm_memory: PathBuf,
+    kvm: OnceCell<Kvm>,
+}
+
+impl Host {
+    /// Finds QEMU.
+    ///
+    /// # Errors
+    ///
+    /// When there is none or it is too old.
+    pub fn look(cache: &Path) -> Result<Self, MachineError> {
+        let (qemu, version) = version::find()?;
+        Ok(Self {
+            qemu,
+            version,
+            kvm_memory: cache.join("kvm.json"),
+            kvm: OnceCell::new(),
+        })
+    }
+
+    /// What is to be said of KVM; tried once.
+    pub async fn kvm(&self) -> &Kvm {
+        self.kvm
+            .get_or_init(|| Kvm::probe(&self.qemu, &self.kvm_memory))
+            .await
+    }
+
+    /// The accelerator for a choice.
+    ///
+    /// # Errors
+    ///
+    /// When KVM is insisted on and does not work.
+    pub async fn accelerator(&self, choice: AccelChoice) -> Result<Accelerator, MachineError> {
+        match choice {
+            AccelChoice::Tcg => Ok(Accelerator::Tcg),
+            AccelChoice::Auto | AccelChoice::Kvm => match self.kvm().await {
+                Kvm::Works => Ok(Accelerator::Kvm),
+                broken if choice == AccelChoice::Kvm => Err(MachineError::Kvm(broken.clone())),
+                _ => Ok(Accelerator::Tcg),
+            },
+        }
+    }
+}
+
+/// What a guest that is started with these arguments has of the host's processor: the vendor, and unless a model was chosen
+/// the host's model and a digest of its features. Emulated ones have none of it.
+pub fn processor(arguments: &[String]) -> Option<String> {
+    if !arguments.iter().any(|it| it == "-enable-kvm") {
+        return None;
+    }
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let value = |key: &str| {
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        Some(line.split_once(": ")?.1)
+    };
+    let vendor = value("vendor_id")?;
+    if !arguments.iter().any(|it| it == "-cpu host") {
+        return Some(vendor.to_owned());
+    }
+    let features = Digest::of(value("flags")?.as_bytes()).short(16);
+    Some(format!("{vendor} {} {features}", value("model name")?))
+}
+
+/// One warning that nobody overlooks.
+pub fn warn_of_emulation(kvm: &Kvm) {
+    tracing::warn!(
+        "{}; the guest is emulated, which is many times slower (see `k3s-vm doctor`)",
+        describe_kvm(kvm)
+    );
+}
+
+/// Memory that the kernel could give now, from `/proc/meminfo`.
+pub fn available_memory() -> Option<Size> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(Size::bytes(
+        line.split_whitespace().next()?.parse::<u64>().ok()? << 10,
+    ))
+}
+
+/// Whether the guest's memory can be had.
+///
+/// # Errors
+///
+/// [`MachineError::Memory`] when it cannot.
+pub fn check_memory(wanted: Size) -> Result<(), MachineError> {
+    match available_memory() {
+        Some(available) if available < wanted => Err(MachineError::Memory { wanted, available }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a port of 127.0.0.1 can be had.
+///
+/// # Errors
+///
+/// [`MachineError::PortTaken`], or [`MachineError::PortRefused`] for ports that the user may not open.
+pub fn check_port(host: HostPort) -> Result<(), MachineError> {
+    let port = host.port;
+    match listen(host.protocol, host.address()) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(MachineError::PortTaken { port }),
+        Err(error) => Err(MachineError::PortRefused {
+            port,
+            reason: error.to_string(),
+        }),
+    }
+}
+
+/// A port that nobody has.
+///
+/// # Errors
+///
+/// When there is none.
+pub fn free_port(protocol: Protocol) -> Result<HostPort, MachineError> {
+    match listen(protocol, (Ipv4Addr::LOCALHOST, 0).into()) {
+        Ok(address) => Ok(HostPort {
+            port: address.port(),
+            protocol,
+        }),
+        Err(error) => Err(MachineError::PortRefused {
+            port: 0,
+            reason: error.to_string(),
+        }),
+    }
+}
+
+/// Listens for a moment.
+fn listen(protocol: Protocol, address: SocketAddr) -> std::io::Result<SocketAddr> {
+    match protocol {
+        Protocol::Tcp => TcpListener::bind(address)?.local_addr(),
+        Protocol::Udp => UdpSocket::bind(address)?.local_addr(),
+    }
+}
+
+/// The API's usual port, which the first machine of a host gets.
+const USUAL_API_PORT: u16 = 6443;
+
+/// The API's port for a start: the chosen one or an error, else `last` time's, else the usual one, else a free one.
+///
+/// # Errors
+///
+/// When the chosen port cannot be had.
+pub fn api_port(chosen: Option<u16>, last: Option<u16>) -> Result<u16, MachineError> {
+    let check = |port| check_port(Forward::tcp(port, 6443).host);
+    if let Some(port) = chosen {
+        return check(port).map(|()| port);
+    }
+    let usual = [last, Some(USUAL_API_PORT)]
+        .into_iter()
+        .flatten()
+        .find(|&port| check(port).is_ok());
+    if let Some(port) = usual {
+        return Ok(port);
+    }
+    free_port(Protocol::Tcp).map(|it| it.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_refused_when_chosen_and_avoided_when_not() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = taken.local_addr().expect("its address").port();
+        assert!(
+            matches!(api_port(Some(port), None), Err(MachineError::PortTaken { port: it }) if it == port)
+        );
+        assert_ne!(api_port(None, Some(port)).expect("another one"), port);
+        drop(taken);
+        assert_eq!(api_port(None, Some(port)).expect("free again"), port);
+    }
+}

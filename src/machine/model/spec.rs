@@ -1,0 +1,445 @@
+//! What a machine is to be: the choices of flags and config, completed and checked. No file, no clock, no environment.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{
+    base::{Digest, Forward, Mount, Size},
+    image::ImageSource,
+    k3s::release::{Mirror, Version},
+    machine::MachineError,
+    project::{
+        Config, Project, Record,
+        config::{AccelChoice, FirmwareChoice},
+        settings::{K3s, Network},
+    },
+};
+
+/// A resolved wish: nothing is left open but what only the host can tell.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Virtual CPUs.
+    pub cpus: u8,
+    /// The guest's memory.
+    pub memory: Size,
+    /// The disk's size.
+    pub disk: Size,
+    /// The base image, as the user named it, for people to see.
+    pub image: String,
+    /// The base image.
+    pub image_source: ImageSource,
+    /// The SHA-256 that it must have, if the user gave one.
+    pub image_sha256: Option<Digest>,
+    /// Also what nobody vouches for is fetched.
+    pub insecure_no_checksum: bool,
+    /// The k3s release; `None` is the stable channel's.
+    pub k3s_version: Option<Version>,
+    /// Where releases come from.
+    pub mirror: Mirror,
+    /// The API's host port, if the user chose one.
+    pub api_port: Option<u16>,
+    /// How instructions are run.
+    pub accel: AccelChoice,
+    /// The processor's model, if the user chose one.
+    pub cpu_model: Option<String>,
+    /// How the guest boots.
+    pub firmware: FirmwareChoice,
+    /// Where the kubeconfig goes (absolute).
+    pub kubeconfig: PathBuf,
+    /// How long the whole may take, if the user said so.
+    pub timeout: Option<Duration>,
+    /// The host's ports that lead into the guest, if the user chose some.
+    pub ports: Option<Vec<Forward>>,
+    /// Folders of the host that the guest has.
+    pub mounts: Vec<Mount>,
+    /// After how long without use it is suspended, if ever.
+    pub idle_suspend: Option<Duration>,
+    /// Whether the guest is kept from the network and from the host.
+    pub isolated: bool,
+    /// Whether a new machine is a copy of one that is kept for this, identity included.
+    pub share_identity: bool,
+    /// What k3s is set to.
+    pub k3s: K3s,
+    /// What the guest's network is set to.
+    pub network: Network,
+    /// Whether the guest puts the copy of its datastore back: a wish for one start, never of the config.
+    pub restore_datastore: bool,
+}
+
+const DEFAULT_CPUS: u8 = 2;
+
+const DEFAULT_MEMORY: Size = Size::gib(4);
+
+const DEFAULT_DISK: Size = Size::gib(20);
+
+/// k3s's documented minimum for a server is 2 GB; below half of that not even its images fit.
+const LEAST_MEMORY: Size = Size::gib(1);
+
+/// Image, k3s and its images take about 3 GiB.
+const LEAST_DISK: Size = Size::gib(4);
+
+impl Spec {
+    /// Completes `config` with what the machine that is there was made with, and with the defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::Choice`] for values that cannot be.
+    pub fn resolve(
+        config: &Config,
+        made: Option<&Record>,
+        project: &Project,
+    ) -> Result<Self, MachineError> {
+        let made = made.map(|record| Config {
+            disk: Some(record.disk),
+            image: Some(record.image.source.clone()),
+            ..Config::default()
+        });
+        let config = &config.clone().over(made.unwrap_or_default());
+        let choice = |error: &dyn std::fmt::Display| MachineError::Choice(error.to_string());
+        let image_source = match config.image.as_deref() {
+            None => ImageSource::builtin_default()?,
+            // A path in the config is relative to the project.
+            Some(path)
+                if path.contains('/') && !path.contains("://") && !path.starts_with("file:") =>
+            {
+                project.root().join(path).to_string_lossy().parse()?
+            }
+            Some(image) => image.parse()?,
+        };
+        let k3s_version = match config.k3s_version.as_deref() {
+            None | Some("stable") => None,
+            Some(version) => Some(version.parse::<Version>().map_err(|error| choice(&error))?),
+        };
+        let mirror = match config.k3s_mirror.as_deref() {
+            None => Mirror::default(),
+            Some(url) => url.parse::<Mirror>().map_err(|error| choice(&error))?,
+        };
+        let spec = Self {
+            cpus: config.cpus.unwrap_or(DEFAULT_CPUS),
+            memory: at_least(
+                "memory",
+                config.memory.unwrap_or(DEFAULT_MEMORY),
+                LEAST_MEMORY,
+            )?,
+            disk: at_least("a disk", config.disk.unwrap_or(DEFAULT_DISK), LEAST_DISK)?,
+            image: shown_name(&image_source, project),
+            image_source,
+            image_sha256: config.image_sha256,
+            insecure_no_checksum: config.insecure_no_checksum,
+            k3s_version,
+            mirror,
+            api_port: config.api_port,
+            accel: config.accel.unwrap_or_default(),
+            cpu_model: config.cpu_model.clone().map(cpu_model).transpose()?,
+            firmware: config.firmware.unwrap_or_default(),
+            kubeconfig: match &config.kubeconfig {
+                Some(path) => project.root().join(path),
+                None => project.default_kubeconfig(),
+            },
+            timeout: config.timeout.map(|timeout| timeout.0),
+            ports: config.ports.clone(),
+            mounts: config.mounts.clone().unwrap_or_default(),
+            idle_suspend: config.idle_suspend.and_then(|it| it.0),
+            isolated: config.isolated.unwrap_or_default(),
+            share_identity: config.share_identity.unwrap_or_default(),
+            k3s: config.k3s.clone(),
+            network: config.network.clone(),
+            restore_datastore: false,
+        };
+        Ok(spec)
+    }
+
+    /// The config with the sizes that were decided, for a person to see and to change.
+    pub fn completed(&self, config: Config) -> Config {
+        Config {
+            cpus: Some(self.cpus),
+            memory: Some(self.memory),
+            disk: Some(self.disk),
+            ..config
+        }
+    }
+
+    /// Whether k3s or the network is set to something, or the guest is to have folders of the host.
+    pub(crate) fn has_settings(&self) -> bool {
+        !self.mounts.is_empty()
+            || (&self.k3s, &self.network) != (&K3s::default(), &Network::default())
+    }
+
+    /// Whether the machine of `record` is what is wished for, as far as a machine cannot change.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::Contradiction`] names the first difference.
+    pub fn agrees_with(&self, record: &Record) -> Result<(), MachineError> {
+        let contradiction = |what, made: &dyn ToString, asked: &dyn ToString| {
+            Err(MachineError::Contradiction {
+                what,
+                made: made.to_string(),
+                asked: asked.to_string(),
+            })
+        };
+        // A disk grows at a start, and never shrinks.
+        if self.disk < record.disk || (self.disk != record.disk && !record.provisioned) {
+            return contradiction("a disk of", &record.disk, &self.disk);
+        }
+        if self.image != record.image.source {
+            return contradiction("the image", &record.image.source, &self.image);
+        }
+        if self
+            .image_sha256
+            .is_some_and(|digest| digest != record.image.digest)
+        {
+            return contradiction(
+                "an image whose SHA-256 is",
+                &record.image.digest,
+                &self.image_sha256.map_or_else(String::new, String::from),
+            );
+        }
+        match &self.k3s_version {
+            Some(version) if version.to_string() != record.release.version => {
+                return contradiction("k3s", &record.release.version, version);
+            }
+            _ => {}
+        }
+        if self.firmware != FirmwareChoice::Auto && self.firmware.name() != record.firmware {
+            return contradiction("firmware", &record.firmware, &self.firmware.name());
+        }
+        Ok(())
+    }
+}
+
+/// How config and record call an image: a file of the project is found again where the project is moved to.
+pub fn image_name(source: &ImageSource, project: &Project) -> String {
+    match source {
+        ImageSource::Path(path) if path.starts_with(project.root()) => {
+            format!("./{}", project.relative(path).display())
+        }
+        _ => source.to_string(),
+    }
+}
+
+/// The same for people, records and logs: without the password that a URL may have.
+fn shown_name(source: &ImageSource, project: &Project) -> String {
+    match source {
+        ImageSource::Path(_) => image_name(source, project),
+        _ => source.shown(),
+    }
+}
+
+/// Whether it can be a model is QEMU's to say; what cannot be one is not passed on.
+fn cpu_model(model: String) -> Result<String, MachineError> {
+    let fits = |it: char| it.is_ascii_alphanumeric() || "-_.,=+".contains(it);
+    if model.starts_with(|it: char| it.is_ascii_alphanumeric()) && model.chars().all(fits) {
+        return Ok(model);
+    }
+    let what = format!("{model:?} is no processor: qemu-system-x86_64 -cpu help names them");
+    Err(MachineError::Choice(what))
+}
+
+fn at_least(what: &str, size: Size, least: Size) -> Result<Size, MachineError> {
+    if size < least {
+        return Err(MachineError::Choice(format!(
+            "{what} of {size} is too small: {least} is the least for a k3s node"
+        )));
+    }
+    if !size.as_bytes().is_multiple_of(1 << 20) {
+        return Err(MachineError::Choice(format!(
+            "{what} of {size} is not a whole number of MiB"
+        )));
+    }
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        base::Digest,
+        project::record::{BaseImage, Release},
+    };
+
+    fn resolve(config: &Config) -> Result<Spec, MachineError> {
+        Spec::resolve(config, None, &Project::discover(Path::new("/p/shop")))
+    }
+
+    fn record() -> Record {
+        Record {
+            schema: Record::schema(),
+            name: "k3s-shop-1a2b3c".parse().expect("sound"),
+            uuid: "u".into(),
+            disk: Size::gib(20),
+            image: BaseImage {
+                source: "debian-13".into(),
+                path: "/c/images/a.img".into(),
+                digest: Digest::of(b"image"),
+            },
+            release: Release {
+                version: "v1.33.5+k3s1".into(),
+                binary: "/c/k3s".into(),
+                airgap: None,
+            },
+            first_release: None,
+            firmware: "bios".into(),
+            api_port: 6443,
+            kubeconfig: "/p/shop/.kube/config".into(),
+            provisioned: true,
+        }
+    }
+
+    #[test]
+    fn what_is_left_open_is_decided() {
+        let spec = resolve(&Config::default()).expect("sound");
+        assert_eq!(
+            (spec.cpus, spec.memory, spec.disk),
+            (2, Size::gib(4), Size::gib(20))
+        );
+        assert_eq!(spec.image, "debian-13");
+        assert_eq!(spec.k3s_version, None);
+        assert_eq!(spec.kubeconfig, Path::new("/p/shop/.kube/config"));
+        assert!(spec.agrees_with(&record()).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let config = Config::default;
+        for (wrong, word) in [
+            (
+                Config {
+                    memory: Some(Size::mib(512)),
+                    ..config()
+                },
+                "too small",
+            ),
+            (
+                Config {
+                    disk: Some(Size::gib(1)),
+                    ..config()
+                },
+                "too small",
+            ),
+            (
+                Config {
+                    memory: Some(Size::bytes((2 << 30) + 1)),
+                    ..config()
+                },
+                "whole number",
+            ),
+            (
+                Config {
+                    k3s_version: Some("newest".into()),
+                    ..config()
+                },
+                "newest",
+            ),
+            (
+                Config {
+                    k3s_mirror: Some("ftp://x".into()),
+                    ..config()
+                },
+                "ftp",
+            ),
+            (
+                Config {
+                    image: Some("windows".into()),
+                    ..config()
+                },
+                "windows",
+            ),
+        ] {
+            let message = resolve(&wrong).expect_err(word).to_string();
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_machine_keeps_what_it_was_made_with() {
+        let config = Config::default;
+        for (other, what) in [
+            (
+                Config {
+                    disk: Some(Size::gib(10)),
+                    ..config()
+                },
+                "a disk of 20GiB",
+            ),
+            (
+                Config {
+                    image: Some("debian-12".into()),
+                    ..config()
+                },
+                "the image debian-13",
+            ),
+            (
+                Config {
+                    image_sha256: Some(Digest::of(b"other")),
+                    ..config()
+                },
+                "SHA-256",
+            ),
+            (
+                Config {
+                    k3s_version: Some("v1.30.0+k3s1".into()),
+                    ..config()
+                },
+                "k3s v1.33.5+k3s1",
+            ),
+            (
+                Config {
+                    firmware: Some(FirmwareChoice::Uefi),
+                    ..config()
+                },
+                "firmware bios",
+            ),
+        ] {
+            let error = resolve(&other).expect("sound").agrees_with(&record());
+            let message = error.expect_err(what).to_string();
+            assert!(message.contains(what), "{message}");
+        }
+        let of_record = Spec::resolve(
+            &config(),
+            Some(&Record {
+                disk: Size::gib(30),
+                ..record()
+            }),
+            &Project::at(Path::new("/p/shop")),
+        );
+        assert_eq!(of_record.expect("sound").disk, Size::gib(30), "left open");
+        let changeable = Config {
+            disk: Some(Size::gib(40)),
+            cpus: Some(8),
+            memory: Some(Size::gib(8)),
+            api_port: Some(7443),
+            k3s_version: Some("1.33.5+k3s1".into()),
+            ..config()
+        };
+        assert!(
+            resolve(&changeable)
+                .expect("sound")
+                .agrees_with(&record())
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn paths_in_the_config_are_the_projects() {
+        let config = Config {
+            image: Some("./disk.img".into()),
+            kubeconfig: Some("kube.yaml".into()),
+            ..Config::default()
+        };
+        let spec = resolve(&config).expect("sound");
+        assert_eq!(spec.image, "./disk.img");
+        let file = ImageSource::Path("/p/shop/disk.img".into());
+        assert_eq!(spec.image_source.to_string(), "/p/shop/disk.img");
+        assert_eq!(
+            image_name(&file, &Project::at(Path::new("/p/shop"))),
+            spec.image
+        );
+        assert_eq!(
+            image_name(&file, &Project::at(Path::new("/q"))),
+            "/p/shop/disk.img"
+        );
+        assert_eq!(spec.kubeconfig, Path::new("/p/shop/kube.yaml"));
+    }
+}

@@ -1,0 +1,39 @@
+//! A snapshot whose command was killed: its folder is removed, and its guest resumed.
+
+use std::time::Duration;
+
+use crate::{
+    machine::{
+        control::vcpu,
+        model::staging_dir::{self},
+    },
+    project::Project,
+    qemu::Process,
+};
+
+/// In the snapshots' folder: one that is being made, and one that is being removed.
+pub(crate) const NEW: &str = ".new";
+
+pub(crate) const GONE: &str = ".gone";
+
+/// How long a guest may take to go on whose snapshot was broken off, before a command that may have to end it does so.
+const RELEASE: Duration = Duration::from_secs(10);
+
+/// Clears what commands that died have left, and has the guest of an unfinished snapshot go on. That it cannot be done is no
+/// reason to fail.
+pub(crate) async fn settle(project: &Project) {
+    let folder = project.snapshots();
+    let unfinished = folder.join(NEW);
+    if unfinished.exists() && Process::holder(&project.pidfile()).is_ok_and(|it| it.is_some()) {
+        match tokio::time::timeout(RELEASE, vcpu::unpause(project)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the guest may be paused"),
+            Err(_) => tracing::debug!("QEMU does not answer; the guest may be paused"),
+        }
+    }
+    for leftover in [unfinished, folder.join(GONE)] {
+        if let Err(error) = staging_dir::remove(&leftover) {
+            tracing::debug!(%error, "an unfinished snapshot stays");
+        }
+    }
+}

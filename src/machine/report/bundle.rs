@@ -1,0 +1,219 @@
+//! All that explains a fault, for somebody else to read: texts with a name each, and no secrets in them. What cannot be had
+//! says why in its place.
+
+use std::{fmt::Display, fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+
+use crate::{
+    base::{
+        files::{self, allocated},
+        secrets::Secrets,
+    },
+    k3s::Kubeconfig,
+    machine::{
+        State, access::shell, control::guest_logs, error::machine::with_causes, report::status,
+    },
+    project::Project,
+};
+
+/// How long the guest may take for each of its logs: an emulated one on a busy host needs more than 5 s.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// The end of each log, in lines.
+const LINES: usize = 5000;
+
+/// What is shown of a line, in bytes.
+const LONGEST: usize = 8192;
+
+/// A file of the bundle.
+#[derive(Debug)]
+pub struct Part {
+    /// Where it is in the archive.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
+impl Part {
+    /// A text from elsewhere.
+    pub fn new(name: &str, text: impl Into<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            text: text.into(),
+        }
+    }
+}
+
+/// What there is of the project's machine, beside the parts that are given, all without secrets.
+pub async fn bundle(project: &Project, others: Vec<Part>) -> Vec<Part> {
+    guest_logs::collect(project).await;
+    let mut parts = others;
+    parts.push(Part::new("status.json", status_of(project).await));
+    for path in [
+        project.config(),
+        project.record(),
+        project.suspended(),
+        project.console_log(),
+        project.qemu_log(),
+        project.stages_log(),
+        project.idle_log(),
+    ] {
+        if path.exists() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            parts.push(Part::new(
+                &format!("machine/{name}"),
+                files::tail(&path, LINES),
+            ));
+        }
+    }
+    parts.push(Part::new("machine/files", listing(&project.directory())));
+    if matches!(State::observe(project), Ok(State::Running(..))) {
+        for (name, units) in [("k3s", "k3s"), ("k3s-vm", "'k3s-vm-*'")] {
+            let journal = journal(project, units).await;
+            parts.push(Part::new(&format!("guest/{name}.journal"), journal));
+        }
+    }
+    let secrets = secrets_of(project);
+    for part in &mut parts {
+        part.text = presentable(&part.text, &secrets);
+    }
+    parts
+}
+
+fn why(error: &dyn Display) -> String {
+    format!("not to be had: {error}\n")
+}
+
+async fn status_of(project: &Project) -> String {
+    match status::status(project).await {
+        Ok(status) => serde_json::to_string_pretty(&status).unwrap_or_else(|error| why(&error)),
+        Err(error) => why(&with_causes(&error)),
+    }
+}
+
+async fn journal(project: &Project, units: &str) -> String {
+    let command =
+        format!("journalctl --no-pager --output=short-iso --lines={LINES} --unit={units}");
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let input = tokio::io::empty();
+    let run = shell::run(
+        project,
+        Some(&command),
+        None,
+        input,
+        &mut output,
+        &mut errors,
+    );
+    match tokio::time::timeout(ANSWER, run).await {
+        Ok(Ok(_)) => {
+            let text = [output, errors].concat();
+            String::from_utf8_lossy(&text).into_owned()
+        }
+        Ok(Err(error)) => why(&with_causes(&error)),
+        Err(_) => why(&format_args!("no answer within {} s", ANSWER.as_secs())),
+    }
+}
+
+/// Mode, length, room on the disk and name of each file.
+fn listing(directory: &Path) -> String {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries.flatten(),
+        Err(error) => return why(&error),
+    };
+    let mut lines: Vec<String> = entries
+        .filter_map(|entry| {
+            let it = entry.metadata().ok()?;
+            let (mode, length) = (it.permissions().mode(), it.len());
+            let room = allocated(&entry.path()).as_bytes();
+            let name = entry.file_name();
+            Some(format!(
+                "{mode:o} {length:>12} {room:>12} {}\n",
+                name.to_string_lossy()
+            ))
+        })
+        .collect();
+    lines.sort_by(|one, other| {
+        one.split(' ')
+            .next_back()
+            .cmp(&other.split(' ').next_back())
+    });
+    lines.concat()
+}
+
+/// The machine's own keys and certificates, in every form that they are kept in.
+fn secrets_of(project: &Project) -> Secrets {
+    let mut known: Vec<String> = [project.client_key(), project.host_key(), project.identity()]
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .collect();
+    let state = State::observe(project).ok();
+    if let Some(record) = state.as_ref().and_then(State::record)
+        && let Ok(Some(yaml)) = files::read_if_exists(&record.kubeconfig)
+        && let Ok(kubeconfig) = Kubeconfig::parse(&yaml)
+    {
+        known.extend(kubeconfig.secrets().map(str::to_owned));
+        if let Ok(decoded) = kubeconfig.credentials() {
+            for pem in [decoded.authority, decoded.identity] {
+                known.push(String::from_utf8_lossy(&pem).into_owned());
+            }
+        }
+    }
+    Secrets::knowing(known.iter().map(String::as_str))
+}
+
+/// Without secrets, without what steers a terminal, each line of a bounded length.
+fn presentable(text: &str, secrets: &Secrets) -> String {
+    let shown = |c: char| {
+        if c.is_control() && !"\n\t".contains(c) {
+            '?'
+        } else {
+            c
+        }
+    };
+    let text: String = text.lines().map(|line| cut(line) + "\n").collect();
+    secrets.removed_from(&text).chars().map(shown).collect()
+}
+
+/// The begin of a line, up to the end of a word: half of a secret would not be known any more.
+fn cut(line: &str) -> String {
+    if line.len() <= LONGEST {
+        return line.to_owned();
+    }
+    let end = (0..=LONGEST).rev().find(|&at| line.is_char_boundary(at));
+    let begin = &line[..end.unwrap_or_default()];
+    let whole = begin
+        .rsplit_once(char::is_whitespace)
+        .map_or("", |(whole, _)| whole);
+    format!("{whole} [cut: {} bytes in all]", line.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_guest_keeps_it_busy_and_no_half_of_a_secret_is_left() {
+        let secrets = Secrets::knowing(["plainlowercasekey"]);
+        let long = "a ".repeat(LONGEST / 2 - 4) + "plainlowercasekey and more";
+        let text = presentable(&long, &secrets);
+        assert!(
+            !text.contains("plain") && text.ends_with("bytes in all]\n"),
+            "{text}"
+        );
+        for word in [
+            "token=",
+            "password",
+            "-----BEGIN ",
+            "--token ",
+            "x-token:\"",
+            "\u{1b}é",
+        ] {
+            let flood = word.repeat((4 << 20) / word.len());
+            let of_lines = flood.replace(' ', "\n");
+            assert!(presentable(&flood, &secrets).len() < 2 * LONGEST, "{word}");
+            assert!(
+                !presentable(&of_lines, &secrets).contains('\u{1b}'),
+                "{word}"
+            );
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! All machines of this user on this host, as the shared cache knows of them: each setup and start signs there. Takes no
+//! lock, changes nothing and asks no API; a machine that cannot be looked at is told of, and hinders no other one.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use crate::{
+    base::{Name, Nickname, Size, files},
+    image,
+    machine::{
+        Spec, State,
+        cache::references::{self, Known},
+        error::machine::with_causes,
+        report::status,
+    },
+    project::{Project, Record, Suspended, user},
+    qemu::Process,
+};
+
+/// The layout of the JSON document.
+const SCHEMA: u32 = 1;
+
+/// How long a QEMU may take to tell its ports.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// What `list` tells; also the JSON document.
+#[derive(Debug, Serialize)]
+pub struct List {
+    /// The layout's number.
+    pub schema: u32,
+    /// By their projects' paths.
+    pub machines: Vec<Listed>,
+}
+
+/// What can be seen of a machine from afar.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listed {
+    /// Its name, as far as it is known.
+    pub name: Option<Name>,
+    /// What it does.
+    pub state: Standing,
+    /// Its project's directory; of a moved one, where it was.
+    pub project: PathBuf,
+    /// Which machine of the project it is, where it is a further one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub further: Option<Nickname>,
+    /// Virtual CPUs: of the running guest, else of the next start.
+    pub cpus: Option<u64>,
+    /// Memory in bytes: of the running guest, else of the next start.
+    pub memory: Option<u64>,
+    /// What its disk, and the memory of a suspended one, take on the host, in bytes.
+    pub disk_used: Option<u64>,
+    /// The host port of the API: of the running guest, else that of the last start.
+    pub api_port: Option<u16>,
+    /// The host port of SSH, of a running guest.
+    pub ssh_port: Option<u16>,
+    /// What hinders a closer look.
+    pub reason: Option<String>,
+}
+
+/// What a machine does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// QEMU runs.
+    Running,
+    /// Its memory is kept.
+    Suspended,
+    /// QEMU does not run.
+    Stopped,
+    /// It is there, and its record or config cannot be read.
+    Damaged,
+    /// It is still there, elsewhere; its next start tells where.
+    Moved,
+}
+
+/// Looks at every machine that the cache knows of.
+pub async fn list(cache: &Path) -> List {
+    let looks = references::known(cache).into_iter().map(look);
+    let mut machines: Vec<Listed> = join_all(looks).await.into_iter().flatten().collect();
+    machines
+        .sort_by(|one, other| (&one.project, &one.further).cmp(&(&other.project, &other.further)));
+    List {
+        schema: SCHEMA,
+        machines,
+    }
+}
+
+impl Listed {
+    fn new(state: Standing, known: Known) -> Self {
+        Self {
+            name: known.name,
+            state,
+            project: known.project.root().to_owned(),
+            further: known.project.further().cloned(),
+            cpus: None,
+            memory: None,
+            disk_used: None,
+            api_port: None,
+            ssh_port: None,
+            reason: None,
+        }
+    }
+}
+
+/// `None` for a project that has no machine yet, or none any more.
+async fn look(known: Known) -> Option<Listed> {
+    if known.is_elsewhere {
+        return Some(Listed::new(Standing::Moved, known));
+    }
+    let project = known.project.clone();
+    let (record, process) = match State::observe(&project) {
+        Ok(State::Absent) => return None,
+        Ok(State::Stopped(record)) => (record, None),
+        Ok(State::Running(record, process)) => (record, Some(process)),
+        Err(error) => {
+            return Some(Listed {
+                reason: Some(with_causes(&error)),
+                ..Listed::new(Standing::Damaged, known)
+            });
+        }
+    };
+    let state = match process {
+        Some(_) => Standing::Running,
+        None if record.provisioned && Suspended::exists(&project) => Standing::Suspended,
+        None => Standing::Stopped,
+    };
+    let mut listed = described(state, known, &project, &record);
+    if let Some(process) = process {
+        ask(&mut listed, &project, &process).await;
+    }
+    Some(listed)
+}
+
+fn described(state: Standing, known: Known, project: &Project, record: &Record) -> Listed {
+    let disk = image::disk_use(&project.disk()).map(Size::as_bytes);
+    let memory = files::allocated(&project.memory()).as_bytes();
+    let mut listed = Listed {
+        name: Some(record.name.clone()),
+        disk_used: Some(disk.unwrap_or_default() + memory),
+        api_port: (record.api_port != 0).then_some(record.api_port),
+        ..Listed::new(state, known)
+    };
+    let spec = user::chosen(project)
+        .map_err(crate::machine::MachineError::from)
+        .and_then(|config| Spec::resolve(&config, Some(record), project));
+    match spec {
+        Ok(spec) => {
+            listed.cpus = Some(spec.cpus.into());
+            listed.memory = Some(spec.memory.as_bytes());
+        }
+        Err(error) => {
+            listed.reason = Some(with_causes(&error));
+            if state != Standing::Running {
+                listed.state = Standing::Damaged;
+            }
+        }
+    }
+    listed
+}
+
+async fn ask(listed: &mut Listed, project: &Project, process: &Process) {
+    let Ok((running, resources)) =
+        tokio::time::timeout(ANSWER, status::observe(project, process)).await
+    else {
+        listed.reason = Some("QEMU does not answer".to_owned());
+        return;
+    };
+    match running.run_state.as_str() {
+        "running" => {}
+        "unresponsive" => listed.reason = Some("QEMU does not answer".to_owned()),
+        other => listed.reason = Some(other.to_owned()),
+    }
+    listed.api_port = running.api_port.or(listed.api_port);
+    listed.ssh_port = running.ssh_port;
+    if let Some((cpus, memory)) = resources {
+        (listed.cpus, listed.memory) = (Some(cpus), Some(memory));
+    }
+}

@@ -1,0 +1,441 @@
+//! `status`: what can be observed of a machine now. Takes no lock and changes nothing but that it fetches the guest's
+//! logs.
+
+use std::{path::PathBuf, time::Duration};
+
+use qapi::qmp;
+use serde::Serialize;
+
+use crate::{
+    base::{Forward, Name, Nickname, files::allocated},
+    guest::{Course, StageLog},
+    image,
+    k3s::{Api, Node},
+    machine::{
+        MachineError, Spec, State,
+        access::{
+            api,
+            ports::{self, Port},
+        },
+        control::guest_logs,
+        error::machine::with_causes,
+    },
+    project::{Project, Record, Suspended, idle, user},
+    qemu::{
+        Monitor, MonitorError, Process,
+        usernet::{self, forwarded_port},
+    },
+};
+
+/// The layout of the JSON document.
+const SCHEMA: u32 = 1;
+
+/// How long the API may take to answer a status. An emulated guest that has just started takes seconds for it.
+const API_TIMEOUT_KVM: Duration = Duration::from_secs(3);
+
+const API_TIMEOUT_TCG: Duration = Duration::from_secs(10);
+
+/// What `status` tells; also the JSON document.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The layout's number.
+    pub schema: u32,
+    /// Running, suspended, stopped or absent.
+    pub state: Condition,
+    /// Running, with an API that is ready and nodes that are.
+    pub healthy: bool,
+    /// The project's directory.
+    pub project: PathBuf,
+    /// Which machine of the project it is, where it is a further one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub further: Option<Nickname>,
+    /// The machine; absent ones have none.
+    pub machine: Option<Described>,
+    /// What a running QEMU says of itself.
+    pub process: Option<Running>,
+    /// What is kept of a suspended machine.
+    pub suspended: Option<Kept>,
+    /// The host's ports that lead into the guest: now, or else from the next start on.
+    pub ports: Vec<Port>,
+    /// What the cluster says of itself.
+    pub cluster: Option<Cluster>,
+}
+
+/// Whether there is a machine and whether it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// QEMU runs.
+    Running,
+    /// There is a machine, QEMU does not run, and its memory is kept.
+    Suspended,
+    /// There is a machine, and QEMU does not run.
+    Stopped,
+    /// There is none.
+    Absent,
+}
+
+/// A machine as its record and config describe it.
+#[derive(Debug, Serialize)]
+pub struct Described {
+    /// Its name.
+    pub name: Name,
+    /// Its SMBIOS UUID.
+    pub uuid: String,
+    /// The base image as the user named it.
+    pub image: String,
+    /// The k3s release.
+    pub k3s: String,
+    /// BIOS or UEFI.
+    pub firmware: String,
+    /// Whether a setup came to its end.
+    pub provisioned: bool,
+    /// After how long without use it is suspended, like `30m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_suspend: Option<String>,
+    /// Virtual CPUs: of the running guest, else of the next start.
+    pub cpus: u64,
+    /// Memory in bytes: of the running guest, else of the next start.
+    pub memory: u64,
+    /// The disk's size in bytes.
+    pub disk: u64,
+    /// What the overlay takes on the host, in bytes.
+    pub disk_used: u64,
+    /// The kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// The overlay.
+    pub disk_path: PathBuf,
+    /// The base image's file.
+    pub image_path: PathBuf,
+    /// The console's log.
+    pub console_log: PathBuf,
+}
+
+/// A running QEMU.
+#[derive(Debug, Serialize)]
+pub struct Running {
+    /// The process id.
+    pub pid: i32,
+    /// How QEMU calls its state: `running`, `paused`, ...
+    pub run_state: String,
+    /// `kvm` or `tcg`.
+    pub accelerator: Option<&'static str>,
+    /// Seconds since it was started.
+    pub uptime: Option<u64>,
+    /// The host port of the API.
+    pub api_port: Option<u16>,
+    /// The host port of SSH.
+    pub ssh_port: Option<u16>,
+    /// The monitor's socket.
+    pub monitor: PathBuf,
+    /// What is forwarded into the guest.
+    #[serde(skip)]
+    pub forwards: Vec<Forward>,
+}
+
+/// The kept memory of a suspended machine.
+#[derive(Debug, Serialize)]
+pub struct Kept {
+    /// Since when, in seconds since 1970; unless what says so is damaged.
+    pub since: Option<u64>,
+    /// Why, if it was by itself: `suspended after 30m idle`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What it takes on the host, in bytes.
+    pub memory_used: u64,
+    /// Where it lies.
+    pub memory_path: PathBuf,
+}
+
+/// A cluster as its API tells.
+#[derive(Debug, Serialize)]
+pub struct Cluster {
+    /// Where the API is.
+    pub server: String,
+    /// Whether `/readyz` says ok.
+    pub ready: bool,
+    /// Why not, if not.
+    pub reason: Option<String>,
+    /// Its nodes.
+    pub nodes: Vec<NodeStatus>,
+}
+
+/// A node.
+#[derive(Debug, Serialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it is Ready.
+    pub ready: bool,
+    /// The k3s that runs on it.
+    pub version: String,
+    /// Its address in the guest's network.
+    pub address: Option<String>,
+}
+
+/// Observes the machine of a project.
+///
+/// # Errors
+///
+/// When its record or config is damaged. That QEMU or the API does not answer is a status, not an error.
+pub async fn status(project: &Project) -> Result<Status, MachineError> {
+    let (condition, record, process) = match State::observe(project)? {
+        State::Absent => (Condition::Absent, None, None),
+        State::Stopped(record) if record.provisioned && Suspended::exists(project) => {
+            (Condition::Suspended, Some(record), None)
+        }
+        State::Stopped(record) => (Condition::Stopped, Some(record), None),
+        State::Running(record, process) => (Condition::Running, Some(record), Some(process)),
+    };
+    let mut machine = record
+        .as_ref()
+        .map(|record| describe(project, record))
+        .transpose()?;
+    let mut running = None;
+    let mut cluster = None;
+    if let (Some(record), Some(process)) = (&record, process) {
+        let (observed, seen) = tokio::join!(
+            observe(project, &process),
+            ask_cluster(project, record, &process)
+        );
+        if let (Some(machine), Some((cpus, memory))) = (&mut machine, observed.1) {
+            (machine.cpus, machine.memory) = (cpus, memory);
+        }
+        running = Some(observed.0);
+        cluster = Some(seen);
+    }
+    let open = running.as_ref().map_or(&[][..], |it| &it.forwards);
+    let ports = match &record {
+        Some(record) => ports::described(project, record, open)?,
+        None => Vec::new(),
+    };
+    let runs = running.as_ref().is_some_and(|it| it.run_state == "running");
+    let ready = cluster
+        .as_ref()
+        .is_some_and(|it| it.ready && it.nodes.iter().any(|node| node.ready));
+    Ok(Status {
+        schema: SCHEMA,
+        state: condition,
+        healthy: runs && ready,
+        project: project.root().to_owned(),
+        further: project.further().cloned(),
+        machine,
+        process: running,
+        suspended: (condition == Condition::Suspended)
+            .then(|| kept(project))
+            .transpose()?,
+        ports,
+        cluster,
+    })
+}
+
+fn kept(project: &Project) -> Result<Kept, MachineError> {
+    let suspended = Suspended::load(project)?.and_then(Result::ok);
+    let path = suspended
+        .as_ref()
+        .map_or_else(|| project.memory(), |it| it.path(project));
+    let since = suspended.map(|it| it.since);
+    Ok(Kept {
+        since,
+        reason: since.and_then(|since| idle::noted(project, since)),
+        memory_used: allocated(&path).as_bytes(),
+        memory_path: path,
+    })
+}
+
+fn describe(project: &Project, record: &Record) -> Result<Described, MachineError> {
+    let spec = Spec::resolve(&user::chosen(project)?, Some(record), project)?;
+    Ok(Described {
+        name: record.name.clone(),
+        uuid: record.uuid.clone(),
+        image: record.image.source.clone(),
+        k3s: record.release.version.clone(),
+        firmware: record.firmware.clone(),
+        provisioned: record.provisioned,
+        idle_suspend: spec
+            .idle_suspend
+            .map(|after| humantime::format_duration(after).to_string()),
+        cpus: spec.cpus.into(),
+        memory: spec.memory.as_bytes(),
+        disk: record.disk.as_bytes(),
+        disk_used: image::disk_use(&project.disk())
+            .map(crate::base::Size::as_bytes)
+            .unwrap_or_default(),
+        kubeconfig: record.kubeconfig.clone(),
+        disk_path: project.disk(),
+        image_path: record.image.path.clone(),
+        console_log: project.console_log(),
+    })
+}
+
+/// What QEMU says of itself, and the guest's CPUs and memory.
+pub(crate) async fn observe(project: &Project, process: &Process) -> (Running, Option<(u64, u64)>) {
+    let mut running = Running {
+        pid: process.pid(),
+        run_state: "unresponsive".to_owned(),
+        accelerator: None,
+        uptime: process.uptime().map(|uptime| uptime.as_secs()),
+        api_port: None,
+        ssh_port: None,
+        monitor: project.monitor_socket(),
+        forwards: Vec::new(),
+    };
+    match ask_qemu(project, &mut running).await {
+        Ok(resources) => (running, Some(resources)),
+        Err(error) => {
+            tracing::debug!(%error, "QEMU does not tell");
+            (running, None)
+        }
+    }
+}
+
+async fn ask_qemu(project: &Project, running: &mut Running) -> Result<(u64, u64), MonitorError> {
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let state = monitor.execute(qmp::query_status {}).await?.status;
+    running.run_state = serde_json::to_value(state)
+        .ok()
+        .and_then(|it| it.as_str().map(str::to_owned))
+        .unwrap_or_default();
+    running.accelerator = Some(if monitor.execute(qmp::query_kvm {}).await?.enabled {
+        "kvm"
+    } else {
+        "tcg"
+    });
+    let usernet = monitor.human("info usernet").await?;
+    running.api_port = forwarded_port(&usernet, 6443);
+    running.ssh_port = forwarded_port(&usernet, 22);
+    running.forwards = usernet::forwards(&usernet);
+    let cpus = monitor.execute(qmp::query_cpus_fast {}).await?.len();
+    let memory = monitor
+        .execute(qmp::query_memory_size_summary {})
+        .await?
+        .base_memory;
+    Ok((u64::try_from(cpus).unwrap_or_default(), memory))
+}
+
+/// What the guest itself says against its cluster.
+async fn trouble(project: &Project) -> Option<String> {
+    guest_logs::collect(project).await;
+    let mut course = Course::default();
+    for report in StageLog::new(project.stages_log()).poll().ok()? {
+        course.take(report);
+    }
+    course.trouble().map(ToString::to_string)
+}
+
+async fn ask_cluster(project: &Project, record: &Record, process: &Process) -> Cluster {
+    let timeout = if process.arguments().iter().any(|it| it == "-enable-kvm") {
+        API_TIMEOUT_KVM
+    } else {
+        API_TIMEOUT_TCG
+    };
+    let server = format!("https://127.0.0.1:{}", record.api_port);
+    let asked = async {
+        let api: Api = api::client_of(record)?;
+        api.ready().await?;
+        Ok::<Vec<Node>, MachineError>(api.nodes().await?)
+    };
+    let answer = match tokio::time::timeout(timeout, asked).await {
+        Ok(answer) => answer.map_err(|error| with_causes(&error)),
+        Err(_) => Err(format!("no answer within {} s", timeout.as_secs())),
+    };
+    match answer {
+        Ok(nodes) => Cluster {
+            server,
+            ready: true,
+            reason: None,
+            nodes: nodes.into_iter().map(NodeStatus::from).collect(),
+        },
+        Err(reason) => Cluster {
+            server,
+            ready: false,
+            reason: Some(trouble(project).await.unwrap_or(reason)),
+            nodes: Vec::new(),
+        },
+    }
+}
+
+impl From<Node> for NodeStatus {
+    fn from(node: Node) -> Self {
+        Self {
+            name: node.name,
+            ready: node.ready,
+            version: node.version,
+            address: node.address,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Protocol;
+
+    #[test]
+    fn the_document_is_as_agreed() {
+        let node = NodeStatus {
+            name: "k3s-shop-1a2b3c".to_owned(),
+            ready: true,
+            version: "v1.33.5+k3s1".to_owned(),
+            address: Some("10.0.2.15".to_owned()),
+        };
+        let machine = Described {
+            name: "k3s-shop-1a2b3c".parse().expect("sound"),
+            uuid: "4bcc0bb8-8d54-455f-90ad-1de650375771".to_owned(),
+            image: "debian-13".to_owned(),
+            k3s: "v1.33.5+k3s1".to_owned(),
+            firmware: "bios".to_owned(),
+            provisioned: true,
+            idle_suspend: None,
+            cpus: 2,
+            memory: 4 << 30,
+            disk: 20 << 30,
+            disk_used: 23 << 20,
+            kubeconfig: "/p/.kube/config".into(),
+            disk_path: "/p/.k3s-vm/disk.qcow2".into(),
+            image_path: "/c/images/a.img".into(),
+            console_log: "/p/.k3s-vm/console.log".into(),
+        };
+        let process = Running {
+            pid: 7,
+            run_state: "running".to_owned(),
+            accelerator: Some("kvm"),
+            uptime: Some(96),
+            api_port: Some(6443),
+            ssh_port: Some(42527),
+            monitor: "/run/qmp.sock".into(),
+            forwards: Vec::new(),
+        };
+        let port = Port {
+            address: "127.0.0.1:8080".to_owned(),
+            protocol: Protocol::Tcp,
+            guest: 80,
+            open: true,
+            purpose: Some("the ingress"),
+        };
+        let status = Status {
+            schema: SCHEMA,
+            state: Condition::Running,
+            healthy: true,
+            project: "/p".into(),
+            further: None,
+            machine: Some(machine),
+            process: Some(process),
+            suspended: Some(Kept {
+                since: Some(1_795_000_000),
+                reason: None,
+                memory_used: 1 << 30,
+                memory_path: "/p/.k3s-vm/memory".into(),
+            }),
+            ports: vec![port],
+            cluster: Some(Cluster {
+                server: "https://127.0.0.1:6443".to_owned(),
+                ready: true,
+                reason: None,
+                nodes: vec![node],
+            }),
+        };
+        let json = serde_json::to_string_pretty(&status).expect("JSON");
+        insta::assert_snapshot!(json);
+    }
+}

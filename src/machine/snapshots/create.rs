@@ -1,0 +1,256 @@
+//! `snapshot create` and `delete`: what the machine is now, kept beside it.
+//!
+//! A guest that runs stands still while its memory is saved and its disk is copied, and goes on before either is flushed.
+//! Whatever dies on the way leaves an unfinished folder, and perhaps a guest that stands still: the next command removes
+//! the one and has the other go on.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use qapi::qmp;
+
+use crate::{
+    base::{
+        FileError, Label, Size,
+        files::{self, free_space},
+        trust,
+    },
+    machine::{
+        Machine, MachineError, State,
+        control::{
+            guest,
+            terminate::{self, ENDING},
+            vcpu, wake,
+        },
+        memory::save,
+        model::staging_dir::{self, Draft, name_of},
+        recover::{interrupted, unfinished_snapshot::NEW},
+    },
+    project::{
+        Project, Record, Snapshot, Suspended,
+        snapshot::{self, Content},
+        suspended::{Memory, Origin, Stamp},
+    },
+    qemu::{Monitor, Process, migration},
+};
+
+/// What stays free beside a snapshot, for the machine to go on.
+const RESERVE: Size = Size::mib(256);
+
+/// Keeps the machine as it is now as `name`, or under a name that tells the time; gives that name.
+///
+/// # Errors
+///
+/// The first step that fails; there is no such snapshot then, and [`Machine::abandon`] has the guest go on.
+pub async fn create(machine: &Machine, name: Option<Label>) -> Result<Label, MachineError> {
+    let project = &machine.project;
+    let state = interrupted::settled(machine).await?;
+    let record = match state.record() {
+        None => return Err(MachineError::absent(project)),
+        Some(record) if !record.provisioned => {
+            return Err(MachineError::NothingToKeep(record.name.clone()));
+        }
+        Some(record) => record.clone(),
+    };
+    let now = SystemTime::now();
+    let name = match name {
+        Some(name) if snapshot::folder(project, &name).exists() => {
+            return Err(MachineError::SnapshotExists(name));
+        }
+        Some(name) => name,
+        None => unused(project, now),
+    };
+    trust::own_private_dir(&project.snapshots())?;
+    let draft = Draft::begin(project.snapshots().join(NEW))?;
+    let saved = match state {
+        State::Running(_, process) => of_running(machine, &record, &process, &draft).await,
+        _ => of_stopped(project, &draft).await,
+    };
+    let memory = saved.map_err(in_words)?;
+    let path = draft.join(name_of(&project.disk()));
+    let (length, checksum) = staging_dir::flushed(path).await?;
+    let created = now.duration_since(SystemTime::UNIX_EPOCH);
+    let created = created.unwrap_or_default().as_secs();
+    let disk = Content { length, checksum };
+    Snapshot::new(&record, created, disk, memory).save(draft.path())?;
+    draft.finish(&snapshot::folder(project, &name))?;
+    Ok(name)
+}
+
+/// The errors of a suspend in the words of a snapshot.
+fn in_words(error: MachineError) -> MachineError {
+    match error {
+        MachineError::Suspend(reason) => MachineError::Snapshot(reason),
+        MachineError::MemorySpace { path, free, needed }
+        | MachineError::SnapshotSpace { path, free, needed } => MachineError::SnapshotSpace {
+            // Nobody knows the folder that is gone by then.
+            path: path.parent().unwrap_or(&path).to_owned(),
+            free,
+            needed,
+        },
+        other => other,
+    }
+}
+
+/// A name that tells the time, and a number where that is taken.
+fn unused(project: &Project, now: SystemTime) -> Label {
+    let time = humantime::format_rfc3339_seconds(now).to_string();
+    let time = time.replace(':', "-");
+    let names = (1..).map(|number| match number {
+        1 => time.clone(),
+        _ => format!("{time}-{number}"),
+    });
+    names
+        .filter_map(|name| name.parse().ok())
+        .find(|name| !snapshot::folder(project, name).exists())
+        .expect("there is always a larger number")
+}
+
+/// Whether there is room for so much in the snapshots' folder, and for the machine to go on.
+fn require_room(folder: &Path, needed: Size) -> Result<(), MachineError> {
+    let free = free_space(folder)?.bytes;
+    let needed = Size::bytes(needed.as_bytes() + RESERVE.as_bytes());
+    if free < needed {
+        return Err(MachineError::SnapshotSpace {
+            path: folder.to_owned(),
+            free,
+            needed,
+        });
+    }
+    Ok(())
+}
+
+/// The files in which the machine's disk, its firmware and its settings are, copied.
+async fn copy_disks(project: &Project, draft: &Draft) -> Result<(), FileError> {
+    let size = files::allocated(&project.disk()).approximate();
+    tracing::info!("copying the disk ({size})");
+    for path in [project.disk(), project.uefi_variables(), project.settings()] {
+        if path.exists() {
+            let copy = draft.join(name_of(&path));
+            staging_dir::copy(path, copy.clone()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Disk, and the memory of a suspended machine, which nobody writes to any more.
+async fn of_stopped(project: &Project, draft: &Draft) -> Result<Option<Memory>, MachineError> {
+    require_room(
+        draft.path(),
+        staging_dir::room_for_copy(&project.disk(), draft.path())?,
+    )?;
+    copy_disks(project, draft).await?;
+    let suspended = match Suspended::load(project)? {
+        None => return Ok(None),
+        Some(Ok(suspended)) if suspended.disk == Stamp::of(&project.disk())? => suspended,
+        Some(_) => {
+            tracing::warn!("the snapshot is without memory: it is of no use any more");
+            return Ok(None);
+        }
+    };
+    let copy = draft.join(name_of(&project.memory()));
+    staging_dir::link(suspended.path(project), copy.clone()).await?;
+    let (length, checksum) = staging_dir::flushed(copy.clone()).await?;
+    if (length, checksum) != (suspended.memory.length, suspended.memory.checksum) {
+        tracing::warn!("the snapshot is without memory: it is damaged");
+        files::remove_if_exists(&copy)?;
+        return Ok(None);
+    }
+    Ok(Some(suspended.memory))
+}
+
+/// Disk and memory of one moment.
+async fn of_running(
+    machine: &Machine,
+    record: &Record,
+    process: &Process,
+    draft: &Draft,
+) -> Result<Option<Memory>, MachineError> {
+    let project = &machine.project;
+    let paused = is_paused_by_somebody(project).await?;
+    tracing::info!("taking a snapshot of {}", record.name);
+    let path = draft.join(name_of(&project.memory()));
+    match save(machine, process, draft, &path, paused).await {
+        Ok(origin) => {
+            go_on(machine, paused).await?;
+            Ok(Some(save::sealed(path, origin).await?))
+        }
+        Err(MachineError::Monitor(_)) if process.ended_within(ENDING).await => {
+            // There is no guest any more that could go on.
+            machine.mark_arrived();
+            terminate::clear(project)?;
+            Err(MachineError::Died {
+                during: "the saving of its memory".to_owned(),
+            })
+        }
+        Err(error) => {
+            if let Err(also) = go_on(machine, paused).await {
+                tracing::debug!(error = %also, "the guest does not go on yet");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Saves the memory and copies the disk of a guest that stands still then.
+async fn save(
+    machine: &Machine,
+    process: &Process,
+    draft: &Draft,
+    path: &Path,
+    paused: bool,
+) -> Result<Origin, MachineError> {
+    let project = &machine.project;
+    if !paused {
+        guest::sync(project).await;
+    }
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let origin = save::origin(&mut monitor, process).await?;
+    let needed = save::needed(&mut monitor, process).await?;
+    let of_disk = staging_dir::room_for_copy(&project.disk(), draft.path())?;
+    let both = Size::bytes(needed.as_bytes() + of_disk.as_bytes());
+    require_room(draft.path(), both)?;
+
+    let file = files::open_in_place(path, true)?;
+    machine.mark_suspending();
+    if !paused {
+        vcpu::pause(&mut monitor).await?;
+    }
+    tracing::info!("saving the memory ({} in use)", needed.approximate());
+    save::write(&mut monitor, &origin, path, &file, needed).await?;
+    // Others may ask QEMU meanwhile.
+    drop(monitor);
+    copy_disks(project, draft).await?;
+    Ok(origin)
+}
+
+/// The guest goes on, or stands still again where somebody wants it so: QEMU takes the disks back, which it has given up
+/// for the copy, only when it goes on.
+async fn go_on(machine: &Machine, paused: bool) -> Result<(), MachineError> {
+    let project = &machine.project;
+    if vcpu::release(project).await? && !paused {
+        wake::wake(project, Duration::MAX).await;
+    }
+    if paused {
+        let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+        vcpu::pause(&mut monitor).await?;
+        tracing::info!("the machine is paused as before; `k3s-vm resume` has it go on");
+    }
+    machine.mark_arrived();
+    Ok(())
+}
+
+/// Whether the guest stands still because somebody wants it so. It goes on, if it is because a save was broken off.
+async fn is_paused_by_somebody(project: &Project) -> Result<bool, MachineError> {
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    migration::cancel(&mut monitor).await?;
+    let status = monitor.execute(qmp::query_status {}).await?.status;
+    drop(monitor);
+    if status == qmp::RunState::paused {
+        return Ok(true);
+    }
+    vcpu::unpause(project).await?;
+    Ok(false)
+}

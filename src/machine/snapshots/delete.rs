@@ -1,0 +1,54 @@
+//! `snapshot delete`: no half of a snapshot is ever seen under its name.
+
+use std::{fs, path::PathBuf};
+
+use crate::{
+    base::{FileError, Label, files},
+    machine::{
+        Machine, MachineError,
+        model::staging_dir::{self},
+        recover::{interrupted, unfinished_snapshot::GONE},
+    },
+    project::{
+        Project,
+        snapshot::{self},
+    },
+};
+
+/// Removes the snapshots; none, if one of them is not there.
+///
+/// # Errors
+///
+/// [`MachineError::NoSnapshot`], or when one cannot be removed.
+pub async fn delete(machine: &Machine, names: &[Label]) -> Result<(), MachineError> {
+    interrupted::settled(machine).await?;
+    remove(&machine.project, names)
+}
+
+/// The same, with nothing left over that would have to be cleared.
+///
+/// # Errors
+///
+/// Those of [`delete`].
+pub(crate) fn remove(project: &Project, names: &[Label]) -> Result<(), MachineError> {
+    let folders: Vec<PathBuf> = names
+        .iter()
+        .map(|name| snapshot::folder(project, name))
+        .collect();
+    if let Some(missing) = folders.iter().position(|it| !it.exists()) {
+        return Err(MachineError::NoSnapshot(names[missing].clone()));
+    }
+    let gone = project.snapshots().join(GONE);
+    for folder in folders {
+        staging_dir::remove(&gone)?;
+        // A half of one is never to be seen under its name.
+        match fs::rename(&folder, &gone) {
+            // Named twice.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            renamed => renamed.map_err(FileError::on("remove", &folder))?,
+        }
+        files::sync_directory(&project.snapshots())?;
+        staging_dir::remove(&gone)?;
+    }
+    Ok(())
+}

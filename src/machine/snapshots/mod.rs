@@ -1,0 +1,5 @@
+//! Snapshots of a VM: created, restored and deleted.
+
+pub mod create;
+pub mod delete;
+pub mod restore;

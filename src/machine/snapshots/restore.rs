@@ -1,0 +1,188 @@
+//! `snapshot restore`: the machine is again what it was. And what an upgrade makes of its record and its config, which are to
+//! agree at any time.
+//!
+//! What is to be put in its place is first made whole beside it, in a folder. When that folder has its name, the machine is
+//! the one that is in it: whatever dies from then on, the next command moves the rest of it. Before that, the machine is the
+//! one that it was.
+
+use std::{fs, path::Path};
+
+use crate::{
+    base::{
+        FileError, Label,
+        files::{self, PRIVATE, free_space},
+    },
+    machine::{
+        Machine, MachineError, State,
+        control::terminate,
+        model::staging_dir::{self, Draft, room_for_copy},
+        recover::{interrupted, replacement},
+    },
+    project::{
+        Project, Record, Snapshot, Suspended,
+        snapshot::{self, Content},
+        suspended::Stamp,
+    },
+};
+
+/// The snapshot, if it can be put in the place of this machine.
+///
+/// # Errors
+///
+/// When there is none, or it is damaged or of another machine.
+pub fn usable(project: &Project, name: &Label) -> Result<Snapshot, MachineError> {
+    let record = State::observe(project)?.record().cloned();
+    let record = record.ok_or_else(|| MachineError::absent(project))?;
+    let folder = snapshot::folder(project, name);
+    if !folder.exists() {
+        return Err(MachineError::NoSnapshot(name.clone()));
+    }
+    let found = Snapshot::load(&folder).map_err(|reason| damaged(name, reason))?;
+    if found.uuid != record.uuid {
+        return Err(MachineError::ForeignSnapshot(name.clone()));
+    }
+    Ok(found)
+}
+
+fn damaged(name: &Label, reason: impl Into<String>) -> MachineError {
+    MachineError::DamagedSnapshot {
+        name: name.clone(),
+        reason: reason.into(),
+    }
+}
+
+/// Puts the snapshot in the machine's place, which is stopped or suspended then; whether it ran before. What it was is lost.
+///
+/// # Errors
+///
+/// Those of [`usable`], and when something cannot be written; it is what it was then.
+pub async fn restore(machine: &Machine, name: &Label) -> Result<bool, MachineError> {
+    let project = &machine.project;
+    let state = interrupted::settled(machine).await?;
+    let snapshot = usable(project, name)?;
+    let draft = Draft::begin(replacement::draft_of(project))?;
+    let folder = snapshot::folder(project, name);
+    copy_disks(project, name, &snapshot, &folder, &draft).await?;
+    prepare_memory(project, &snapshot, &folder, &draft).await?;
+    let running = match state {
+        State::Absent => return Err(MachineError::absent(project)),
+        State::Stopped(record) => {
+            note_record(project, record, &snapshot, &draft)?;
+            false
+        }
+        State::Running(record, process) => {
+            note_record(project, record, &snapshot, &draft)?;
+            tracing::info!("ending the machine as it was");
+            terminate::end(project, &process).await?;
+            true
+        }
+    };
+    terminate::clear(project)?;
+    // What the guest of before has reported does not speak against the one that goes on.
+    files::open_in_place(&project.stages_log(), true)?;
+    draft.finish(&project.restoring())?;
+    replacement::put_in_place(project)?;
+    Ok(running)
+}
+
+/// The disk as it was is verified on its way, for what it replaces is lost.
+async fn copy_disks(
+    project: &Project,
+    name: &Label,
+    snapshot: &Snapshot,
+    folder: &Path,
+    draft: &Draft,
+) -> Result<(), MachineError> {
+    let [disk, uefi, settings] = [project.disk(), project.uefi_variables(), project.settings()]
+        .map(|path| {
+            (
+                staging_dir::name_of(&path),
+                folder.join(staging_dir::name_of(&path)),
+            )
+        });
+    if !disk.1.exists() {
+        return Err(damaged(name, format!("{} is gone", disk.1.display())));
+    }
+    let needed = room_for_copy(&disk.1, draft.path())?;
+    let free = free_space(draft.path())?.bytes;
+    if free < needed {
+        return Err(MachineError::SnapshotSpace {
+            path: draft.path().to_owned(),
+            free,
+            needed,
+        });
+    }
+    tracing::info!(
+        "copying the disk ({})",
+        files::allocated(&disk.1).approximate()
+    );
+    for (name, path) in [&disk, &uefi, &settings] {
+        if path.exists() {
+            staging_dir::copy(path.clone(), draft.join(name)).await?;
+        }
+    }
+    let (length, checksum) = staging_dir::flushed(draft.join(&disk.0)).await?;
+    if (Content { length, checksum }) != snapshot.disk {
+        let reason = format!("{} is not what it was", disk.1.display());
+        return Err(damaged(name, reason));
+    }
+    Ok(())
+}
+
+/// The memory, if there is one, belongs to the disk that was copied just now.
+async fn prepare_memory(
+    project: &Project,
+    snapshot: &Snapshot,
+    folder: &Path,
+    draft: &Draft,
+) -> Result<(), MachineError> {
+    let Some(memory) = snapshot.memory.clone() else {
+        return Ok(());
+    };
+    let name = staging_dir::name_of(&project.memory());
+    let path = folder.join(&name);
+    if fs::metadata(&path).map(|it| it.len()).ok() != Some(memory.length) {
+        tracing::warn!(
+            "the next start boots: {} is not what it was",
+            path.display()
+        );
+        return Ok(());
+    }
+    staging_dir::link(path, draft.join(&name)).await?;
+    let suspended = Suspended {
+        schema: Suspended::schema(),
+        since: snapshot.created,
+        disk: Stamp::of(&draft.join(staging_dir::name_of(&project.disk())))?,
+        memory,
+        from: None,
+    };
+    let note = draft.join(staging_dir::name_of(&project.suspended()));
+    Ok(files::write(
+        &note,
+        suspended.to_json().as_bytes(),
+        PRIVATE,
+    )?)
+}
+
+/// The record, where the disk that comes has something else on it than the one that goes, and the config with it.
+fn note_record(
+    project: &Project,
+    now: Record,
+    snapshot: &Snapshot,
+    draft: &Draft,
+) -> Result<(), FileError> {
+    let then = Record {
+        disk: snapshot.size,
+        image: snapshot.image.clone(),
+        release: snapshot.release.clone(),
+        ..now.clone()
+    };
+    if then == now {
+        return Ok(());
+    }
+    replacement::note_config(project, &then, draft)?;
+    then.save_as(
+        &draft.join(staging_dir::name_of(&project.record())),
+        project,
+    )
+}

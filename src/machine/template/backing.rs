@@ -1,0 +1,104 @@
+//! The backing file of a new VM's disk: a template, a template that this VM will make, or the base image.
+
+use std::path::PathBuf;
+
+use crate::{
+    base::files::{self, PRIVATE, free_space},
+    image::{self, BaseImage, Cache, Format, Prepared, prepared},
+    machine::{
+        Machine, MachineError, Spec,
+        cache::{assets::Assets, references},
+        launch::disk_state::FIRST_SPACE,
+        model::host::Host,
+        template::keys,
+    },
+    project::Record,
+};
+
+/// The image that a new machine's disk is to stand on: a prepared disk, one that is to be, or the base image itself.
+///
+/// # Errors
+///
+/// When the host does not tell what a template is to fit.
+pub(crate) async fn ground(
+    machine: &Machine,
+    host: &Host,
+    spec: &Spec,
+    assets: &Assets,
+    record: &Record,
+    unfinished: bool,
+) -> Result<BaseImage, MachineError> {
+    let on = |path: PathBuf| BaseImage {
+        path,
+        format: Format::Qcow2,
+        ..assets.image.clone()
+    };
+    let begun = &record.image.path;
+    if unfinished && machine.project.disk().exists() && begun.exists() {
+        return Ok(match prepared::look(begun) {
+            None => assets.image.clone(),
+            Some(_) => on(begun.clone()),
+        });
+    }
+    let cache = Cache::new(machine.cache.clone());
+    let key = keys::installed(assets, &record.firmware);
+    // QEMU saves no memory of a guest with folders of the host, and others want that with the disk.
+    let prepares = spec.mounts.is_empty();
+    if spec.share_identity {
+        let key = keys::ready(machine, host, spec, &key).await?;
+        let found = cache.find_prepared(&key);
+        if found.is_none() && !prepares {
+            return Ok(assets.image.clone());
+        }
+        return Ok(on(
+            found.unwrap_or_else(|| cache.new_template(&key, &record.uuid))
+        ));
+    }
+    if let Some(path) = cache.find_prepared(&key) {
+        tracing::info!("the disk is prepared already");
+        return Ok(on(path));
+    }
+    if !prepares {
+        return Ok(assets.image.clone());
+    }
+    Ok(on(cache.new_prepared(&key, &record.uuid)))
+}
+
+/// Makes the disk that is to be prepared, where there is one to be; `false` where the cache has no place for it. Others would
+/// have been quicker for it, and this machine does without.
+///
+/// # Errors
+///
+/// When it cannot be written to a cache that can be written.
+pub(crate) fn begin(image: &BaseImage, record: &Record) -> Result<bool, MachineError> {
+    let path = &record.image.path;
+    if prepared::look(path) != Some(Prepared::Private) || path.exists() {
+        return Ok(true);
+    }
+    let whole = image::plan(image, record.disk)?;
+    let folder = path.parent().unwrap_or(path);
+    let written = files::create_private_dir(folder).and_then(|()| {
+        if free_space(folder)?.bytes < FIRST_SPACE {
+            return Ok(false);
+        }
+        files::write(path, &whole, PRIVATE)?;
+        Ok(true)
+    });
+    match written {
+        Err(error) if error.is_forbidden() => Ok(false),
+        result => Ok(result?),
+    }
+}
+
+/// Removes the disk in the cache that only this machine has written to, unless a copy of its project needs it, too.
+///
+/// # Errors
+///
+/// When it cannot be removed.
+pub(crate) fn discard(machine: &Machine, record: &Record) -> Result<(), MachineError> {
+    let path = &record.image.path;
+    if prepared::look(path) == Some(Prepared::Private) && !references::others_need(machine, path) {
+        prepared::remove(path)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Prepared disks, as a machine meets them: its own disk stands on one, or it makes one on its way.
+//!
+//! A machine that makes one has from its beginning two files: the disk to be, in the cache, and its own disk, an empty
+//! overlay on it. QEMU is begun on the former. When the guest says that it holds what all machines have in common, the
+//! overlay is put under the running machine, and from then on it takes what is written. So the machine's own disk is right
+//! at every moment, whoever dies in it; and what nobody has seen to its end is never published.
+//!
+//! At that moment the guest's memory is saved, too. A new machine begins as one that was suspended then, so that it boots
+//! nothing and goes on from there. In both the guest does not know who it is until the host sends its identity.
+
+use qapi::qmp;
+use serde_json::json;
+use tokio::net::UnixStream;
+
+use crate::{
+    base::{
+        FileError, Size,
+        files::{self},
+    },
+    guest::{Stage, StageLog},
+    image::prepared,
+    machine::{
+        MachineError, control::handle::CapturedMemory, launch::disk_state::FIRST_SPACE,
+        memory::save,
+    },
+    project::{Project, Record},
+    qemu::{Monitor, Process, command_line},
+};
+
+/// QEMU's name of the overlay that is put under a running machine.
+const OVERLAY: &str = "own-disk";
+
+/// The guest waits with a disk and a memory that hold what all machines have in common: what it writes from now on goes to
+/// its own overlay. What is to be known of the memory, if the disk can be published.
+///
+/// # Errors
+///
+/// When QEMU does not do as it is told; the machine goes on then as it was.
+pub(crate) async fn take(
+    project: &Project,
+    record: &Record,
+    process: &Process,
+) -> Result<Option<CapturedMemory>, MachineError> {
+    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    // While it is paused it cannot go on by itself, and what it has said until then is all.
+    monitor.execute(qmp::stop {}).await?;
+    let taken = match waits(project) {
+        Ok(true) => {
+            let taken = put_overlay(project, record, &mut monitor, process).await;
+            taken.map(Some)
+        }
+        Ok(false) => Ok(None),
+        Err(error) => Err(error.into()),
+    };
+    monitor.execute(qmp::cont {}).await?;
+    taken
+}
+
+pub(crate) fn waits(project: &Project) -> Result<bool, FileError> {
+    let path = project.stages_log();
+    let reports = StageLog::new(path.clone())
+        .poll()
+        .map_err(FileError::on("read", &path))?;
+    Ok(reports.last().is_some_and(|it| it.stage == Stage::Prepared))
+}
+
+/// Saves the paused guest's memory beside the disk. Others boot where that cannot be.
+async fn keep_memory(
+    record: &Record,
+    monitor: &mut Monitor<UnixStream>,
+    process: &Process,
+) -> CapturedMemory {
+    let path = prepared::memory_path(&record.image.path);
+    let saved = async {
+        let origin = save::origin(monitor, process).await?;
+        let needed = save::needed(monitor, process).await?;
+        let folder = path.parent().unwrap_or(&path);
+        // The machine itself still grows.
+        let room = Size::bytes(needed.as_bytes() + FIRST_SPACE.as_bytes());
+        save::require_room(folder, room, Size::bytes(0))?;
+        let file = files::open_in_place(&path, true)?;
+        save::write(monitor, &origin, &path, &file, needed).await?;
+        Ok::<_, MachineError>(origin)
+    };
+    match saved.await {
+        Ok(origin) => Some(origin),
+        Err(error) => {
+            tracing::debug!(%error, "the guest's memory is not kept for others");
+            let _ = files::remove_if_exists(&path);
+            None
+        }
+    }
+}
+
+/// Puts the machine's own overlay under a paused guest, and keeps its memory.
+///
+/// # Errors
+///
+/// When QEMU does not do as it is told.
+pub(crate) async fn put_overlay(
+    project: &Project,
+    record: &Record,
+    monitor: &mut Monitor<UnixStream>,
+    process: &Process,
+) -> Result<CapturedMemory, MachineError> {
+    let mut overlay = command_line::overlay(OVERLAY, &project.disk());
+    // It names its backing file, and is to have the node that is open already.
+    overlay["backing"] = serde_json::Value::Null;
+    monitor.raw("blockdev-add", overlay).await?;
+    let snapshot = json!({ "node": command_line::DISK, "overlay": OVERLAY });
+    monitor.raw("blockdev-snapshot", snapshot).await?;
+    Ok(keep_memory(record, monitor, process).await)
+}

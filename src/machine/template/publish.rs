@@ -1,0 +1,80 @@
+//! A template is published with its memory, and a new VM on it begins as if it had been suspended there.
+
+use std::time::SystemTime;
+
+use tokio::task::spawn_blocking;
+
+use crate::{
+    image::{self, prepared},
+    machine::{
+        MachineError, Spec,
+        control::handle::CapturedMemory,
+        launch::disk_state::{self},
+        memory::{compatibility, save},
+        model::host::Host,
+    },
+    project::{Identity, Project, Record, Suspended, suspended::Stamp},
+};
+
+/// Has a new machine on a published disk begin as if it had been suspended when the disk was made, if the host can have it go
+/// on from there.
+///
+/// # Errors
+///
+/// When that cannot be noted.
+pub(crate) async fn begin_suspended(
+    project: &Project,
+    host: &Host,
+    spec: &Spec,
+    record: &Record,
+) -> Result<(), MachineError> {
+    let disk = project.disk();
+    let path = &record.image.path;
+    let Some(memory) = prepared::memory(path) else {
+        return Ok(());
+    };
+    if !disk_state::is_given(record)
+        || Suspended::exists(project)
+        || !image::is_fresh(&disk, record.disk)
+    {
+        return Ok(());
+    }
+    let suspended = Suspended {
+        schema: Suspended::schema(),
+        since: SystemTime::UNIX_EPOCH
+            .elapsed()
+            .unwrap_or_default()
+            .as_secs(),
+        disk: Stamp::of(&disk)?,
+        memory,
+        from: Some(prepared::memory_path(path)),
+    };
+    let accelerator = host.accelerator(spec.accel).await?;
+    match compatibility::obstacle(project, host, spec, record, &suspended, accelerator)? {
+        None => suspended.save(project)?,
+        Some(reason) => tracing::info!("the guest boots, for its memory is not prepared: {reason}"),
+    }
+    Ok(())
+}
+
+/// Offers the disk that this machine has made to all machines, with the memory. That it cannot is no reason to fail.
+pub(crate) async fn publish(record: &Record, taken: CapturedMemory, identity: Option<Identity>) {
+    let path = record.image.path.clone();
+    let memory = match taken {
+        Some(origin) => save::sealed(prepared::memory_path(&path), origin)
+            .await
+            .map(Some),
+        None => Ok(None),
+    };
+    let published = match memory {
+        Ok(memory) => spawn_blocking(move || prepared::publish(&path, memory, identity))
+            .await
+            .expect("neither panics nor is cancelled")
+            .map_err(MachineError::from),
+        Err(error) => Err(error),
+    };
+    match published {
+        Ok(()) => tracing::debug!("the disk is prepared for other machines"),
+        Err(error) => tracing::debug!(%error, "the disk stays this machine's own"),
+    }
+}

@@ -1,0 +1,89 @@
+//! Templates at the level `Ready`: the node is Ready, and the guest has an identity that all copies share.
+
+use qapi::qmp;
+
+use crate::{
+    image::{self, Prepared, prepared},
+    machine::{
+        Machine, MachineError, Spec, Timings,
+        access::kubeconfig,
+        control::guest,
+        guest_config::config_archive,
+        launch::disk_files,
+        model::{host::Host, timings::Whose},
+        template::{capture, publish},
+    },
+    project::{Identity, Record},
+    qemu::{Monitor, Process},
+};
+
+/// Makes a new machine a copy of the template on whose disk it stands. It is no machine before all of it is there.
+///
+/// # Errors
+///
+/// When something of it cannot be written.
+pub(crate) async fn copy(
+    machine: &Machine,
+    host: &Host,
+    spec: &Spec,
+    template: &Identity,
+    record: Record,
+    disk: &[u8],
+) -> Result<Record, MachineError> {
+    let project = &machine.project;
+    let mut record = Record {
+        name: template.name.clone(),
+        uuid: template.uuid.clone(),
+        ..record
+    };
+    tracing::info!("{} is a copy of a template", record.name);
+    kubeconfig::check_place(project, &spec.kubeconfig, &record.name)?;
+    record.save(project)?;
+    config_archive::lay(project, spec, &record)?;
+    disk_files::ensure_disk(project, disk)?;
+    template.give_keys(project)?;
+    record.provisioned = true;
+    publish::begin_suspended(project, host, spec, &record).await?;
+    record.save(project)?;
+    Ok(record)
+}
+
+/// Keeps a machine whose node is Ready as a template, if it was begun as one: what it writes from now on goes to its own
+/// overlay. That it cannot be kept is no reason to fail.
+pub(crate) async fn keep(
+    machine: &Machine,
+    record: &Record,
+    process: &Process,
+    timings: &mut Timings,
+) {
+    let project = &machine.project;
+    let path = &record.image.path;
+    if !prepared::is_template(path)
+        || prepared::look(path) != Some(Prepared::Private)
+        || !image::is_fresh(&project.disk(), record.disk)
+    {
+        return;
+    }
+    tracing::info!(
+        "keeping {} as a template, for other projects that ask for one",
+        record.name
+    );
+    guest::sync(project).await;
+    let kept = async {
+        let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+        machine.mark_suspending();
+        monitor.execute(qmp::stop {}).await?;
+        let taken = capture::put_overlay(project, record, &mut monitor, process).await;
+        monitor.execute(qmp::cont {}).await?;
+        machine.mark_arrived();
+        if let Some(identity) = Identity::of(project, record)? {
+            publish::publish(record, taken?, Some(identity)).await;
+        }
+        Ok::<_, MachineError>(())
+    };
+    if let Err(error) = kept.await {
+        tracing::warn!(%error, "{} is no template", record.name);
+        machine.abandon().await;
+    }
+    timings.end_of("the machine is kept as a template", Whose::Own);
+}

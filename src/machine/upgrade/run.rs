@@ -1,0 +1,269 @@
+//! The steps of an upgrade, in their order.
+
+use std::{path::Path, sync::Arc};
+
+use crate::{
+    base::{Digest, Label, Progress},
+    guest::{Ssh, SshError, swap},
+    k3s::{
+        Node,
+        release::Version,
+        step::{Step, step},
+    },
+    machine::{
+        Machine, MachineError, Spec, Timings,
+        access::api,
+        cache::{assets, references},
+        control::{guest, wake},
+        error::{UpgradeError, machine::with_causes},
+        lifecycle::setup::Summary,
+        model::timings::Whose,
+        recover::{interrupted, replacement, running::Running},
+        upgrade::safety_snapshot::{self, Kept},
+    },
+    project::{Config, Record, record::Release, user},
+    qemu::{Accelerator, Process},
+};
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// A release.
+    Version(Version),
+    /// What this channel of k3s names.
+    Channel(String),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Upgraded {
+    /// The machine.
+    pub summary: Summary,
+    /// What it had, as far as was known.
+    pub from: String,
+    /// What it has.
+    pub to: Version,
+    /// What it was before, if that was another machine.
+    pub snapshot: Option<Label>,
+}
+
+/// A machine that runs, and what it is to have.
+pub(crate) struct Upgrade<'a> {
+    pub(crate) machine: &'a Machine,
+    pub(crate) spec: Spec,
+    pub(crate) record: Record,
+    pub(crate) process: Process,
+    pub(crate) accelerator: Accelerator,
+    pub(crate) timings: Timings,
+}
+
+/// Has the machine run another release of k3s, which is fetched before anything is changed.
+///
+/// # Errors
+///
+/// When that release may not follow the one that is there, is not to be had, or does not come up; the machine is what it was
+/// then.
+pub async fn upgrade(
+    machine: &Machine,
+    target: &Target,
+    flags: Config,
+    fetching: &dyn Progress,
+    copying: &Arc<dyn Progress>,
+) -> Result<Upgraded, MachineError> {
+    let project = &machine.project;
+    let mut timings = Timings::start();
+    let (record, process) = interrupted::reachable(machine).await?.running(project)?;
+    if !record.provisioned {
+        return Err(MachineError::NothingToKeep(record.name));
+    }
+    let config = flags.over(user::chosen(project)?);
+    let spec = Spec::resolve(&config, Some(&record), project)?;
+    let ssh = guest::connect(project).await?;
+    let said = ssh.k3s_version().await?;
+    let from: Version = said.parse().map_err(|_| UpgradeError::Unknown(said))?;
+    let to = match target {
+        Target::Version(version) => version.clone(),
+        Target::Channel(channel) => assets::newest(channel).await?,
+    };
+    let step = step(&from, &to).map_err(UpgradeError::from)?;
+    let running = Running::look(machine).await?;
+    timings.end_of("look at the machine", Whose::Own);
+    let mut upgrade = Upgrade {
+        machine,
+        spec,
+        record,
+        process,
+        accelerator: running.accelerator,
+        timings,
+    };
+    let known = upgrade.record.release.version.clone();
+    let (nothing_to_do, from, snapshot) = match step {
+        Step::None => {
+            let finished = upgrade.finish(&ssh, &to, fetching).await?;
+            let kept = (known != to.as_str()).then(|| safety_snapshot::latest(project, &to));
+            (!finished, known, kept.flatten())
+        }
+        Step::Up => {
+            let kept = upgrade.step_up(&from, &to, fetching, copying).await?;
+            (false, from.to_string(), Some(kept))
+        }
+    };
+    ssh.close().await;
+    Ok(Upgraded {
+        summary: Summary {
+            record: upgrade.record,
+            timings: upgrade.timings,
+            nothing_to_do,
+        },
+        from,
+        to,
+        snapshot,
+    })
+}
+
+impl Upgrade<'_> {
+    /// From the one release to the other, or not at all; what the machine was is kept under the name that this gives.
+    async fn step_up(
+        &mut self,
+        from: &Version,
+        to: &Version,
+        fetching: &dyn Progress,
+        copying: &Arc<dyn Progress>,
+    ) -> Result<Label, MachineError> {
+        let project = &self.machine.project;
+        let release = self.fetched(to, fetching).await?;
+        let not_noted = from.as_str() != self.record.release.version;
+        let noted = match not_noted {
+            true => Some(self.fetched(from, fetching).await?),
+            false => None,
+        };
+        self.timings.end_of("fetch k3s", Whose::Network);
+        self.require_ready().await?;
+        if let Some(there) = noted {
+            self.note(there)?;
+        }
+        let mut kept = Kept::create(self.machine, to).await?;
+        self.timings.end_of("the machine is kept", Whose::Own);
+        let ssh = guest::connect(project).await?;
+        let files = files_of(&release);
+        ssh.stage_k3s(&files, copying).await?;
+        ssh.verify_k3s(&files)
+            .await
+            .map_err(|error| not_taken(to, error))?;
+        self.timings
+            .end_of("k3s is copied into the guest", Whose::Own);
+        tracing::info!("k3s {to} takes the place of {from}");
+        kept.stays();
+        let up = async {
+            ssh.swap_k3s().await?;
+            ssh.close().await;
+            self.comes_up(to).await
+        };
+        if let Err(error) = up.await {
+            return Err(self.undo(kept, from, to, &error).await.into());
+        }
+        self.note(release)?;
+        Ok(kept.name.clone())
+    }
+
+    /// The release is in the guest already; whether there was something to finish.
+    async fn finish(
+        &mut self,
+        ssh: &Ssh,
+        to: &Version,
+        fetching: &dyn Progress,
+    ) -> Result<bool, MachineError> {
+        let is_noted = self.record.release.version == to.as_str();
+        let node = self.node().await;
+        let is_other = node.as_ref().is_ok_and(|it| it.version != to.as_str());
+        if is_noted && !is_other && node.is_ok_and(|it| it.ready) {
+            return Ok(false);
+        }
+        if is_noted {
+            tracing::info!("k3s {to} is there already; waiting until it is ready");
+        } else {
+            tracing::info!("finishing an upgrade to k3s {to} that was broken off");
+        }
+        let release = self.fetched(to, fetching).await?;
+        self.timings.end_of("fetch k3s", Whose::Network);
+        if is_other {
+            ssh.restart_k3s().await?;
+        } else {
+            wake::start_k3s(&self.machine.project, self.limits()).await;
+        }
+        match self.comes_up(to).await {
+            Err(error) if !is_noted => {
+                return Err(UpgradeError::Stuck {
+                    fell: self.fell(to, &error).await,
+                    snapshot: safety_snapshot::latest(&self.machine.project, to),
+                }
+                .into());
+            }
+            result => result?,
+        }
+        if !is_noted {
+            self.note(release)?;
+        }
+        Ok(true)
+    }
+
+    async fn fetched(
+        &self,
+        version: &Version,
+        progress: &dyn Progress,
+    ) -> Result<Release, MachineError> {
+        assets::ensure_one(&self.machine.cache, &self.spec, version, progress).await
+    }
+
+    async fn node(&self) -> Result<Node, MachineError> {
+        let api = api::client_of(&self.record)?;
+        api::node(&api, &self.record.name).await
+    }
+
+    async fn require_ready(&self) -> Result<(), UpgradeError> {
+        match self.node().await {
+            Ok(node) if node.ready => Ok(()),
+            Ok(_) => Err(UpgradeError::Unwell("it is NotReady".to_owned())),
+            Err(error) => Err(UpgradeError::Unwell(with_causes(&error))),
+        }
+    }
+
+    /// What the machine has from now on, for every later command.
+    fn note(&mut self, release: Release) -> Result<(), MachineError> {
+        let first = self.record.installed_from().clone();
+        self.record.first_release = (first != release).then_some(first);
+        self.record.release = release;
+        // Before the machine is known to need it, for nobody is to take it away in between.
+        references::sign(self.machine, Some(&self.record))?;
+        Ok(replacement::note(&self.machine.project, &self.record)?)
+    }
+}
+
+fn not_taken(to: &Version, error: SshError) -> MachineError {
+    match error {
+        SshError::Failed { said, .. } => UpgradeError::NotTaken {
+            to: to.clone(),
+            said,
+        }
+        .into(),
+        other => other.into(),
+    }
+}
+
+/// As the guest is to get them.
+fn files_of(release: &Release) -> swap::Release<'_> {
+    swap::Release {
+        version: &release.version,
+        binary: (&release.binary, digest_of(&release.binary)),
+        images: release
+            .airgap
+            .as_deref()
+            .map(|path| (path, digest_of(path))),
+    }
+}
+
+fn digest_of(path: &Path) -> Digest {
+    let folder = path.parent().and_then(Path::file_name);
+    let digest = folder.and_then(|it| it.to_str()?.parse().ok());
+    digest.expect("a release's file lies in the cache under its digest")
+}
