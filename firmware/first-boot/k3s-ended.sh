@@ -14,10 +14,11 @@ damage=$(printf "%s\n" "$said" | "$lib/damage")
 last() {
     printf "%s\n" "$said" | sed -En "/$1/p" | tail -n 1
 }
-# Prints the message of a line of logrus or klog, which is what k3s logs by, and not more of it than a report takes.
+# Prints the message of a line of logrus or klog, which is what k3s logs by: its first line, and not more of it than a
+# report takes.
 message() {
-    sed -e 's/^time="[^"]*" level=[a-z]* msg=//' -e 's/^"\(.*\)"$/\1/' -e 's/\\"/"/g' -e 's/^[EF][0-9]\{4\} [^]]*] //' \
-        -e 's/^Error: //' | cut -b -200
+    sed -e 's/^time="[^"]*" level=[a-z]* msg=//' -e 's/^"\(.*\)"$/\1/' -e 's/\\n.*//' -e 's/\\"/"/g' \
+        -e 's/^[EF][0-9]\{4\} [^]]*] //' -e 's/^Error: //' | cut -b -200
 }
 error=
 if [ "$SERVICE_RESULT" != success ]; then
