@@ -111,52 +111,62 @@ fn screen(report: &Report) -> String {
 }
 
 async fn checks(context: &Context) -> Vec<Check> {
-    let mut checks = Vec::new();
-    let host = Host::look(&context.cache);
-    checks.push(match &host {
-        Ok(host) => ok(
-            "QEMU",
-            format!("{} at {}", host.version, host.qemu.display()),
-        ),
-        Err(error) => lacking(
+    let mut checks = vec![];
+    match Host::look(&context.cache) {
+        Ok(host) => {
+            let found = format!("{} at {}", host.version, host.qemu.display());
+            checks.extend([ok("QEMU", found), kvm(&host).await, uefi(&host)]);
+        }
+        Err(error) => checks.push(lacking(
             "QEMU",
             Outcome::Missing,
             error.to_string(),
             fixes(&hints::INSTALL_QEMU),
-        ),
-    });
-    if let Ok(host) = &host {
-        let kvm = host.kvm().await;
-        checks.push(match kvm {
-            Kvm::Works => ok("KVM", "runs guests".to_owned()),
-            broken => {
-                let found = format!(
-                    "{}; guests are emulated, many times slower",
-                    describe_kvm(broken)
-                );
-                let fixes = match broken {
-                    Kvm::Missing => fixes(&hints::LOAD_KVM),
-                    Kvm::NoPermission => fixes(&hints::JOIN_KVM),
-                    other => hints::of_kvm(other),
-                };
-                lacking("KVM", Outcome::Optional, found, fixes)
-            }
-        });
-        checks.push(match firmware::find_uefi(&host.qemu) {
-            Some(uefi) => ok("UEFI", uefi.code.display().to_string()),
-            None => lacking(
-                "UEFI",
-                Outcome::Optional,
-                "no firmware; only --firmware uefi needs it".to_owned(),
-                fixes(&hints::INSTALL_UEFI),
-            ),
-        });
+        )),
     }
-    checks.push(dns(context).await);
-    checks.push(memory());
-    checks.push(space("project", context.project.root()));
-    checks.push(space("cache", &context.cache));
-    checks.push(match host::check_port(Forward::tcp(6443, 6443).host) {
+    checks.extend([
+        dns(context).await,
+        memory(),
+        space("project", context.project.root()),
+        space("cache", &context.cache),
+        api_port(),
+        kubectl(),
+        k9s(),
+    ]);
+    checks
+}
+
+async fn kvm(host: &Host) -> Check {
+    let broken = match host.kvm().await {
+        Kvm::Works => return ok("KVM", "runs guests".to_owned()),
+        broken => broken,
+    };
+    let found = format!(
+        "{}; guests are emulated, many times slower",
+        describe_kvm(broken)
+    );
+    let fixes = match broken {
+        Kvm::Missing => fixes(&hints::LOAD_KVM),
+        Kvm::NoPermission => fixes(&hints::JOIN_KVM),
+        other => hints::of_kvm(other),
+    };
+    lacking("KVM", Outcome::Optional, found, fixes)
+}
+
+fn uefi(host: &Host) -> Check {
+    match firmware::find_uefi(&host.qemu) {
+        Some(uefi) => ok("UEFI", uefi.code.display().to_string()),
+        None => lacking(
+            "UEFI",
+            Outcome::Optional,
+            "no firmware; only --firmware uefi needs it".to_owned(),
+            fixes(&hints::INSTALL_UEFI),
+        ),
+    }
+}
+
+fn api_port() -> Check {
+    match host::check_port(Forward::tcp(6443, 6443).host) {
         Ok(()) => ok("port 6443", "free".to_owned()),
         Err(error) => lacking(
             "port 6443",
@@ -164,26 +174,28 @@ async fn checks(context: &Context) -> Vec<Check> {
             format!("{error}; a new machine takes a free one"),
             Vec::new(),
         ),
-    });
-    for (tool, fix) in [
-        (Tool::Kubectl, &hints::INSTALL_KUBECTL),
-        (Tool::K9s, &hints::INSTALL_K9S),
-    ] {
-        checks.push(match version::find_program(tool.name()) {
-            Some(path) => ok(tool.name(), path.display().to_string()),
-            None if tool == Tool::Kubectl => ok(
-                tool.name(),
-                "not on the PATH; the cached k3s stands in for it".to_owned(),
-            ),
-            None => lacking(
-                tool.name(),
-                Outcome::Optional,
-                "not on the PATH".to_owned(),
-                fixes(fix),
-            ),
-        });
     }
-    checks
+}
+
+fn kubectl() -> Check {
+    let path = version::find_program(Tool::Kubectl.name());
+    let found = path.map(|path| path.display().to_string());
+    ok(
+        Tool::Kubectl.name(),
+        found.unwrap_or_else(|| "not on the PATH; the cached k3s stands in for it".to_owned()),
+    )
+}
+
+fn k9s() -> Check {
+    match version::find_program(Tool::K9s.name()) {
+        Some(path) => ok(Tool::K9s.name(), path.display().to_string()),
+        None => lacking(
+            Tool::K9s.name(),
+            Outcome::Optional,
+            "not on the PATH".to_owned(),
+            fixes(&hints::INSTALL_K9S),
+        ),
+    }
 }
 
 /// The DNS servers of the guest: nothing is asked where they do not depend on the host's.

@@ -4,3 +4,6 @@ pub mod disk_files;
 pub mod disk_state;
 pub mod plan;
 pub mod spawn;
+mod startup;
+
+pub(crate) use startup::Startup;

@@ -2,52 +2,32 @@
 
 use crate::{
     machine::{
-        MachineError, Spec,
+        MachineError,
         guest_config::{cidata, config_archive, mounts},
-        launch::{disk_files, disk_state},
-        model::host::Host,
+        launch::{Startup, disk_files, disk_state},
     },
-    project::{Project, Record, Suspended},
+    project::{Record, Suspended},
     qemu::{Accelerator, Launch, command_line::Attachment, visible},
 };
 
-/// What QEMU is given; the guest that was `suspended` finds the disks that it had.
+/// The command line of QEMU; a guest that was `suspended` gets the devices that it had.
+///
+/// # Errors
+///
+/// When a file that QEMU needs is missing.
 pub(crate) fn plan(
-    project: &Project,
-    host: &Host,
-    spec: &Spec,
+    startup: Startup<'_>,
     record: &Record,
     accelerator: Accelerator,
     suspended: Option<&Suspended>,
 ) -> Result<Launch, MachineError> {
-    let mut attachments = vec![Attachment {
-        name: "seed",
-        file: project.seed(),
-    }];
-    // What was suspended goes on with the devices that it had.
+    let Startup { host, spec, .. } = startup;
+    let project = startup.project();
     let asks = disk_state::asks(project, record, suspended);
     let installs = match suspended {
         None => !record.provisioned && !disk_state::is_given(record),
         Some(it) => visible::has_disk(&it.memory.origin.arguments, "k3s"),
     };
-    if installs {
-        let release = record.installed_from();
-        attachments.push(Attachment {
-            name: "k3s",
-            file: release.binary.clone(),
-        });
-        attachments.extend(release.airgap.clone().map(|file| Attachment {
-            name: "airgap",
-            file,
-        }));
-    }
-    if spec.restore_datastore {
-        // The guest looks for the disk's name (see k3s-starting.sh), not into it.
-        attachments.push(Attachment {
-            name: "restore-datastore",
-            file: project.seed(),
-        });
-    }
     Ok(Launch {
         name: record.name.clone(),
         uuid: (!asks).then(|| record.uuid.clone()),
@@ -68,7 +48,7 @@ pub(crate) fn plan(
         } else {
             project.disk()
         },
-        attachments,
+        attachments: attachments(startup, record, installs),
         folders: mounts::folders(project, spec)?,
         credentials: if installs {
             &cidata::FIRST_BOOT_CREDENTIALS
@@ -85,4 +65,25 @@ pub(crate) fn plan(
         stages_log: project.stages_log(),
         pidfile: project.pidfile(),
     })
+}
+
+/// The disks besides the VM's own; `installs` adds those from which k3s is copied into the guest.
+fn attachments(startup: Startup<'_>, record: &Record, installs: bool) -> Vec<Attachment> {
+    let seed = startup.project().seed();
+    let release = record.installed_from();
+    let disks = [
+        ("seed", Some(seed.clone())),
+        ("k3s", installs.then(|| release.binary.clone())),
+        ("airgap", release.airgap.clone().filter(|_| installs)),
+        // The guest looks for the disk's name (see k3s-starting.sh), not into it.
+        (
+            "restore-datastore",
+            startup.spec.restore_datastore.then_some(seed),
+        ),
+    ];
+    let attached = disks.into_iter().filter_map(|(name, file)| {
+        let file = file?;
+        Some(Attachment { name, file })
+    });
+    attached.collect()
 }

@@ -7,11 +7,8 @@ use crate::{
         Machine, MachineError, Spec,
         access::kubeconfig,
         guest_config::{cidata, config_archive},
-        launch::{
-            disk_state::{self},
-            plan,
-        },
-        model::host::Host,
+        launch::{Startup, disk_state, plan},
+        model::host,
     },
     project::{Project, Record, Suspended},
     qemu::{
@@ -28,24 +25,23 @@ const PORT_TRIES: usize = 10;
 /// Launches QEMU, to go on with the guest that was `suspended` if there is one; when another program was quicker to take the
 /// API's port, with another port, unless the user chose it.
 pub(crate) async fn launch(
-    machine: &Machine,
-    host: &Host,
-    spec: &Spec,
+    startup: Startup<'_>,
     record: &mut Record,
     accelerator: Accelerator,
     suspended: Option<&Suspended>,
 ) -> Result<Process, MachineError> {
+    let Startup { machine, spec, .. } = startup;
     let grows = suspended.is_none() && record.provisioned && spec.disk > record.disk;
     if grows {
         record.disk = spec.disk;
     }
     make_seed(machine, spec, record, suspended)?;
     for _ in 0..PORT_TRIES {
-        let launch = plan::plan(&machine.project, host, spec, record, accelerator, suspended)?;
-        match Process::spawn(&host.qemu, &launch, &machine.project.qemu_log()).await {
+        let launch = plan::plan(startup, record, accelerator, suspended)?;
+        match Process::spawn(&startup.host.qemu, &launch, &machine.project.qemu_log()).await {
             Err(error) if !error.to_string().contains(PORT_TAKEN) => return Err(error.into()),
             Err(_) if spec.api_port.is_none() => {
-                record.api_port = crate::machine::model::host::api_port(None, None)?;
+                record.api_port = host::api_port(None, None)?;
                 kubeconfig::announce(&machine.project, record)?;
             }
             Err(_) => break,

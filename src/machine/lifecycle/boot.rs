@@ -2,11 +2,11 @@
 
 use crate::{
     machine::{
-        Limits, Machine, MachineError, Spec, Timings,
+        Limits, Machine, MachineError, Timings,
         guest_config::host_dns,
-        launch::{disk_files, spawn},
+        launch::{Startup, disk_files, spawn},
         lifecycle::boot_progress::{Failure, watch},
-        model::{host::Host, timings::Whose},
+        model::timings::Whose,
     },
     project::{Record, config::AccelChoice},
     qemu::{Accelerator, Process, kvm::Kvm},
@@ -20,13 +20,16 @@ const STUMBLES: usize = 2;
 /// # Errors
 ///
 /// [`MachineError::Boot`] with the last stage and the end of the log that explains it.
-pub async fn boot(
-    machine: &Machine,
-    host: &Host,
-    spec: &Spec,
+pub(crate) async fn boot(
+    startup: Startup<'_>,
     record: &mut Record,
     timings: &mut Timings,
 ) -> Result<(Process, Limits), MachineError> {
+    let Startup {
+        machine,
+        host,
+        spec,
+    } = startup;
     let accelerator = host.accelerator(spec.accel).await?;
     if record.provisioned {
         // The host may be in another network than at the last start.
@@ -36,7 +39,7 @@ pub async fn boot(
     if let (Accelerator::Tcg, AccelChoice::Auto) = (accelerator, spec.accel) {
         crate::machine::model::host::warn_of_emulation(host.kvm().await);
     }
-    match launch_and_watch(machine, host, spec, record, accelerator, timings).await {
+    match launch_and_watch(startup, record, accelerator, timings).await {
         Err(Failure::NotRunning(reason)) => {
             // Not remembered: a disk that boots nothing is as silent as a KVM that runs nothing.
             let kvm = Kvm::Broken(reason);
@@ -45,8 +48,7 @@ pub async fn boot(
                 return Err(MachineError::Kvm(kvm));
             }
             crate::machine::model::host::warn_of_emulation(&kvm);
-            let emulated =
-                launch_and_watch(machine, host, spec, record, Accelerator::Tcg, timings).await;
+            let emulated = launch_and_watch(startup, record, Accelerator::Tcg, timings).await;
             emulated.map_err(Failure::into_error)
         }
         other => other.map_err(Failure::into_error),
@@ -55,15 +57,14 @@ pub async fn boot(
 
 /// Until the guest is up, or does not come up for a reason of its own.
 async fn launch_and_watch(
-    machine: &Machine,
-    host: &Host,
-    spec: &Spec,
+    startup: Startup<'_>,
     record: &mut Record,
     accelerator: Accelerator,
     timings: &mut Timings,
 ) -> Result<(Process, Limits), Failure> {
+    let machine = startup.machine;
     for _ in 0..STUMBLES {
-        match launch_once(machine, host, spec, record, accelerator, timings).await {
+        match launch_once(startup, record, accelerator, timings).await {
             Err(Failure::Stumbled(_)) => {
                 machine.abandon().await;
                 tracing::warn!(
@@ -74,7 +75,7 @@ async fn launch_and_watch(
             other => return other,
         }
     }
-    launch_once(machine, host, spec, record, accelerator, timings).await
+    launch_once(startup, record, accelerator, timings).await
 }
 
 /// Ends a guest that did not receive its identity. It has written to its disk by now, so its next start is an ordinary
@@ -86,13 +87,12 @@ pub(crate) async fn restart_plainly(machine: &Machine, error: &MachineError) {
 }
 
 async fn launch_once(
-    machine: &Machine,
-    host: &Host,
-    spec: &Spec,
+    startup: Startup<'_>,
     record: &mut Record,
     accelerator: Accelerator,
     timings: &mut Timings,
 ) -> Result<(Process, Limits), Failure> {
+    let Startup { machine, spec, .. } = startup;
     let limits = Limits::for_start(accelerator, spec.timeout);
     disk_files::prepare_start(&machine.project)?;
     machine.mark_launched();
@@ -102,7 +102,7 @@ async fn launch_once(
         spec.cpus,
         spec.memory
     );
-    let process = match spawn::launch(machine, host, spec, record, accelerator, None).await {
+    let process = match spawn::launch(startup, record, accelerator, None).await {
         Err(MachineError::Process(error))
             if accelerator == Accelerator::Kvm && blames_kvm(&error) =>
         {

@@ -1,20 +1,17 @@
-//! A new VM up to its first boot: checks, assets, record and disk.
+//! A new VM up to its first boot: assets, record and disk.
 
 use uuid::Uuid;
 
 use crate::{
-    base::{Progress, files::free_space},
+    base::{Name, Progress},
     image::{self, prepared},
     machine::{
-        Machine, MachineError, Spec, Timings,
-        access::kubeconfig,
-        cache::{assets, references},
-        guest_config::{host_dns, mounts},
-        launch::{disk_files, disk_state::FIRST_SPACE},
-        model::{
-            host::{self, Host},
-            timings::Whose,
-        },
+        MachineError, Timings,
+        cache::{assets, assets::Assets, references},
+        guest_config::host_dns,
+        launch::{Startup, disk_files},
+        lifecycle::preflight,
+        model::timings::Whose,
         template::{backing, publish, ready},
     },
     project::{
@@ -24,67 +21,43 @@ use crate::{
     },
 };
 
-/// Everything before the first boot: assets, record, disk.
+/// Creates the VM, or completes one that an earlier setup left `unfinished`.
+///
+/// # Errors
+///
+/// The first step that fails. What is fetched stays fetched.
 pub(crate) async fn make_new(
-    machine: &Machine,
-    host: &Host,
-    spec: &Spec,
+    startup: Startup<'_>,
     unfinished: Option<Record>,
     progress: &dyn Progress,
     timings: &mut Timings,
 ) -> Result<Record, MachineError> {
-    let name = unfinished
-        .as_ref()
-        .map_or_else(|| machine.new_name(), |record| record.name.clone());
-    // What would fail in the end fails before anything is fetched.
-    kubeconfig::check_place(&machine.project, &spec.kubeconfig, &name)?;
-    host::check_memory(spec.memory)?;
-    mounts::folders(&machine.project, spec)?;
-    host::api_port(spec.api_port, None)?;
-    check_space(machine)?;
-    let firmware = match spec.firmware {
-        FirmwareChoice::Auto | FirmwareChoice::Bios => "bios",
-        FirmwareChoice::Uefi => {
-            disk_files::ensure_uefi(&machine.project, &host.qemu).map(|_| "uefi")?
-        }
-    };
+    let Startup { machine, spec, .. } = startup;
+    preflight::require_space(machine)?;
+    let firmware = firmware(startup)?;
     references::sign(machine, unfinished.as_ref())?;
     host_dns::follow(&machine.project, spec).await?;
     let assets = assets::ensure(&machine.cache, spec, unfinished.as_ref(), progress).await?;
     timings.end_of("fetch image and k3s", Whose::Network);
     let begun = unfinished.is_some();
+    let drafted = unfinished.unwrap_or_else(|| draft(startup, machine.new_name(), &assets));
     let mut record = Record {
-        schema: Record::schema(),
-        uuid: unfinished
-            .as_ref()
-            .map_or_else(|| Uuid::new_v4().to_string(), |record| record.uuid.clone()),
-        name,
         disk: spec.disk,
         image: BaseImage {
             source: spec.image.clone(),
-            path: unfinished.as_ref().map_or_else(
-                || assets.image.path.clone(),
-                |record| record.image.path.clone(),
-            ),
+            path: drafted.image.path,
             digest: assets.image.digest,
         },
-        release: Release {
-            version: assets.version.to_string(),
-            binary: assets.binary.clone(),
-            airgap: assets.airgap.clone(),
-        },
-        first_release: None,
+        release: release(&assets),
         firmware: firmware.to_owned(),
-        api_port: unfinished.as_ref().map_or(0, |record| record.api_port),
-        kubeconfig: unfinished.map_or_else(|| spec.kubeconfig.clone(), |record| record.kubeconfig),
-        provisioned: false,
+        ..drafted
     };
-    // A disk that cannot be is refused before there is a machine that has it.
-    let ground = backing::ground(machine, host, spec, &assets, &record, begun).await?;
-    let mut disk = image::plan(&ground, spec.disk)?;
-    record.image.path = ground.path;
+    // A disk that cannot be created is refused before there is a record of it.
+    let backing = backing::ground(startup, &assets, &record, begun).await?;
+    let mut disk = image::plan(&backing, spec.disk)?;
+    record.image.path = backing.path;
     if let Some(template) = prepared::identity(&record.image.path) {
-        return ready::copy(machine, host, spec, &template, record, &disk).await;
+        return ready::copy(startup, &template, record, &disk).await;
     }
     record.save(&machine.project)?;
     if !backing::begin(&assets.image, &record)? {
@@ -93,20 +66,47 @@ pub(crate) async fn make_new(
         disk = image::plan(&assets.image, spec.disk)?;
     }
     disk_files::ensure_disk(&machine.project, &disk)?;
-    publish::begin_suspended(&machine.project, host, spec, &record).await?;
+    publish::begin_suspended(startup, &record).await?;
     timings.end_of("make the disk", Whose::Own);
     Ok(record)
 }
 
-fn check_space(machine: &Machine) -> Result<(), MachineError> {
-    let path = machine.project.directory();
-    let free = free_space(&path)?.bytes;
-    if free < FIRST_SPACE {
-        return Err(MachineError::Space {
-            path,
-            free,
-            needed: FIRST_SPACE,
-        });
+/// The firmware of a new VM; its UEFI variables are copied here, so that a host without UEFI is refused early.
+fn firmware(startup: Startup<'_>) -> Result<&'static str, MachineError> {
+    match startup.spec.firmware {
+        FirmwareChoice::Auto | FirmwareChoice::Bios => Ok("bios"),
+        FirmwareChoice::Uefi => {
+            disk_files::ensure_uefi(startup.project(), &startup.host.qemu).map(|_| "uefi")
+        }
     }
-    Ok(())
+}
+
+/// The record of a VM that no setup has begun.
+fn draft(startup: Startup<'_>, name: Name, assets: &Assets) -> Record {
+    let spec = startup.spec;
+    Record {
+        schema: Record::schema(),
+        uuid: Uuid::new_v4().to_string(),
+        name,
+        disk: spec.disk,
+        image: BaseImage {
+            source: spec.image.clone(),
+            path: assets.image.path.clone(),
+            digest: assets.image.digest,
+        },
+        release: release(assets),
+        first_release: None,
+        firmware: String::new(),
+        api_port: 0,
+        kubeconfig: spec.kubeconfig.clone(),
+        provisioned: false,
+    }
+}
+
+fn release(assets: &Assets) -> Release {
+    Release {
+        version: assets.version.to_string(),
+        binary: assets.binary.clone(),
+        airgap: assets.airgap.clone(),
+    }
 }

@@ -7,6 +7,7 @@ pub mod configure;
 pub mod create;
 pub mod idle;
 pub mod power;
+pub mod preflight;
 pub mod readiness;
 pub mod reset;
 pub mod setup;

@@ -7,12 +7,12 @@ use crate::{
         access::{api, kubeconfig, ports},
         cache::references,
         control::{guest_logs, vcpu, wake},
-        guest_config::{cidata, config_archive, mount_check, mounts},
-        launch::{disk_files, disk_state},
+        guest_config::{cidata, mount_check},
+        launch::{Startup, disk_files, disk_state},
         lifecycle::{
             boot,
             boot_progress::{self, Failure},
-            create, idle, readiness,
+            create, idle, preflight, readiness,
         },
         memory::resume,
         model::{
@@ -22,7 +22,7 @@ use crate::{
         recover::{interrupted, running::Running},
         template::{backing, publish, ready},
     },
-    project::{Config, Record, Suspended, user},
+    project::{Config, Project, Record, Suspended, user},
     qemu::{Accelerator, Process},
 };
 
@@ -36,6 +36,9 @@ pub struct Summary {
     /// The machine was running and ready already.
     pub nothing_to_do: bool,
 }
+
+/// A QEMU whose guest has started k3s, and the time that is left.
+type Launched = (Process, Limits);
 
 /// Makes, boots and provisions the machine, or goes on with it from wherever it is.
 ///
@@ -74,18 +77,25 @@ pub async fn setup(
         config.save(&machine.project.config())?;
         return go_on(machine, &spec, record, process, timings).await;
     }
+    let startup = Startup {
+        machine,
+        host: &host,
+        spec: &spec,
+    };
     host.accelerator(spec.accel).await?;
     timings.end_of("look at the host", Whose::Own);
     ports::require(&machine.project, &asked).await?;
+    let name = state.record().map(|record| record.name.clone());
+    preflight::require(startup, &name.unwrap_or_else(|| machine.new_name()))?;
     let record = match state {
         State::Stopped(record) if record.provisioned => record,
         State::Stopped(record) => {
-            create::make_new(machine, &host, &spec, Some(record), progress, &mut timings).await?
+            create::make_new(startup, Some(record), progress, &mut timings).await?
         }
-        _ => create::make_new(machine, &host, &spec, None, progress, &mut timings).await?,
+        _ => create::make_new(startup, None, progress, &mut timings).await?,
     };
     config.save(&machine.project.config())?;
-    bring_up(machine, &host, &spec, record, timings).await
+    bring_up(startup, record, timings).await
 }
 
 /// Boots the machine that is there.
@@ -121,26 +131,26 @@ pub async fn start(
         }
         State::Stopped(record) => {
             spec.agrees_with(&record)?;
-            let host = Host::look(&machine.cache)?;
-            bring_up(machine, &host, &spec, record, timings).await
+            let startup = Startup {
+                machine,
+                host: &Host::look(&machine.cache)?,
+                spec: &spec,
+            };
+            preflight::require(startup, &record.name)?;
+            bring_up(startup, record, timings).await
         }
     }
 }
 
 /// From a stopped machine to a ready node.
 async fn bring_up(
-    machine: &Machine,
-    host: &Host,
-    spec: &Spec,
+    startup: Startup<'_>,
     mut record: Record,
     mut timings: Timings,
 ) -> Result<Summary, MachineError> {
-    let project = &machine.project;
+    let Startup { machine, spec, .. } = startup;
+    let project = startup.project();
     disk_state::require(project, &record)?;
-    host::check_memory(spec.memory)?;
-    kubeconfig::check_place(project, &spec.kubeconfig, &record.name)?;
-    config_archive::archive(project, spec, &record.name)?;
-    mounts::folders(project, spec)?;
     record.api_port = host::api_port(
         spec.api_port,
         (record.api_port != 0).then_some(record.api_port),
@@ -152,30 +162,37 @@ async fn bring_up(
     }
     timings.end_of("look at files and ports", Whose::Own);
     let work = async {
-        let resumed = resume::restore(machine, host, spec, &mut record, &mut timings).await?;
-        let resumed = match resumed {
-            Some(running) if record.provisioned => Some(running),
-            Some((process, limits)) => {
-                match boot_progress::watch_identified(project, &process, limits, &mut timings).await
-                {
-                    Ok(()) => Some((process, limits)),
-                    Err(Failure::Handover(error)) => {
-                        boot::restart_plainly(machine, &error).await;
-                        Suspended::discard(project)?;
-                        None
-                    }
-                    Err(failure) => return Err(failure.into_error()),
-                }
-            }
-            None => None,
+        let launched = match resumed(startup, &mut record, &mut timings).await? {
+            Some(launched) => launched,
+            None => boot::boot(startup, &mut record, &mut timings).await?,
         };
-        let (process, limits) = match resumed {
-            Some(running) => running,
-            None => boot::boot(machine, host, spec, &mut record, &mut timings).await?,
-        };
-        arrive(machine, spec, record, &process, limits, timings).await
+        arrive(machine, spec, record, launched, timings).await
     };
     guest_logs::capped(project, work).await
+}
+
+/// A VM that was resumed from saved memory or from a template; `None` when it has to boot.
+async fn resumed(
+    startup: Startup<'_>,
+    record: &mut Record,
+    timings: &mut Timings,
+) -> Result<Option<Launched>, MachineError> {
+    let Some((process, limits)) = resume::restore(startup, record, timings).await? else {
+        return Ok(None);
+    };
+    if record.provisioned {
+        return Ok(Some((process, limits)));
+    }
+    let project = startup.project();
+    match boot_progress::watch_identified(project, &process, limits, timings).await {
+        Ok(()) => Ok(Some((process, limits))),
+        Err(Failure::Handover(error)) => {
+            boot::restart_plainly(startup.machine, &error).await;
+            Suspended::discard(project)?;
+            Ok(None)
+        }
+        Err(failure) => Err(failure.into_error()),
+    }
 }
 
 /// A machine that runs already: an earlier command died on the way, or all is well.
@@ -184,7 +201,7 @@ async fn go_on(
     spec: &Spec,
     mut record: Record,
     process: Process,
-    mut timings: Timings,
+    timings: Timings,
 ) -> Result<Summary, MachineError> {
     let project = &machine.project;
     if !record.provisioned {
@@ -209,35 +226,41 @@ async fn go_on(
         if record.kubeconfig != spec.kubeconfig {
             kubeconfig::move_to(&machine.project, &mut record, &spec.kubeconfig)?;
         }
-        ports::open(project, spec).await;
-        guest_logs::to_memory(&machine.project).await;
-        idle::begin(project, spec);
-        mount_check::require(project, spec, &record).await?;
+        open_to_the_user(project, spec, &record).await?;
         return Ok(Summary {
             record,
             timings,
             nothing_to_do: !paused,
         });
     }
+    let work = wait_until_ready(machine, spec, record, (process, limits), timings);
+    guest_logs::to_files(project).await;
+    let result = guest_logs::capped(project, work).await;
+    guest_logs::to_memory(project).await;
+    result
+}
+
+/// Waits for a VM that an earlier command started and did not see to its end.
+async fn wait_until_ready(
+    machine: &Machine,
+    spec: &Spec,
+    record: Record,
+    launched: Launched,
+    mut timings: Timings,
+) -> Result<Summary, MachineError> {
+    let project = &machine.project;
+    let (process, limits) = &launched;
     tracing::info!(
         "{} runs already (process {}); waiting until it is ready",
         record.name,
         process.pid()
     );
     let anew = record.provisioned;
-    let started = anew && wake::start_k3s(&machine.project, limits).await;
-    let work = async {
-        if !started {
-            let asked = Some(&record);
-            boot_progress::wait_for_k3s(project, asked, &process, limits, &mut timings, anew)
-                .await?;
-        }
-        arrive(machine, spec, record, &process, limits, timings).await
-    };
-    guest_logs::to_files(&machine.project).await;
-    let result = guest_logs::capped(&machine.project, work).await;
-    guest_logs::to_memory(&machine.project).await;
-    result
+    if !(anew && wake::start_k3s(project, *limits).await) {
+        let asked = Some(&record);
+        boot_progress::wait_for_k3s(project, asked, process, *limits, &mut timings, anew).await?;
+    }
+    arrive(machine, spec, record, launched, timings).await
 }
 
 /// Whether the API answers in time, and has a node that is Ready.
@@ -259,14 +282,13 @@ async fn arrive(
     machine: &Machine,
     spec: &Spec,
     mut record: Record,
-    process: &Process,
-    limits: Limits,
+    (process, limits): Launched,
     mut timings: Timings,
 ) -> Result<Summary, MachineError> {
     let project = &machine.project;
     let former = std::mem::replace(&mut record.kubeconfig, spec.kubeconfig.clone());
-    let ready = readiness::ready(project, &record, process, limits, &mut timings);
-    boot_progress::while_hopeful(project, process, limits, ready).await?;
+    let ready = readiness::ready(project, &record, &process, limits, &mut timings);
+    boot_progress::while_hopeful(project, &process, limits, ready).await?;
     if former != record.kubeconfig {
         kubeconfig::remove(project, &former, &record.name)?;
     }
@@ -281,14 +303,23 @@ async fn arrive(
         publish::publish(&record, taken, None).await;
         timings.end_of("disk and memory are kept for others", Whose::Own);
     }
-    ports::open(project, spec).await;
-    ready::keep(machine, &record, process, &mut timings).await;
-    guest_logs::to_memory(project).await;
-    idle::begin(project, spec);
-    mount_check::require(project, spec, &record).await?;
+    ready::keep(machine, &record, &process, &mut timings).await;
+    open_to_the_user(project, spec, &record).await?;
     Ok(Summary {
         record,
         timings,
         nothing_to_do: false,
     })
+}
+
+/// What follows once the node is Ready: ports, logs, the idle watch, and whether the mounts are there.
+async fn open_to_the_user(
+    project: &Project,
+    spec: &Spec,
+    record: &Record,
+) -> Result<(), MachineError> {
+    ports::open(project, spec).await;
+    guest_logs::to_memory(project).await;
+    idle::begin(project, spec);
+    mount_check::require(project, spec, record).await
 }

@@ -4,13 +4,13 @@ use std::fs::{self};
 
 use crate::{
     machine::{
-        MachineError, Spec,
+        MachineError,
         guest_config::config_archive,
-        launch::plan,
+        launch::{Startup, plan},
         model::host::{self, Host},
     },
     project::{
-        Project, Record, Suspended,
+        Record, Suspended,
         suspended::{Origin, Stamp},
     },
     qemu::{Accelerator, version, visible},
@@ -45,14 +45,14 @@ pub(crate) fn difference(
 ///
 /// When something cannot be looked at.
 pub(crate) fn obstacle(
-    project: &Project,
-    host: &Host,
-    spec: &Spec,
+    startup: Startup<'_>,
     record: &Record,
     suspended: &Suspended,
     accelerator: Accelerator,
 ) -> Result<Option<String>, MachineError> {
-    let launch = plan::plan(project, host, spec, record, accelerator, Some(suspended))?;
+    let Startup { host, spec, .. } = startup;
+    let project = startup.project();
+    let launch = plan::plan(startup, record, accelerator, Some(suspended))?;
     // The seed is made anew where it is gone.
     let seed = project.seed();
     let mut disks = launch.attachments.iter().map(|it| &it.file);

@@ -10,11 +10,11 @@ use tokio::task::spawn_blocking;
 use crate::{
     base::{FileError, files, sparse},
     machine::{
-        Limits, Machine, MachineError, Spec, Timings,
+        Limits, MachineError, Spec, Timings,
         control::{terminate::ENDING, vcpu},
         error::with_causes,
         guest_config::identity_channel,
-        launch::{disk_files, spawn},
+        launch::{Startup, disk_files, spawn},
         memory::compatibility,
         model::{host::Host, timings::Whose},
     },
@@ -42,18 +42,17 @@ impl<E: Into<MachineError>> From<E> for Obstacle {
 ///
 /// What keeps it from starting; it is suspended then as before.
 pub(crate) async fn restore(
-    machine: &Machine,
-    host: &Host,
-    spec: &Spec,
+    startup: Startup<'_>,
     record: &mut Record,
     timings: &mut Timings,
 ) -> Result<Option<(Process, Limits)>, MachineError> {
-    let project = &machine.project;
+    let machine = startup.machine;
+    let project = startup.project();
     let Some(suspended) = Suspended::load(project)? else {
         return Ok(None);
     };
     let restored = match suspended {
-        Ok(suspended) => go_on(machine, host, spec, record, &suspended, timings).await,
+        Ok(suspended) => go_on(startup, record, &suspended, timings).await,
         Err(reason) => Err(Obstacle::Unusable(format!(
             "{} is damaged ({reason})",
             project.suspended().display()
@@ -72,18 +71,19 @@ pub(crate) async fn restore(
 }
 
 async fn go_on(
-    machine: &Machine,
-    host: &Host,
-    spec: &Spec,
+    startup: Startup<'_>,
     record: &mut Record,
     suspended: &Suspended,
     timings: &mut Timings,
 ) -> Result<(Process, Limits), Obstacle> {
-    let project = &machine.project;
+    let Startup {
+        machine,
+        host,
+        spec,
+    } = startup;
+    let project = startup.project();
     let accelerator = accelerator(host, spec, suspended).await?;
-    if let Some(reason) =
-        compatibility::obstacle(project, host, spec, record, suspended, accelerator)?
-    {
+    if let Some(reason) = compatibility::obstacle(startup, record, suspended, accelerator)? {
         return Err(Obstacle::Unusable(reason));
     }
     let limits = Limits::for_start(accelerator, spec.timeout);
@@ -95,12 +95,37 @@ async fn go_on(
         tracing::info!("{} goes on from a prepared memory", record.name);
     }
     machine.mark_launched();
+    let process = launch_with_memory(startup, record, suspended, accelerator, timings).await?;
+    if record.provisioned {
+        // From here on the guest lives in this QEMU alone, which stays whatever comes.
+        machine.mark_arrived();
+    }
+    vcpu::release(project).await?;
+    if !record.provisioned {
+        identify(project, record).await.map_err(|error| {
+            let error = with_causes(&error);
+            Obstacle::Unusable(format!("its identity was not sent: {error}"))
+        })?;
+    }
+    timings.end_of("guest goes on", Whose::Own);
+    Ok((process, limits))
+}
+
+/// A paused QEMU that has loaded the memory, whose checksum is verified meanwhile.
+async fn launch_with_memory(
+    startup: Startup<'_>,
+    record: &mut Record,
+    suspended: &Suspended,
+    accelerator: Accelerator,
+    timings: &mut Timings,
+) -> Result<Process, Obstacle> {
+    let project = startup.project();
     // Opened twice, for each reads it from its beginning; and here while QEMU starts, which then finds it read.
     let path = suspended.path(project);
     let memory = files::open_plain(&path)?;
     let checksum = files::open_plain(&path)?;
     let checksum = spawn_blocking(move || sparse::checksum(&checksum));
-    let process = spawn::launch(machine, host, spec, record, accelerator, Some(suspended)).await?;
+    let process = spawn::launch(startup, record, accelerator, Some(suspended)).await?;
     timings.end_of("start QEMU", Whose::Own);
     let checksum = checksum.await.expect("neither panics nor is cancelled");
     if checksum.map_err(FileError::on("read", &path))? != suspended.memory.checksum {
@@ -108,27 +133,15 @@ async fn go_on(
         return Err(Obstacle::Unusable(reason));
     }
     timings.end_of("memory is verified", Whose::Own);
-    load(project, host, &process, &path, &memory).await?;
+    load(project, startup.host, &process, &path, &memory).await?;
     timings.end_of("memory is loaded", Whose::Own);
-    if record.provisioned {
-        // From here on the guest lives in this QEMU alone, which stays whatever comes.
-        machine.mark_arrived();
-    }
-    vcpu::release(project).await?;
-    if !record.provisioned {
-        let sent = async {
-            spawn::resize(project, record).await?;
-            identity_channel::tell(project, record).await
-        };
-        sent.await.map_err(|error| {
-            Obstacle::Unusable(format!(
-                "its identity was not sent: {}",
-                with_causes(&error)
-            ))
-        })?;
-    }
-    timings.end_of("guest goes on", Whose::Own);
-    Ok((process, limits))
+    Ok(process)
+}
+
+/// Makes a guest that was resumed from a template this VM: its disk's size and its identity.
+async fn identify(project: &Project, record: &Record) -> Result<(), MachineError> {
+    spawn::resize(project, record).await?;
+    identity_channel::tell(project, record).await
 }
 
 /// The accelerator of the choice, unless it is one that is missing only now.

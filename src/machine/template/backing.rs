@@ -6,10 +6,9 @@ use crate::{
     base::files::{self, PRIVATE, free_space},
     image::{self, BaseImage, Cache, Format, Prepared, prepared},
     machine::{
-        Machine, MachineError, Spec,
+        Machine, MachineError,
         cache::{assets::Assets, references},
-        launch::disk_state::FIRST_SPACE,
-        model::host::Host,
+        launch::{Startup, disk_state::FIRST_SPACE},
         template::keys,
     },
     project::Record,
@@ -21,13 +20,12 @@ use crate::{
 ///
 /// When the host does not tell what a template is to fit.
 pub(crate) async fn ground(
-    machine: &Machine,
-    host: &Host,
-    spec: &Spec,
+    startup: Startup<'_>,
     assets: &Assets,
     record: &Record,
     unfinished: bool,
 ) -> Result<BaseImage, MachineError> {
+    let Startup { machine, spec, .. } = startup;
     let on = |path: PathBuf| BaseImage {
         path,
         format: Format::Qcow2,
@@ -45,7 +43,7 @@ pub(crate) async fn ground(
     // QEMU saves no memory of a guest with folders of the host, and others want that with the disk.
     let prepares = spec.mounts.is_empty();
     if spec.share_identity {
-        let key = keys::ready(machine, host, spec, &key).await?;
+        let key = keys::ready(startup, &key).await?;
         let found = cache.find_prepared(&key);
         if found.is_none() && !prepares {
             return Ok(assets.image.clone());

@@ -7,10 +7,11 @@ use serde_json::json;
 use crate::{
     base::Digest,
     machine::{
-        Machine, MachineError, Spec,
+        MachineError,
         cache::assets::Assets,
         guest_config::{cidata, config_archive},
-        model::host::{self, Host},
+        launch::Startup,
+        model::host,
     },
     qemu::{Accelerator, version},
 };
@@ -39,12 +40,12 @@ pub(crate) fn installed(assets: &Assets, firmware: &str) -> Digest {
 /// # Errors
 ///
 /// When the host does not tell what it has.
-pub(crate) async fn ready(
-    machine: &Machine,
-    host: &Host,
-    spec: &Spec,
-    of_disk: &Digest,
-) -> Result<Digest, MachineError> {
+pub(crate) async fn ready(startup: Startup<'_>, of_disk: &Digest) -> Result<Digest, MachineError> {
+    let Startup {
+        machine,
+        host,
+        spec,
+    } = startup;
     let accelerator = host.accelerator(spec.accel).await?;
     let runs = match accelerator {
         Accelerator::Kvm => "-enable-kvm".to_owned(),

@@ -7,13 +7,12 @@ use tokio::task::spawn_blocking;
 use crate::{
     image::{self, prepared},
     machine::{
-        MachineError, Spec,
+        MachineError,
         control::handle::CapturedMemory,
-        launch::disk_state::{self},
+        launch::{Startup, disk_state},
         memory::{compatibility, save},
-        model::host::Host,
     },
-    project::{Identity, Project, Record, Suspended, suspended::Stamp},
+    project::{Identity, Record, Suspended, suspended::Stamp},
 };
 
 /// Has a new machine on a published disk begin as if it had been suspended when the disk was made, if the host can have it go
@@ -23,11 +22,10 @@ use crate::{
 ///
 /// When that cannot be noted.
 pub(crate) async fn begin_suspended(
-    project: &Project,
-    host: &Host,
-    spec: &Spec,
+    startup: Startup<'_>,
     record: &Record,
 ) -> Result<(), MachineError> {
+    let project = startup.project();
     let disk = project.disk();
     let path = &record.image.path;
     let Some(memory) = prepared::memory(path) else {
@@ -49,8 +47,8 @@ pub(crate) async fn begin_suspended(
         memory,
         from: Some(prepared::memory_path(path)),
     };
-    let accelerator = host.accelerator(spec.accel).await?;
-    match compatibility::obstacle(project, host, spec, record, &suspended, accelerator)? {
+    let accelerator = startup.host.accelerator(startup.spec.accel).await?;
+    match compatibility::obstacle(startup, record, &suspended, accelerator)? {
         None => suspended.save(project)?,
         Some(reason) => tracing::info!("the guest boots, for its memory is not prepared: {reason}"),
     }

@@ -5,12 +5,12 @@ use qapi::qmp;
 use crate::{
     image::{self, Prepared, prepared},
     machine::{
-        Machine, MachineError, Spec, Timings,
+        Machine, MachineError, Timings,
         access::kubeconfig,
         control::guest,
         guest_config::config_archive,
-        launch::disk_files,
-        model::{host::Host, timings::Whose},
+        launch::{Startup, disk_files},
+        model::timings::Whose,
         template::{capture, publish},
     },
     project::{Identity, Record},
@@ -23,14 +23,13 @@ use crate::{
 ///
 /// When something of it cannot be written.
 pub(crate) async fn copy(
-    machine: &Machine,
-    host: &Host,
-    spec: &Spec,
+    startup: Startup<'_>,
     template: &Identity,
     record: Record,
     disk: &[u8],
 ) -> Result<Record, MachineError> {
-    let project = &machine.project;
+    let project = startup.project();
+    let spec = startup.spec;
     let mut record = Record {
         name: template.name.clone(),
         uuid: template.uuid.clone(),
@@ -43,7 +42,7 @@ pub(crate) async fn copy(
     disk_files::ensure_disk(project, disk)?;
     template.give_keys(project)?;
     record.provisioned = true;
-    publish::begin_suspended(project, host, spec, &record).await?;
+    publish::begin_suspended(startup, &record).await?;
     record.save(project)?;
     Ok(record)
 }

@@ -1,0 +1,47 @@
+//! Everything that can be refused, before anything is written, fetched or started.
+
+use crate::{
+    base::{Name, files::free_space},
+    machine::{
+        Machine, MachineError,
+        access::kubeconfig,
+        guest_config::{config_archive, mounts},
+        launch::{Startup, disk_state::FIRST_SPACE},
+        model::host,
+    },
+};
+
+/// Checks the choices for the VM `name` against this host.
+///
+/// # Errors
+///
+/// The first choice that cannot be met: the kubeconfig's place, the memory, the API's port, a mount, a file that the guest's configuration
+/// is made of.
+pub(crate) fn require(startup: Startup<'_>, name: &Name) -> Result<(), MachineError> {
+    let spec = startup.spec;
+    let project = startup.project();
+    kubeconfig::check_place(project, &spec.kubeconfig, name)?;
+    host::check_memory(spec.memory)?;
+    host::api_port(spec.api_port, None)?;
+    mounts::folders(project, spec)?;
+    config_archive::archive(project, spec, name)?;
+    Ok(())
+}
+
+/// Checks that the project's file system has space for a new VM.
+///
+/// # Errors
+///
+/// [`MachineError::Space`] when it has not.
+pub(crate) fn require_space(machine: &Machine) -> Result<(), MachineError> {
+    let path = machine.project.directory();
+    let free = free_space(&path)?.bytes;
+    if free < FIRST_SPACE {
+        return Err(MachineError::Space {
+            path,
+            free,
+            needed: FIRST_SPACE,
+        });
+    }
+    Ok(())
+}
