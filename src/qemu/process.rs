@@ -33,6 +33,31 @@ pub struct Process {
     pidfd: OwnedFd,
 }
 
+/// What QEMU's last words are known to mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndCause {
+    /// The project's file system is full.
+    NoSpace,
+    /// This QEMU was built without VirtFS.
+    NoVirtfs,
+    /// Anything else.
+    Other,
+}
+
+impl EndCause {
+    fn of(said: &str) -> Self {
+        match said {
+            _ if said.contains("No space left on device") => Self::NoSpace,
+            _ if said.contains("fsdev support is disabled")
+                || said.contains("'virtio-9p-pci' is not a valid") =>
+            {
+                Self::NoVirtfs
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Why QEMU did not start, or could not be found or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
@@ -51,6 +76,8 @@ pub enum ProcessError {
         status: String,
         /// The end of what it printed.
         said: String,
+        /// What that is known to mean.
+        cause: EndCause,
     },
     /// It runs, and its monitor does not answer.
     #[error("QEMU's monitor did not answer within {} s", STARTUP.as_secs())]
@@ -141,9 +168,11 @@ impl Process {
         let began = Instant::now();
         while began.elapsed() < STARTUP {
             if let Ok(Some(status)) = child.try_wait() {
+                let said = said(log).unwrap_or_else(|| "it printed nothing".to_owned());
                 return Err(ProcessError::Ended {
                     status: status.to_string(),
-                    said: said(log).unwrap_or_else(|| "it printed nothing".to_owned()),
+                    cause: EndCause::of(&said),
+                    said,
                 });
             }
             if launch.monitor.exists() && Monitor::connect(&launch.monitor).await.is_ok() {

@@ -214,6 +214,7 @@ pub async fn of_service(project: &Project, asked: &ServicePort) -> Result<Forwar
         name: format!("svc/{}", asked.name),
         namespace: asked.namespace.clone(),
         reason,
+        cluster_only: false,
     };
     let known = || {
         let all: Vec<String> = service.ports.iter().map(|it| it.port.to_string()).collect();
@@ -233,7 +234,12 @@ pub async fn of_service(project: &Project, asked: &ServicePort) -> Result<Forwar
             "it is of type {}, which only the cluster reaches",
             service.kind
         );
-        return Err(refused(reason));
+        return Err(MachineError::Service {
+            name: format!("svc/{}", asked.name),
+            namespace: asked.namespace.clone(),
+            reason,
+            cluster_only: true,
+        });
     };
     let protocol = match port.protocol.as_str() {
         "TCP" => Protocol::Tcp,
@@ -257,6 +263,7 @@ async fn find(record: &Record, asked: &ServicePort) -> Result<Service, MachineEr
         name: format!("svc/{}", asked.name),
         namespace: asked.namespace.clone(),
         reason: "there is none".to_owned(),
+        cluster_only: false,
     })
 }
 

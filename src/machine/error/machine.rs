@@ -56,6 +56,8 @@ pub enum MachineError {
         namespace: String,
         /// Why not.
         reason: String,
+        /// It has no port outside of the cluster.
+        cluster_only: bool,
     },
     /// The host has less memory than the guest is to have.
     #[error("the machine is to have {wanted} of memory, the host has {available} available")]
@@ -234,6 +236,8 @@ pub enum MachineError {
     /// k3s does not read its datastore.
     #[error("k3s's datastore in the guest is damaged: {said}")]
     Datastore {
+        /// Whether the guest has a copy of it from the last clean shutdown.
+        has_copy: bool,
         /// sqlite's words, and whether there is a copy.
         said: String,
     },
@@ -256,13 +260,13 @@ pub enum MachineError {
     },
     /// Images of the node.
     #[error(transparent)]
-    Images(#[from] super::ImagesError),
+    Images(#[from] crate::machine::error::ImagesError),
     /// An upgrade.
     #[error(transparent)]
-    Upgrade(#[from] super::UpgradeError),
+    Upgrade(#[from] crate::machine::error::UpgradeError),
     /// An archive of the cache.
     #[error(transparent)]
-    Carried(#[from] super::CacheArchiveError),
+    Carried(#[from] crate::machine::error::CacheArchiveError),
     /// Base images and their cache.
     #[error(transparent)]
     Image(#[from] ImageError),

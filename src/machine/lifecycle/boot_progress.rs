@@ -25,6 +25,8 @@ const FIRST_SIGN: Duration = Duration::from_secs(25);
 /// The last stage of a guest that has reported none.
 pub const NO_STAGE: &str = "none";
 
+/// How the guest's report of a damaged datastore ends that has no copy (k3s-ended.sh).
+const NO_COPY: &str = "there is no copy of it";
 const TICK: Duration = Duration::from_millis(50);
 
 const LOOK_AT_QEMU: Duration = Duration::from_millis(500);
@@ -273,7 +275,8 @@ impl<'a> Watch<'a> {
         match self.course.trouble() {
             Some(Trouble::Datastore(said)) => {
                 let said = said.clone();
-                return Err(MachineError::Datastore { said }.into());
+                let has_copy = !said.ends_with(NO_COPY);
+                return Err(MachineError::Datastore { has_copy, said }.into());
             }
             Some(trouble) => {
                 let failed = self.failed(&trouble.to_string(), self.project.console_log());

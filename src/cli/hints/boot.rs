@@ -1,0 +1,110 @@
+//! What to do when a guest does not come up.
+
+use std::path::Path;
+
+use crate::{
+    guest::Sign,
+    machine::{MachineError, error::machine::BootFault, lifecycle::boot_progress::NO_STAGE},
+    qemu::{ProcessError, process::EndCause},
+};
+
+/// What to do about a guest whose console shows why it does not become a node.
+pub(crate) fn of_console(sign: Sign, log: Option<&Path>) -> Vec<String> {
+    const ANOTHER: &str = "k3s-vm reset && k3s-vm setup --image debian-13";
+    let (what, command) = match sign {
+        Sign::NotBootable => (
+            "try UEFI, or use another image",
+            "k3s-vm reset && k3s-vm setup --firmware uefi --image ...",
+        ),
+        Sign::NoSystemd(_) => ("use a cloud image with systemd", ANOTHER),
+        Sign::LoginPrompt => ("use a cloud image, which has cloud-init", ANOTHER),
+        Sign::InitramfsShell => (
+            "use an image whose root file system is on its only disk",
+            ANOTHER,
+        ),
+        Sign::EmergencyMode => (
+            "remove disks that the VM does not have from the image's /etc/fstab, or use another image",
+            ANOTHER,
+        ),
+    };
+    let whole = log.map(|path| format!("the whole console: {}", path.display()));
+    whole
+        .into_iter()
+        .chain([format!(
+            "{what} (this deletes all that is in the VM): {command}"
+        )])
+        .collect()
+}
+
+pub(crate) fn of_boot(log: Option<&Path>, stage: &str) -> Vec<String> {
+    let whole = match log {
+        Some(path) => format!("the whole log: {}", path.display()),
+        None => "if a setting of k3s is to blame, take it back: k3s-vm configure --unset k3s.args"
+            .to_owned(),
+    };
+    let look = match stage {
+        NO_STAGE => {
+            "nothing was heard from inside the guest: is it an image for x86_64 with cloud-init in it?"
+        }
+        _ => "to look inside while it tries, from another terminal: k3s-vm ssh",
+    };
+    let again = "run the same command again to try once more; with --timeout 20m on a slow host";
+    vec![whole, look.to_owned(), again.to_owned()]
+}
+
+/// Errors of a QEMU or a guest that does not come up.
+pub(crate) fn of(error: &MachineError) -> Vec<String> {
+    let lines = |hints: &[&str]| hints.iter().map(|&hint| hint.to_owned()).collect();
+    match error {
+        MachineError::Boot {
+            fault: BootFault::Console(sign),
+            log_path,
+            ..
+        } => of_console(*sign, log_path.as_deref()),
+        MachineError::Boot {
+            fault: BootFault::CrashLoop,
+            ..
+        } => lines(&[
+            "all that k3s says: k3s-vm logs k3s",
+            "if a setting of k3s is to blame, remove it: k3s-vm configure --unset k3s.args",
+        ]),
+        MachineError::Boot {
+            log_path, stage, ..
+        } => of_boot(log_path.as_deref(), stage),
+        MachineError::Datastore {
+            has_copy: false, ..
+        } => lines(&[
+            "make the machine anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup",
+        ]),
+        MachineError::Datastore { .. } => lines(&[
+            "put the copy of the last orderly stop back (the damaged one is kept in the guest): k3s-vm stop && k3s-vm start --restore-datastore",
+            "or make the machine anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup",
+        ]),
+        MachineError::Deadline { .. } => lines(&[
+            "more time: --timeout 20m",
+            "what k3s says: k3s-vm logs k3s (while the machine runs)",
+        ]),
+        MachineError::Died { .. } => {
+            lines(&["QEMU's own words: k3s-vm logs qemu; the guest's: k3s-vm logs console"])
+        }
+        MachineError::Process(ProcessError::Ended { cause, .. }) => of_end(*cause),
+        _ => Vec::new(),
+    }
+}
+
+/// A QEMU that ended before its monitor answered.
+fn of_end(cause: EndCause) -> Vec<String> {
+    let first = match cause {
+        EndCause::NoSpace => {
+            Some("make room on the file system of the project, and run the same command again")
+        }
+        EndCause::NoVirtfs => Some(
+            "this QEMU was built without folders of the host (VirtFS): use another one, or no mounts in .k3s-vm/config",
+        ),
+        EndCause::Other => None,
+    };
+    let hints = first
+        .into_iter()
+        .chain(["the whole message: k3s-vm logs qemu"]);
+    hints.map(str::to_owned).collect()
+}

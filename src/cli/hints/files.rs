@@ -1,0 +1,56 @@
+//! What to do about files that cannot be used.
+
+use std::path::Path;
+
+use crate::{
+    base::{FileError, files::TRUST},
+    cli::hints::text,
+    guest::CopyError,
+    image::ImageError,
+    machine::MachineError,
+    project::{ConfigError, LockError, RecordError},
+    qemu::ProcessError,
+};
+
+/// Errors about a file of the project or of the cache.
+pub(crate) fn of(error: &MachineError) -> Vec<String> {
+    match error {
+        MachineError::CacheNote(path) => vec![format!(
+            "remove it, and start its machine once more, which writes it anew: rm {}",
+            path.display()
+        )],
+        MachineError::ForeignUnit(path) => vec![format!("move it away: {}", text::move_away(path))],
+        MachineError::Config(ConfigError::Invalid { path, .. }) => vec![format!(
+            "mend the line, or move the file away: {}",
+            text::move_away(path)
+        )],
+        error => match file_of(error) {
+            Some(error) if error.action == TRUST => of_trust(&error.path),
+            _ => Vec::new(),
+        },
+    }
+}
+
+fn of_trust(path: &Path) -> Vec<String> {
+    let path = text::word(&path.display());
+    vec![
+        format!("see what it is: ls -ld {path}"),
+        format!(
+            "then move it away; if it is a directory of yours, this does as well: chmod 700 {path}"
+        ),
+    ]
+}
+
+/// The file that an error is about, whatever room it comes from.
+pub(crate) fn file_of(error: &MachineError) -> Option<&FileError> {
+    match error {
+        MachineError::File(error)
+        | MachineError::Config(ConfigError::File(error))
+        | MachineError::Record(RecordError::File(error))
+        | MachineError::Lock(LockError::File(error))
+        | MachineError::Process(ProcessError::File(error))
+        | MachineError::Copy(CopyError::File(error))
+        | MachineError::Image(ImageError::File(error)) => Some(error),
+        _ => None,
+    }
+}

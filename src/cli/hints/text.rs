@@ -1,0 +1,36 @@
+//! The parts that hints are made of.
+
+use std::{fmt::Display, path::Path};
+
+use crate::base::files;
+
+/// Bytes are not all that a file system can run out of, and `df` alone would not show it.
+pub(crate) fn make_room(path: &Path) -> String {
+    let directory = path.ancestors().find(|path| path.is_dir()).unwrap_or(path);
+    let inodes = files::free_space(path).is_ok_and(|space| space.no_more_files);
+    let see = if inodes {
+        format!(" (it takes no more files: df -i {})", directory.display())
+    } else {
+        String::new()
+    };
+    format!(
+        "make room on the file system of {}{see}, and run the same command again",
+        directory.display()
+    )
+}
+
+pub(crate) fn move_away(path: &Path) -> String {
+    let path = path.display();
+    format!("mv {} {}", word(&path), word(&format_args!("{path}.bak")))
+}
+
+/// A path as one word of a shell: what is to be copied must not do something else than it seems to.
+pub(crate) fn word(path: &dyn Display) -> String {
+    let text = path.to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%=,".contains(c);
+    if text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
