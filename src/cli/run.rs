@@ -3,21 +3,20 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    io::Write,
     os::unix::ffi::OsStrExt,
     path::Path,
     process::ExitCode,
 };
 
 use clap::{CommandFactory, Parser};
-use nix::sys::stat::{Mode, umask};
 
 use crate::{
-    base::Nickname,
+    base::{Nickname, umask},
     cli::{
         args::{Cli, Command},
         complete, dispatch,
         error::CommandError,
+        global::Global,
         terminal::log,
         terminal::output::Output,
     },
@@ -29,21 +28,26 @@ use crate::{
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
     if let Some(answer) = complete::answer(&arguments) {
-        // A shell that reads no more is content.
-        let _ = std::io::stdout().write_all(answer.as_bytes());
-        return ExitCode::SUCCESS;
+        let output = Output::new(&Global::default(), false, Vec::new());
+        output.data(&answer);
+        return output.end(ExitCode::SUCCESS);
     }
     let program = OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());
     let cli = match Cli::try_parse_from(as_wrapper(arguments, Path::new(program))) {
         Ok(cli) => cli,
-        // clap prints help to stdout and mistakes to stderr, with its own exit codes 0 and 2.
-        Err(error) => error.exit(),
+        // clap's own exit codes: 0 for help, 2 for a mistake.
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(error) => {
+            let output = Output::new(&Global::default(), false, Vec::new());
+            output.data(&error.render().ansi().to_string());
+            return output.end(ExitCode::SUCCESS);
+        }
     };
     let verbs = Cli::command();
     let verbs = verbs.get_subcommands().map(|it| it.get_name().to_owned());
     let output = Output::new(&cli.global, cli.command.tells_events(), verbs.collect());
     match run(cli, &output) {
-        Ok(code) => code,
+        Ok(code) => output.end(code),
         Err(error) => output.fail(&error),
     }
 }
@@ -80,7 +84,7 @@ fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
         cli.command,
         Command::Kubectl(_) | Command::K9s(_) | Command::Man(_)
     ) {
-        umask(Mode::from_bits_truncate(0o077));
+        umask::make_private();
     }
     log::init(&cli.global, output)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

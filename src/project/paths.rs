@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::base::{Digest, Name, Nickname};
+use crate::base::{Digest, Name, Nickname, files::expand_home};
 
 /// The directory of k3s-vm's own files in a project.
 pub const DIRECTORY: &str = ".k3s-vm";
@@ -120,6 +120,11 @@ impl Project {
     /// A path as the project's files name it: relative where it lies in the project, which may be moved or copied.
     pub fn relative<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.root).unwrap_or(path)
+    }
+
+    /// A path as a config names it: from the root, from the project, or with a tilde for the home directory.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.root.join(expand_home(path))
     }
 
     /// `.k3s-vm/`, private to the user.

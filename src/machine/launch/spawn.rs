@@ -50,6 +50,7 @@ pub(crate) async fn launch(
             }
             Err(_) => break,
             Ok(process) => {
+                machine.mark_ran();
                 if grows {
                     // Long before the guest looks at its disk.
                     resize(&machine.project, record).await?;

@@ -9,7 +9,7 @@ use crate::{
         Machine, MachineError, Spec, Timings,
         access::kubeconfig,
         cache::{assets, references},
-        guest_config::{host_dns, mounts},
+        guest_config::{config_archive, host_dns, mounts},
         launch::{disk_files, disk_state::FIRST_SPACE},
         model::{
             host::{self, Host},
@@ -39,6 +39,8 @@ pub(crate) async fn make_new(
     // What would fail in the end fails before anything is fetched.
     kubeconfig::check_place(&machine.project, &spec.kubeconfig, &name)?;
     host::check_memory(spec.memory)?;
+    host::check_cpu_model(spec.cpu_model.as_deref())?;
+    config_archive::archive(&machine.project, spec, &name)?;
     mounts::folders(&machine.project, spec)?;
     host::api_port(spec.api_port, None)?;
     check_space(machine)?;

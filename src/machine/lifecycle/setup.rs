@@ -1,7 +1,10 @@
 //! `setup` and `start`: from whatever is there to a node that is Ready.
 
 use crate::{
-    base::{Progress, files::remove_if_exists},
+    base::{
+        Name, Progress,
+        files::{self, PRIVATE, remove_if_exists},
+    },
     machine::{
         Limits, Machine, MachineError, Spec, State, Timings,
         access::{api, kubeconfig, ports},
@@ -22,7 +25,7 @@ use crate::{
         recover::{interrupted, running::Running},
         template::{backing, publish, ready},
     },
-    project::{Config, Record, Suspended, user},
+    project::{Config, Project, Record, Suspended, user},
     qemu::{Accelerator, Process},
 };
 
@@ -69,7 +72,7 @@ pub async fn setup(
         state = State::Absent;
     }
     if let State::Running(record, process) = state {
-        kubeconfig::check_place(&machine.project, &spec.kubeconfig, &record.name)?;
+        check_choices(&machine.project, &spec, &record.name)?;
         ports::require(&machine.project, &asked).await?;
         config.save(&machine.project.config())?;
         return go_on(machine, &spec, record, process, timings).await;
@@ -84,8 +87,36 @@ pub async fn setup(
         }
         _ => create::make_new(machine, &host, &spec, None, progress, &mut timings).await?,
     };
-    config.save(&machine.project.config())?;
-    bring_up(machine, &host, &spec, record, timings).await
+    check_choices(&machine.project, &spec, &record.name)?;
+    let path = machine.project.config();
+    let former = files::read_if_exists(&path)?;
+    config.save(&path)?;
+    let result = bring_up(machine, &host, &spec, record, timings).await;
+    if result.is_err() && !machine.has_run() {
+        // What QEMU itself refuses would be refused at each start from now on.
+        match former {
+            Some(text) => files::write(&path, text.as_bytes(), PRIVATE)?,
+            None => remove_if_exists(&path)?,
+        }
+    }
+    result
+}
+
+/// Whether what the choices name can be used: files, directories, a processor.
+///
+/// # Errors
+///
+/// The first one that cannot.
+pub(crate) fn check_choices(
+    project: &Project,
+    spec: &Spec,
+    name: &Name,
+) -> Result<(), MachineError> {
+    host::check_cpu_model(spec.cpu_model.as_deref())?;
+    kubeconfig::check_place(project, &spec.kubeconfig, name)?;
+    config_archive::archive(project, spec, name)?;
+    mounts::folders(project, spec)?;
+    Ok(())
 }
 
 /// Boots the machine that is there.
@@ -138,9 +169,7 @@ async fn bring_up(
     let project = &machine.project;
     disk_state::require(project, &record)?;
     host::check_memory(spec.memory)?;
-    kubeconfig::check_place(project, &spec.kubeconfig, &record.name)?;
-    config_archive::archive(project, spec, &record.name)?;
-    mounts::folders(project, spec)?;
+    check_choices(project, spec, &record.name)?;
     record.api_port = host::api_port(
         spec.api_port,
         (record.api_port != 0).then_some(record.api_port),

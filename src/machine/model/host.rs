@@ -118,6 +118,24 @@ pub fn check_memory(wanted: Size) -> Result<(), MachineError> {
     }
 }
 
+/// Whether QEMU knows the processor that was chosen.
+///
+/// # Errors
+///
+/// [`MachineError::Choice`] when it does not.
+pub fn check_cpu_model(chosen: Option<&str>) -> Result<(), MachineError> {
+    let Some((chosen, qemu)) = chosen.zip(version::find_program(version::PROGRAM)) else {
+        return Ok(());
+    };
+    let model = chosen.split(',').next().unwrap_or_default();
+    match version::knows_cpu(&qemu, model) {
+        Some(false) => Err(MachineError::Choice(format!(
+            "QEMU knows no processor {model:?}: qemu-system-x86_64 -cpu help names those that it does"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a port of 127.0.0.1 can be had.
 ///
 /// # Errors
