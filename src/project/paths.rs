@@ -245,6 +245,11 @@ impl Project {
         self.directory().join("used")
     }
 
+    /// The lock that loads of images share.
+    pub fn loading(&self) -> PathBuf {
+        self.directory().join("loading.lock")
+    }
+
     /// The machine's snapshots, each a folder.
     pub fn snapshots(&self) -> PathBuf {
         self.directory().join("snapshots")
@@ -297,12 +302,15 @@ impl Project {
     }
 }
 
-/// `$XDG_RUNTIME_DIR/k3s-vm`, or a directory of the user's own in `/tmp` where there is none.
+/// The longest `$XDG_RUNTIME_DIR` below which a socket's path fits, with some room.
+const LONGEST_RUNTIME: usize = 60;
+
+/// `$XDG_RUNTIME_DIR/k3s-vm`, or a directory of the user's own in `/tmp` where there is none or its path is too long.
 fn runtime_base() -> PathBuf {
+    let fits =
+        |it: &PathBuf| it.is_absolute() && it.is_dir() && it.as_os_str().len() <= LONGEST_RUNTIME;
     match env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
-        Some(directory) if directory.is_absolute() && directory.is_dir() => {
-            directory.join("k3s-vm")
-        }
+        Some(directory) if fits(&directory) => directory.join("k3s-vm"),
         _ => PathBuf::from(format!("/tmp/k3s-vm-{}", nix::unistd::getuid())),
     }
 }
