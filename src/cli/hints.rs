@@ -119,7 +119,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Qemu(_) => for_this_host(&INSTALL_QEMU),
         MachineError::Kvm(kvm) => [of_kvm(kvm), one("or go on without it: --accel tcg")].concat(),
         MachineError::NoUefi => [for_this_host(&INSTALL_UEFI), one("or boot by BIOS: --firmware bios")].concat(),
-        MachineError::Memory { .. } => one("ask for less: --memory 2GiB"),
+        MachineError::Memory { .. } => one("ask for less: k3s-vm setup --memory 2GiB"),
         MachineError::Space { path, .. } => vec![format!("make room on the file system of {}, or use another project directory", path.display())],
         MachineError::Contradiction { what, asked, .. } => of_contradiction(what, asked),
         MachineError::CacheInUse(_) => one("wait until it has ended, and run the same command again"),

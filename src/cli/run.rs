@@ -14,6 +14,7 @@ use crate::{
     base::{Nickname, umask},
     cli::{
         args::{Cli, Command},
+        commands::tool::ON_PATH,
         complete, dispatch,
         error::CommandError,
         global::Global,
@@ -55,8 +56,9 @@ pub fn main() -> ExitCode {
 /// Called through a link named `kubectl` or `k9s`, the program is that wrapper, of the machine in whose `bin/` the
 /// link is: the kernel tells what was run, by whatever name a shell has found it.
 fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
-    let called = arguments
-        .first()
+    let first = arguments.first();
+    let is_bare = first.is_some_and(|it| !it.as_bytes().contains(&b'/'));
+    let called = first
         .and_then(|path| Path::new(path).file_name())
         .and_then(|name| name.to_str());
     let Some(tool) = called.and_then(Tool::by_name) else {
@@ -73,6 +75,9 @@ fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
         words.extend(["-C".into(), root.into(), format!("--name={name}").into()]);
     }
     words.push(tool.name().into());
+    if is_bare {
+        words.push(format!("--{ON_PATH}").into());
+    }
     words.extend(arguments.into_iter().skip(1));
     words
 }
@@ -121,11 +126,27 @@ mod tests {
         );
         assert_eq!(
             called(&["kubectl", "get"], "/p/.k3s-vm/bin/kubectl"),
-            words(&["k3s-vm", "-C", "/p", "--name=", "kubectl", "get"])
+            words(&[
+                "k3s-vm",
+                "-C",
+                "/p",
+                "--name=",
+                "kubectl",
+                "--k3s-vm-on-path",
+                "get"
+            ])
         );
         assert_eq!(
             called(&["kubectl", "get"], "/p/.k3s-vm/machines/next/bin/kubectl"),
-            words(&["k3s-vm", "-C", "/p", "--name=next", "kubectl", "get"])
+            words(&[
+                "k3s-vm",
+                "-C",
+                "/p",
+                "--name=next",
+                "kubectl",
+                "--k3s-vm-on-path",
+                "get"
+            ])
         );
         assert_eq!(
             called(&[".k3s-vm/bin/k9s"], ".k3s-vm/bin/k9s"),

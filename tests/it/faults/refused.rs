@@ -2,13 +2,18 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, symlink},
+    os::unix::{
+        fs::{MetadataExt, symlink},
+        process::CommandExt,
+    },
     path::Path,
     process::Command,
 };
 
-use super::scene::{Scene, in_other_mounts};
-use crate::support::{finish, names};
+use rustix::process::Signal;
+
+use super::scene::{Background, Scene, eventually, in_other_mounts, program};
+use crate::support::{Ended, finish, names};
 
 fn fifo(path: &Path) -> String {
     let made = Command::new("mkfifo").arg(path).status();
@@ -299,4 +304,129 @@ fn what_cannot_be_copied() {
         let command = scene.env.command(&arguments);
         scene.fails(&arguments.join(" "), command, code, &[words]);
     }
+}
+
+#[test]
+fn memory_that_cannot_be_had_and_memory_that_is_tight() {
+    let scene = Scene::new();
+    let limited = "mount -t tmpfs none /sys/fs/cgroup; mkdir /sys/fs/cgroup/memory; \
+        echo 500000000 | tee /sys/fs/cgroup/memory.max >/sys/fs/cgroup/memory/memory.limit_in_bytes; exec \"$@\"";
+    let words = [
+        "is to have 1GiB of memory, this process may use",
+        "/sys/fs/cgroup",
+    ];
+    let setup = in_other_mounts(&scene, &scene.setup(&[]), limited);
+    scene.fails("a cgroup with a limit of memory", setup, 1, &words);
+    let tight = "printf 'MemTotal: 8000000 kB\\nMemAvailable: 500000 kB\\n' >../meminfo; \
+        mount --bind ../meminfo /proc/meminfo; exec \"$@\"";
+    let setup = in_other_mounts(&scene, &scene.setup(&[]), tight);
+    scene.survives("memory that is in use just now", setup, &["warning: "]);
+}
+
+#[test]
+fn a_runtime_directory_that_is_too_long_for_sockets() {
+    let scene = Scene::new();
+    let long = scene.env.path(&"r".repeat(100));
+    crate::support::private_dir(&long);
+    let mut setup = scene.setup(&[]);
+    setup.env("XDG_RUNTIME_DIR", &long);
+    let setup = Background::start(&scene, setup);
+    eventually("the machine runs", || {
+        let mut status = scene.env.command(&["status", "--json"]);
+        assert!(setup.is_running(), "{}", setup.said());
+        status.env("XDG_RUNTIME_DIR", &long);
+        finish(status).stdout.contains("\"run_state\": \"running\"")
+    });
+    setup.signal(Signal::INT);
+    assert_eq!(setup.end().code, 130);
+}
+
+#[test]
+fn too_few_open_files_are_not_a_taken_port() {
+    let scene = Scene::new();
+    let asked = scene.setup(&[]);
+    let mut setup = scene.env.tool("prlimit");
+    setup
+        .arg("--nofile=20")
+        .arg(asked.get_program())
+        .args(asked.get_args());
+    let ended = finish(setup);
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(!ended.stderr.contains("is taken"), "{}", ended.stderr);
+    scene.goes_on(scene.setup(&[]));
+}
+
+#[test]
+fn a_kubectl_that_is_told_of_another_cluster() {
+    let scene = Scene::new();
+    scene.finished(".kube/config".as_ref());
+    let mut path = program(&scene, "kubectl", "echo \"$KUBECONFIG $*\"");
+    path.push(":/usr/bin:/bin");
+    let run = |called: &str, arguments: &[&str], kubeconfig: &str| {
+        let link = scene.file("bin/kubectl");
+        let mut command = scene.env.tool(&link);
+        command.env("PATH", &path).env("KUBECONFIG", kubeconfig);
+        if called == "kubectl" {
+            command.arg0(called);
+        }
+        finish_with(command, arguments)
+    };
+    let own = scene.env.project.join(".kube/config").display().to_string();
+    for (called, arguments, kubeconfig, code, stdout) in [
+        (
+            "kubectl",
+            &["get", "nodes"][..],
+            "/other",
+            0,
+            "/other get nodes\n",
+        ),
+        ("kubectl", &["get", "nodes"], own.as_str(), 3, ""),
+        ("kubectl", &["get", "nodes"], "", 3, ""),
+        // A script that asks for the machine's own tool, in a shell with any KUBECONFIG.
+        ("by its path", &["get", "nodes"], "/other", 3, ""),
+        (
+            "by its path",
+            &["--kubeconfig=/x", "get"],
+            "",
+            0,
+            " --kubeconfig=/x get\n",
+        ),
+        (
+            "by its path",
+            &["completion", "bash"],
+            own.as_str(),
+            0,
+            &format!("{own} completion bash\n"),
+        ),
+        (
+            "kubectl",
+            &["get", "--help"],
+            own.as_str(),
+            0,
+            &format!("{own} get --help\n"),
+        ),
+    ] {
+        let ended = run(called, arguments, kubeconfig);
+        let told = (ended.code, ended.stdout.as_str());
+        assert_eq!(
+            told,
+            (code, stdout),
+            "{called} {arguments:?}: {}",
+            ended.stderr
+        );
+    }
+}
+
+fn finish_with(mut command: Command, arguments: &[&str]) -> Ended {
+    command.args(arguments);
+    finish(command)
+}
+
+#[test]
+fn a_name_that_is_not_found_is_told_of_once() {
+    let scene = Scene::new();
+    let ended = finish(scene.setup_from("http://k3s.invalid/releases", &[]));
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    let warnings = ended.stderr.matches("warning:").count();
+    assert!(warnings <= 2, "{}", ended.stderr);
 }
