@@ -1,8 +1,9 @@
 //! Files that survive: written beside their place, flushed, renamed, and the directory flushed.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{self, Write},
+    env,
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -104,6 +105,15 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
 ///
 /// When the directory cannot be written or is full.
 pub fn write_among_others(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    write_as(path, bytes, mode, None)
+}
+
+fn write_as(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    owner: Option<&Metadata>,
+) -> Result<(), FileError> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let mut temporary = tempfile::Builder::new()
         .prefix(".k3s-vm-")
@@ -113,7 +123,52 @@ pub fn write_among_others(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fi
         .as_file_mut()
         .write_all(bytes)
         .map_err(|error| FileError::on("write", path)(error).needing(bytes.len()))?;
+    if let Some(owner) = owner {
+        own(temporary.as_file(), owner).map_err(FileError::on("set the owner of", path))?;
+    }
     persist(temporary, path, mode)
+}
+
+/// Gives a new file the owner of another one, if it has another.
+///
+/// # Errors
+///
+/// When this user may not.
+pub fn own(file: &File, like: &Metadata) -> io::Result<()> {
+    let has = file.metadata()?;
+    if (has.uid(), has.gid()) != (like.uid(), like.gid()) {
+        std::os::unix::fs::fchown(file, Some(like.uid()), Some(like.gid()))?;
+    }
+    Ok(())
+}
+
+/// Puts `bytes` in the place of the file at `path`, which keeps its mode and its owner. Where it cannot be replaced, as a
+/// file that is a mount point, or its owner could not be kept, it is written in place.
+///
+/// # Errors
+///
+/// When it is not there or cannot be written.
+pub fn replace_contents(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let metadata = fs::metadata(path).map_err(FileError::on("look at", path))?;
+    let replaced = write_as(path, bytes, metadata.mode() & 0o7777, Some(&metadata));
+    let in_place = match &replaced {
+        Err(error) => matches!(
+            error.source.kind(),
+            io::ErrorKind::ResourceBusy | io::ErrorKind::PermissionDenied
+        ),
+        Ok(()) => false,
+    };
+    if !in_place {
+        return replaced;
+    }
+    let mut options = OpenOptions::new();
+    let write = |mut file: File| {
+        file.write_all(bytes)?;
+        file.set_len(bytes.len() as u64)?;
+        file.sync_all()
+    };
+    let opened = options.write(true).open(path);
+    opened.and_then(write).map_err(FileError::on("write", path))
 }
 
 /// What a file system has left for this user.
@@ -263,6 +318,46 @@ fn opened(path: &Path, options: &mut OpenOptions) -> Result<File, FileError> {
     })
 }
 
+/// A regular file for reading, by whatever link: a FIFO could keep its reader waiting, and a device could never end.
+///
+/// # Errors
+///
+/// When it cannot be opened or is not a regular file.
+pub fn open_regular(path: &Path) -> Result<File, FileError> {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).custom_flags(nix::libc::O_NONBLOCK);
+    let open = || {
+        let file = options.open(path)?;
+        match file.metadata()?.file_type() {
+            it if it.is_file() => Ok(file),
+            it if it.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            _ => Err(io::Error::other("not a regular file")),
+        }
+    };
+    open().map_err(FileError::on("read", path))
+}
+
+/// The whole of a regular file.
+///
+/// # Errors
+///
+/// When it cannot be read or is not a regular file.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    let mut bytes = Vec::new();
+    let read = open_regular(path)?.read_to_end(&mut bytes);
+    read.map_err(FileError::on("read", path))?;
+    Ok(bytes)
+}
+
+/// The path, with the home directory in the place of a tilde at its beginning: a shell leaves one in `--flag=~/x`, and a
+/// config has no shell.
+pub fn expand_home(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
 /// The whole file as text, `None` when there is none. What is no UTF-8 is U+FFFD in it, so that whoever parses the text
 /// can tell what is damaged and what to do about it.
 ///
@@ -270,10 +365,10 @@ fn opened(path: &Path, options: &mut OpenOptions) -> Result<File, FileError> {
 ///
 /// When it exists and cannot be read.
 pub fn read_if_exists(path: &Path) -> Result<Option<String>, FileError> {
-    match fs::read(path) {
+    match read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(FileError::on("read", path)(error)),
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -358,6 +453,33 @@ mod tests {
         assert!(!link.is_symlink());
         assert_eq!(fs::read(&link).expect("read"), b"ours");
         assert_eq!(fs::read(&target).expect("read"), b"theirs");
+    }
+
+    #[test]
+    fn a_fifo_and_a_device_are_refused_at_once() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let fifo = directory.path().join("fifo");
+        make_fifo(&fifo).expect("made");
+        for path in [&fifo, Path::new("/dev/zero")] {
+            for refused in [read(path).err(), read_if_exists(path).err()] {
+                let error = refused.expect("no file").source;
+                assert_eq!(error.to_string(), "not a regular file");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_directory_where_it_is_a_part_of_its_own() {
+        let home = env::home_dir().expect("a home");
+        for (path, expected) in [
+            ("~/x/y", home.join("x/y")),
+            ("~", home.join("")),
+            ("~ada/x", "~ada/x".into()),
+            ("./~/x", "./~/x".into()),
+            ("/a/~/x", "/a/~/x".into()),
+        ] {
+            assert_eq!(expand_home(Path::new(path)), expected);
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub mod size;
 pub mod sparse;
 pub mod tls;
 pub mod trust;
+pub mod umask;
+pub mod yaml;
 
 pub use digest::Digest;
 pub use files::FileError;

@@ -1,6 +1,6 @@
 //! Proxies for HTTP, as their variables name them.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
@@ -15,7 +15,9 @@ pub struct Proxy(Url);
 
 /// Why a text is no proxy. The text is not repeated: it may hold a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is no proxy: write its URL, like http://proxy.example:3128")]
+#[error(
+    "it is no proxy: write its URL, like http://proxy.example:3128, and in a password %23 for #, %2F for / and %3F for ?"
+)]
 pub struct ParseProxyError;
 
 impl Proxy {
@@ -24,8 +26,12 @@ impl Proxy {
     pub fn seen_from_guest(&self) -> Self {
         let mut url = self.0.clone();
         let local = match url.host() {
-            Some(Host::Domain(name)) => name.trim_end_matches('.') == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback() || address.is_unspecified(),
+            // Of a scheme that is not the web's, addresses are left as they are written.
+            Some(Host::Domain(name)) => match name.parse::<Ipv4Addr>() {
+                Ok(address) => is_local(address),
+                Err(_) => name.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
+            },
+            Some(Host::Ipv4(address)) => is_local(address),
             Some(Host::Ipv6(address)) => address.is_loopback() || address.is_unspecified(),
             None => false,
         };
@@ -35,6 +41,10 @@ impl Proxy {
         }
         Self(url)
     }
+}
+
+fn is_local(address: Ipv4Addr) -> bool {
+    address.is_loopback() || address.is_unspecified()
 }
 
 impl FromStr for Proxy {
@@ -48,8 +58,14 @@ impl FromStr for Proxy {
             format!("http://{text}")
         };
         let url = Url::parse(&with_scheme).map_err(|_| ParseProxyError)?;
-        let known = ["http", "https", "socks5"].contains(&url.scheme());
-        if !known || url.host().is_none() || text.chars().any(|c| c.is_control() || c == ' ') {
+        let known = ["http", "https", "socks5", "socks5h"].contains(&url.scheme());
+        // Behind a # or a / of a password there would be another host, and the password would be another one.
+        let more = !["", "/"].contains(&url.path()) || url.query().or(url.fragment()).is_some();
+        if !known
+            || more
+            || url.host().is_none()
+            || text.chars().any(|c| c.is_control() || c == ' ')
+        {
             return Err(ParseProxyError);
         }
         Ok(Self(url))
@@ -92,11 +108,36 @@ mod tests {
             ("https://[::1]:8080", "https://10.0.2.2:8080"),
             ("http://proxy.example:3128", "http://proxy.example:3128"),
             ("socks5://192.0.2.1:1080", "socks5://192.0.2.1:1080"),
+            ("socks5://127.0.0.1:1080", "socks5://10.0.2.2:1080"),
+            (
+                "socks5h://me:word@127.1.2.3:1080",
+                "socks5h://me:word@10.0.2.2:1080",
+            ),
+            ("socks5://LOCALHOST:1080", "socks5://10.0.2.2:1080"),
+            ("socks5://[::1]:1080", "socks5://10.0.2.2:1080"),
+            (
+                "http://me:p@ss@localhost:3128",
+                "http://me:p%40ss@10.0.2.2:3128",
+            ),
+            (
+                "http://me:%23@localhost:3128",
+                "http://me:%23@10.0.2.2:3128",
+            ),
         ] {
             let proxy: Proxy = here.parse().expect(here);
             assert_eq!(String::from(proxy.seen_from_guest()), there);
         }
-        for wrong in ["", "ftp://x", "http://", "http://a b", "a\nb"] {
+        for wrong in [
+            "",
+            "ftp://x",
+            "http://",
+            "http://a b",
+            "a\nb",
+            "http://me:12#x@localhost:3128",
+            "http://me:a#x@localhost:3128",
+            "http://me:1/x@localhost:3128",
+            "http://me:1?x@localhost:3128",
+        ] {
             assert!(wrong.parse::<Proxy>().is_err(), "{wrong:?}");
         }
     }

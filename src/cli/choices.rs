@@ -7,7 +7,9 @@ use std::{
 
 use super::error::{CommandError, code};
 use crate::{
-    base::{Flag, Mount, NodeLabel, Proxy, Size, mount, proxy::ParseProxyError},
+    base::{
+        Flag, Mount, NodeLabel, Proxy, Size, files::expand_home, mount, proxy::ParseProxyError,
+    },
     project::{
         Config, Project,
         config::{AccelChoice, MOST_CPUS, Timeout},
@@ -183,8 +185,12 @@ fn in_project(project: &Project, path: &Path) -> Result<PathBuf, CommandError> {
         let what = format!("{path:?} is no path for a config: it is not UTF-8");
         return Err(CommandError::new(what).with_code(code::USAGE));
     }
-    std::path::absolute(path)
-        .map(|path| project.relative(&path).to_owned())
+    std::path::absolute(expand_home(path))
+        .map(|path| match project.relative(&path) {
+            // The config would have it in the home directory.
+            relative if relative.starts_with("~") => path,
+            relative => relative.to_owned(),
+        })
         .map_err(|error| {
             CommandError::new(format!("{} is no path", path.display())).because(&error)
         })

@@ -8,7 +8,7 @@ use std::{
 use etcetera::BaseStrategy;
 
 use crate::{
-    base::{Name, trust},
+    base::{Name, files::expand_home, trust},
     cli::{error::CommandError, global::Global},
     machine::{self, Machine, MachineError},
     project::Project,
@@ -26,7 +26,6 @@ pub(crate) fn require_machine(context: &Context) -> Result<(), CommandError> {
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) project: Project,
-    pub(crate) name: Option<Name>,
     pub(crate) cache: PathBuf,
 }
 
@@ -37,15 +36,6 @@ impl Context {
             CommandError::new(format!("there is no directory {}", directory.display()))
                 .because(&error)
         })?;
-        let given = env::var_os("VM_NAME").unwrap_or_default();
-        let given = given.to_string_lossy();
-        let name = (!given.is_empty())
-            .then(|| given.parse::<Name>())
-            .transpose()
-            .map_err(|error| {
-                CommandError::new(format!("VM_NAME: {error}"))
-                    .hint("unset VM_NAME, or give it another value")
-            })?;
         let further = global.machine.clone().and_then(|which| which.0);
         let project = Project::discover(&start);
         // Before anything in it is read: another user may have put it above a directory that is shared.
@@ -53,15 +43,31 @@ impl Context {
             .map_err(|error| CommandError::from(MachineError::from(error)))?;
         Ok(Self {
             project: project.with(further),
-            name,
             cache: cache_root()?,
         })
     }
 
     /// The machine, locked for `verb`.
     pub(crate) async fn open(self, verb: &str) -> Result<Machine, CommandError> {
-        Ok(Machine::open(self.project, self.name, self.cache, verb).await?)
+        let name = chosen_name()?;
+        Ok(Machine::open(self.project, name, self.cache, verb).await?)
     }
+}
+
+/// The machine's name from `K3S_VM_NAME`, or from `VM_NAME`, which other programs may mean otherwise.
+pub(crate) fn chosen_name() -> Result<Option<Name>, CommandError> {
+    let of = |variable: &'static str| {
+        let value = env::var_os(variable).filter(|it| !it.is_empty())?;
+        Some((variable, value))
+    };
+    let Some((variable, value)) = of("K3S_VM_NAME").or_else(|| of("VM_NAME")) else {
+        return Ok(None);
+    };
+    let name = value.to_string_lossy().parse::<Name>();
+    name.map(Some).map_err(|error| {
+        CommandError::new(format!("{variable}: {error}"))
+            .hint(format!("unset {variable}, or give it another value"))
+    })
 }
 
 fn homeless() -> CommandError {
@@ -73,7 +79,7 @@ fn homeless() -> CommandError {
 /// specification wants; without `HOME`, the home of the user database holds.
 fn cache_root() -> Result<PathBuf, CommandError> {
     let absolute = |path: PathBuf| {
-        std::path::absolute(&path).map_err(|error| {
+        std::path::absolute(expand_home(&path)).map_err(|error| {
             CommandError::new(format!("{} is no path for a cache", path.display())).because(&error)
         })
     };

@@ -1,13 +1,13 @@
 //! The global flags and the selector of the VM, which every command takes.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{env, path::PathBuf, str::FromStr};
 
-use clap::ColorChoice;
+use clap::{ColorChoice, builder::TypedValueParser};
 
 use crate::base::{Nickname, nickname::ParseNicknameError};
 
 /// What holds for every verb.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Options of every verb")]
 pub struct Global {
     /// Work on the project of DIR instead of the current directory's
@@ -31,7 +31,7 @@ pub struct Global {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Show everything, QEMU's command line included
-    #[arg(long, global = true, env = "DEBUG", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, global = true, env = "K3S_VM_DEBUG", value_parser = clap::builder::FalseyValueParser::new())]
     pub debug: bool,
     /// When to use colours
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
@@ -41,10 +41,24 @@ pub struct Global {
         long,
         global = true,
         value_name = "FILE",
-        env = "LOG_FILE",
+        env = "K3S_VM_LOG_FILE",
+        value_parser = clap::builder::OsStringValueParser::new().map(PathBuf::from),
         hide = true
     )]
     pub log_file: Option<PathBuf>,
+}
+
+impl Global {
+    /// Whether everything is shown. `DEBUG` counts without a flag or `K3S_VM_DEBUG`, where it says yes: other programs
+    /// take the names of their parts in it.
+    pub(crate) fn is_debug(&self) -> bool {
+        let says_yes = |value: String| {
+            let value = value.to_lowercase();
+            ["1", "y", "yes", "t", "true", "on"].contains(&value.as_str())
+        };
+        let named = env::var_os("K3S_VM_DEBUG").is_some();
+        self.debug || !named && env::var("DEBUG").is_ok_and(says_yes)
+    }
 }
 
 /// Which machine of the project; an empty name is the project's own one.

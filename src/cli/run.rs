@@ -3,21 +3,21 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    io::Write,
     os::unix::ffi::OsStrExt,
     path::Path,
     process::ExitCode,
 };
 
 use clap::{CommandFactory, Parser};
-use nix::sys::stat::{Mode, umask};
 
 use crate::{
-    base::Nickname,
+    base::{Nickname, umask},
     cli::{
         args::{Cli, Command},
+        commands::tool::ON_PATH,
         complete, dispatch,
         error::CommandError,
+        global::Global,
         terminal::log,
         terminal::output::Output,
     },
@@ -29,21 +29,26 @@ use crate::{
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
     if let Some(answer) = complete::answer(&arguments) {
-        // A shell that reads no more is content.
-        let _ = std::io::stdout().write_all(answer.as_bytes());
-        return ExitCode::SUCCESS;
+        let output = Output::new(&Global::default(), false, Vec::new());
+        output.data(&answer);
+        return output.end(ExitCode::SUCCESS);
     }
     let program = OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());
     let cli = match Cli::try_parse_from(as_wrapper(arguments, Path::new(program))) {
         Ok(cli) => cli,
-        // clap prints help to stdout and mistakes to stderr, with its own exit codes 0 and 2.
-        Err(error) => error.exit(),
+        // clap's own exit codes: 0 for help, 2 for a mistake.
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(error) => {
+            let output = Output::new(&Global::default(), false, Vec::new());
+            output.data(&error.render().ansi().to_string());
+            return output.end(ExitCode::SUCCESS);
+        }
     };
     let verbs = Cli::command();
     let verbs = verbs.get_subcommands().map(|it| it.get_name().to_owned());
     let output = Output::new(&cli.global, cli.command.tells_events(), verbs.collect());
     match run(cli, &output) {
-        Ok(code) => code,
+        Ok(code) => output.end(code),
         Err(error) => output.fail(&error),
     }
 }
@@ -51,8 +56,9 @@ pub fn main() -> ExitCode {
 /// Called through a link named `kubectl` or `k9s`, the program is that wrapper, of the machine in whose `bin/` the
 /// link is: the kernel tells what was run, by whatever name a shell has found it.
 fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
-    let called = arguments
-        .first()
+    let first = arguments.first();
+    let is_bare = first.is_some_and(|it| !it.as_bytes().contains(&b'/'));
+    let called = first
         .and_then(|path| Path::new(path).file_name())
         .and_then(|name| name.to_str());
     let Some(tool) = called.and_then(Tool::by_name) else {
@@ -69,6 +75,9 @@ fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
         words.extend(["-C".into(), root.into(), format!("--name={name}").into()]);
     }
     words.push(tool.name().into());
+    if is_bare {
+        words.push(format!("--{ON_PATH}").into());
+    }
     words.extend(arguments.into_iter().skip(1));
     words
 }
@@ -80,7 +89,7 @@ fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
         cli.command,
         Command::Kubectl(_) | Command::K9s(_) | Command::Man(_)
     ) {
-        umask(Mode::from_bits_truncate(0o077));
+        umask::make_private();
     }
     log::init(&cli.global, output)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -117,11 +126,27 @@ mod tests {
         );
         assert_eq!(
             called(&["kubectl", "get"], "/p/.k3s-vm/bin/kubectl"),
-            words(&["k3s-vm", "-C", "/p", "--name=", "kubectl", "get"])
+            words(&[
+                "k3s-vm",
+                "-C",
+                "/p",
+                "--name=",
+                "kubectl",
+                "--k3s-vm-on-path",
+                "get"
+            ])
         );
         assert_eq!(
             called(&["kubectl", "get"], "/p/.k3s-vm/machines/next/bin/kubectl"),
-            words(&["k3s-vm", "-C", "/p", "--name=next", "kubectl", "get"])
+            words(&[
+                "k3s-vm",
+                "-C",
+                "/p",
+                "--name=next",
+                "kubectl",
+                "--k3s-vm-on-path",
+                "get"
+            ])
         );
         assert_eq!(
             called(&[".k3s-vm/bin/k9s"], ".k3s-vm/bin/k9s"),

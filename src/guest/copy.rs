@@ -39,11 +39,22 @@ const NOT_THERE: u32 = 66;
 
 const SPECIAL: u32 = 67;
 
+const NO_SIZE: u32 = 68;
+
 /// tar's, of files that changed while it read them.
 const CHANGED: u32 = 1;
 
 /// What tar and mktemp say on a full disk.
 const FULL: [&str; 2] = ["No space left on device", "Wrote only"];
+
+/// What tar says besides a reason: warnings, and that it gives up.
+const NO_REASON: [&str; 5] = [
+    "time stamp",
+    "Removing leading",
+    "file changed as we read it",
+    "Exiting with failure status",
+    "Error is not recoverable",
+];
 
 /// The source is $1. A link that it is itself is followed, and those in it are not.
 const FETCH: &str = r#"
@@ -51,6 +62,7 @@ const FETCH: &str = r#"
 p=$(realpath -- "$1")
 [ ! -d "$p" ] || exec tar -C "$p" -cf - .
 [ -f "$p" ] || exit 67
+[ -s "$p" ] || [ "$(head -c 1 -- "$p" | wc -c)" -eq 0 ] || exit 68
 exec tar -C "${p%/*}/" -cf - "./${p##*/}"
 "#;
 
@@ -145,6 +157,7 @@ impl Ssh {
             Ok(0) => Ok((unpacked?, Vec::new())),
             Ok(CHANGED) => Ok((unpacked?, words.lines())),
             Ok(NOT_THERE) => Err(CopyError::NotInGuest(path.to_owned())),
+            Ok(NO_SIZE) => Err(CopyError::NoSize(path.to_owned())),
             Ok(SPECIAL) => Err(CopyError::Special(path.to_owned())),
             Ok(_) => Err(words.error()),
         }
@@ -252,7 +265,8 @@ impl Words {
         let full = lines
             .iter()
             .find(|line| FULL.iter().any(|words| line.contains(words)));
-        match (full, lines.first()) {
+        let is_reason = |line: &&String| !NO_REASON.iter().any(|words| line.contains(words));
+        match (full, lines.iter().find(is_reason).or(lines.first())) {
             (Some(line), _) => CopyError::GuestFull(line.clone()),
             (None, Some(line)) => CopyError::Guest(line.clone()),
             (None, None) => CopyError::Guest("it ended without a word".to_owned()),
@@ -283,6 +297,38 @@ impl AsyncWrite for Words {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_warning_is_not_the_reason() {
+        let said = b"tar: it: implausibly old time stamp 1960-01-01 00:00:00\n\
+            tar: it: time stamp 2107-01-01 00:00:00 is 2556143999.9 s in the future\n\
+            tar: it/x: Cannot open: Permission denied\n\
+            tar: Exiting with failure status due to previous errors\n";
+        let error = Words(said.to_vec()).error().to_string();
+        assert!(
+            error.ends_with("tar: it/x: Cannot open: Permission denied"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_has_no_size_is_not_fetched_as_nothing() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let empty = directory.path().join("empty");
+        std::fs::write(&empty, "").expect("written");
+        for (path, expected) in [
+            ("/proc/version", 68),
+            ("/dev/null", 67),
+            ("/nowhere", 66),
+            (empty.to_str().expect("UTF-8"), 0),
+        ] {
+            let output = std::process::Command::new("sh")
+                .args(["-c", &script(FETCH, &[path])])
+                .output();
+            let code = output.expect("a shell").status.code();
+            assert_eq!(code, Some(expected), "{path}");
+        }
+    }
 
     #[test]
     fn a_name_is_one_word_to_the_guests_shell() {

@@ -16,6 +16,9 @@ pub enum CopyError {
     /// Devices and sockets.
     #[error("{0} is neither a file nor a folder")]
     Special(String),
+    /// Files of /proc.
+    #[error("{0} is made up while it is read, and has no size to copy: k3s-vm ssh cat {0}")]
+    NoSize(String),
     /// A folder has the name that the copy of a file is to get.
     #[error("{0} is a folder, and would be replaced by what is none")]
     Folder(String),

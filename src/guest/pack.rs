@@ -3,18 +3,22 @@
 use std::{
     fs::{self, File, Metadata},
     io::{self, Read, Write},
+    os::unix::fs::MetadataExt,
     path::Path,
 };
 
 use tar::{Builder, EntryType, Header};
 
 use super::CopyError;
-use crate::base::{FileError, Progress};
+use crate::base::{FileError, Progress, files};
 
 /// What is sent is called so in the archive.
 const IT: &str = "it";
 /// The last one of an archive that is whole; tar takes one that was cut between two files for whole, too.
 const LAST: &str = "whole";
+
+/// The most of a file that does not tell its size.
+const MADE_UP: u64 = 64 << 20;
 
 /// What was sent.
 #[derive(Debug)]
@@ -80,6 +84,7 @@ impl<W: Write> Packer<'_, W> {
     fn add(&mut self, path: &Path, name: &Path, metadata: &Metadata) -> Result<(), CopyError> {
         let mut header = Header::new_gnu();
         header.set_metadata(metadata);
+        set_time(&mut header, metadata.mtime());
         let kind = metadata.file_type();
         if kind.is_dir() {
             self.builder
@@ -98,8 +103,20 @@ impl<W: Write> Packer<'_, W> {
             self.left_out.push(path.display().to_string());
             return Ok(());
         }
+        let mut file = files::open_regular(path)?;
+        if metadata.len() == 0 {
+            // Those of /proc are made up while they are read, and have no size before.
+            let mut content = Vec::new();
+            let read = (&mut file).take(MADE_UP).read_to_end(&mut content);
+            read.map_err(FileError::on("read", path))?;
+            header.set_size(content.len() as u64);
+            return self
+                .builder
+                .append_data(&mut header, name, content.as_slice())
+                .map_err(CopyError::Archive);
+        }
         let mut content = Exactly {
-            file: File::open(path).map_err(FileError::on("open", path))?,
+            file,
             left: metadata.len(),
             progress: self.progress,
             transfer: self.transfer,
@@ -132,6 +149,17 @@ impl<W: Write> Packer<'_, W> {
             .and_then(|()| self.builder.finish())
             .and_then(|()| self.builder.get_mut().flush())
             .map_err(CopyError::Archive)
+    }
+}
+
+/// In binary where it is before 1970: the `tar` crate would have it far in the future (GNU tar manual, "Extensions").
+fn set_time(header: &mut Header, seconds: i64) {
+    match (header.as_gnu_mut(), u64::try_from(seconds)) {
+        (Some(gnu), Err(_)) => {
+            gnu.mtime = [0xff; 12];
+            gnu.mtime[4..].copy_from_slice(&seconds.to_be_bytes());
+        }
+        (_, seconds) => header.set_mtime(seconds.unwrap_or_default()),
     }
 }
 
@@ -173,6 +201,31 @@ impl Read for &mut Exactly<'_> {
 mod tests {
     use super::*;
     use crate::base::progress::Silent;
+
+    #[test]
+    fn times_of_all_ages_come_back_as_they_were() {
+        let mut header = Header::new_gnu();
+        for seconds in [0, 1, -1, -315_619_200, 4_102_444_800, 1 << 40] {
+            set_time(&mut header, seconds);
+            let read = header.mtime().expect("a number");
+            assert_eq!(read.cast_signed(), seconds);
+        }
+        // As GNU tar writes the year 1960.
+        set_time(&mut header, -315_619_200);
+        assert_eq!(header.as_gnu().expect("GNU").mtime[..4], [0xff; 4]);
+    }
+
+    #[test]
+    fn a_file_of_proc_is_not_empty() {
+        let mut bytes = Vec::new();
+        pack(Path::new("/proc/version"), &mut bytes, "it", &Silent).expect("packed");
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let mut entry = archive.entries().expect("an archive").next();
+        let mut text = String::new();
+        let entry = entry.as_mut().expect("one").as_mut().expect("whole");
+        entry.read_to_string(&mut text).expect("text");
+        assert!(text.starts_with("Linux"), "{text:?}");
+    }
 
     #[test]
     fn a_folder_is_sent_as_it_is_and_ends_with_a_mark() {

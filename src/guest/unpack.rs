@@ -18,12 +18,18 @@ use tar::{Archive, Entry, EntryType};
 use tempfile::TempDir;
 
 use super::CopyError;
-use crate::base::{FileError, Progress};
+use crate::base::{FileError, Progress, umask};
 
 /// What has come is called so in its folder.
 const IT: &str = "it";
 /// Of the mode, what the guest may choose: nobody is to run its programs as this user.
 const PERMISSIONS: u32 = 0o777;
+
+/// Of these, what the user's umask leaves.
+fn allowed() -> u32 {
+    PERMISSIONS & !umask::of_user()
+}
+
 /// A folder is this user's to fill until all is in it.
 const BEGUN: Mode = Mode::RWXU;
 
@@ -210,7 +216,7 @@ impl Unpacker<'_> {
                 self.progress.advance(transfer, read as u64);
             }
         }
-        let mode = entry.header().mode().unwrap_or_default() & PERMISSIONS;
+        let mode = entry.header().mode().unwrap_or_default() & allowed();
         fchmod(&file, Mode::from_raw_mode(mode))
             .and_then(|()| futimens(&file, &times(entry.header().mtime())))
             .map_err(|error| self.failed("set the mode of", path, error.into()))
@@ -220,7 +226,7 @@ impl Unpacker<'_> {
         let header = entry.header();
         self.staged.folders.push(Folder {
             path,
-            mode: header.mode().map_err(CopyError::Archive)? & PERMISSIONS,
+            mode: header.mode().map_err(CopyError::Archive)? & allowed(),
             time: header.mtime().map_err(CopyError::Archive)?,
         });
         Ok(())
@@ -333,7 +339,8 @@ fn make_folder(parent: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
 /// The time of both, the last change and the last access.
 fn times(seconds: io::Result<u64>) -> Timestamps {
     let time = Timespec {
-        tv_sec: i64::try_from(seconds.unwrap_or_default()).unwrap_or_default(),
+        // Of one before 1970, the `tar` crate gives the bits.
+        tv_sec: seconds.unwrap_or_default().cast_signed(),
         tv_nsec: 0,
     };
     Timestamps {

@@ -11,7 +11,10 @@ use serde::Deserialize;
 use url::Url;
 
 use super::ImageError;
-use crate::base::address::{shown, shown_text};
+use crate::base::{
+    address::{shown, shown_text},
+    files::expand_home,
+};
 
 /// The pinned images and the k3s version that goes with them: `firmware/catalog.json`.
 #[derive(Debug, Deserialize)]
@@ -118,6 +121,9 @@ impl FromStr for ImageSource {
     type Err = ImageError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with("~/") {
+            return Ok(Self::Path(expand_home(Path::new(text))));
+        }
         let is_path = text.starts_with(['/', '.']);
         if !is_path && (text.contains("://") || text.starts_with("file:")) {
             return parse_url(text);

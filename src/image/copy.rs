@@ -37,7 +37,11 @@ pub(super) async fn copy(
 ) -> Result<Fetched, ImageError> {
     let target = job.partial;
     files::remove_if_exists(&validator_file(target))?;
-    let from = File::open(source)
+    // A FIFO would wait for its writer.
+    let from = File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(source)
         .await
         .map_err(FileError::on("open", source))?;
     let metadata = from

@@ -1,11 +1,11 @@
 //! Tells disk images from everything else that a URL or a path may turn out to be, before QEMU has to.
 
-use std::{fmt, fs::File, io::Read, path::Path};
+use std::{fmt, io::Read, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 use super::ImageError;
-use crate::base::{FileError, Size};
+use crate::base::{FileError, Size, files};
 
 /// How every qcow2 image begins (docs/interop/qcow2.txt of QEMU).
 pub(super) const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -61,7 +61,7 @@ const SMALLEST: u64 = 1 << 20;
 
 /// Looks at the file at `path`, which came from `origin`.
 pub(super) fn inspect(path: &Path, origin: &str) -> Result<Disk, ImageError> {
-    let file = File::open(path).map_err(FileError::on("open", path))?;
+    let file = files::open_regular(path)?;
     let length = file
         .metadata()
         .map_err(FileError::on("look at", path))?

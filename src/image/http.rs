@@ -10,7 +10,7 @@ use super::{
     ImageError, Patience,
     patience::{Tries, reasons},
 };
-use crate::base::{FileError, address::shown, tls};
+use crate::base::{FileError, address::shown, files, tls};
 
 /// The client, built when it is first needed: it reads the host's certificate authorities.
 ///
@@ -63,7 +63,7 @@ fn nix_roots() -> Vec<Certificate> {
     let Some(path) = std::env::var_os("NIX_SSL_CERT_FILE").map(PathBuf::from) else {
         return Vec::new();
     };
-    let roots = std::fs::read(&path).map(|pem| Certificate::from_pem_bundle(&pem));
+    let roots = files::read(&path).map(|pem| Certificate::from_pem_bundle(&pem));
     match roots {
         Ok(Ok(roots)) => roots,
         Ok(Err(error)) => {

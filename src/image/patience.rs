@@ -52,6 +52,8 @@ pub(super) struct Tries<'a> {
     failed: u32,
     furthest: u64,
     answered: bool,
+    /// What was last said.
+    told: String,
 }
 
 impl<'a> Tries<'a> {
@@ -63,6 +65,7 @@ impl<'a> Tries<'a> {
             failed: 0,
             furthest: reached,
             answered: false,
+            told: String::new(),
         }
     }
 
@@ -85,7 +88,13 @@ impl<'a> Tries<'a> {
             return Err(error);
         }
         let pause = self.patience.pause * 2u32.pow((self.failed - 1).min(6));
-        warn!("{}; trying again", reasons(&error));
+        let reason = reasons(&error);
+        if reason == self.told {
+            debug!("{reason}; trying again");
+        } else {
+            warn!("{reason}; trying again");
+        }
+        self.told = reason;
         debug!(failed = self.failed, ?pause, "pausing");
         tokio::time::sleep(pause).await;
         Ok(())

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize};
 
-use crate::base::Name;
+use crate::base::{Name, yaml};
 
 /// A kubeconfig of one cluster, one user and one context.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,16 +122,8 @@ impl Kubeconfig {
     ///
     /// [`KubeconfigError::Malformed`] for anything else than a kubeconfig with certificates inside.
     pub fn parse(yaml: &str) -> Result<Self, KubeconfigError> {
-        serde_saphyr::from_str(yaml).map_err(|error| {
-            // Only the reason: the parser's excerpt could show a key.
-            let reason = error
-                .to_string()
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .to_owned();
-            KubeconfigError::Malformed(reason)
-        })
+        serde_saphyr::from_str(yaml)
+            .map_err(|error| KubeconfigError::Malformed(yaml::reason(&error)))
     }
 
     /// A kubeconfig for use on the host: the forwarded port, everything called `name`, and whose it is.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    base::Name,
+    base::{Name, yaml},
     k3s::kubeconfig::{Kubeconfig, OURS},
 };
 
@@ -112,16 +112,15 @@ pub fn current(text: &str) -> Option<String> {
 }
 
 fn malformed(error: impl std::fmt::Display) -> MergeError {
-    // Only the reason: a parser's excerpt could show a key.
-    let reason = error.to_string();
-    MergeError::Malformed(reason.lines().next().unwrap_or_default().to_owned())
+    MergeError::Malformed(error.to_string())
 }
 
 fn read(text: &str) -> Result<Value, MergeError> {
     let value = match serde_json::from_str(text) {
         Ok(value) => value,
         Err(_) if is_blank(text) => Value::Null,
-        Err(_) => serde_saphyr::from_str(text).map_err(malformed)?,
+        Err(_) => serde_saphyr::from_str(text)
+            .map_err(|error| MergeError::Malformed(yaml::reason(&error)))?,
     };
     let lists_are_lists = LISTS.iter().all(|(key, _)| match &value[*key] {
         Value::Null => true,

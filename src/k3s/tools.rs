@@ -42,7 +42,8 @@ impl Tool {
         if let Some(program) = first_other(self.name(), env::split_paths(&path), this) {
             return Some(Command::new(program));
         }
-        let stands_in = self == Self::Kubectl && k3s.is_file();
+        let runs = |it: &Path| nix::unistd::access(it, nix::unistd::AccessFlags::X_OK).is_ok();
+        let stands_in = self == Self::Kubectl && k3s.is_file() && runs(k3s);
         stands_in.then(|| {
             let mut command = Command::new(k3s);
             command.arg("kubectl").env("K3S_DATA_DIR", k3s_data);
@@ -66,9 +67,16 @@ fn first_other(
         })
 }
 
-/// Becomes the tool, with the kubeconfig; returns only when that fails.
-pub fn exec(mut command: Command, arguments: &[OsString], kubeconfig: &Path) -> std::io::Error {
-    command.args(arguments).env("KUBECONFIG", kubeconfig).exec()
+/// Becomes the tool, with the kubeconfig if one is given; returns only when that fails.
+pub fn exec(
+    mut command: Command,
+    arguments: &[OsString],
+    kubeconfig: Option<&Path>,
+) -> std::io::Error {
+    if let Some(kubeconfig) = kubeconfig {
+        command.env("KUBECONFIG", kubeconfig);
+    }
+    command.args(arguments).exec()
 }
 
 #[cfg(test)]

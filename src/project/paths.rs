@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::base::{Digest, Name, Nickname};
+use crate::base::{Digest, Name, Nickname, files::expand_home};
 
 /// The directory of k3s-vm's own files in a project.
 pub const DIRECTORY: &str = ".k3s-vm";
@@ -120,6 +120,11 @@ impl Project {
     /// A path as the project's files name it: relative where it lies in the project, which may be moved or copied.
     pub fn relative<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.root).unwrap_or(path)
+    }
+
+    /// A path as a config names it: from the root, from the project, or with a tilde for the home directory.
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.root.join(expand_home(path))
     }
 
     /// `.k3s-vm/`, private to the user.
@@ -240,6 +245,11 @@ impl Project {
         self.directory().join("used")
     }
 
+    /// The lock that loads of images share.
+    pub fn loading(&self) -> PathBuf {
+        self.directory().join("loading.lock")
+    }
+
     /// The machine's snapshots, each a folder.
     pub fn snapshots(&self) -> PathBuf {
         self.directory().join("snapshots")
@@ -292,12 +302,15 @@ impl Project {
     }
 }
 
-/// `$XDG_RUNTIME_DIR/k3s-vm`, or a directory of the user's own in `/tmp` where there is none.
+/// The longest `$XDG_RUNTIME_DIR` below which a socket's path fits, with some room.
+const LONGEST_RUNTIME: usize = 60;
+
+/// `$XDG_RUNTIME_DIR/k3s-vm`, or a directory of the user's own in `/tmp` where there is none or its path is too long.
 fn runtime_base() -> PathBuf {
+    let fits =
+        |it: &PathBuf| it.is_absolute() && it.is_dir() && it.as_os_str().len() <= LONGEST_RUNTIME;
     match env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
-        Some(directory) if directory.is_absolute() && directory.is_dir() => {
-            directory.join("k3s-vm")
-        }
+        Some(directory) if fits(&directory) => directory.join("k3s-vm"),
         _ => PathBuf::from(format!("/tmp/k3s-vm-{}", nix::unistd::getuid())),
     }
 }

@@ -85,7 +85,7 @@ fn parse(text: &str) -> Result<Config, String> {
         .iter()
         .flatten()
         .chain(&config.k3s.registries);
-    if k3s.into_iter().any(|it| it.is_relative()) {
+    if k3s.into_iter().any(|it| is_relative_path(it)) {
         return relative("k3s");
     }
     if config
@@ -93,17 +93,22 @@ fn parse(text: &str) -> Result<Config, String> {
         .ca
         .iter()
         .flatten()
-        .any(|it| it.is_relative())
+        .any(|it| is_relative_path(it))
     {
         return relative("network");
     }
     Ok(config)
 }
 
+/// A tilde makes it one of the home directory.
+fn is_relative_path(path: &Path) -> bool {
+    path.is_relative() && !path.starts_with("~")
+}
+
 /// As the config of a project has it: what has no slash is an alias.
 fn is_relative(image: &str) -> bool {
     let is_url = image.contains("://") || image.starts_with("file:");
-    image.contains('/') && !image.starts_with('/') && !is_url
+    image.contains('/') && is_relative_path(Path::new(image)) && !is_url
 }
 
 fn line_of(text: &str, key: &str) -> Option<usize> {

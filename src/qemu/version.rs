@@ -95,6 +95,15 @@ fn ask(path: &Path) -> Result<String, VersionError> {
     Ok(said.lines().next().unwrap_or_default().to_owned())
 }
 
+/// Whether the program knows a processor's model; `None` when it does not tell which ones it knows.
+pub fn knows_cpu(path: &Path, model: &str) -> Option<bool> {
+    let output = Command::new(path).args(["-cpu", "help"]).output().ok()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mut words = said.split_whitespace();
+    // Every QEMU for this processor has that one.
+    said.contains("qemu64").then(|| words.any(|it| it == model))
+}
+
 /// Asks the program for its full version, with the build that a distribution made of it: `7.2.22 (Debian 1:7.2+dfsg-7)`.
 ///
 /// # Errors

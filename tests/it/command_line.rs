@@ -138,7 +138,7 @@ fn choices_that_cannot_be_are_refused_before_anything_is_made() {
         assert!(refused.stderr.contains(says), "{line}: {}", refused.stderr);
     }
     for name in ["Shop", "-shop", "a.b", &"a".repeat(64)] {
-        let refused = finish(env.command(&["status"]).env("VM_NAME", name));
+        let refused = finish(env.command(&["setup"]).env("VM_NAME", name));
         assert_eq!(refused.code, 1);
         assert!(refused.stderr.contains("VM_NAME: "), "{}", refused.stderr);
         assert!(refused.stderr.contains("hint: unset VM_NAME"));
@@ -430,7 +430,10 @@ fn the_log_is_copied_to_a_file_with_times_and_without_colours() {
     assert!(stamped && !text.contains(ESCAPE), "{text}");
     assert_eq!(mode(&log), 0o600);
 
-    let nowhere = finish(env.command(&["reset"]).env("LOG_FILE", "/nowhere/log"));
+    let nowhere = finish(
+        env.command(&["reset"])
+            .env("K3S_VM_LOG_FILE", "/nowhere/log"),
+    );
     assert_eq!(nowhere.code, 1);
     assert!(
         nowhere

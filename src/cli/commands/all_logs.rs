@@ -207,7 +207,7 @@ async fn follow_files(
     project: &Project,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
-    while runs(project)? {
+    while !output.is_closed() && runs(project)? {
         for (source, log) in &mut files {
             let text = log.more(project).await?;
             text.lines().for_each(|line| show(*source, line, output));

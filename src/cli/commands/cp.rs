@@ -87,6 +87,11 @@ fn one_sided() -> CommandError {
 /// What has a colon before its first slash, with nothing or `guest` before it, is the guest's.
 fn place(path: &PathBuf) -> Result<Place<'_>, CommandError> {
     let bytes = path.as_os_str().as_encoded_bytes();
+    if bytes == b"-" {
+        let error = CommandError::new("nothing is copied to stdout or from stdin");
+        let error = error.hint("for a file: k3s-vm ssh cat FILE; called -, it is ./-");
+        return Err(error.with_code(code::USAGE));
+    }
     let Some(of_guest) = bytes.strip_prefix(b"guest:").or(bytes.strip_prefix(b":")) else {
         return Ok(Place::Host(path));
     };

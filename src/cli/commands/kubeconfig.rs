@@ -4,7 +4,12 @@ use std::process::ExitCode;
 
 use crate::{
     base::Name,
-    cli::{context::Context, error::CommandError, interrupt::Signals, terminal::output::Output},
+    cli::{
+        context::{Context, chosen_name},
+        error::CommandError,
+        interrupt::Signals,
+        terminal::output::Output,
+    },
     machine::{
         MachineError, State,
         access::{
@@ -50,7 +55,7 @@ pub(crate) async fn run(
     let Some(record) = state.record() else {
         // What a reset has left in the user's kubeconfig can still be taken out.
         if args.unmerge {
-            let name = context.name.clone();
+            let name = chosen_name()?;
             let name = name.unwrap_or_else(|| context.project.machine_name());
             return unmerge(&name, context, output).await;
         }

@@ -117,7 +117,7 @@ async fn show(
     loop {
         let text = log.more(project).await?;
         output.data(&text);
-        if text.is_empty() && (!follow || !log_file::runs(project)?) {
+        if output.is_closed() || text.is_empty() && (!follow || !log_file::runs(project)?) {
             return Ok(ExitCode::SUCCESS);
         }
         if follow {

@@ -143,7 +143,12 @@ fn inherit_proxies(flags: &mut Config, file: &Config) {
             .iter()
             .find_map(|name| env::var(name).ok().filter(|it| !it.is_empty()))
     };
-    let proxy = |names: &[&str]| value(names).and_then(|url| url.parse().ok());
+    let proxy = |names: &[&str]| {
+        let parsed = value(names)?.parse();
+        parsed
+            .inspect_err(|error| tracing::warn!("{} is not the guest's proxy: {error}", names[0]))
+            .ok()
+    };
     let network = &mut flags.network;
     network.http_proxy = proxy(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]);
     network.https_proxy = proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]);

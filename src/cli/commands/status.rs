@@ -105,9 +105,10 @@ async fn watch(
                 shown = screen(&status, verbose);
                 canvas.draw(&shown);
             }
-            // Whoever has read them has gone.
-            None if output.document_line(&status).is_err() => break,
-            None => {}
+            None => output.document_line(&status),
+        }
+        if output.is_closed() {
+            break;
         }
     }
     drop(canvas);

@@ -1,6 +1,6 @@
 //! `kubectl` and `k9s`: the real tools, with the machine's kubeconfig.
 
-use std::{ffi::OsString, process::ExitCode, time::Duration};
+use std::{env, ffi::OsString, path::Path, process::ExitCode, time::Duration};
 
 use crate::{
     cli::{
@@ -31,6 +31,9 @@ pub(crate) const K9S_HELP: &str = "Examples:\n  \
 /// What is passed on to the tool.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// The shell found a link of the machine's on its PATH
+    #[arg(long = ON_PATH, hide = true)]
+    on_path: bool,
     /// Passed on as they are
     #[arg(
         trailing_var_arg = true,
@@ -40,33 +43,70 @@ pub struct Args {
     arguments: Vec<OsString>,
 }
 
+/// The flag of [`Args::on_path`].
+pub(crate) const ON_PATH: &str = "k3s-vm-on-path";
+
+/// What kubectl does without a cluster.
+const LOCAL: [&str; 6] = [
+    "completion",
+    "config",
+    "help",
+    "kustomize",
+    "options",
+    "plugin",
+];
+
+/// Whether the user names another cluster: in the arguments, or in a shell that k3s-vm has set up with a KUBECONFIG that is
+/// not the machine's.
+fn chooses_another(args: &Args, machines: &Path) -> bool {
+    let flag = |it: &OsString| {
+        it.to_str()
+            .is_some_and(|it| it.split('=').next() == Some("--kubeconfig"))
+    };
+    let variable = env::var_os("KUBECONFIG").filter(|it| !it.is_empty());
+    args.arguments.iter().any(flag)
+        || args.on_path
+            && variable.is_some_and(|it| !kubeconfig::same_place(Path::new(&it), machines))
+}
+
+fn needs_no_cluster(tool: Tool, arguments: &[OsString]) -> bool {
+    let is_local = |it: &OsString| it.to_str().is_some_and(|it| LOCAL.contains(&it));
+    let asks = |it: &OsString| ["--help", "-h", "--client"].iter().any(|flag| it == flag);
+    tool == Tool::Kubectl && (arguments.first().is_none_or(is_local) || arguments.iter().any(asks))
+}
+
 /// Becomes the tool; comes back only with an error.
 pub(crate) async fn run(
     tool: Tool,
     args: &Args,
     context: &Context,
 ) -> Result<ExitCode, CommandError> {
-    let record = match State::observe(&context.project)? {
-        State::Absent => return Err(MachineError::absent(&context.project).into()),
-        State::Stopped(record) => {
-            return Err(MachineError::not_running(&context.project, record.name).into());
-        }
-        State::Running(record, _) => record,
+    let state = State::observe(&context.project)?;
+    let Some(record) = state.record() else {
+        return Err(MachineError::absent(&context.project).into());
     };
-    kubeconfig::of(&record)?;
-    // The tool would wait for an answer until its own time is over. QEMU tells at once, if nobody else talks to it.
-    let paused = tokio::time::timeout(PATIENCE, is_paused(&context.project)).await;
-    if paused.is_ok_and(|it| it.is_ok_and(|paused| paused)) {
-        return Err(MachineError::Paused.into());
+    let another = chooses_another(args, &record.kubeconfig);
+    if !another && !needs_no_cluster(tool, &args.arguments) {
+        if !matches!(state, State::Running(..)) {
+            let name = record.name.clone();
+            return Err(MachineError::not_running(&context.project, name).into());
+        }
+        kubeconfig::of(record)?;
+        // The tool would wait for an answer until its own time is over. QEMU tells at once, if nobody else talks to it.
+        let paused = tokio::time::timeout(PATIENCE, is_paused(&context.project)).await;
+        if paused.is_ok_and(|it| it.is_ok_and(|paused| paused)) {
+            return Err(MachineError::Paused.into());
+        }
     }
-    let this = std::env::current_exe().unwrap_or_default();
+    let kubeconfig = (!another).then_some(record.kubeconfig.as_path());
+    let this = env::current_exe().unwrap_or_default();
     match tool.command(
         &this,
         &record.release.binary,
         &context.cache.join("k3s-data"),
     ) {
         Some(command) => {
-            let error = exec(command, &args.arguments, &record.kubeconfig);
+            let error = exec(command, &args.arguments, kubeconfig);
             Err(CommandError::new(format!("cannot run {}", tool.name())).because(&error))
         }
         None => {

@@ -122,7 +122,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
             one("or boot by BIOS: --firmware bios"),
         ]
         .concat(),
-        MachineError::Memory { .. } => one("ask for less: --memory 2GiB"),
+        MachineError::Memory { .. } => one("ask for less: k3s-vm setup --memory 2GiB"),
         MachineError::Space { path, .. } => vec![format!(
             "make room on the file system of {}, or use another project directory",
             path.display()

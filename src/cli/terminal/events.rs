@@ -95,9 +95,9 @@ impl<'a> Event<'a> {
     }
 }
 
-/// Tells an event that happens now to whoever reads stdout; that nobody does is not our failure.
-pub(crate) fn tell(event: &Event<'_>, began: Instant) {
-    let _ = line(event, began.elapsed().as_secs_f64()).and_then(|line| put(&line));
+/// Writes an event that happens now to stdout.
+pub(crate) fn tell(event: &Event<'_>, began: Instant) -> io::Result<()> {
+    line(event, began.elapsed().as_secs_f64()).and_then(|line| put(&line))
 }
 
 /// A line of stdout, at once.

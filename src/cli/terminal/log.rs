@@ -1,9 +1,12 @@
 //! Log events become lines for people on stderr, and with `LOG_FILE` lines with times in a file.
 
 use std::{
+    env,
     fmt::{self, Write},
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
+    io,
     os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -20,7 +23,7 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    base::files::PRIVATE,
+    base::files::{PRIVATE, expand_home},
     cli::{
         error::CommandError,
         global::Global,
@@ -47,12 +50,13 @@ impl<S: Subscriber> Layer<S> for Teller {
 
 /// Sends log events where they belong from now on.
 pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError> {
-    let level = match (global.debug || global.verbose, global.quiet) {
+    let debug = global.is_debug();
+    let level = match (debug || global.verbose, global.quiet) {
         (true, _) => LevelFilter::DEBUG,
         (_, true) => LevelFilter::WARN,
         _ => LevelFilter::INFO,
     };
-    let others = if global.debug {
+    let others = if debug {
         LevelFilter::INFO
     } else {
         LevelFilter::OFF
@@ -66,24 +70,28 @@ pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError>
         output: output.clone(),
     }
     .with_filter(ours(level));
-    let file = match &global.log_file {
+    let mut refused = None;
+    let file = match log_file(global) {
         None => None,
-        Some(path) => {
-            let file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(PRIVATE)
-                .open(path);
-            let file = file.map_err(|error| {
-                CommandError::new(format!("cannot write the log file {}", path.display()))
-                    .because(&error)
-                    .hint("LOG_FILE names a file that you may write; unset it to go without")
-            })?;
-            let layer = tracing_subscriber::fmt::layer()
-                .with_ansi(false)
-                .with_writer(Arc::new(PlainFile(file)));
-            Some(layer.with_filter(ours(LevelFilter::DEBUG)))
-        }
+        Some((path, is_ours)) => match open(&path) {
+            Ok(file) => {
+                let layer = tracing_subscriber::fmt::layer()
+                    .with_ansi(false)
+                    .with_writer(Arc::new(PlainFile(file)));
+                Some(layer.with_filter(ours(LevelFilter::DEBUG)))
+            }
+            Err(error) => {
+                let what = format!("cannot write the log file {}", path.display());
+                let error = CommandError::new(what).because(&error);
+                if is_ours {
+                    return Err(error.hint(
+                        "K3S_VM_LOG_FILE names a file that you may write; unset it to go without",
+                    ));
+                }
+                refused = Some(error.message);
+                None
+            }
+        },
     };
     let teller = output.tells_events().then(|| {
         let teller = Teller {
@@ -100,7 +108,29 @@ pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError>
         .with(teller)
         .with(file)
         .try_init();
+    if let Some(reason) = refused {
+        tracing::warn!("no log is kept, for LOG_FILE cannot be used: {reason}");
+    }
     Ok(())
+}
+
+/// The log file, if one is wanted, and whether it is surely meant for this program.
+fn log_file(global: &Global) -> Option<(PathBuf, bool)> {
+    if let Some(path) = &global.log_file {
+        return (!path.as_os_str().is_empty()).then(|| (expand_home(path), true));
+    }
+    let path = env::var_os("LOG_FILE").filter(|it| !it.is_empty())?;
+    Some((expand_home(Path::new(&path)), false))
+}
+
+/// A FIFO that nobody reads is an error, and not a reason to wait.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(PRIVATE)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)
 }
 
 struct Mouth {

@@ -1,9 +1,9 @@
 //! The only mouth: stdout is data, stderr is for people. Colours and moving bars only on a terminal.
 
 use std::{
-    io::{IsTerminal, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
     process::ExitCode,
-    sync::Mutex,
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -43,6 +43,8 @@ pub(crate) struct Output {
     events: bool,
     named: Named,
     began: Instant,
+    /// The error of the first write to stdout that failed.
+    closed: Arc<OnceLock<io::Error>>,
 }
 
 impl Output {
@@ -69,14 +71,36 @@ impl Output {
             events,
             named: Named::new(global.machine.clone().and_then(|which| which.0), verbs),
             began: Instant::now(),
+            closed: Arc::default(),
         }
     }
 
-    /// Data for a pipe; its absence of readers is not our failure.
+    /// Data for a pipe; see [`Output::end`] for what becomes of an error.
     pub(crate) fn data(&self, text: &str) {
-        let mut stdout = AutoStream::new(std::io::stdout(), self.choice);
-        let _ = write!(stdout, "{text}");
-        let _ = stdout.flush();
+        let mut stdout = AutoStream::new(io::stdout(), self.choice);
+        self.written(write!(stdout, "{text}").and_then(|()| stdout.flush()));
+    }
+
+    fn written(&self, result: io::Result<()>) {
+        if let Err(error) = result {
+            let _ = self.closed.set(error);
+        }
+    }
+
+    /// Whether stdout takes no more data.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get().is_some()
+    }
+
+    /// The exit code of a command that succeeded: a failure if its data could not be written. A reader that has gone is
+    /// no failure.
+    pub(crate) fn end(&self, code: ExitCode) -> ExitCode {
+        match self.closed.get() {
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => {
+                self.fail(&CommandError::new("cannot write to stdout").because(error))
+            }
+            _ => code,
+        }
     }
 
     /// A JSON document for a pipe, without logins.
@@ -88,10 +112,10 @@ impl Output {
         Ok(())
     }
 
-    /// The same on one line, for who reads one after the other; an error when nobody does any more.
-    pub(crate) fn document_line(&self, document: &impl Serialize) -> std::io::Result<()> {
-        let json = serde_json::to_string(document)?;
-        events::put(&without_logins(&format!("{json}\n")))
+    /// The same on one line.
+    pub(crate) fn document_line(&self, document: &impl Serialize) {
+        let line = serde_json::to_string(document).map_err(io::Error::from);
+        self.written(line.and_then(|json| events::put(&without_logins(&format!("{json}\n")))));
     }
 
     /// Whether a program reads what happens.
@@ -102,7 +126,7 @@ impl Output {
     /// Tells it to the program that reads it, if there is one.
     pub(crate) fn event(&self, event: &Event<'_>) {
         if self.events {
-            events::tell(event, self.began);
+            self.written(events::tell(event, self.began));
         }
     }
 

@@ -30,28 +30,32 @@ pub fn pass(
 ) -> Result<Passed, ArchiveError> {
     let mut passing = Passing::new(guest, out);
     passing.all_of(parts::unpacked(source)?)?;
-    let found = named(passing.contents.images(&guest.digests)?, name)?;
-    passing.finish(&found, loading)
+    let (found, nameless) = named(passing.contents.images(&guest.digests)?, name)?;
+    passing.finish(&found, loading, nameless)
 }
 
-/// Each image with the name that it is to have.
+/// Each image with the name that it is to have, and how many have none.
 fn named(
     found: Vec<Found>,
     given: Option<&Reference>,
-) -> Result<Vec<(Found, Reference)>, ArchiveError> {
+) -> Result<(Vec<(Found, Reference)>, usize), ArchiveError> {
     let digests: HashSet<&str> = found.iter().map(|it| it.target.digest.as_str()).collect();
     if given.is_some() && digests.len() > 1 {
         return Err(ArchiveError::Several(digests.len()));
     }
     let at_most = if given.is_some() { 1 } else { found.len() };
-    found
-        .into_iter()
-        .take(at_most)
-        .map(|found| {
-            let name = given.or(found.name.as_ref()).cloned();
-            Ok((found, name.ok_or(ArchiveError::Nameless)?))
-        })
-        .collect()
+    let all = found.into_iter().take(at_most);
+    let (mut named, mut nameless) = (Vec::new(), 0);
+    for found in all {
+        match given.or(found.name.as_ref()).cloned() {
+            Some(name) => named.push((found, name)),
+            None => nameless += 1,
+        }
+    }
+    if named.is_empty() {
+        return Err(ArchiveError::Nameless);
+    }
+    Ok((named, nameless))
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! What an archive holds: the documents in it, and the images that they describe. Two layouts are in use, OCI's and the
 //! older one of `docker save`; of the second, what the first would have said is made here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    path::Path,
+};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use crate::{
     base::Digest,
-    k3s::images::{ArchiveError, Reference},
+    k3s::images::{ArchiveError, Reference, parts::plain},
 };
 
 pub(crate) const INDEX: &str = "index.json";
@@ -29,27 +32,43 @@ const DEPTH: usize = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Descriptor {
-    #[serde(rename = "mediaType", default)]
+    #[serde(rename = "mediaType", default, deserialize_with = "or_null")]
     pub(crate) media_type: String,
     pub(crate) digest: String,
     pub(crate) size: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) platform: Option<Platform>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "or_null"
+    )]
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Platform {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_null")]
     pub(crate) os: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_null")]
     pub(crate) architecture: String,
 }
 
+/// Go's reader takes null for what is left out.
+fn or_null<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 impl Platform {
+    /// As containerd's platforms.Normalize has it: without an os, it is that of the node.
     fn is_ours(&self) -> bool {
-        (self.os.as_str(), self.architecture.as_str()) == ("linux", "amd64")
+        let [os, architecture] = [&self.os, &self.architecture].map(|it| it.to_ascii_lowercase());
+        ["", "linux"].contains(&os.as_str())
+            && ["amd64", "x86_64", "x86-64"].contains(&architecture.as_str())
     }
 
     /// What signs or describes an image beside it has no platform of its own.
@@ -139,17 +158,11 @@ impl Contents {
             .values()
             .map(|blob| blob.digest.as_str())
             .collect();
+        let is_there = |digest: &str| has.contains(digest) || known.contains(digest);
         let mut all = Vec::new();
         for target in index.manifests.unwrap_or_default() {
-            let Some((config, layers)) = self.resolve(&target, others, DEPTH)? else {
+            if !self.is_complete(&target, &is_there, others, DEPTH)? {
                 continue;
-            };
-            let needed = layers.iter().chain([&config]);
-            if let Some(lacks) = needed
-                .map(|it| &it.digest)
-                .find(|it| !has.contains(it.as_str()) && !known.contains(*it))
-            {
-                return Err(ArchiveError::Incomplete(lacks.clone()));
             }
             all.push(Found {
                 name: name(&target.annotations),
@@ -160,33 +173,46 @@ impl Contents {
         Ok(all)
     }
 
-    /// The configuration and the layers of what `target` has for the node's platform, if it has that.
-    fn resolve(
+    /// Whether `target` has something for the node's platform, all of which is there.
+    fn is_complete(
         &self,
         target: &Descriptor,
+        is_there: &dyn Fn(&str) -> bool,
         others: &mut BTreeSet<String>,
         depth: usize,
-    ) -> Result<Option<(Descriptor, Vec<Descriptor>)>, ArchiveError> {
+    ) -> Result<bool, ArchiveError> {
         if let Some(platform) = target.platform.as_ref().filter(|it| !it.is_ours()) {
             platform.note(others);
-            return Ok(None);
+            return Ok(false);
         }
         let document: Document = self.document(&target.digest)?;
         if let Some(config) = document.config {
             let platform: Platform = self.document(&config.digest)?;
-            if platform.is_ours() {
-                return Ok(Some((config, document.layers.unwrap_or_default())));
+            if !platform.is_ours() {
+                platform.note(others);
+                return Ok(false);
             }
-            platform.note(others);
-            return Ok(None);
+            let layers = document.layers.unwrap_or_default();
+            let needed = layers.into_iter().chain([config]).map(|it| it.digest);
+            return match needed.into_iter().find(|it| !is_there(it)) {
+                Some(lacks) => Err(ArchiveError::Incomplete(lacks)),
+                None => Ok(true),
+            };
         }
         let nested = document.manifests.unwrap_or_default();
+        let mut lacks = None;
         for inner in nested.iter().filter(|_| depth > 0) {
-            if let Some(found) = self.resolve(inner, others, depth - 1)? {
-                return Ok(Some(found));
+            match self.is_complete(inner, is_there, others, depth - 1) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                // Another variant of the platform may be there.
+                Err(error @ ArchiveError::Incomplete(_)) => {
+                    lacks.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        lacks.map_or(Ok(false), Err)
     }
 
     fn of_docker(
@@ -247,7 +273,8 @@ impl Contents {
 
     /// The file at a path, which may be a link.
     fn blob(&self, path: &str) -> Result<&Blob, ArchiveError> {
-        let mut path = path;
+        let path = plain(Path::new(path));
+        let mut path = path.as_str();
         for _ in 0..DEPTH {
             match (self.blobs.get(path), self.links.get(path)) {
                 (Some(blob), _) => return Ok(blob),

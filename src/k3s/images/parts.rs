@@ -1,18 +1,79 @@
 //! How an archive of images is packed, and what its files are called.
 
 use std::{
-    io::{self, Read},
+    io::{self, BufRead, BufReader, Read},
     path::{Component, Path},
 };
 
-use ruzstd::decoding::StreamingDecoder;
+use ruzstd::decoding::{
+    BlockDecodingStrategy, FrameDecoder,
+    errors::{FrameDecoderError, ReadFrameHeaderError},
+};
 
 use crate::{base::Digest, k3s::images::ArchiveError};
 
 /// How packed files begin.
 pub(crate) const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-pub(crate) const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// Whether a file begins as zstd does, be it with a frame that is skipped (RFC 8878, 3.1.2).
+pub(crate) fn is_zstd(first: &[u8]) -> bool {
+    let is_skippable =
+        first.len() >= 4 && first[0] & 0xf0 == 0x50 && first[1..4] == [0x2a, 0x4d, 0x18];
+    first.starts_with(&ZSTD) || is_skippable
+}
+
+/// All frames of a zstd stream. ruzstd's own reader ends with the first one.
+struct Frames<R> {
+    source: R,
+    decoder: FrameDecoder,
+    within: bool,
+}
+
+impl<R: BufRead> Frames<R> {
+    /// To the begin of the next frame that has content; false at the end of the stream.
+    fn next(&mut self) -> io::Result<bool> {
+        while !self.source.fill_buf()?.is_empty() {
+            match self.decoder.init(&mut self.source) {
+                Ok(()) => return Ok(true),
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    let mut skipped = (&mut self.source).take(length.into());
+                    if io::copy(&mut skipped, &mut io::sink())? < length.into() {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl<R: BufRead> Read for Frames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if !self.within && !self.next()? {
+                return Ok(0);
+            }
+            self.within = true;
+            while self.decoder.can_collect() < buffer.len() && !self.decoder.is_finished() {
+                let more = buffer.len() - self.decoder.can_collect();
+                self.decoder
+                    .decode_blocks(&mut self.source, BlockDecodingStrategy::UptoBytes(more))
+                    .map_err(io::Error::other)?;
+            }
+            let read = self.decoder.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            self.within = false;
+        }
+    }
+}
 
 /// The tar archive in what may be packed.
 pub(crate) fn unpacked<'a>(mut source: impl Read + 'a) -> Result<Box<dyn Read + 'a>, ArchiveError> {
@@ -26,9 +87,11 @@ pub(crate) fn unpacked<'a>(mut source: impl Read + 'a) -> Result<Box<dyn Read + 
     Ok(match first.as_slice() {
         [] => return Err(ArchiveError::Empty),
         packed if packed.starts_with(&GZIP) => Box::new(flate2::read::MultiGzDecoder::new(whole)),
-        packed if packed == ZSTD => {
-            Box::new(StreamingDecoder::new(whole).map_err(|_| ArchiveError::NoTar)?)
-        }
+        packed if is_zstd(packed) => Box::new(Frames {
+            source: BufReader::new(whole),
+            decoder: FrameDecoder::new(),
+            within: false,
+        }),
         _ => Box::new(whole),
     })
 }
@@ -46,15 +109,10 @@ pub(crate) fn plain(path: &Path) -> String {
     parts.join("/")
 }
 
-/// Whether a file can be a part of an image: those of both layouts, and of the tools that pack their layers.
+/// Whether a file can be a part of an image. manifest.json may call them anything; in the older layout, these are others.
 pub(crate) fn is_part(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
-    path.starts_with("blobs/")
-        || [".tar", ".tar.gz", ".tgz"]
-            .iter()
-            .any(|end| name.ends_with(end))
-        || (name.ends_with(".json") && !path.contains('/'))
-        || digest_in(path).is_some()
+    path.starts_with("blobs/") || !["VERSION", "json", "repositories"].contains(&name)
 }
 
 /// The digest that a file is named after, as containerd writes it.

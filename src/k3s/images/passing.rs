@@ -13,7 +13,7 @@ use crate::{
     k3s::images::{
         ArchiveError, Arrival, Guest, Listed, Passed, Reference,
         contents::{Blob, Contents, Found, INDEX, LAYOUT, MANIFEST, WHOLE_NAME},
-        parts::{GZIP, ZSTD, digest_in, is_part, plain},
+        parts::{GZIP, digest_in, is_part, is_zstd, plain},
     },
 };
 
@@ -136,6 +136,7 @@ impl<'a, W: Write> Passing<'a, W> {
         mut self,
         found: &[(Found, Reference)],
         loading: &str,
+        nameless: usize,
     ) -> Result<Passed, ArchiveError> {
         let mut images = Vec::new();
         let mut manifests = Vec::new();
@@ -172,6 +173,7 @@ impl<'a, W: Write> Passing<'a, W> {
             images,
             sent: Size::bytes(self.sent),
             left_out: Size::bytes(self.left_out),
+            nameless,
         })
     }
 
@@ -214,7 +216,7 @@ struct Seen {
 
 fn copied(mut from: impl Read, size: u64, to: &mut impl Write) -> Result<Seen, ArchiveError> {
     let mut hasher = Hasher::default();
-    let (mut read, mut first) = (0, None);
+    let (mut read, mut first) = (0, Vec::new());
     let mut document = Vec::new();
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -223,8 +225,10 @@ fn copied(mut from: impl Read, size: u64, to: &mut impl Write) -> Result<Seen, A
             Ok(some) => &buffer[..some],
             Err(error) => return Err(ArchiveError::reading(error)),
         };
-        let first = first.get_or_insert_with(|| some[..some.len().min(4)].to_vec());
-        if first.starts_with(b"{") && size <= DOCUMENT {
+        // A pipe may give it byte by byte.
+        let missing = 4_usize.saturating_sub(first.len()).min(some.len());
+        first.extend_from_slice(&some[..missing]);
+        if size <= DOCUMENT {
             document.extend_from_slice(some);
         }
         hasher.update(some);
@@ -234,17 +238,17 @@ fn copied(mut from: impl Read, size: u64, to: &mut impl Write) -> Result<Seen, A
     if read < size {
         return Err(ArchiveError::Torn);
     }
-    let first = first.unwrap_or_default();
+    let is_document = document.trim_ascii_start().starts_with(b"{");
     Ok(Seen {
         blob: Blob {
             digest: format!("sha256:{}", hasher.finish()),
             size,
             packed: match () {
                 () if first.starts_with(&GZIP) => "+gzip",
-                () if first.starts_with(&ZSTD) => "+zstd",
+                () if is_zstd(&first) => "+zstd",
                 () => "",
             },
         },
-        document: (!document.is_empty()).then_some(document),
+        document: is_document.then_some(document),
     })
 }

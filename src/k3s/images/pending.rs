@@ -38,4 +38,6 @@ pub struct Passed {
     pub sent: Size,
     /// Bytes of those that it had.
     pub left_out: Size,
+    /// How many of its images have no name, and were left out.
+    pub nameless: usize,
 }

@@ -25,8 +25,11 @@ pub async fn to_guest(
     progress: &Arc<dyn Progress>,
 ) -> Result<Vec<String>, MachineError> {
     for source in sources {
-        if !source.exists() {
-            return Err(CopyError::NotOnHost(source.display().to_string()).into());
+        let shown = || source.display().to_string();
+        match fs::metadata(source) {
+            Ok(it) if it.is_file() || it.is_dir() => {}
+            Ok(_) => return Err(CopyError::Special(shown()).into()),
+            Err(_) => return Err(CopyError::NotOnHost(shown()).into()),
         }
     }
     let ssh = shell::connect(project).await?;

@@ -2,9 +2,9 @@
 
 use std::{
     env,
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{ErrorKind, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
@@ -176,18 +176,27 @@ async fn edit(
         }
         Err(error) => return Err(FileError::on("find", &path)(error).into()),
     };
-    let former = files::read_if_exists(&target)?;
-    let before = former.clone().unwrap_or_default();
+    let former = match files::read(&target) {
+        Ok(bytes) => Some(bytes),
+        Err(error) if error.source.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error.into()),
+    };
+    let before = String::from_utf8(former.clone().unwrap_or_default())
+        .map_err(|_| refused(&path)(merged::MergeError::Malformed("it is not UTF-8".to_owned())))?;
     let (text, names, unset) = change(&path, &before)?;
     let changed = text != before;
     let backup = match former {
-        Some(former) if changed => Some(back_up(&path, &former)?),
+        Some(former) if changed => {
+            let copy = back_up(&path, &target, &former)?;
+            files::replace_contents(&target, text.as_bytes())?;
+            Some(copy)
+        }
+        None if changed => {
+            files::write_among_others(&target, text.as_bytes(), PRIVATE)?;
+            None
+        }
         _ => None,
     };
-    if changed {
-        let mode = fs::metadata(&target).map_or(PRIVATE, |it| it.permissions().mode() & 0o7777);
-        files::write_among_others(&target, text.as_bytes(), mode)?;
-    }
     Ok(Outcome {
         current: merged::current(&text),
         path,
@@ -198,8 +207,8 @@ async fn edit(
     })
 }
 
-/// A copy beside it, whose name says when it was made.
-fn back_up(path: &Path, text: &str) -> Result<PathBuf, FileError> {
+/// A copy beside it, with its owner where that can be, and a name that says when it was made.
+fn back_up(path: &Path, target: &Path, bytes: &[u8]) -> Result<PathBuf, FileError> {
     let now = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
     let digits: String = now.chars().filter(char::is_ascii_alphanumeric).collect();
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -209,19 +218,52 @@ fn back_up(path: &Path, text: &str) -> Result<PathBuf, FileError> {
     let file = options.write(true).create_new(true).mode(PRIVATE);
     file.open(&copy)
         .and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
+            file.write_all(bytes)?;
+            let _ = fs::metadata(target).and_then(|it| files::own(&file, &it));
             file.sync_all()
         })
         .map_err(FileError::on("write", &copy))?;
     Ok(copy)
 }
 
-/// Held until dropped, as long as the file is there.
-struct FileLock(PathBuf);
+/// What our lock file says; kubectl's is empty.
+const OURS: &[u8] = b"k3s-vm\n";
+
+/// Held until dropped, as long as the file is there. The file is locked until then as well: one of ours that is not has
+/// been left behind by a process that was killed.
+struct FileLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl FileLock {
+    fn create(path: &Path) -> std::io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create_new(true).mode(PRIVATE);
+        let mut file = options.open(path)?;
+        let lock = Self {
+            path: path.to_owned(),
+            _file: file.try_clone()?,
+        };
+        file.lock()?;
+        file.write_all(OURS)?;
+        Ok(lock)
+    }
+
+    /// Removes one of ours that has been left behind.
+    fn remove_abandoned(path: &Path) -> Option<()> {
+        let file = files::open_regular(path).ok()?;
+        file.try_lock().ok()?;
+        let is_ours = fs::read(path).is_ok_and(|text| text == OURS);
+        // Another process may have removed and created it meanwhile.
+        let same = file.metadata().ok()?.ino() == fs::metadata(path).ok()?.ino();
+        (is_ours && same).then(|| fs::remove_file(path).ok())?
+    }
+}
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -232,13 +274,12 @@ async fn lock(path: &Path) -> Result<FileLock, MachineError> {
     let lock = PathBuf::from(name);
     let began = Instant::now();
     loop {
-        let mut options = OpenOptions::new();
-        let options = options.write(true).create_new(true).mode(PRIVATE);
-        match options.open(&lock) {
-            Ok(_) => return Ok(FileLock(lock)),
+        match FileLock::create(&lock) {
+            Ok(lock) => return Ok(lock),
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 return Err(FileError::on("create", &lock)(error).into());
             }
+            Err(_) if FileLock::remove_abandoned(&lock).is_some() => {}
             Err(_) if began.elapsed() >= PATIENCE => {
                 return Err(MachineError::KubeconfigLocked {
                     path: lock,

@@ -60,12 +60,12 @@ pub enum MachineError {
         cluster_only: bool,
     },
     /// The host has less memory than the guest is to have.
-    #[error("the machine is to have {wanted} of memory, the host has {available} available")]
+    #[error("the machine is to have {wanted} of memory, {limit}")]
     Memory {
         /// The guest's memory.
         wanted: Size,
-        /// The host's available memory.
-        available: Size,
+        /// What there is at most, and what sets that limit.
+        limit: String,
     },
     /// The project's file system is nearly full.
     #[error("{} has {free} free, and a new machine needs {needed} to begin with", path.display())]

@@ -5,8 +5,11 @@
 //! another one looks again (identity.sh), so that a start with nothing new has nothing to do.
 
 use std::{
+    collections::HashSet,
     fs,
+    io::Read,
     net::{IpAddr, Ipv4Addr},
+    os::unix::fs::MetadataExt,
     path::Path,
 };
 
@@ -18,7 +21,7 @@ use crate::{
     base::{
         Digest, FileError, Name, Size,
         files::{self, PRIVATE},
-        resolv_conf,
+        resolv_conf, yaml,
     },
     k3s::config::server_config,
     machine::{
@@ -171,11 +174,13 @@ fn registries(project: &Project, spec: &Spec) -> Result<Option<File>, MachineErr
     let Some(path) = &spec.k3s.registries else {
         return Ok(None);
     };
-    let path = project.root().join(path);
+    let path = project.resolve(path);
     let content = read(&path)?;
     let parsed = std::str::from_utf8(&content)
         .map_err(|error| error.to_string())
-        .and_then(|text| serde_saphyr::from_str::<Value>(text).map_err(|error| error.to_string()));
+        .and_then(|text| {
+            serde_saphyr::from_str::<Value>(text).map_err(|error| yaml::reason(&error))
+        });
     match parsed {
         Ok(Value::Object(_)) => {}
         Ok(_) => return Err(unusable(&path, "it has no mirrors and no configs")),
@@ -192,11 +197,13 @@ fn registries(project: &Project, spec: &Spec) -> Result<Option<File>, MachineErr
 fn certificates(project: &Project, spec: &Spec) -> Result<Vec<File>, MachineError> {
     let mut all = Vec::new();
     for path in spec.network.ca.iter().flatten() {
-        let path = project.root().join(path);
+        let path = project.resolve(path);
         let text = read(&path)?;
         let before = all.len();
         for certificate in CertificateDer::pem_slice_iter(&text) {
-            let certificate = certificate.map_err(|error| unusable(&path, &error.to_string()))?;
+            // The parser's own words repeat all of the text.
+            let certificate = certificate
+                .map_err(|_| unusable(&path, "it is not PEM: BEGIN, END and 64 letters a line"))?;
             all.push(File {
                 path: format!(
                     "usr/local/share/ca-certificates/k3s-vm-{}.crt",
@@ -249,10 +256,10 @@ fn dns_servers(servers: &[IpAddr]) -> File {
 fn manifests(project: &Project, spec: &Spec) -> Result<Vec<File>, MachineError> {
     let mut all = Vec::new();
     for path in spec.k3s.manifests.iter().flatten() {
-        let path = project.root().join(path);
+        let path = project.resolve(path);
         let before = all.len();
         if path.is_dir() {
-            add_folder(&mut all, &path, "")?;
+            add_folder(&mut all, &path, "", &mut HashSet::new())?;
         } else {
             let name = path
                 .file_name()
@@ -268,7 +275,17 @@ fn manifests(project: &Project, spec: &Spec) -> Result<Vec<File>, MachineError> 
     Ok(all)
 }
 
-fn add_folder(all: &mut Vec<File>, folder: &Path, within: &str) -> Result<(), MachineError> {
+/// Each folder once: a link may lead to one that is `known` already, or back to where it is itself.
+fn add_folder(
+    all: &mut Vec<File>,
+    folder: &Path,
+    within: &str,
+    known: &mut HashSet<(u64, u64)>,
+) -> Result<(), MachineError> {
+    let metadata = fs::metadata(folder).map_err(FileError::on("list", folder))?;
+    if !known.insert((metadata.dev(), metadata.ino())) {
+        return Ok(());
+    }
     let entries = fs::read_dir(folder).map_err(FileError::on("list", folder))?;
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
@@ -284,7 +301,7 @@ fn add_folder(all: &mut Vec<File>, folder: &Path, within: &str) -> Result<(), Ma
         }
         let name = format!("{within}{name}");
         if path.is_dir() {
-            add_folder(all, &path, &format!("{name}/"))?;
+            add_folder(all, &path, &format!("{name}/"), known)?;
         } else {
             add_manifest(all, &path, &name)?;
         }
@@ -312,13 +329,15 @@ fn add_manifest(all: &mut Vec<File>, path: &Path, name: &str) -> Result<(), Mach
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, MachineError> {
-    let length = fs::metadata(path)
-        .map_err(FileError::on("read", path))?
-        .len();
-    if length > MOST.as_bytes() {
+    let mut bytes = Vec::new();
+    files::open_regular(path)?
+        .take(MOST.as_bytes() + 1)
+        .read_to_end(&mut bytes)
+        .map_err(FileError::on("read", path))?;
+    if bytes.len() as u64 > MOST.as_bytes() {
         return Err(unusable(path, &format!("it is larger than {MOST}")));
     }
-    Ok(fs::read(path).map_err(FileError::on("read", path))?)
+    Ok(bytes)
 }
 
 fn unusable(path: &Path, reason: &str) -> MachineError {

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::{
+    base::Forward,
     machine::{
         Machine, MachineError, Spec,
         access::kubeconfig,
@@ -36,16 +37,22 @@ pub(crate) async fn launch(
         record.disk = spec.disk;
     }
     make_seed(machine, spec, record, suspended)?;
+    let mut failed = None;
     for _ in 0..PORT_TRIES {
         let launch = plan::plan(startup, record, accelerator, suspended)?;
         match Process::spawn(&startup.host.qemu, &launch, &machine.project.qemu_log()).await {
             Err(error) if !error.to_string().contains(PORT_TAKEN) => return Err(error.into()),
-            Err(_) if spec.api_port.is_none() => {
+            Err(error) if spec.api_port.is_none() => {
+                failed = Some(error);
                 record.api_port = host::api_port(None, None)?;
                 kubeconfig::announce(&machine.project, record)?;
             }
-            Err(_) => break,
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
             Ok(process) => {
+                machine.mark_ran();
                 if grows {
                     // Long before the guest looks at its disk.
                     resize(&machine.project, record).await?;
@@ -55,9 +62,12 @@ pub(crate) async fn launch(
             }
         }
     }
-    Err(MachineError::PortTaken {
-        port: record.api_port,
-    })
+    let port = record.api_port;
+    match failed {
+        // QEMU says the same when it may open no more files.
+        Some(error) if host::check_port(Forward::tcp(port, 6443).host).is_ok() => Err(error.into()),
+        _ => Err(MachineError::PortTaken { port }),
+    }
 }
 
 /// What the guest is to find, if it looks: one that goes on does not.

@@ -4,7 +4,8 @@ use crate::{
     base::files::{self, PRIVATE},
     machine::{
         Machine, MachineError, Spec, State,
-        guest_config::{config_archive, mounts},
+        guest_config::config_archive,
+        lifecycle::preflight,
         recover::{interrupted, running::Running},
     },
     project::{Config, Suspended, user},
@@ -33,8 +34,7 @@ pub async fn configure(
     let all = config.over(user::config(true)?);
     let spec = Spec::resolve(&all, Some(record), project)?;
     spec.agrees_with(record)?;
-    config_archive::archive(project, &spec, &record.name)?;
-    mounts::folders(project, &spec)?;
+    preflight::require_choices(project, &spec, &record.name)?;
     if config_archive::given(project)?.is_none() && record.provisioned && spec.has_settings() {
         let reason = format!(
             "{} was made by an older k3s-vm, and its guest takes no settings of k3s and network",

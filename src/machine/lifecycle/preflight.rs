@@ -3,12 +3,13 @@
 use crate::{
     base::{Name, files::free_space},
     machine::{
-        Machine, MachineError,
+        Machine, MachineError, Spec,
         access::kubeconfig,
         guest_config::{config_archive, mounts},
         launch::{Startup, disk_state::FIRST_SPACE},
         model::host,
     },
+    project::Project,
 };
 
 /// Checks the choices for the VM `name` against this host.
@@ -19,12 +20,25 @@ use crate::{
 /// is made of.
 pub(crate) fn require(startup: Startup<'_>, name: &Name) -> Result<(), MachineError> {
     let spec = startup.spec;
-    let project = startup.project();
-    kubeconfig::check_place(project, &spec.kubeconfig, name)?;
     host::check_memory(spec.memory)?;
     host::api_port(spec.api_port, None)?;
-    mounts::folders(project, spec)?;
+    require_choices(startup.project(), spec, name)
+}
+
+/// Checks what the choices name: the kubeconfig's place, a CPU model, mounts, files of the guest's configuration.
+///
+/// # Errors
+///
+/// The first one that cannot be used.
+pub(crate) fn require_choices(
+    project: &Project,
+    spec: &Spec,
+    name: &Name,
+) -> Result<(), MachineError> {
+    host::check_cpu_model(spec.cpu_model.as_deref())?;
+    kubeconfig::check_place(project, &spec.kubeconfig, name)?;
     config_archive::archive(project, spec, name)?;
+    mounts::folders(project, spec)?;
     Ok(())
 }
 

@@ -1,7 +1,10 @@
 //! `setup` and `start`: from whatever is there to a node that is Ready.
 
 use crate::{
-    base::{Progress, files::remove_if_exists},
+    base::{
+        Progress,
+        files::{self, PRIVATE, remove_if_exists},
+    },
     machine::{
         Limits, Machine, MachineError, Spec, State, Timings,
         access::{api, kubeconfig, ports},
@@ -72,7 +75,7 @@ pub async fn setup(
         state = State::Absent;
     }
     if let State::Running(record, process) = state {
-        kubeconfig::check_place(&machine.project, &spec.kubeconfig, &record.name)?;
+        preflight::require_choices(&machine.project, &spec, &record.name)?;
         ports::require(&machine.project, &asked).await?;
         config.save(&machine.project.config())?;
         return go_on(machine, &spec, record, process, timings).await;
@@ -94,8 +97,18 @@ pub async fn setup(
         }
         _ => create::make_new(startup, None, progress, &mut timings).await?,
     };
-    config.save(&machine.project.config())?;
-    bring_up(startup, record, timings).await
+    let path = machine.project.config();
+    let former = files::read_if_exists(&path)?;
+    config.save(&path)?;
+    let result = bring_up(startup, record, timings).await;
+    if result.is_err() && !machine.has_run() {
+        // What QEMU itself refuses would be refused at each start from now on.
+        match former {
+            Some(text) => files::write(&path, text.as_bytes(), PRIVATE)?,
+            None => remove_if_exists(&path)?,
+        }
+    }
+    result
 }
 
 /// Boots the machine that is there.

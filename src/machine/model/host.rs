@@ -97,23 +97,90 @@ pub fn warn_of_emulation(kvm: &Kvm) {
 
 /// Memory that the kernel could give now, from `/proc/meminfo`.
 pub fn available_memory() -> Option<Size> {
+    meminfo("MemAvailable:")
+}
+
+fn meminfo(key: &str) -> Option<Size> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     Some(Size::bytes(
         line.split_whitespace().next()?.parse::<u64>().ok()? << 10,
     ))
 }
 
-/// Whether the guest's memory can be had.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// The least limit of memory of this process's cgroup and those around it, and the file that sets it (cgroups(7)).
+fn cgroup_limit() -> Option<(Size, PathBuf)> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mut limits = Vec::new();
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        let (root, file) = match controllers {
+            "" => (CGROUPS.to_owned(), "memory.max"),
+            it if it.split(',').any(|it| it == "memory") => {
+                (format!("{CGROUPS}/memory"), "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        for inner in Path::new(path).ancestors() {
+            let inner = inner.strip_prefix("/").unwrap_or(inner);
+            let file = Path::new(&root).join(inner).join(file);
+            let limit = fs::read_to_string(&file).ok();
+            // "max" is no number, and no limit.
+            let limit = limit.and_then(|it| it.trim().parse().ok());
+            limits.extend(limit.map(|it| (Size::bytes(it), file)));
+        }
+    }
+    limits.into_iter().min_by_key(|(limit, _)| *limit)
+}
+
+/// Whether the guest's memory can be had. What is in use now may be swapped out, or be a cache that shrinks.
 ///
 /// # Errors
 ///
 /// [`MachineError::Memory`] when it cannot.
 pub fn check_memory(wanted: Size) -> Result<(), MachineError> {
-    match available_memory() {
-        Some(available) if available < wanted => Err(MachineError::Memory { wanted, available }),
+    let refused = |limit: String| Err(MachineError::Memory { wanted, limit });
+    if let Some(total) = meminfo("MemTotal:") {
+        let swap = meminfo("SwapTotal:").unwrap_or(Size::bytes(0));
+        let all = Size::bytes(total.as_bytes() + swap.as_bytes());
+        if all < wanted {
+            return refused(format!("the host has {} with its swap", all.approximate()));
+        }
+    }
+    if let Some((limit, file)) = cgroup_limit()
+        && limit < wanted
+    {
+        let (limit, file) = (limit.approximate(), file.display());
+        return refused(format!("this process may use {limit} ({file})"));
+    }
+    if let Some(available) = available_memory()
+        && available < wanted
+    {
+        tracing::warn!(
+            "the host may swap or end QEMU: the machine is to have {wanted} of memory, and {} are available",
+            available.approximate()
+        );
+    }
+    Ok(())
+}
+
+/// Whether QEMU knows the processor that was chosen.
+///
+/// # Errors
+///
+/// [`MachineError::Choice`] when it does not.
+pub fn check_cpu_model(chosen: Option<&str>) -> Result<(), MachineError> {
+    let Some((chosen, qemu)) = chosen.zip(version::find_program(version::PROGRAM)) else {
+        return Ok(());
+    };
+    let model = chosen.split(',').next().unwrap_or_default();
+    match version::knows_cpu(&qemu, model) {
+        Some(false) => Err(MachineError::Choice(format!(
+            "QEMU knows no processor {model:?}: qemu-system-x86_64 -cpu help names those that it does"
+        ))),
         _ => Ok(()),
     }
 }

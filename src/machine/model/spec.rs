@@ -1,9 +1,12 @@
 //! What a machine is to be: the choices of flags and config, completed and checked. No file, no clock, no environment.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{
-    base::{Digest, Forward, Mount, Size},
+    base::{Digest, Forward, Mount, Protocol, Size},
     image::ImageSource,
     k3s::release::{Mirror, Version},
     machine::MachineError,
@@ -101,7 +104,7 @@ impl Spec {
             Some(path)
                 if path.contains('/') && !path.contains("://") && !path.starts_with("file:") =>
             {
-                project.root().join(path).to_string_lossy().parse()?
+                project.resolve(Path::new(path)).to_string_lossy().parse()?
             }
             Some(image) => image.parse()?,
         };
@@ -113,6 +116,18 @@ impl Spec {
             None => Mirror::default(),
             Some(url) => url.parse::<Mirror>().map_err(|error| choice(&error))?,
         };
+        let api_port = config.api_port;
+        let forwarded = config.ports.iter().flatten();
+        if let Some(forward) = forwarded
+            .into_iter()
+            .find(|it| it.host.protocol == Protocol::Tcp && Some(it.host.port) == api_port)
+        {
+            let what = format!(
+                "port {} of the API is forwarded by {forward}",
+                forward.host.port
+            );
+            return Err(MachineError::Choice(what));
+        }
         let spec = Self {
             cpus: config.cpus.unwrap_or(DEFAULT_CPUS),
             memory: at_least(
@@ -132,7 +147,7 @@ impl Spec {
             cpu_model: config.cpu_model.clone().map(cpu_model).transpose()?,
             firmware: config.firmware.unwrap_or_default(),
             kubeconfig: match &config.kubeconfig {
-                Some(path) => project.root().join(path),
+                Some(path) => project.resolve(path),
                 None => project.default_kubeconfig(),
             },
             timeout: config.timeout.map(|timeout| timeout.0),

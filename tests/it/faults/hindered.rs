@@ -26,7 +26,7 @@ fn what_keeps_it_from_going_on() {
     drop(other);
     fs::write(scene.file("config"), &config).expect("written");
 
-    let poor = "echo 'MemAvailable: 500000 kB' >../meminfo; mount --bind ../meminfo /proc/meminfo; exec \"$@\"";
+    let poor = "echo 'MemTotal: 500000 kB' >../meminfo; mount --bind ../meminfo /proc/meminfo; exec \"$@\"";
     let start = in_other_mounts(&scene, &scene.resume(), poor);
     let words = ["is to have 1GiB of memory, the host has"];
     scene.fails(

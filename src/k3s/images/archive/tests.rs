@@ -126,7 +126,16 @@ fn packed_archives_are_unpacked() {
         files.as_slice(),
         ruzstd::encoding::CompressionLevel::Fastest,
     );
-    for packed in [gzip, zstd] {
+    // As pzstd and `zstd --append` write them: several frames, and ones that say something else.
+    let (begin, end) = files.split_at(700);
+    let frame = |part: &[u8]| {
+        ruzstd::encoding::compress_to_vec(part, ruzstd::encoding::CompressionLevel::Fastest)
+    };
+    let skipped = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"any"].concat();
+    let frames = [&skipped, &frame(begin), &skipped, &frame(end), &skipped]
+        .map(Vec::as_slice)
+        .concat();
+    for packed in [gzip, zstd, frames] {
         let (passed, sent) = passed(&packed, &guest());
         assert_eq!(passed.expect("sound").images[0].name.as_str(), NAME);
         assert_eq!(sent.len(), 5);
@@ -243,4 +252,85 @@ fn one_name_is_for_one_image() {
     files.push(blob(manifest.as_bytes()));
     let error = named(&files).expect_err("there are two").to_string();
     assert_eq!(error, "it has 2 images, and one name was given");
+}
+
+/// A reader that gives a byte at a time, as a pipe may.
+struct Slow<'a>(&'a [u8]);
+
+impl io::Read for Slow<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let some = into.len().min(1);
+        io::Read::read(&mut self.0, &mut into[..some])
+    }
+}
+
+/// An archive of `docker save`, whose layer is packed and called as `layer`.
+fn saved(manifest: &Value, layer: &str) -> Vec<u8> {
+    let config = br#"{"architecture":"amd64"}"#.to_vec();
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(b"the layer").expect("in memory");
+    tar(&[
+        ("config.json".to_owned(), config),
+        (layer.to_owned(), packer.finish().expect("in memory")),
+        (MANIFEST.to_owned(), manifest.to_string().into_bytes()),
+    ])
+}
+
+#[test]
+fn what_containerd_takes_is_taken() {
+    let one = |layer: &str| json!({ "Config": "config.json", "RepoTags": ["app:dev"], "Layers": [layer] });
+    let nameless = json!({ "Config": "config.json", "RepoTags": null, "Layers": ["layers/0"] });
+    for (what, manifest, layer) in [
+        (
+            "a layer called anything",
+            json!([one("layers/0")]),
+            "layers/0",
+        ),
+        ("absolute names", json!([one("/layers/0")]), "layers/0"),
+        (
+            "a path with dots",
+            json!([one("./a/../layers/0")]),
+            "./layers/0",
+        ),
+        (
+            "one without a name",
+            json!([nameless, one("layers/0")]),
+            "layers/0",
+        ),
+    ] {
+        let archive = saved(&manifest, layer);
+        let mut out = Vec::new();
+        let passed = pass(Slow(&archive), &guest(), None, LOADING, &mut out);
+        let passed = passed.unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(passed.images.len(), 1, "{what}");
+        assert_eq!(
+            passed.nameless,
+            manifest.as_array().expect("a list").len() - 1,
+            "{what}"
+        );
+        // However slowly it comes, it is known how the layer is packed.
+        let text = String::from_utf8_lossy(&out).into_owned();
+        assert!(text.contains("layer.v1.tar+gzip"), "{what}: {text}");
+    }
+
+    let mut files = layout("amd64", Some("app:dev"));
+    let config = b"\n  {\"architecture\":\"AMD64\",\"os\":null}";
+    let layer = files[2].1.clone();
+    let manifest =
+        json!({ "config": described(config), "layers": [described(&layer)], "annotations": null });
+    let manifest = format!(" \r\n\t{manifest}");
+    let variant = json!({ "digest": digest(b"not there"), "size": 9, "annotations": null,
+        "platform": { "os": "linux", "architecture": "amd64", "variant": "v3" } });
+    let mut there = described(manifest.as_bytes());
+    there["platform"] = json!({ "os": "linux", "architecture": "amd64" });
+    let list = json!({ "manifests": [variant, there] }).to_string();
+    let mut target = described(list.as_bytes());
+    target["annotations"] = json!({ "org.opencontainers.image.ref.name": "app:dev" });
+    let index = json!({ "manifests": [target] }).to_string();
+    files.truncate(0);
+    files.extend([config, manifest.as_bytes(), &layer, list.as_bytes()].map(blob));
+    files.push((LAYOUT.to_owned(), b"{}".to_vec()));
+    files.push((INDEX.to_owned(), index.into_bytes()));
+    let (passed, _) = passed(&tar(&files), &guest());
+    assert_eq!(passed.expect("sound").images[0].name.as_str(), NAME);
 }

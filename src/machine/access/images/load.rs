@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    base::Progress,
+    base::{FileError, Progress, files},
     guest::Ssh,
     k3s::images::{ArchiveError, Guest, Listed, Passed, Reference, pass},
     machine::{
@@ -44,9 +44,29 @@ pub async fn load(
     State::observe(project)?.running(project)?;
     let opened = source.open().await?;
     let ssh = shell::connect(project).await?;
-    let guest = node::look(&ssh).await?;
+    let path = project.loading();
+    let loads = files::open_in_place(&path, false)?;
+    let is_alone = loads.try_lock().is_ok();
+    let mut guest = node::look(&ssh).await?;
+    let left: Vec<String> = guest.images.iter().map(|it| it.name.clone()).collect();
+    let left: Vec<String> = left
+        .into_iter()
+        .filter(|it| is_alone && it.starts_with(node::LOADING))
+        .collect();
+    if !left.is_empty() {
+        // Of a load that broke off. With their names, content goes.
+        node::remove(&ssh, &left).await?;
+        guest = node::look(&ssh).await?;
+    }
+    loads.lock_shared().map_err(FileError::on("lock", &path))?;
     let passed = sent(&ssh, guest, source, opened, name, progress).await?;
     ssh.close().await;
+    if passed.nameless > 0 {
+        tracing::warn!(
+            "{} of its images have no name and are not loaded",
+            passed.nameless
+        );
+    }
     Ok(passed)
 }
 

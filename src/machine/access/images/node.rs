@@ -79,26 +79,40 @@ pub(crate) async fn import(
     })
 }
 
+/// Of a command line, the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN); a name is 255 bytes at most, and is there twice.
+const AT_ONCE: usize = 100;
+
 /// Gives whole images their names, and takes the others from them.
 pub(crate) async fn name(ssh: &Ssh, arrivals: &[Arrival]) -> Result<Vec<Listed>, MachineError> {
-    let mut commands = String::new();
-    let mut loading = String::new();
-    for arrival in arrivals {
-        let (from, to) = (&arrival.loading, &arrival.name);
-        commands += &format!("{CTR} images tag --force '{from}' '{to}' >/dev/null && ");
-        loading += &format!(" '{from}'");
+    let mut named = Ok(());
+    for some in arrivals.chunks(AT_ONCE) {
+        if named.is_ok() {
+            named = ask(ssh, &naming(some)).await.map(drop);
+        }
     }
-    let command = format!(
-        "{commands} true; status=$?; {CTR} images rm --sync{loading} >/dev/null 2>&1; {CTR} images ls; exit $status"
-    );
-    Ok(listing::parse(&ask(ssh, &command).await?))
+    let loading: Vec<String> = arrivals.iter().map(|it| it.loading.clone()).collect();
+    // What is not removed now is removed by the next load.
+    let _ = remove(ssh, &loading).await;
+    named?;
+    images(ssh).await
+}
+
+fn naming(arrivals: &[Arrival]) -> String {
+    let tag = |arrival: &Arrival| {
+        let (from, to) = (&arrival.loading, &arrival.name);
+        format!("{CTR} images tag --force '{from}' '{to}' >/dev/null && ")
+    };
+    arrivals.iter().map(tag).collect::<String>() + "true"
 }
 
 /// Removes names, and what only they stood for.
 pub(crate) async fn remove(ssh: &Ssh, names: &[String]) -> Result<(), MachineError> {
     let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
-    let command = format!("{CTR} images rm --sync {} >/dev/null", names.join(" "));
-    ask(ssh, &command).await.map(drop)
+    for some in names.chunks(AT_ONCE) {
+        let command = format!("{CTR} images rm --sync {} >/dev/null", some.join(" "));
+        ask(ssh, &command).await?;
+    }
+    Ok(())
 }
 
 async fn ask(ssh: &Ssh, command: &str) -> Result<String, MachineError> {
@@ -122,4 +136,23 @@ fn reason(errors: &[u8]) -> String {
         .rev()
         .find_map(|line| line.strip_prefix("ctr: "));
     own.map_or_else(|| last_line(errors), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_fits_on_a_command_line() {
+        let arrivals: Vec<Arrival> = (0..AT_ONCE)
+            .map(|number| Arrival {
+                name: format!("registry.example/{}:{number}", "a".repeat(220))
+                    .parse()
+                    .expect("a name"),
+                loading: format!("{LOADING}{}-{number}", uuid::Uuid::nil().simple()),
+                digest: String::new(),
+            })
+            .collect();
+        assert!(naming(&arrivals).len() < 100 << 10);
+    }
 }

@@ -1,0 +1,90 @@
+//! Output that cannot be written is a failure, except where its reader has gone.
+
+use std::{
+    fs::OpenOptions,
+    process::{Command, Stdio},
+};
+
+use super::scene::Scene;
+use crate::support::{code, ended};
+
+/// With stdout on a full file system: the exit code, and whether the error says so.
+fn on_full(command: &mut Command) -> (i32, String) {
+    let full = OpenOptions::new().write(true).open("/dev/full");
+    let ended = ended(
+        command
+            .stdout(full.expect("Linux"))
+            .stderr(Stdio::piped())
+            .output()
+            .expect("the program runs"),
+    );
+    (ended.code, ended.stderr)
+}
+
+/// With nobody reading stdout.
+fn on_closed_pipe(command: &mut Command) -> i32 {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    code(
+        command
+            .stdout(writer)
+            .stderr(Stdio::null())
+            .status()
+            .expect("the program runs"),
+    )
+}
+
+#[track_caller]
+fn fails_only_on_full(scene: &Scene, arguments: &[&str], usual: i32) {
+    let what = arguments.join(" ");
+    let (code, stderr) = on_full(&mut scene.env.command(arguments));
+    assert_eq!(code, 1, "{what}: {stderr}");
+    assert!(
+        stderr.contains("cannot write to stdout: No space left on device"),
+        "{what}: {stderr}"
+    );
+    let code = on_closed_pipe(&mut scene.env.command(arguments));
+    assert_eq!(code, usual, "{what}");
+}
+
+#[test]
+fn without_a_machine() {
+    let scene = Scene::new();
+    for (arguments, usual) in [
+        (&["--help"][..], 0),
+        (&["-h"], 0),
+        (&["help", "setup"], 0),
+        (&["--version"], 0),
+        (&["completions", "bash"], 0),
+        (&["man"], 0),
+        (&["list", "--json"], 0),
+        (&["status"], 4),
+        (&["status", "--json"], 4),
+        (&["cache", "list", "--json"], 0),
+    ] {
+        fails_only_on_full(&scene, arguments, usual);
+    }
+    let mut words = scene.env.command(&["--", "k3s-vm", "sta"]);
+    let (code, stderr) = on_full(words.env("K3S_VM_COMPLETE", "1"));
+    assert_eq!(code, 1, "{stderr}");
+}
+
+#[test]
+fn of_a_machine() {
+    let scene = Scene::new();
+    scene.finished(".kube/config".as_ref());
+    for (arguments, usual) in [
+        (&["kubeconfig"][..], 0),
+        (&["kubeconfig", "--print"], 0),
+        (&["list"], 0),
+        (&["cache", "list"], 0),
+        (&["env", "--shell", "sh"], 0),
+        (&["status"], 3),
+        (&["status", "--json", "--watch"], 3),
+        (&["port", "list", "--json"], 0),
+        (&["snapshot", "list", "--json"], 0),
+        (&["autostart"], 0),
+    ] {
+        fails_only_on_full(&scene, arguments, usual);
+    }
+}
