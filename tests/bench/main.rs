@@ -3,8 +3,8 @@
 //! Times of one machine say little about those of another; ratios say more. So beside the program's figures stand those
 //! of the old way to the same cluster (see `old-way.sh`), measured in the same run.
 //!
-//! `cargo bench -- --rounds 5` boots each machine five times rather than three; `--update` puts table and picture into
-//! the README.
+//! `cargo bench -- --rounds 5` boots each machine five times rather than three; `--update` writes table and
+//! picture to figures.md and figures.svg beside this file.
 #![expect(clippy::print_stdout, reason = "a benchmark prints figures")]
 
 mod baseline;
@@ -36,7 +36,8 @@ use host::Host;
 use server::{Server, Trouble};
 use support::{VERSION, make_release, repository};
 
-/// Where the README keeps the table, and the picture beside the benchmark.
+/// The file with the tables, the marks around them in it, and the picture.
+const FIGURES: &str = "tests/bench/figures.md";
 const BEGIN: &str = "<!-- figures: written by cargo bench -- --update -->\n";
 const END: &str = "<!-- end of figures -->\n";
 const PICTURE: &str = "tests/bench/figures.svg";
@@ -111,12 +112,12 @@ fn require_tools() {
 fn update(repository: &Path, figures: &Figures, host: &Host, rounds: usize) {
     let picture = picture::picture(&figures.bars());
     fs::write(repository.join(PICTURE), picture).expect("written");
-    let path = repository.join("README.md");
-    let readme = fs::read_to_string(&path).expect("read");
-    let (before, rest) = readme.split_once(BEGIN).expect("the README has the mark");
-    let (_, after) = rest.split_once(END).expect("the README has the end's mark");
+    let path = repository.join(FIGURES);
+    let written = fs::read_to_string(&path).expect("read");
+    let (before, rest) = written.split_once(BEGIN).expect("the file has the mark");
+    let (_, after) = rest.split_once(END).expect("the file has the end's mark");
     let text = format!(
-        "![Seconds to a node that is Ready, phase by phase]({PICTURE})\n\n{}\n\
+        "![Seconds to a node that is Ready, phase by phase](figures.svg)\n\n{}\n\
          Medians of {rounds} boots, of 50 runs without a machine. {host}.\n",
         report::tables(figures)
     );

@@ -1,6 +1,6 @@
 //! The table of faults: what was done to the program, how it ended, what it said, and what it left behind. A row is
 //! written when it is known, before anything is asserted of it, so that a fault that was not survived is in it, too.
-//! `tests/faults-table.sh` makes the README's table of it.
+//! `tests/faults-table.sh` makes tests/faults.md of it.
 
 use std::{
     fs::{self, OpenOptions},
@@ -42,7 +42,7 @@ fn told(scene: &Scene, fault: &str, ended: &Ended, left: &[String]) {
     assert!(left.is_empty(), "left behind by {fault}: {left:?}");
 }
 
-/// A row for those who watch, and for the README.
+/// A row for those who watch, and for tests/faults.md.
 #[track_caller]
 pub(super) fn row(fault: &str, code: i32, said: &str, left: &[String]) {
     let file_of_test = Path::new(Location::caller().file());
