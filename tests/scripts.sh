@@ -103,7 +103,7 @@ identity() {
     mkdir -p "$1" "$work/config/etc/rancher/k3s" "$work/config/etc/k3s-vm"
     echo "node-name: shop" >"$work/config/etc/rancher/k3s/config.yaml"
     echo "nameserver 192.0.2.53" >"$work/config/etc/k3s-vm/resolv.conf"
-    tar -C "$work/config" -cf "$1/settings.tar" etc
+    tar -C "$work/config" -cf "$1/config.tar" etc
     echo shop >"$1/hostname"
     echo "ssh-ed25519 AAAA client" >"$1/authorized_keys"
     echo "private" >"$1/host_key"
@@ -114,14 +114,14 @@ identity() {
 try_prepare() {
     begin "$tools"
     port 1 org.k3s-vm.stages
-    port 2 org.k3s-vm.words
+    port 2 org.k3s-vm.identity
     identity "$work/identity"
     head -c 100000 /dev/urandom >"$work/identity/entropy"
-    (cd "$work/identity" && tar -cf "$root/dev/vport1p2" hostname authorized_keys host_key host_key.pub settings.tar entropy machine)
+    (cd "$work/identity" && tar -cf "$root/dev/vport1p2" hostname authorized_keys host_key host_key.pub config.tar entropy machine)
     echo old >"$root/etc/machine-id"
-    run prepare
+    run capture-point
     check "the identity arrives" is "$status" 0
-    check "it arrives whole" cmp -s "$work/identity/settings.tar" "$root/run/k3s-vm/identity/settings.tar"
+    check "it arrives whole" cmp -s "$work/identity/config.tar" "$root/run/k3s-vm/identity/config.tar"
     check "the guest's random numbers change" cmp -s "$work/identity/entropy" "$root/dev/urandom"
     check "the disk is offered while it is frozen" is "$(reports)" prepared
     check "and thawed" is "$(grep -c ^fsfreeze "$root/calls")" 2
@@ -130,17 +130,17 @@ try_prepare() {
     truncate -s 20000 "$root/dev/vport1p2"
     : >"$root/dev/vport1p1"
     rm -rf "$root/run/k3s-vm"
-    run prepare
-    check "half an identity is none" is "$(reports | tail -n 1)" "handover-failed unpack the identity"
+    run capture-point
+    check "half an identity is none" is "$(reports | tail -n 1)" "identity-failed unpack the identity"
 
     begin "$tools"
     port 1 org.k3s-vm.stages
-    run prepare
-    check "without a port" is "$status $(reports)" "1 handover-failed find the port for its identity"
+    run capture-point
+    check "without a port" is "$status $(reports)" "1 identity-failed find the port for its identity"
 
     mkdir -p "$root/run/k3s-vm/seed"
     touch "$root/run/k3s-vm/seed/machine"
-    run prepare
+    run capture-point
     check "with the identity on the seed" is "$status" 0
 }
 
@@ -153,10 +153,10 @@ try_identity() {
     printf '127.0.0.1 localhost\n127.0.1.1 image\n' >"$root/etc/hosts"
     mkdir -p "$root/etc/ssh" "$root/etc/k3s-vm"
     touch "$root/etc/ssh/ssh_host_rsa_key"
-    echo etc/gone >"$root/etc/k3s-vm/settings"
+    echo etc/gone >"$root/etc/k3s-vm/config-files"
     touch "$root/etc/gone"
     echo "1 0 8:1 / / rw - ext4 /dev/mapper/vg-root rw" >"$root/proc/self/mountinfo"
-    run identity now
+    run apply-identity now
     check "becomes the machine" is "$status" 0
     check "its name" has etc/hosts "127.0.1.1 shop"
     check "not the image's" lacks etc/hosts "127.0.1.1 image"
@@ -168,7 +168,7 @@ try_identity() {
     check "a disk that does not grow is reported" grep -q "^disk-not-grown it stays at .*/dev/mapper/vg-root" <(reports)
     check "it is recorded" has etc/k3s-vm/machine "uuid serial"
     : >"$root/dev/vport1p1"
-    run identity now
+    run apply-identity now
     check "nothing is done twice" is "$status $(reports)" "0 "
 }
 
@@ -211,31 +211,31 @@ disk() {
 try_grow() {
     begin "$tools"
     disk 100000
-    run grow
+    run grow-root
     check "a partition grows" has calls "sfdisk --quiet --no-reread --no-tell-kernel --force -N 1 /dev/vda"
     check "the kernel is told" has calls "partx --update --nr 1 /dev/vda"
     : >"$root/calls"
     disk 100
-    run grow
+    run grow-root
     check "one that has it all does not" lacks calls sfdisk
 }
 
 try_provision() {
     begin "$tools"
     port 1 org.k3s-vm.stages
-    port 2 org.k3s-vm.words
+    port 2 org.k3s-vm.identity
     mkdir -p "$root/run/k3s-vm/seed" "$root/etc/systemd/system-generators"
     touch "$root/run/k3s-vm/seed/machine"
     printf 'K3S_VERSION=v1\nK3S_SIZE=%s\nAIRGAP_SIZE=\n' 200001 >"$root/usr/local/lib/k3s-vm/release.env"
     head -c 300000 /dev/urandom >"$root/dev/k3s"
-    printf '#!/bin/sh\necho "/dev/$1"\n' >"$root/usr/local/lib/k3s-vm/disk"
-    printf '#!/bin/sh\nexit 0\n' >"$root/usr/local/lib/k3s-vm/identity"
+    printf '#!/bin/sh\necho "/dev/$1"\n' >"$root/usr/local/lib/k3s-vm/find-disk"
+    printf '#!/bin/sh\nexit 0\n' >"$root/usr/local/lib/k3s-vm/apply-identity"
     echo "1 0 0:1 / / rw - tmpfs none rw" >"$root/proc/self/mountinfo"
     run provision
     check "provisions" is "$status" 0
     check "copies just so much" cmp -s <(head -c 200001 "$root/dev/k3s") "$root/usr/local/bin/k3s"
     check "says so" is "$(reports)" "k3s-installed v1"
-    check "and starts it" has calls "systemctl start --no-block k3s-vm-listener.service k3s-vm-pods.service k3s.service"
+    check "and starts it" has calls "systemctl start --no-block k3s-vm-exec.service k3s-vm-pods.service k3s.service"
     printf 'K3S_VERSION=v1\nK3S_SIZE=%s\nAIRGAP_SIZE=\n' $((1 << 50)) >"$root/usr/local/lib/k3s-vm/release.env"
     : >"$root/dev/vport1p1"
     run provision

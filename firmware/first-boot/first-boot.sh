@@ -5,8 +5,8 @@
 set -eu
 seed=$1
 lib=/usr/local/lib/k3s-vm
-scripts="report disk network provision prepare identity settings grow stop-pods k3s-starting k3s-ended damage watch-datastore listen"
-units="k3s-vm-listener k3s-vm-identity k3s-vm-pods"
+scripts="report find-disk network provision capture-point apply-identity apply-config grow-root stop-pods k3s-pre-start k3s-post-stop detect-datastore-corruption watch-datastore exec-agent"
+units="k3s-vm-exec k3s-vm-identity k3s-vm-pods"
 step="install the first boot's files"
 trap '[ $? -eq 0 ] || sh "$seed/report.sh" failed "$step"' EXIT
 
@@ -71,7 +71,7 @@ systemctl start --no-block k3s-vm-provision.service
 # shellcheck disable=SC2086
 systemctl enable --quiet --no-reload $units
 
-# What a node does not use, what would change it or its clock (see listen.sh) behind the developer's back, firewalls,
+# What a node does not use, what would change it or its clock (see exec-agent.sh) behind the developer's back, firewalls,
 # which do not know of pods (the host forwards to loopback only), and root's own systemd, which every first login would
 # wait for.
 unused="apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd-news.timer man-db.timer
@@ -81,7 +81,7 @@ unused="apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd
     systemd-timesyncd.service chrony.service chronyd.service dpkg-db-backup.timer dnf-makecache.timer
     ufw.service firewalld.service nftables.service netfilter-persistent.service
     sshd-keygen.service getty@tty1.service serial-getty@ttyS0.service user@0.service"
-# What an early boot spends time on, and waiting for more than k3s needs (see k3s-starting.sh): from the next boot on. The
+# What an early boot spends time on, and waiting for more than k3s needs (see k3s-pre-start.sh): from the next boot on. The
 # nodes of /dev are made by systemd-tmpfiles-setup-dev alone, and random numbers are QEMU's. What runs once a boot is not
 # stopped on its way, for it would have failed.
 slow="systemd-networkd-wait-online.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount

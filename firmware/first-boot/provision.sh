@@ -31,7 +31,7 @@ room() {
 # Only where the image's own size is too small: a template keeps that size.
 reason=
 if [ "$(room)" -lt $((needed + (256 << 20))) ]; then
-    reason=$("$lib/grow" 2>&1) && reason= || reason="; ${reason##*
+    reason=$("$lib/grow-root" 2>&1) && reason= || reason="; ${reason##*
 }"
     mkdir -p /etc/k3s-vm
     touch /etc/k3s-vm/grown
@@ -43,7 +43,7 @@ step="copy k3s and its images: they take $((needed >> 20)) MiB, and $((room >> 2
 # attach_copy DISK SIZE MODE TARGET: the first SIZE bytes of an attached disk become a file.
 attach_copy() {
     step="copy $4 from the attached disk $1"
-    device=$("$lib/disk" "$1")
+    device=$("$lib/find-disk" "$1")
     mkdir -p "${4%/*}"
     head -c "$2" "$device" >"$4.part"
     [ "$(stat -c %s "$4.part")" = "$2" ]
@@ -75,8 +75,8 @@ sync
 
 # What fails in these has been reported by them, and in the first the host restarts the guest.
 trap - EXIT
-"$lib/prepare"
-"$lib/identity" now
+"$lib/capture-point"
+"$lib/apply-identity" now
 trap '[ $? -eq 0 ] || "$lib/report" failed "$step"' EXIT
 step="start k3s.service"
-systemctl start --no-block k3s-vm-listener.service k3s-vm-pods.service k3s.service
+systemctl start --no-block k3s-vm-exec.service k3s-vm-pods.service k3s.service

@@ -7,7 +7,7 @@ property() {
 }
 while sleep 20 && [ "$(systemctl is-active k3s.service)" = activating ]; do
     said=$(journalctl --quiet --no-pager --output=cat --lines=20 "_SYSTEMD_INVOCATION_ID=$(property InvocationID)")
-    [ -n "$(printf "%s\n" "$said" | "$lib/damage")" ] || continue
+    [ -n "$(printf "%s\n" "$said" | "$lib/detect-datastore-corruption")" ] || continue
     pid=$(property MainPID)
     [ "$pid" -le 1 ] || kill -KILL "$pid"
 done

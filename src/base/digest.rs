@@ -16,7 +16,7 @@ pub struct Digest([u8; 32]);
 
 /// Why a text is no SHA-256 digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no SHA-256 digest: it takes 64 hexadecimal digits")]
+#[error("invalid SHA-256 digest {0:?}: expected 64 hexadecimal digits")]
 pub struct ParseDigestError(String);
 
 impl Digest {

@@ -42,10 +42,10 @@ pub enum Protocol {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseForwardError {
     /// It is not written like one.
-    #[error("{0:?} forwards no port: write HOST:GUEST, like 8080:80 or 5353:53/udp")]
+    #[error("invalid port forward {0:?}: expected HOST:GUEST, e.g. 8080:80 or 5353:53/udp")]
     Forward(String),
     /// It is not written like a port.
-    #[error("{0:?} is no port: write 1 to 65535, like 8080 or 5353/udp")]
+    #[error("invalid port {0:?}: expected 1 to 65535, e.g. 8080 or 5353/udp")]
     Port(String),
 }
 

@@ -25,11 +25,11 @@ pub struct Mount {
 pub enum ParseMountError {
     /// It is not written like one.
     #[error(
-        "{0:?} mounts no folder: write HOST:GUEST or HOST:GUEST:ro, like ./src:/src or ~/data:/data:ro"
+        "invalid mount {0:?}: expected HOST:GUEST or HOST:GUEST:ro, e.g. ./src:/src or ~/data:/data:ro"
     )]
     Malformed(String),
     /// The guest's own, which a folder of the host would hide.
-    #[error("{0} is the guest's own: give the folder another place there, like /src or /mnt/data")]
+    #[error("cannot mount at {0}: the guest needs it; use another path, e.g. /src or /mnt/data")]
     Own(String),
 }
 
@@ -172,13 +172,10 @@ mod tests {
             ("./src:/src:rx", "HOST:GUEST"),
             ("./src:/src ", "HOST:GUEST"),
             ("./src:/src\\", "HOST:GUEST"),
-            ("./src:/", "/ is the guest's own"),
-            ("./src:/etc", "/etc is the guest's own"),
-            (
-                "./src:/usr/local/src:ro",
-                "/usr/local/src is the guest's own",
-            ),
-            ("./src://var/lib/", "/var/lib is the guest's own"),
+            ("./src:/", "cannot mount at /:"),
+            ("./src:/etc", "cannot mount at /etc:"),
+            ("./src:/usr/local/src:ro", "cannot mount at /usr/local/src:"),
+            ("./src://var/lib/", "cannot mount at /var/lib:"),
         ] {
             let message = text.parse::<Mount>().expect_err(text).to_string();
             assert!(message.contains(word), "{message}");

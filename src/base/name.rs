@@ -5,7 +5,7 @@ use std::{fmt, path::Path, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::base::{
-    Digest, Nickname,
+    Digest, MachineAlias,
     dns_label::{LONGEST, is_dns_label},
 };
 
@@ -18,13 +18,13 @@ pub struct Name(String);
 
 /// Why a text is no machine name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no machine name: it takes 1 to 63 of a-z, 0-9 and -, and no - at either end")]
+#[error("invalid VM name {0:?}: expected 1 to 63 of a-z, 0-9 and -, with no - at either end")]
 pub struct ParseNameError(String);
 
 impl Name {
     /// `k3s-<directory>-<6 digits of the hash of the path>`: readable, and different for two
     /// projects that happen to have the same directory name. That of a further machine has its own name before the digits.
-    pub fn for_project(root: &Path, further: Option<&Nickname>) -> Self {
+    pub fn for_project(root: &Path, alias: Option<&MachineAlias>) -> Self {
         let directory = root
             .file_name()
             .map(|name| name.to_string_lossy().to_ascii_lowercase())
@@ -39,13 +39,13 @@ impl Name {
             words.join("-")
         };
         let hash = Digest::of(root.as_os_str().as_encoded_bytes()).short(6);
-        let further = further.map_or_else(String::new, |name| format!("-{name}"));
-        let room = LONGEST - "k3s--".len() - further.len() - hash.len();
+        let alias = alias.map_or_else(String::new, |name| format!("-{name}"));
+        let room = LONGEST - "k3s--".len() - alias.len() - hash.len();
         let readable = readable
             .get(..room.min(readable.len()))
             .unwrap_or_default()
             .trim_end_matches('-');
-        Self(format!("k3s-{readable}{further}-{hash}"))
+        Self(format!("k3s-{readable}{alias}-{hash}"))
     }
 
     /// The name as text.
@@ -100,8 +100,8 @@ mod tests {
             &format!("/{}", "a".repeat(200)),
         ] {
             let longest = "b".repeat(32).parse().ok();
-            for further in [None, longest.as_ref()] {
-                let name = Name::for_project(Path::new(path), further);
+            for alias in [None, longest.as_ref()] {
+                let name = Name::for_project(Path::new(path), alias);
                 assert_eq!(name.as_str().parse(), Ok(name.clone()), "{path}");
             }
         }

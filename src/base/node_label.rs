@@ -13,10 +13,10 @@ pub struct NodeLabel(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseNodeLabelError {
     /// Kubernetes would not take it (its documentation, "Labels and Selectors").
-    #[error("{0:?} is no label: write NAME=VALUE, like tier=dev or example.com/zone=a")]
+    #[error("invalid label {0:?}: expected NAME=VALUE, e.g. tier=dev or example.com/zone=a")]
     Malformed(String),
     /// A kubelet may not give itself such a one (its NodeRestriction), and would not start.
-    #[error("{0:?} is Kubernetes's own: a node may not give itself a label of {1}")]
+    #[error("invalid label {0:?}: Kubernetes does not allow a node to set labels of {1}")]
     Reserved(String, &'static str),
 }
 

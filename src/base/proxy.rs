@@ -16,7 +16,7 @@ pub struct Proxy(Url);
 /// Why a text is no proxy. The text is not repeated: it may hold a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "it is no proxy: write its URL, like http://proxy.example:3128, and in a password %23 for #, %2F for / and %3F for ?"
+    "invalid proxy: expected a URL, e.g. http://proxy.example:3128, and in a password %23 for #, %2F for / and %3F for ?"
 )]
 pub struct ParseProxyError;
 

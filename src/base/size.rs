@@ -16,7 +16,7 @@ const UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 
 
 /// Why a text is no size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no size: write a number and a unit, like 512MiB or 4GiB")]
+#[error("invalid size {0:?}: expected a number and a unit, e.g. 512MiB or 4GiB")]
 pub struct ParseSizeError(String);
 
 impl Size {

@@ -192,11 +192,11 @@ impl Command {
     }
 
     /// Whether stdout is for a program that reads what happens, line by line.
-    pub(crate) fn tells_events(&self) -> bool {
+    pub(crate) fn prints_events(&self) -> bool {
         match self {
-            Self::Setup(args) => args.tells_events(),
-            Self::Start(args) => args.tells_events(),
-            Self::Upgrade(args) => args.tells_events(),
+            Self::Setup(args) => args.prints_events(),
+            Self::Start(args) => args.prints_events(),
+            Self::Upgrade(args) => args.prints_events(),
             _ => false,
         }
     }

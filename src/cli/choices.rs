@@ -8,7 +8,7 @@ use std::{
 use super::error::{CommandError, code};
 use crate::{
     base::{
-        Flag, Mount, NodeLabel, Proxy, Size, files::expand_home, mount, proxy::ParseProxyError,
+        K3sFlag, Mount, NodeLabel, Proxy, Size, files::expand_home, mount, proxy::ParseProxyError,
     },
     project::{
         Config, Project,
@@ -69,7 +69,7 @@ pub(crate) struct Choices {
 struct Cluster {
     /// A flag of `k3s server`, like --k3s-arg=--flannel-backend=host-gw; may be said more than once
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
-    k3s_arg: Vec<Flag>,
+    k3s_arg: Vec<K3sFlag>,
     /// Packaged components that are not deployed, like traefik,servicelb,metrics-server
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     disable: Vec<String>,

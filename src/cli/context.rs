@@ -33,16 +33,19 @@ impl Context {
     pub(crate) fn new(global: &Global) -> Result<Self, CommandError> {
         let directory = global.directory.as_deref().unwrap_or(Path::new("."));
         let start = std::fs::canonicalize(directory).map_err(|error| {
-            CommandError::new(format!("there is no directory {}", directory.display()))
-                .because(&error)
+            CommandError::new(format!(
+                "the directory {} does not exist",
+                directory.display()
+            ))
+            .because(&error)
         })?;
-        let further = global.machine.clone().and_then(|which| which.0);
+        let alias = global.machine.clone().and_then(|which| which.0);
         let project = Project::discover(&start);
         // Before anything in it is read: another user may have put it above a directory that is shared.
         trust::require_own_dir(&project.own_directory())
             .map_err(|error| CommandError::from(MachineError::from(error)))?;
         Ok(Self {
-            project: project.with(further),
+            project: project.with(alias),
             cache: cache_root()?,
         })
     }
@@ -80,7 +83,7 @@ fn homeless() -> CommandError {
 fn cache_root() -> Result<PathBuf, CommandError> {
     let absolute = |path: PathBuf| {
         std::path::absolute(expand_home(&path)).map_err(|error| {
-            CommandError::new(format!("{} is no path for a cache", path.display())).because(&error)
+            CommandError::new(format!("invalid cache directory {}", path.display())).because(&error)
         })
     };
     match env::var_os("K3S_VM_CACHE_DIR") {
@@ -91,7 +94,7 @@ fn cache_root() -> Result<PathBuf, CommandError> {
             }
             // Below a relative one, each directory would have a cache of its own.
             Ok(strategy) => Err(homeless().because(&format!(
-                "HOME is {:?}, which is no absolute path",
+                "HOME is {:?}, which is not an absolute path",
                 strategy.home_dir()
             ))),
             Err(error) => Err(homeless().because(&error)),

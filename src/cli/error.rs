@@ -52,7 +52,7 @@ impl CommandError {
             code,
             ..Self::new("interrupted")
         }
-        .hint("run the same command again; it goes on where it stopped")
+        .hint("run the same command again; it continues where it stopped")
     }
 
     /// Whether a signal ended the command.

@@ -4,7 +4,7 @@ use std::{env, path::PathBuf, str::FromStr};
 
 use clap::{ColorChoice, builder::TypedValueParser};
 
-use crate::base::{Nickname, nickname::ParseNicknameError};
+use crate::base::{MachineAlias, machine_alias::ParseMachineAliasError};
 
 /// What holds for every verb.
 #[derive(Debug, Default, clap::Args)]
@@ -23,7 +23,7 @@ pub struct Global {
         env = "K3S_VM_MACHINE",
         hide_env_values = true
     )]
-    pub machine: Option<Which>,
+    pub machine: Option<MachineSelector>,
     /// Show what is done in detail
     #[arg(short, long, global = true)]
     pub verbose: bool,
@@ -63,10 +63,10 @@ impl Global {
 
 /// Which machine of the project; an empty name is the project's own one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Which(pub Option<Nickname>);
+pub struct MachineSelector(pub Option<MachineAlias>);
 
-impl FromStr for Which {
-    type Err = ParseNicknameError;
+impl FromStr for MachineSelector {
+    type Err = ParseMachineAliasError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
@@ -78,7 +78,7 @@ impl FromStr for Which {
 
 /// For a verb that has a `--name` of its own.
 #[derive(Debug, clap::Args)]
-pub(crate) struct ByAnotherWord {
+pub(crate) struct MachineFlag {
     /// Work on a further machine of the project, called NAME; before the verb, --name does the same
     #[arg(
         id = "machine",
@@ -86,5 +86,5 @@ pub(crate) struct ByAnotherWord {
         value_name = "NAME",
         help_heading = "Options of every verb"
     )]
-    machine: Option<Which>,
+    machine: Option<MachineSelector>,
 }

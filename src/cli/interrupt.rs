@@ -35,7 +35,7 @@ pub(crate) async fn guarded<T>(
         result = Err(CommandError::interrupted(code));
     }
     if result.is_err() {
-        machine.abandon().await;
+        machine.cleanup_on_failure().await;
     }
     result
 }

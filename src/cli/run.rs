@@ -11,7 +11,7 @@ use std::{
 use clap::{CommandFactory, Parser};
 
 use crate::{
-    base::{Nickname, umask},
+    base::{MachineAlias, umask},
     cli::{
         args::{Cli, Command},
         commands::tool::ON_PATH,
@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
     };
     let verbs = Cli::command();
     let verbs = verbs.get_subcommands().map(|it| it.get_name().to_owned());
-    let output = Output::new(&cli.global, cli.command.tells_events(), verbs.collect());
+    let output = Output::new(&cli.global, cli.command.prints_events(), verbs.collect());
     match run(cli, &output) {
         Ok(code) => output.end(code),
         Err(error) => output.fail(&error),
@@ -71,7 +71,7 @@ fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
             root => root,
         };
         // An empty name is that of the project's own machine, whatever K3S_VM_MACHINE says.
-        let name = project.further().map_or("", Nickname::as_str);
+        let name = project.alias().map_or("", MachineAlias::as_str);
         words.extend(["-C".into(), root.into(), format!("--name={name}").into()]);
     }
     words.push(tool.name().into());

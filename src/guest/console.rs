@@ -28,7 +28,7 @@ pub struct Console {
     /// The end of what was seen, in which a half of the words may stand.
     seen: Vec<u8>,
     panicked: bool,
-    stumbled: bool,
+    is_emulator_crash: bool,
     /// What it says of a boot that does not get on.
     pub signs: Signs,
 }
@@ -41,7 +41,7 @@ impl Console {
             offset: 0,
             seen: Vec::new(),
             panicked: false,
-            stumbled: false,
+            is_emulator_crash: false,
             signs: Signs::default(),
         }
     }
@@ -72,7 +72,7 @@ impl Console {
         let seen = &self.seen;
         let said = |words: &[u8]| seen.windows(words.len()).any(|it| it == words);
         self.panicked |= said(PANIC);
-        self.stumbled |= EMULATOR_FAULTS.into_iter().any(said);
+        self.is_emulator_crash |= EMULATOR_FAULTS.into_iter().any(said);
         self.seen.drain(..self.seen.len().saturating_sub(LONGEST));
         Ok(!bytes.is_empty())
     }
@@ -86,8 +86,8 @@ impl Console {
     /// it, and takes them out again; an emulator that still has the old code translated runs one too late (QEMU 7.2 and
     /// Linux 6.12 with two CPUs, 2 of some 150 boots). And Linux counts timer interrupts for some milliseconds in which a
     /// busy host may not have run QEMU (QEMU 10.0 and Linux 6.12, 1 of some 20 boots at a load of 20).
-    pub fn stumbled(&self) -> bool {
-        self.panicked && self.stumbled
+    pub fn is_emulator_crash(&self) -> bool {
+        self.panicked && self.is_emulator_crash
     }
 }
 
@@ -103,10 +103,10 @@ mod tests {
         let path = directory.path().join("console.log");
         std::fs::write(&path, "[ 1.5] Oops: int3: 0000 [#1] PREEMPT SMP\n").expect("written");
         let mut console = Console::new(path.clone());
-        assert!(console.poll().expect("readable") && !console.stumbled());
+        assert!(console.poll().expect("readable") && !console.is_emulator_crash());
         let mut file = OpenOptions::new().append(true).open(&path).expect("there");
         writeln!(file, "[ 1.6] Kernel panic - not syncing: Fatal").expect("written");
-        assert!(console.poll().expect("readable") && console.stumbled());
+        assert!(console.poll().expect("readable") && console.is_emulator_crash());
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
             "Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug";
         std::fs::write(&path, panic).expect("written");
         let mut console = Console::new(path);
-        assert!(console.poll().expect("readable") && console.stumbled());
+        assert!(console.poll().expect("readable") && console.is_emulator_crash());
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
 
 /// What is at a path in the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum There {
+pub enum RemotePathKind {
     /// A folder.
     Folder,
     /// Something else.
@@ -105,13 +105,13 @@ impl Ssh {
     /// # Errors
     ///
     /// When the guest does not tell.
-    pub async fn look_at(&self, path: &str) -> Result<There, CopyError> {
+    pub async fn look_at(&self, path: &str) -> Result<RemotePathKind, CopyError> {
         let said = self.output(&script(LOOK, &[path])).await?;
         Ok(match said.trim_ascii() {
-            b"folder" => There::Folder,
-            b"file" => There::File,
-            b"free" => There::Free,
-            _ => There::Nowhere,
+            b"folder" => RemotePathKind::Folder,
+            b"file" => RemotePathKind::File,
+            b"free" => RemotePathKind::Free,
+            _ => RemotePathKind::Nowhere,
         })
     }
 

@@ -8,34 +8,34 @@ use crate::{base::FileError, guest::SshError};
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
     /// Nothing has that name in the guest.
-    #[error("there is no {0} in the guest")]
+    #[error("{0} does not exist in the guest")]
     NotInGuest(String),
     /// Nothing has that name on the host.
-    #[error("there is no {0} on this host")]
+    #[error("{0} does not exist on this host")]
     NotOnHost(String),
     /// Devices and sockets.
-    #[error("{0} is neither a file nor a folder")]
+    #[error("{0} is neither a file nor a directory")]
     Special(String),
     /// Files of /proc.
     #[error("{0} is made up while it is read, and has no size to copy: k3s-vm ssh cat {0}")]
     NoSize(String),
     /// A folder has the name that the copy of a file is to get.
-    #[error("{0} is a folder, and would be replaced by what is none")]
+    #[error("cannot replace the directory {0} by a file")]
     Folder(String),
     /// A folder, or several things, are to go where a file is.
-    #[error("{0} is no folder")]
+    #[error("{0} is not a directory")]
     NoFolder(String),
     /// The guest has no room for it.
     #[error("the guest's disk is full: {0}")]
     GuestFull(String),
     /// The guest's tar, or what is around it.
-    #[error("the guest does not copy it: {0}")]
+    #[error("the guest cannot copy it: {0}")]
     Guest(String),
     /// The guest's archive would put something elsewhere.
-    #[error("the guest sends {0:?}, which would lie outside of what is copied")]
+    #[error("the guest sent {0:?}, which is outside of the copied directory")]
     Hostile(String),
     /// The archive breaks off or is none.
-    #[error("the copy broke off")]
+    #[error("the copy was interrupted")]
     Archive(#[source] io::Error),
     /// A file of the host.
     #[error(transparent)]

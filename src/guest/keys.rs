@@ -8,7 +8,7 @@ pub struct KeyPair(PrivateKey);
 
 /// Why a text is no private key.
 #[derive(Debug, thiserror::Error)]
-#[error("it is no private key in OpenSSH's format: {0}")]
+#[error("invalid private key in OpenSSH's format: {0}")]
 pub struct KeyError(#[from] russh::keys::ssh_key::Error);
 
 impl KeyPair {

@@ -92,9 +92,9 @@ pub(super) async fn run(
     // Apart from each other: a guest that does not read must still be heard.
     tokio::select! {
         biased;
-        status = hear(heard, streams.output, streams.errors) => status,
-        error = say(&said, streams.input) => Err(error),
-        status = attend(handle, &said, order.terminal.is_some(), next) => status,
+        status = forward_output(heard, streams.output, streams.errors) => status,
+        error = forward_input(&said, streams.input) => Err(error),
+        status = exec_interactive(handle, &said, order.terminal.is_some(), next) => status,
     }
 }
 
@@ -111,7 +111,7 @@ async fn lend_agent(channel: &mut Channel<client::Msg>) -> Result<(), SshError> 
 }
 
 /// Passes on what the command writes, until its end.
-async fn hear(
+async fn forward_output(
     mut heard: ChannelReadHalf,
     mut output: impl AsyncWrite + Unpin,
     mut errors: impl AsyncWrite + Unpin,
@@ -132,7 +132,10 @@ async fn hear(
 }
 
 /// Passes on what is typed. The command goes on when there is no more, so that this ends only with an error.
-async fn say(said: &ChannelWriteHalf<client::Msg>, mut input: impl AsyncRead + Unpin) -> SshError {
+async fn forward_input(
+    said: &ChannelWriteHalf<client::Msg>,
+    mut input: impl AsyncRead + Unpin,
+) -> SshError {
     let mut typed = vec![0; 32 << 10];
     loop {
         let passed_on = match input.read(&mut typed).await {
@@ -150,7 +153,7 @@ async fn say(said: &ChannelWriteHalf<client::Msg>, mut input: impl AsyncRead + U
 }
 
 /// Has the guest know what happens on this side. Comes back when the command was sent a signal and still did not end.
-async fn attend(
+async fn exec_interactive(
     handle: &Handle<impl client::Handler>,
     said: &ChannelWriteHalf<client::Msg>,
     has_terminal: bool,
@@ -167,10 +170,10 @@ async fn attend(
     };
     // What has a terminal is hung up with it.
     if !has_terminal {
-        pass_on(handle, signal).await;
+        send_signal(handle, signal).await;
         let again = async { while !matches!(next().await, Event::Signal(_)) {} };
         let _ = tokio::time::timeout(GRACE, again).await;
-        pass_on(handle, KILL).await;
+        send_signal(handle, KILL).await;
         // Its end is heard of, unless the guest hangs.
         tokio::time::sleep(PASSING).await;
     }
@@ -179,7 +182,7 @@ async fn attend(
 
 /// To the process groups of all commands of this connection, which are the children of the sshd that serves it. sshd would
 /// do that itself when it is asked in its own protocol, but before OpenSSH 9.8 not for root.
-async fn pass_on(handle: &Handle<impl client::Handler>, signal: u8) {
+async fn send_signal(handle: &Handle<impl client::Handler>, signal: u8) {
     let command = format!(
         "exec sh -c 'for it in $(cat /proc/$PPID/task/$PPID/children); do [ $it = $$ ] || kill -s {signal} -- -$it; done'"
     );
@@ -187,7 +190,7 @@ async fn pass_on(handle: &Handle<impl client::Handler>, signal: u8) {
         let channel = handle.channel_open_session().await?;
         channel.exec(true, command).await?;
         let (heard, _said) = channel.split();
-        hear(heard, tokio::io::sink(), tokio::io::sink()).await
+        forward_output(heard, tokio::io::sink(), tokio::io::sink()).await
     };
     match tokio::time::timeout(PASSING, passed).await {
         Ok(Ok(0)) => {}

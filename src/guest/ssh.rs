@@ -172,7 +172,7 @@ impl Ssh {
             output,
             errors,
         };
-        self.attend(&order, streams, async || std::future::pending().await)
+        self.exec_interactive(&order, streams, async || std::future::pending().await)
             .await
     }
 
@@ -182,7 +182,7 @@ impl Ssh {
     /// # Errors
     ///
     /// When the connection or one of the streams breaks, or the guest refuses what is ordered.
-    pub async fn attend(
+    pub async fn exec_interactive(
         &self,
         order: &Order,
         streams: Streams<impl AsyncRead + Unpin, impl AsyncWrite + Unpin, impl AsyncWrite + Unpin>,

@@ -26,9 +26,9 @@ pub enum Stage {
     /// The disk holds what all machines have in common, and nothing else; the guest waits for the host to keep it.
     Prepared,
     /// The host did not keep it.
-    WentOn,
+    CaptureSkipped,
     /// The guest did not receive its identity; the detail is the step that failed.
-    HandoverFailed,
+    IdentityFailed,
     /// systemd starts k3s.
     K3sStarting,
     /// k3s told systemd that it is ready; the node need not be.
@@ -75,8 +75,8 @@ impl Report {
             "disk-not-grown" => Stage::DiskNotGrown,
             "k3s-installed" => Stage::K3sInstalled,
             "prepared" => Stage::Prepared,
-            "went-on" => Stage::WentOn,
-            "handover-failed" => Stage::HandoverFailed,
+            "capture-skipped" => Stage::CaptureSkipped,
+            "identity-failed" => Stage::IdentityFailed,
             "k3s-starting" => Stage::K3sStarting,
             "k3s-started" => Stage::K3sStarted,
             "k3s-exited" => Stage::K3sExited,
@@ -117,8 +117,8 @@ impl Report {
             Stage::DiskNotGrown => format!("cannot grow the disk in the guest: {detail}"),
             Stage::K3sInstalled => format!("k3s {detail} installed"),
             Stage::Prepared => "the disk is prepared".to_owned(),
-            Stage::WentOn => "the guest went on by itself".to_owned(),
-            Stage::HandoverFailed => format!("the guest cannot {detail}"),
+            Stage::CaptureSkipped => "the guest went on by itself".to_owned(),
+            Stage::IdentityFailed => format!("the guest cannot {detail}"),
             Stage::K3sStarting => "k3s is starting".to_owned(),
             Stage::K3sStarted => "k3s started".to_owned(),
             Stage::K3sExited => match self.exit() {

@@ -104,7 +104,7 @@ impl Cache {
             url,
             partial: &partial,
             expected: expected.as_ref(),
-            patience: &self.patience,
+            retry: &self.retry,
         };
         let fetched = download(&job, progress).await?;
         let image = self.admit(partial, &fetched, &shown(url)).await?;
@@ -146,7 +146,7 @@ impl Cache {
             url: &url,
             partial: &partial,
             expected: expected.as_ref(),
-            patience: &self.patience,
+            retry: &self.retry,
         };
         let fetched = copy(&path, &job, progress).await?;
         let image = self.admit(partial, &fetched, &name).await?;
@@ -187,7 +187,7 @@ impl Cache {
         checksums: &Url,
         file: &str,
     ) -> Result<Checksum, ImageError> {
-        let text = fetch_text(checksums, CHECKSUMS_LIMIT, &self.patience).await?;
+        let text = fetch_text(checksums, CHECKSUMS_LIMIT, &self.retry).await?;
         Checksum::find_in(&text, file).ok_or_else(|| ImageError::NoChecksum {
             url: shown(checksums),
             file: file.to_owned(),

@@ -22,7 +22,7 @@ use url::Url;
 use crate::{
     base::{Digest, FileError, Progress, address::shown, files},
     image::{
-        Checksum, ImageError, Patience, download::download, job::Job, partial::validator_file,
+        Checksum, ImageError, RetryPolicy, download::download, job::Job, partial::validator_file,
     },
 };
 
@@ -33,7 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
-    pub(super) patience: Patience,
+    pub(super) retry: RetryPolicy,
     /// Also what nobody vouches for is taken.
     pub(super) unverified: bool,
 }
@@ -62,14 +62,14 @@ pub struct ItemLock {
 impl Cache {
     /// The cache at `root`, which is made when something is put into it.
     pub fn new(root: PathBuf) -> Self {
-        Self::with_patience(root, Patience::default())
+        Self::with_patience(root, RetryPolicy::default())
     }
 
     /// As [`Cache::new`], with its own idea of how long to wait for servers.
-    pub fn with_patience(root: PathBuf, patience: Patience) -> Self {
+    pub fn with_patience(root: PathBuf, retry: RetryPolicy) -> Self {
         Self {
             root,
-            patience,
+            retry,
             unverified: false,
         }
     }
@@ -138,7 +138,7 @@ impl Cache {
             url: &wanted.url,
             partial: &partial,
             expected: expected.as_ref(),
-            patience: &self.patience,
+            retry: &self.retry,
         };
         let fetched = download(&job, progress).await?;
         let (path, directory) = place(fetched.digest);
@@ -326,7 +326,7 @@ mod tests {
             cache.ensure_file("k3s", &wanted, &Silent),
             cache.ensure_file("k3s", &wanted, &Silent)
         );
-        let path = one.expect("downloaded");
+        let path = one.expect("set K3S_VM_CACHE_DIR to a directory that you can write to");
         assert_eq!(path, other.expect("waited"));
         assert_eq!(server.requests().len(), 1);
         assert!(path.ends_with(format!("k3s/{}/k3s", Digest::of(b"binary"))));
@@ -361,7 +361,7 @@ mod tests {
             ..verified.clone()
         };
         let once = cache.ensure_file("k3s", &unverified, &Silent).await;
-        let path = once.expect("downloaded");
+        let path = once.expect("set K3S_VM_CACHE_DIR to a directory that you can write to");
         let again = cache.ensure_file("k3s", &unverified, &Silent).await;
         assert_eq!(again.expect("kept"), path);
         let right = cache.ensure_file("k3s", &verified, &Silent).await;

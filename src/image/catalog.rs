@@ -286,6 +286,6 @@ mod tests {
         assert!(error("ftp://example.org/x.img").contains("ftp://example.org/x.img"));
         assert!(error("http://").contains("http://"));
         assert!(error("file://elsewhere/x.img").contains("no file of this host"));
-        assert!(error("").contains("no image is called"));
+        assert!(error("").contains("unknown image"));
     }
 }

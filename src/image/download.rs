@@ -15,7 +15,7 @@ use crate::{
         http,
         job::{Fetched, Job},
         partial::{self, Partial, discard, length},
-        patience::Tries,
+        retry::Retries,
     },
 };
 
@@ -36,7 +36,7 @@ pub(crate) async fn download(
         return copy(&source, job, progress).await;
     }
     let client = http::http_client()?;
-    let mut tries = Tries::new(job.patience, length(job.partial));
+    let mut tries = Retries::new(job.retry, length(job.partial));
     loop {
         match attempt(client, job, progress).await {
             Ok(fetched) => return Ok(fetched),
@@ -59,7 +59,7 @@ async fn attempt(
             .header(header::RANGE, format!("bytes={}-", partial.length))
             .header(header::IF_RANGE, validator);
     }
-    let mut response = http::ask(request, job.url, job.patience).await?;
+    let mut response = http::ask(request, job.url, job.retry).await?;
     let total = match response.status() {
         StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
             let range = ContentRange::of(response.headers());

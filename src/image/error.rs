@@ -13,7 +13,7 @@ use crate::base::{FileError, Size};
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// Neither an alias of the catalogue, nor a file, nor a URL.
-    #[error("no image is called {alias:?}: there are {known}, and paths and URLs")]
+    #[error("unknown image {alias:?}: expected one of {known}, a path or a URL")]
     UnknownAlias {
         /// What was asked for.
         alias: String,
@@ -48,7 +48,7 @@ pub enum ImageError {
         status: u16,
     },
     /// Nothing came for too long.
-    #[error("nothing came from {url} for {} s", after.as_secs_f32())]
+    #[error("no data from {url} for {} s", after.as_secs_f32())]
     Stalled {
         /// What was being fetched.
         url: String,
@@ -56,7 +56,7 @@ pub enum ImageError {
         after: Duration,
     },
     /// The transfer ended early.
-    #[error("the transfer of {url} broke off after {got} of {} bytes", total.map_or("unknown".to_owned(), |total| total.to_string()))]
+    #[error("the transfer of {url} was interrupted after {got} of {} bytes", total.map_or("unknown".to_owned(), |total| total.to_string()))]
     Cut {
         /// What was being fetched.
         url: String,
@@ -68,7 +68,7 @@ pub enum ImageError {
         source: Option<reqwest::Error>,
     },
     /// What came is not the text that was expected.
-    #[error("{url} is no text of at most {limit} bytes")]
+    #[error("{url} is not a text of at most {limit} bytes")]
     NotText {
         /// What was fetched.
         url: String,
@@ -84,13 +84,13 @@ pub enum ImageError {
         file: String,
     },
     /// A download that nobody vouches for.
-    #[error("nothing says what {url} must come to")]
+    #[error("cannot verify {url}: it has no checksum")]
     Unverifiable {
         /// What would be fetched.
         url: String,
     },
     /// The answer is packed, where the file itself was asked for.
-    #[error("{url} came packed ({encoding}), which was not asked for")]
+    #[error("{url} was sent compressed ({encoding}), which was not requested")]
     Packed {
         /// What was fetched.
         url: String,

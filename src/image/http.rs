@@ -7,8 +7,8 @@ use tracing::warn;
 use url::Url;
 
 use super::{
-    ImageError, Patience,
-    patience::{Tries, reasons},
+    ImageError, RetryPolicy,
+    retry::{Retries, reasons},
 };
 use crate::base::{FileError, address::shown, files, tls};
 
@@ -88,7 +88,7 @@ fn nix_roots() -> Vec<Certificate> {
 pub async fn fetch_text(
     url: &Url,
     limit: usize,
-    patience: &Patience,
+    retry: &RetryPolicy,
 ) -> Result<String, ImageError> {
     let not_text = || ImageError::NotText {
         url: shown(url),
@@ -106,9 +106,9 @@ pub async fn fetch_text(
         return String::from_utf8(short).map_err(|_| not_text());
     }
     let client = http_client()?;
-    let mut tries = Tries::new(patience, 0);
+    let mut tries = Retries::new(retry, 0);
     loop {
-        match text_once(client, url, limit, patience).await {
+        match text_once(client, url, limit, retry).await {
             Ok(Some(text)) => return Ok(text),
             Ok(None) => return Err(not_text()),
             Err(error) => tries.after(error, 0).await?,
@@ -121,16 +121,16 @@ async fn text_once(
     client: &Client,
     url: &Url,
     limit: usize,
-    patience: &Patience,
+    retry: &RetryPolicy,
 ) -> Result<Option<String>, ImageError> {
-    let mut response = ask(client.get(url.clone()), url, patience).await?;
+    let mut response = ask(client.get(url.clone()), url, retry).await?;
     if !response.status().is_success() {
         return Err(refused(url, &response));
     }
     let total = response.content_length();
     let mut bytes = Vec::new();
     while let Some(chunk) =
-        next_chunk(&mut response, url, patience, (bytes.len() as u64, total)).await?
+        next_chunk(&mut response, url, retry, (bytes.len() as u64, total)).await?
     {
         bytes.extend_from_slice(chunk.as_ref());
         if bytes.len() > limit {
@@ -147,13 +147,13 @@ async fn text_once(
 pub(super) async fn ask(
     request: RequestBuilder,
     url: &Url,
-    patience: &Patience,
+    retry: &RetryPolicy,
 ) -> Result<Response, ImageError> {
     // Compressed transfer would make lengths and ranges mean something else.
     let request = request.header(header::ACCEPT_ENCODING, "identity");
-    let answer = tokio::time::timeout(patience.idle, request.send()).await;
+    let answer = tokio::time::timeout(retry.idle, request.send()).await;
     answer
-        .map_err(|_| stalled(url, patience))?
+        .map_err(|_| stalled(url, retry))?
         .map_err(|error| ImageError::Unreachable {
             url: shown(url),
             source: error.without_url(),
@@ -164,12 +164,12 @@ pub(super) async fn ask(
 pub(super) async fn next_chunk(
     response: &mut Response,
     url: &Url,
-    patience: &Patience,
+    retry: &RetryPolicy,
     (got, total): (u64, Option<u64>),
 ) -> Result<Option<impl AsRef<[u8]> + use<>>, ImageError> {
-    let chunk = tokio::time::timeout(patience.idle, response.chunk()).await;
+    let chunk = tokio::time::timeout(retry.idle, response.chunk()).await;
     chunk
-        .map_err(|_| stalled(url, patience))?
+        .map_err(|_| stalled(url, retry))?
         .map_err(|error| ImageError::Cut {
             url: shown(url),
             got,
@@ -196,10 +196,10 @@ pub(super) fn refused(url: &Url, response: &Response) -> ImageError {
     }
 }
 
-fn stalled(url: &Url, patience: &Patience) -> ImageError {
+fn stalled(url: &Url, retry: &RetryPolicy) -> ImageError {
     ImageError::Stalled {
         url: shown(url),
-        after: patience.idle,
+        after: retry.idle,
     }
 }
 
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
     use crate::image::test_server::{Reply, Server};
 
-    const QUICK: Patience = Patience {
+    const QUICK: RetryPolicy = RetryPolicy {
         tries: 3,
         pause: Duration::from_millis(1),
         idle: Duration::from_secs(10),
@@ -253,12 +253,12 @@ mod tests {
         ])
         .await;
         for what in [
-            "no text of at most 4",
-            "no text of at most 4",
+            "not a text of at most 4",
+            "not a text of at most 4",
             "answered 404",
             "answered 500",
         ] {
-            let error = fetch_text(&server.url("/s"), 4, &Patience::BRIEF)
+            let error = fetch_text(&server.url("/s"), 4, &RetryPolicy::BRIEF)
                 .await
                 .expect_err(what);
             let message = error.to_string();

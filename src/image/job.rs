@@ -6,7 +6,7 @@ use url::Url;
 
 use crate::{
     base::Digest,
-    image::{Checksum, Patience},
+    image::{Checksum, RetryPolicy},
 };
 
 /// What to bring, and where to.
@@ -18,7 +18,7 @@ pub(crate) struct Job<'a> {
     /// The file to fill; nobody else writes to it meanwhile.
     pub(crate) partial: &'a Path,
     pub(crate) expected: Option<&'a Checksum>,
-    pub(crate) patience: &'a Patience,
+    pub(crate) retry: &'a RetryPolicy,
 }
 
 /// What came. It is complete and verified, but neither flushed nor in its place.

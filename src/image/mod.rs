@@ -14,8 +14,8 @@ mod image_file;
 mod job;
 mod overlay;
 mod partial;
-mod patience;
 pub mod prepared;
+mod retry;
 mod source;
 #[cfg(test)]
 mod test_server;
@@ -28,6 +28,6 @@ pub use format::Format;
 pub use http::{fetch_text, http_client};
 pub use image_file::BaseImage;
 pub use overlay::{disk_use, is_fresh, is_qcow2, plan};
-pub use patience::Patience;
 pub use prepared::Prepared;
+pub use retry::RetryPolicy;
 pub use source::Known;

@@ -107,14 +107,13 @@ impl<'a> Partial<'a> {
         total: Option<u64>,
         progress: &dyn Progress,
     ) -> Result<(), ImageError> {
-        let Job { url, patience, .. } = self.job;
+        let Job { url, retry, .. } = self.job;
         self.total = total;
         if let Some(total) = total {
             check_space(self.job.partial, total.saturating_sub(self.length))?;
         }
         let transfer = Transfer::begin(progress, self.job.name, self.length, total);
-        while let Some(chunk) =
-            http::next_chunk(response, url, patience, (self.length, total)).await?
+        while let Some(chunk) = http::next_chunk(response, url, retry, (self.length, total)).await?
         {
             let chunk = chunk.as_ref();
             self.sums.update(chunk);

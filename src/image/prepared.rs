@@ -86,7 +86,7 @@ impl Cache {
         disks.into_iter().find(|path| {
             let sound = look(path) == Some(Prepared::Published);
             if !sound {
-                tracing::info!("{} is not what it was; another is prepared", path.display());
+                tracing::info!("{} has changed; creating another template", path.display());
             }
             sound
         })

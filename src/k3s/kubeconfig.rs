@@ -102,7 +102,7 @@ pub struct Credentials {
 #[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {
     /// It is no kubeconfig at all.
-    #[error("it is no kubeconfig: {0}")]
+    #[error("invalid kubeconfig: {0}")]
     Malformed(String),
     /// It is one, and a part is missing or not decodable.
     #[error("its {0} is missing or damaged")]
@@ -111,7 +111,7 @@ pub enum KubeconfigError {
     #[error("it is not there")]
     Missing,
     /// It is of another machine, or of a start before this one.
-    #[error("it leads to {0}, where this machine is not")]
+    #[error("it points to {0}, which is not this VM")]
     Elsewhere(String),
 }
 

@@ -4,7 +4,7 @@ pub use api::{Api, ApiError, Node};
 
 pub use kubeconfig::{Kubeconfig, KubeconfigError};
 
-pub use merged::MergeError;
+pub use kubeconfig_edit::MergeError;
 
 pub mod api;
 
@@ -14,10 +14,10 @@ pub mod images;
 
 pub mod kubeconfig;
 
-pub mod merged;
+pub mod kubeconfig_edit;
 
 pub mod release;
 
-pub mod step;
+pub mod version_skew;
 
 pub mod tools;

@@ -34,10 +34,10 @@ const GITHUB: &str = "https://github.com/k3s-io/k3s/releases/download";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReleaseError {
     /// Not the name of a k3s release.
-    #[error("{0:?} is no k3s version: it takes the form v1.33.5+k3s1")]
+    #[error("invalid k3s version {0:?}: expected e.g. v1.33.5+k3s1")]
     Version(String),
     /// Not a place that releases can be fetched from.
-    #[error("{url:?} is no mirror: {reason}")]
+    #[error("invalid mirror {url:?}: {reason}")]
     Mirror {
         /// What was given.
         url: String,
@@ -441,7 +441,7 @@ mod tests {
         ] {
             let error = text.parse::<Mirror>().expect_err(text).to_string();
             assert!(
-                error.starts_with(&format!("{text:?} is no mirror: ")),
+                error.starts_with(&format!("invalid mirror {text:?}: ")),
                 "{error}"
             );
         }

@@ -526,7 +526,7 @@ mod tests {
             ("api_port = 0", "line 1", "api_port"),
             ("ports = [\"80\"]", "line 1", "HOST:GUEST"),
             ("ports = [\"81:80\", \"81:81\"]", "line 1", "second"),
-            ("mounts = [\"src:/etc\"]", "line 1", "guest's own"),
+            ("mounts = [\"src:/etc\"]", "line 1", "cannot mount at /etc"),
             ("mounts = [\"a:/a\", \"b:/a/:ro\"]", "line 1", "second"),
             ("cpus = 2 # \u{fffd}", "line 1", "UTF-8"),
         ] {

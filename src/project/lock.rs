@@ -62,7 +62,7 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => {
                     if !told {
                         tracing::info!(
-                            "waiting for {}, which is at work on this machine",
+                            "waiting for {}, which is running on this VM",
                             holder(&mut file)
                         );
                         told = true;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::base::{Digest, Name, Nickname, files::expand_home};
+use crate::base::{Digest, MachineAlias, Name, files::expand_home};
 
 /// The directory of k3s-vm's own files in a project.
 pub const DIRECTORY: &str = ".k3s-vm";
@@ -18,7 +18,7 @@ const MACHINES: &str = "machines";
 pub struct Project {
     root: PathBuf,
     /// A further machine, beside the project's own one.
-    further: Option<Nickname>,
+    alias: Option<MachineAlias>,
 }
 
 impl Project {
@@ -40,25 +40,25 @@ impl Project {
     pub fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            further: None,
+            alias: None,
         }
     }
 
     /// The same project, and of its machines that one.
     #[must_use]
-    pub fn with(self, further: Option<Nickname>) -> Self {
-        Self { further, ..self }
+    pub fn with(self, alias: Option<MachineAlias>) -> Self {
+        Self { alias, ..self }
     }
 
     /// The name of the machine that is meant, where it is a further one.
-    pub const fn further(&self) -> Option<&Nickname> {
-        self.further.as_ref()
+    pub const fn alias(&self) -> Option<&MachineAlias> {
+        self.alias.as_ref()
     }
 
     /// One path for project and machine, for notes of whose something is: the project's directory, or that of the further
     /// machine in it.
     pub fn place(&self) -> PathBuf {
-        match self.further {
+        match self.alias {
             None => self.root.clone(),
             Some(_) => self.directory(),
         }
@@ -67,7 +67,7 @@ impl Project {
     /// The project and machine of such a path.
     pub fn at_place(place: &Path) -> Self {
         Self::of_directory(place)
-            .filter(|it| it.further.is_some())
+            .filter(|it| it.alias.is_some())
             .unwrap_or_else(|| Self::at(place))
     }
 
@@ -98,18 +98,18 @@ impl Project {
             .into_iter()
             .flatten()
             .flatten();
-        let names = entries.filter_map(|it| it.file_name().to_str()?.parse::<Nickname>().ok());
+        let names = entries.filter_map(|it| it.file_name().to_str()?.parse::<MachineAlias>().ok());
         let mut all: Vec<Self> = names
             .map(|name| self.clone().with(Some(name)))
             .filter(|it| it.record().exists())
             .collect();
-        all.sort_by(|one, other| one.further.cmp(&other.further));
+        all.sort_by(|one, other| one.alias.cmp(&other.alias));
         all
     }
 
     /// What a machine made now is called.
     pub fn machine_name(&self) -> Name {
-        Name::for_project(&self.root, self.further())
+        Name::for_project(&self.root, self.alias())
     }
 
     /// The project directory.
@@ -139,7 +139,7 @@ impl Project {
 
     /// The machine's directory: `.k3s-vm/` itself, or that of a further machine.
     pub fn directory(&self) -> PathBuf {
-        match &self.further {
+        match &self.alias {
             None => self.own_directory(),
             Some(name) => self.machines().join(name.as_str()),
         }
@@ -171,8 +171,8 @@ impl Project {
     }
 
     /// What the guest is set to, as it was last given: a tar archive of files.
-    pub fn settings(&self) -> PathBuf {
-        self.directory().join("settings.tar")
+    pub fn config_archive(&self) -> PathBuf {
+        self.directory().join("config.tar")
     }
 
     /// The DNS servers that the guest uses because user networking's own does not answer.
@@ -275,7 +275,7 @@ impl Project {
     pub fn default_kubeconfig(&self) -> PathBuf {
         let web = self.root.join("web");
         let parent = if web.is_dir() { web } else { self.root.clone() };
-        let name = self.further.as_ref().map_or("config", Nickname::as_str);
+        let name = self.alias.as_ref().map_or("config", MachineAlias::as_str);
         parent.join(".kube").join(name)
     }
 
@@ -292,8 +292,8 @@ impl Project {
     }
 
     /// The port on which the guest listens; QEMU's ends of it lie beside that path.
-    pub fn requests(&self) -> PathBuf {
-        self.runtime().join("requests")
+    pub fn exec_socket(&self) -> PathBuf {
+        self.runtime().join("exec")
     }
 
     /// The QMP socket.

@@ -12,7 +12,7 @@ use crate::base::{
 };
 
 /// The layout that this program knows. 2 has no address of the network card, which is the same for every machine.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 
 /// What `.k3s-vm/record.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ pub struct Release {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// It is torn, empty or of another program version.
-    #[error("{} is no record of a machine: {reason}", path.display())]
+    #[error("invalid record {}: {reason}", path.display())]
     Unreadable {
         /// The record.
         path: PathBuf,

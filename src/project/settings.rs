@@ -6,14 +6,14 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::Deserialize;
 use toml_edit::Value;
 
-use crate::base::{Flag, NodeLabel, Proxy};
+use crate::base::{K3sFlag, NodeLabel, Proxy};
 
 /// The table `[k3s]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct K3s {
     /// Flags of `k3s server`.
-    pub args: Option<Vec<Flag>>,
+    pub args: Option<Vec<K3sFlag>>,
     /// Packaged components that are not deployed, like `traefik`.
     pub disable: Option<Vec<String>>,
     /// Labels of the node.

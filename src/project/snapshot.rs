@@ -23,7 +23,7 @@ use super::{
     suspended::Memory,
 };
 use crate::base::{
-    FileError, Label, Size,
+    FileError, Size, SnapshotName,
     files::{self, PRIVATE},
 };
 
@@ -68,7 +68,7 @@ pub struct Content {
 #[derive(Debug)]
 pub struct Found {
     /// Its name.
-    pub name: Label,
+    pub name: SnapshotName,
     /// What its files take on the host's disk.
     pub used: Size,
     /// What it is, or why that is not known.
@@ -120,7 +120,7 @@ impl Snapshot {
 }
 
 /// The folder of the snapshot `name`, which need not be there.
-pub fn folder(project: &Project, name: &Label) -> PathBuf {
+pub fn folder(project: &Project, name: &SnapshotName) -> PathBuf {
     project.snapshots().join(name.as_str())
 }
 
@@ -138,7 +138,7 @@ pub fn list(project: &Project) -> Result<Vec<Found>, FileError> {
     let names = entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir()))
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<Label>().ok());
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<SnapshotName>().ok());
     let mut all: Vec<Found> = names
         .map(|name| {
             let folder = folder(project, &name);
@@ -176,7 +176,7 @@ mod tests {
         }
         fs::write(project.snapshots().join("file"), "").expect("written");
         let record = serde_json::json!({
-            "schema": 2, "name": "k3s", "uuid": "u", "disk": "1GiB",
+            "schema": 3, "name": "k3s", "uuid": "u", "disk": "1GiB",
             "image": { "source": "s", "path": "/i", "digest": "0".repeat(64) },
             "release": { "version": "v", "binary": "/b", "airgap": null },
             "firmware": "bios", "api_port": 1, "kubeconfig": "k", "provisioned": true,

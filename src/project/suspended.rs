@@ -27,7 +27,7 @@ pub struct Suspended {
     /// When, in seconds since 1970.
     pub since: u64,
     /// The disk, to which nobody has written since.
-    pub disk: Stamp,
+    pub disk: FileStamp,
     /// What is in the memory file.
     pub memory: Memory,
     /// Where that file is, if it is not the machine's own: other machines go on from it, too.
@@ -39,7 +39,7 @@ pub struct Suspended {
 #[serde(deny_unknown_fields)]
 pub struct Memory {
     /// By whom.
-    pub origin: Origin,
+    pub origin: MachineAbi,
     /// The file's length in bytes.
     pub length: u64,
     /// Its checksum.
@@ -49,7 +49,7 @@ pub struct Memory {
 /// What is around a guest, and has to be as it was for its memory to be of use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Origin {
+pub struct MachineAbi {
     /// QEMU's full version.
     pub qemu: String,
     /// What the guest sees of QEMU's arguments.
@@ -61,7 +61,7 @@ pub struct Origin {
 /// A file as it was last written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Stamp {
+pub struct FileStamp {
     /// Bytes.
     pub length: u64,
     /// When, in seconds since 1970.
@@ -70,7 +70,7 @@ pub struct Stamp {
     pub nanoseconds: i64,
 }
 
-impl Stamp {
+impl FileStamp {
     /// That of the file.
     ///
     /// # Errors

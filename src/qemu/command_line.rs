@@ -17,13 +17,13 @@ use crate::base::{Name, Size};
 /// The virtio-serial port on which the guest reports its stages; the guest finds it by this name.
 pub const STAGE_PORT: &str = "org.k3s-vm.stages";
 /// The virtio-serial port on which the guest hears who it is, where it has to ask.
-pub const WORD_PORT: &str = "org.k3s-vm.words";
+pub const IDENTITY_PORT: &str = "org.k3s-vm.identity";
 /// QEMU's name of that port's other end.
-pub const WORDS: &str = "words";
+pub const IDENTITY_CHARDEV: &str = "identity";
 /// The virtio-serial port on which the guest does what it is asked.
-const REQUEST_PORT: &str = "org.k3s-vm.requests";
+const EXEC_PORT: &str = "org.k3s-vm.exec";
 /// QEMU's name of that port's other end.
-pub const REQUESTS: &str = "requests";
+pub const EXEC_CHARDEV: &str = "exec";
 /// QEMU's name of the machine's disk.
 pub const DISK: &str = "disk";
 /// The network card's address, the same in every machine: user networking gives each a network of its own, and a guest
@@ -64,9 +64,9 @@ pub struct Launch {
     /// The overlay that the guest boots from.
     pub disk: PathBuf,
     /// Read-only raw disks; the guest finds each as `/dev/disk/by-id/virtio-<name>`.
-    pub attachments: Vec<Attachment>,
+    pub attachments: Vec<AttachedDisk>,
     /// Folders that the guest may mount.
-    pub folders: Vec<Folder>,
+    pub shares: Vec<HostShare>,
     /// What the firmware hands to the guest's systemd (256 and later): names and contents of systemd.system-credentials(7).
     pub credentials: &'static [(&'static str, &'static str)],
     /// The host port on 127.0.0.1 that leads to the guest's 6443.
@@ -77,11 +77,11 @@ pub struct Launch {
     /// Whether it waits for saved memory instead of booting.
     pub incoming: bool,
     /// Whether the guest asks the host who it is.
-    pub asks: bool,
+    pub is_unprovisioned: bool,
     /// Where the monitor listens.
     pub monitor: PathBuf,
     /// Where the guest is asked: the FIFOs beside it with `.in` and `.out` at their ends.
-    pub requests: PathBuf,
+    pub exec: PathBuf,
     /// Where the serial console is kept.
     pub console_log: PathBuf,
     /// Where the guest's stage reports are kept.
@@ -92,7 +92,7 @@ pub struct Launch {
 
 /// A read-only file that the guest sees as a disk.
 #[derive(Debug, Clone)]
-pub struct Attachment {
+pub struct AttachedDisk {
     /// The disk's serial: at most 20 characters of `a-z`, `0-9`, `-`.
     pub name: &'static str,
     /// The file, used as it is.
@@ -101,7 +101,7 @@ pub struct Attachment {
 
 /// A folder of the host that the guest may mount, as 9p over virtio.
 #[derive(Debug, Clone)]
-pub struct Folder {
+pub struct HostShare {
     /// What the guest asks for: at most 31 bytes.
     pub tag: String,
     /// The folder.
@@ -173,7 +173,7 @@ impl Launch {
         args.extend(device(
             &json!({ "driver": "virtio-blk-pci", "drive": DISK, "serial": "disk", "bootindex": 1 }),
         ));
-        for Attachment { name, file } in &self.attachments {
+        for AttachedDisk { name, file } in &self.attachments {
             args.extend(blockdev(&json!({
                 "node-name": name,
                 "driver": "raw",
@@ -210,16 +210,16 @@ impl Launch {
         args.extend(device(
             &json!({ "driver": "virtserialport", "chardev": STAGES, "name": STAGE_PORT }),
         ));
-        let mut requests = OsString::from(format!("pipe,id={REQUESTS},path="));
-        requests.push(doubled_commas(&self.requests));
-        args.extend([OsString::from("-chardev"), requests]);
+        let mut exec = OsString::from(format!("pipe,id={EXEC_CHARDEV},path="));
+        exec.push(doubled_commas(&self.exec));
+        args.extend([OsString::from("-chardev"), exec]);
         args.extend(device(
-            &json!({ "driver": "virtserialport", "chardev": REQUESTS, "name": REQUEST_PORT }),
+            &json!({ "driver": "virtserialport", "chardev": EXEC_CHARDEV, "name": EXEC_PORT }),
         ));
-        if self.asks {
-            args.extend(words(&["-chardev", "null,id=words"]));
+        if self.is_unprovisioned {
+            args.extend(words(&["-chardev", "null,id=identity"]));
             args.extend(device(
-                &json!({ "driver": "virtserialport", "chardev": WORDS, "name": WORD_PORT }),
+                &json!({ "driver": "virtserialport", "chardev": IDENTITY_CHARDEV, "name": IDENTITY_PORT }),
             ));
         }
         let mut monitor = OsString::from("socket,id=monitor,server=on,wait=off,path=");
@@ -234,11 +234,11 @@ impl Launch {
 
     fn folder_args(&self) -> Vec<OsString> {
         let mut args = Vec::new();
-        for Folder {
+        for HostShare {
             tag,
             path,
             read_only,
-        } in &self.folders
+        } in &self.shares
         {
             // Whoever makes a file in the guest, it is the user's who runs QEMU. Files of several file systems are told
             // apart.
@@ -337,23 +337,23 @@ pub(crate) mod tests {
             uefi: None,
             disk: "/p/.k3s-vm/disk.qcow2".into(),
             attachments: vec![
-                Attachment {
+                AttachedDisk {
                     name: "seed",
                     file: "/p/.k3s-vm/seed.img".into(),
                 },
-                Attachment {
+                AttachedDisk {
                     name: "k3s",
                     file: "/c/k3s/v1/k3s".into(),
                 },
             ],
-            folders: Vec::new(),
+            shares: Vec::new(),
             credentials: &[("systemd.extra-unit.x.service", "[Unit]\n")],
             api_port: 6443,
             isolated: false,
             incoming: false,
-            asks: false,
+            is_unprovisioned: false,
             monitor: "/run/user/1000/k3s-vm/abc/qmp.sock".into(),
-            requests: "/run/user/1000/k3s-vm/abc/requests".into(),
+            exec: "/run/user/1000/k3s-vm/abc/requests".into(),
             console_log: "/p/.k3s-vm/console.log".into(),
             stages_log: "/p/.k3s-vm/stages.log".into(),
             pidfile: "/p/.k3s-vm/qemu.pid".into(),
@@ -392,15 +392,15 @@ pub(crate) mod tests {
         let launch = Launch {
             uuid: None,
             serial: None,
-            asks: true,
+            is_unprovisioned: true,
             ..example()
         };
         let shown = shown(&launch);
         assert!(!shown.contains("-uuid"), "{shown}");
-        let lines = shown.lines().filter(|line| line.contains("words"));
+        let lines = shown.lines().filter(|line| line.contains("identity"));
         insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r#"
-        -chardev null,id=words
-        -device {"chardev":"words","driver":"virtserialport","name":"org.k3s-vm.words"}
+        -chardev null,id=identity
+        -device {"chardev":"identity","driver":"virtserialport","name":"org.k3s-vm.identity"}
         "#);
     }
 
@@ -415,13 +415,13 @@ pub(crate) mod tests {
             }),
             disk: odd.join("disk.qcow2"),
             console_log: odd.join("console.log"),
-            folders: vec![
-                Folder {
+            shares: vec![
+                HostShare {
                     tag: "mount0".to_owned(),
                     path: odd.join("src"),
                     read_only: false,
                 },
-                Folder {
+                HostShare {
                     tag: "mount1".to_owned(),
                     path: "/data".into(),
                     read_only: true,

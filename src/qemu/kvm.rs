@@ -48,7 +48,7 @@ const EXPECTED_EXIT: i32 = 0x21;
 
 /// A verdict counts for one boot of the host and one QEMU.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Remembered {
+struct CachedVerdict {
     boot: String,
     qemu: PathBuf,
     kvm: Kvm,
@@ -77,7 +77,7 @@ impl Kvm {
 
     /// Keeps the verdict until the host boots again. That it cannot be kept costs only time.
     fn remember(&self, qemu: &Path, memory: &Path) {
-        let remembered = Remembered {
+        let remembered = CachedVerdict {
             boot: boot_id(),
             qemu: qemu.to_owned(),
             kvm: self.clone(),
@@ -98,7 +98,7 @@ impl Kvm {
 }
 
 fn recall(qemu: &Path, memory: &Path) -> Option<Kvm> {
-    let remembered: Remembered = serde_json::from_slice(&fs::read(memory).ok()?).ok()?;
+    let remembered: CachedVerdict = serde_json::from_slice(&fs::read(memory).ok()?).ok()?;
     (remembered.boot == boot_id() && remembered.qemu == qemu).then_some(remembered.kvm)
 }
 

@@ -3,13 +3,13 @@
 pub mod accel;
 pub mod command_line;
 pub mod firmware;
+pub mod guest_abi;
 pub mod kvm;
 pub mod migration;
 pub mod monitor;
 pub mod process;
 pub mod usernet;
 pub mod version;
-pub mod visible;
 
 pub use accel::Accelerator;
 pub use command_line::Launch;

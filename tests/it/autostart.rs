@@ -3,9 +3,9 @@
 use std::{fs, path::PathBuf};
 
 use crate::{
-    desk::{give_a_record, with_a_stopped_machine},
     support::names,
-    telling::{Story, chapter, found},
+    transcript::{Story, chapter, found},
+    workflow::{give_a_record, with_a_stopped_machine},
 };
 
 const NAME: &str = "k3s-shop-1a2b3c";
@@ -21,7 +21,7 @@ fn a_unit_is_written_on_request_and_goes_with_the_machine() {
         story
             .run(line)
             .exits(4)
-            .says("hint: make one: k3s-vm setup");
+            .says("hint: create it: k3s-vm setup");
     }
     story
         .run("k3s-vm autostart maybe")

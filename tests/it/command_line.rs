@@ -224,7 +224,7 @@ fn verbs_without_a_machine_say_so_and_leave_nothing_behind() {
         if code == 4 && !line.starts_with("status") {
             assert_eq!(absent.stdout, "", "{line}");
             assert!(absent.stderr.contains("error: there is no machine in "));
-            assert!(absent.stderr.contains("\nhint: make one: k3s-vm setup"));
+            assert!(absent.stderr.contains("\nhint: create it: k3s-vm setup"));
         }
     }
     assert!(names(&env.project).is_empty());
@@ -271,7 +271,11 @@ fn a_project_is_found_from_below_and_from_elsewhere() {
     }
     let nowhere = env.run(&["-C", "nowhere", "status"]);
     assert_eq!(nowhere.code, 1);
-    assert!(nowhere.stderr.contains("there is no directory nowhere"));
+    assert!(
+        nowhere
+            .stderr
+            .contains("the directory nowhere does not exist")
+    );
 }
 
 #[test]

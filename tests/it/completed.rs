@@ -4,7 +4,7 @@ use std::{fs, process::Command};
 
 use crate::{
     support::{in_dialogue, names},
-    telling::{Story, chapter},
+    transcript::{Story, chapter},
 };
 
 /// The words that the program completes, as a shell asks for them.

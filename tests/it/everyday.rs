@@ -3,7 +3,6 @@
 
 mod answers;
 mod carried;
-mod desk;
 mod idle;
 mod images;
 mod internet;
@@ -18,10 +17,11 @@ mod settings;
 mod snapshot_kills;
 mod snapshots;
 mod upgrade;
+mod workflow;
 
 use crate::{
     shared::Qemu,
-    telling::{Story, chapter},
+    transcript::{Story, chapter},
 };
 
 /// A user whose project has a machine that runs, its node Ready.

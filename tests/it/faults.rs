@@ -6,7 +6,6 @@
 
 mod boot;
 mod cached;
-mod cage;
 mod choices;
 mod copies;
 mod crash;
@@ -24,6 +23,7 @@ mod live;
 mod load;
 mod machines;
 mod mirror;
+mod mount_namespace;
 mod moved;
 mod network;
 mod notes;
@@ -33,7 +33,7 @@ mod ports;
 mod private;
 mod process;
 mod refused;
-mod scene;
+mod sandbox;
 mod secrets;
 pub(crate) mod server;
 mod shared;

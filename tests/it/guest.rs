@@ -5,7 +5,7 @@ use k3s_vm::base::Size;
 
 use crate::{
     support::{VERSION, guest_image},
-    telling::Story,
+    transcript::Story,
 };
 
 /// What `setup` is asked for.

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::{
     support::names,
-    telling::{Story, chapter, found},
+    transcript::{Story, chapter, found},
 };
 
 pub(crate) type Identity = BTreeMap<&'static str, String>;

@@ -4,12 +4,11 @@ mod guest;
 mod identity;
 mod shared;
 mod support;
-mod telling;
+mod transcript;
 
 mod autostart;
 mod command_line;
 mod completed;
-mod desk;
 mod everyday;
 mod faults;
 mod hostile;
@@ -23,3 +22,4 @@ mod prepared;
 mod real;
 mod screens;
 mod story;
+mod workflow;

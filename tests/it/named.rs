@@ -5,9 +5,9 @@ use std::{fs, os::unix::fs::symlink};
 use serde_json::Value;
 
 use crate::{
-    desk::{give_a_record, with_a_stopped_machine},
     support::{names, program},
-    telling::{Story, chapter},
+    transcript::{Story, chapter},
+    workflow::{give_a_record, with_a_stopped_machine},
 };
 
 const NEXT: &str = "k3s-shop-next-1a2b3c";
@@ -84,13 +84,13 @@ fn every_verb_finds_the_machine_that_is_named() {
         .says("/.kube/config");
     let status = story.run("k3s-vm status --json --name next").exits(3);
     let status: Value = serde_json::from_str(&status.ended.stdout).expect("a document");
-    assert_eq!(status["further"], "next");
+    assert_eq!(status["vm"], "next");
     assert_eq!(status["machine"]["name"], NEXT);
     assert_eq!(story.status().get("further"), None);
     story
         .run("k3s-vm --name next ssh-config --name host")
         .exits(3)
-        .says(&format!("the machine {NEXT} is stopped"))
+        .says(&format!("the VM {NEXT} is stopped"))
         .says("hint: start it: k3s-vm --name next start");
     story
         .run("k3s-vm image load --machine next --name app:dev app.tar")
@@ -106,7 +106,7 @@ fn every_verb_finds_the_machine_that_is_named() {
     story
         .run("cd / && K3S_VM_MACHINE=next \"$OLDPWD\"/.k3s-vm/bin/kubectl get nodes")
         .exits(3)
-        .says("the machine k3s-shop-1a2b3c is stopped")
+        .says("the VM k3s-shop-1a2b3c is stopped")
         .says("start it: k3s-vm start");
     story
         .run("eval \"$(k3s-vm env)\"; eval \"$(k3s-vm env --name next)\"; echo $KUBECONFIG; type -P kubectl; grep -o bin/kubectl <<<$PATH || eval \"$(k3s-vm env --unset)\"; echo ${KUBECONFIG-none} ${PATH/.k3s-vm/}")
@@ -132,13 +132,14 @@ fn one_goes_and_the_others_stay() {
     story
         .run("k3s-vm reset --yes")
         .succeeds()
-        .says("the machine next stays; to remove it, too: k3s-vm --name next reset");
+        .says("the VM next is kept; to delete it: k3s-vm --name next reset");
     story.run("k3s-vm status").exits(4);
     story.run("k3s-vm --name next status").exits(3);
     assert_eq!(names(&story.env.project.join(".kube")), ["next"]);
-    story.run("k3s-vm reset --yes --name next").succeeds().says(
-        "still has the machine's context; to take it out: k3s-vm --name next kubeconfig --unmerge",
-    );
+    story
+        .run("k3s-vm reset --yes --name next")
+        .succeeds()
+        .says("still has the VM's context; to remove it: k3s-vm --name next kubeconfig --unmerge");
     story.run("k3s-vm --name next status").exits(4);
     story
         .run("k3s-vm --name next kubeconfig --unmerge && k3s-vm reset --yes")
@@ -211,7 +212,7 @@ fn what_the_user_chose_for_all_projects_holds_where_nothing_else_is_said() {
                 .says("/.config/k3s-vm/config: ")
                 .says("line 2")
                 .says(says)
-                .says("hint: mend the line");
+                .says("hint: fix the line, or move the file");
         }
     }
 }

@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use crate::{
     shared::Qemu,
     support::{all, has_its_turn, turn},
-    telling::{Story, chapter, found},
+    transcript::{Story, chapter, found},
 };
 
 /// What an image does early in its boot, and what is said of it.

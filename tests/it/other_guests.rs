@@ -4,7 +4,7 @@
 
 use crate::{
     support::{VERSION, all, image_of, skipped},
-    telling::{Story, chapter, found},
+    transcript::{Story, chapter, found},
 };
 
 #[test]
@@ -62,7 +62,7 @@ fn lives(kind: &str) {
     story
         .run("k3s-vm start")
         .succeeds()
-        .never_says("boots instead");
+        .never_says("instead of resuming");
     is_a_node(&story);
     story.knows_the_time();
 
@@ -71,7 +71,7 @@ fn lives(kind: &str) {
     story
         .run(&setup)
         .succeeds()
-        .says("goes on from a prepared memory")
+        .says("from a template")
         .never_says("installed");
     is_a_node(&story);
 }

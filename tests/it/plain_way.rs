@@ -6,7 +6,7 @@ use crate::{
     odd_images::doing,
     shared::Qemu,
     support::{has_its_turn, names},
-    telling::{Story, chapter, found},
+    transcript::{Story, chapter, found},
 };
 
 const WARNING: &str = "restarting the guest with its identity on the seed disk";
@@ -18,8 +18,8 @@ fn a_guest_that_cannot_receive_its_identity() {
         return;
     }
     let story = Story::begin("plain").with_changed_qemu(
-        "set -- \"${@//org.k3s-vm.words/org.k3s-vm.none}\"\n\
-         set -- \"${@//org.k3s-vm.requests/org.k3s-vm.neither}\"",
+        "set -- \"${@//org.k3s-vm.identity/org.k3s-vm.none}\"\n\
+         set -- \"${@//org.k3s-vm.exec/org.k3s-vm.neither}\"",
     );
 
     chapter("The first setup restarts the guest, and warns once");
@@ -74,7 +74,7 @@ fn an_identity_that_cannot_be_sent() {
     story.run("mkdir -p .k3s-vm/identity/x").succeeds();
     qemu.setup(&story, "")
         .succeeds()
-        .says("boots instead of going on: its identity was not sent")
+        .says("instead of resuming: cannot send its identity")
         .never_says("k3s v1.33.5+k3s1 installed");
     is_a_node(&story);
 }

@@ -8,7 +8,7 @@ use crate::{
     identity::{differs, identity},
     shared::Qemu,
     support::{names, retried},
-    telling::{Story, Told, chapter, found},
+    transcript::{Story, Told, chapter, found},
 };
 
 #[test]
@@ -19,7 +19,7 @@ fn a_second_machine_stands_on_what_the_first_has_prepared() {
     let second = qemu.story("second");
     qemu.setup(&second, "")
         .succeeds()
-        .says("goes on from a prepared memory")
+        .says("from a template")
         .never_says("booted");
     let one = identity(&second);
     second.knows_the_time();
@@ -181,7 +181,7 @@ fn setup(story: &Story, flags: &str) -> Told {
 #[track_caller]
 pub(crate) fn made(story: &Story, setup: &str) -> Told {
     let told = story.run(setup).succeeds();
-    if !told.ended.stderr.contains("it is started once more") {
+    if !told.ended.stderr.contains("starting the guest again") {
         return told;
     }
     retried("the emulator let the guest of a first setup die");

@@ -11,7 +11,7 @@ use crate::{
     guest::Guest,
     story,
     support::{names, repository},
-    telling::{Story, Told, chapter},
+    transcript::{Story, Told, chapter},
 };
 
 #[path = "../bench/markdown.rs"]

@@ -9,9 +9,9 @@ use std::{
 use regex::Regex;
 
 use crate::{
-    faults::server::{Server, Trouble},
+    faults::server::{GuestFault, Server},
     support::{VERSION, guest_image, make_release},
-    telling::{Story, chapter},
+    transcript::{Story, chapter},
 };
 
 /// A shell on a terminal; it ends with this.
@@ -115,7 +115,7 @@ fn a_transfer_on_a_terminal() {
     let story = Story::begin("screens");
     let root = story.env.path("mirror");
     make_release(&root.join(VERSION), VERSION);
-    let server = Server::of(&root, Trouble::Hold);
+    let server = Server::of(&root, GuestFault::Hold);
     let setup = format!(
         "k3s-vm setup --image {} --k3s-version {VERSION} --k3s-mirror {} --accel tcg",
         guest_image().display(),

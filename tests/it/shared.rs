@@ -13,7 +13,7 @@ use std::{
 use crate::{
     prepared::made,
     support::{TestEnv, VERSION, guest_image, names, target},
-    telling::{Story, Told},
+    transcript::{Story, Told},
 };
 
 /// A QEMU, with the cache of what was made by it.

@@ -19,7 +19,7 @@ use crate::{
     prepared::made,
     shared::Qemu,
     support::{VERSION, guest_image, mode, names},
-    telling::{Story, Told, chapter, found},
+    transcript::{Story, Told, chapter, found},
 };
 
 #[test]
@@ -92,13 +92,13 @@ fn the_same_on_qemu_10() {
     story
         .run("k3s-vm ssh 'echo kept >/run/mark' && k3s-vm stop --suspend")
         .succeeds()
-        .says("suspended; `k3s-vm start` has it go on");
+        .says("suspended; to resume: k3s-vm start");
     story.run("k3s-vm status").exits(3).says("suspended");
     story
         .run("k3s-vm start")
         .succeeds()
         .says("resuming")
-        .never_says("boots instead");
+        .never_says("instead of resuming");
     story
         .run("k3s-vm ssh cat /run/mark")
         .succeeds()
@@ -117,7 +117,7 @@ fn comes_again_at_once(story: &Story, setup: &str) {
     story
         .run(setup)
         .succeeds()
-        .says("goes on from a prepared memory")
+        .says("from a template")
         .never_says("boot");
     story.run("k3s-vm ssh hostname").prints(&name(story));
     story.run("k3s-vm reset --yes").succeeds();
@@ -157,7 +157,7 @@ pub(crate) fn nothing_is_there(story: &Story) {
     story
         .run("k3s-vm kubectl get nodes")
         .exits(4)
-        .says("hint: make one: k3s-vm setup");
+        .says("hint: create it: k3s-vm setup");
     assert_eq!(names(&story.env.project), [".git"]);
     found("looking has left nothing behind");
 }
@@ -169,7 +169,7 @@ pub(crate) fn setup_makes_a_cluster(story: &Story, guest: &Guest) -> Told {
         .prints(&kubeconfig.to_string_lossy())
         .says("guest booted")
         .says(&format!("k3s {} installed", guest.version(story)))
-        .never_says("the stable channel of k3s does not tell")
+        .never_says("cannot read the stable channel of k3s; using")
         .says("is Ready")
         .says("of it k3s-vm's own")
 }
@@ -262,7 +262,7 @@ fn tools_find_the_cluster(story: &Story) {
     story
         .run("PATH=/nowhere .k3s-vm/bin/k9s")
         .exits(127)
-        .says("there is no k9s on the PATH")
+        .says("k9s is not on the PATH")
         .says("hint: ");
     let tools = story.env.path("tools");
     fs::create_dir(&tools).expect("created");
@@ -476,7 +476,7 @@ fn stop_is_orderly(story: &Story) {
         .run("k3s-vm stop")
         .succeeds()
         .says("stopping k3s")
-        .says("powering the guest off")
+        .says("shutting down the guest")
         .never_says("by force");
     assert!(!is_qemu(pid), "QEMU is gone");
     assert!(!story.file("qemu.pid").exists(), "so is its pidfile");

@@ -17,7 +17,7 @@ use crate::{
         commands::log_file::{Log, Source, runs},
         error::CommandError,
         interrupt::Signals,
-        terminal::{output::Output, sanitize::plain},
+        terminal::{output::Output, sanitize::sanitize},
     },
     guest::{Event, Order, Ssh, Streams},
     machine::{
@@ -148,7 +148,7 @@ fn show(source: Source, line: &str, output: &Output) {
     let style: Style = colour.on_default();
     // The guest may not steer the terminal, nor the colours that tell its words from others'.
     let line = strip_str(line.trim_end()).to_string();
-    output.data(&format!("{style}{name:10}{style:#}  {}\n", plain(&line)));
+    output.data(&format!("{style}{name:10}{style:#}  {}\n", sanitize(&line)));
 }
 
 /// Shows what comes, as it comes, until a signal or the machine's end.
@@ -196,7 +196,7 @@ async fn follow(
         errors: tokio::io::sink(),
     };
     let never = async || std::future::pending::<Event>().await;
-    ssh.attend(&order, streams, never)
+    ssh.exec_interactive(&order, streams, never)
         .await
         .map_err(MachineError::from)?;
     Ok(())

@@ -39,7 +39,7 @@ pub(crate) fn run(
     let project = &context.project;
     if args.switch == Some(Switch::Off) {
         match autostart::off(project)? {
-            true => tracing::info!("the machine starts by hand alone; it stays as it is now"),
+            true => tracing::info!("autostart is off"),
             false => tracing::info!("it is off already"),
         }
         return Ok(ExitCode::SUCCESS);
@@ -66,10 +66,10 @@ pub(crate) fn run(
     let unit = made.unit.unwrap_or_default();
     tracing::info!("{} is written and enabled", unit.display());
     if made.lingers {
-        tracing::info!("the machine starts with this host, for you are one who lingers");
+        tracing::info!("the VM starts with this host, because lingering is enabled for you");
     } else {
         tracing::info!(
-            "the machine starts when you log in; to have it run without a login: loginctl enable-linger"
+            "the VM starts when you log in; to run it without a login: loginctl enable-linger"
         );
     }
     Ok(ExitCode::SUCCESS)

@@ -57,10 +57,7 @@ pub(crate) async fn write(
         "{} files are in it, {size}; keys, tokens, certificates and passwords are not",
         parts.len()
     );
-    tracing::info!(
-        "look through it before you pass it on: tar -xzf {}",
-        path.display()
-    );
+    tracing::info!("review it before you share it: tar -xzf {}", path.display());
     output.data(&format!("{}\n", path.display()));
     Ok(ExitCode::SUCCESS)
 }

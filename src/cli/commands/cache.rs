@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     base::Size,
     cli::{
-        commands::carry,
+        commands::cache_archive,
         context::Context,
         error::{CommandError, code},
         terminal::output::Output,
@@ -60,11 +60,11 @@ enum Verb {
     /// By default that is what a new machine of this project would be made of, and what of it is missing is fetched. A base
     /// image that is a file of your own is left out. So are prepared disks and memory, which depend on the host: the first
     /// setup there makes its own.
-    Export(carry::Export),
+    Export(cache_archive::Export),
     /// Take what an archive of `cache export` has; a setup of the same choices needs no internet then
     ///
     /// Without flags, setup takes the k3s then that was the stable one at the export. What nothing needs, `cache prune` removes.
-    Import(carry::Import),
+    Import(cache_archive::Import),
 }
 
 pub(crate) async fn run(
@@ -73,8 +73,8 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     match args.verb {
-        Verb::Export(args) => carry::export(args, context, output).await?,
-        Verb::Import(args) => carry::import(&args, context, output).await?,
+        Verb::Export(args) => cache_archive::export(args, context, output).await?,
+        Verb::Import(args) => cache_archive::import(&args, context, output).await?,
         Verb::List { json: true } => {
             output.document(&document(
                 &context.cache,
@@ -90,18 +90,18 @@ pub(crate) async fn run(
 fn prune(yes: bool, context: &Context, output: &Output) -> Result<ExitCode, CommandError> {
     if !yes {
         if !std::io::stdin().is_terminal() {
-            return Err(CommandError::new(
-                "what no machine needs is removed from the cache, and there is no terminal to ask on",
-            )
-            .hint("to go ahead without asking: k3s-vm cache prune --yes")
-            .with_code(code::USAGE));
+            return Err(
+                CommandError::new("cannot ask for confirmation: stdin is not a terminal")
+                    .hint("to go ahead without asking: k3s-vm cache prune --yes")
+                    .with_code(code::USAGE),
+            );
         }
         let unneeded: Vec<Item> = references::list(&context.cache)?
             .into_iter()
             .filter(|item| item.users.is_empty())
             .collect();
         output.data(&table(&unneeded));
-        if !crate::cli::terminal::confirm::consent(&format!(
+        if !crate::cli::terminal::confirm::confirm(&format!(
             "Remove {} of it?",
             size_of(&unneeded)
         ))? {
@@ -111,9 +111,9 @@ fn prune(yes: bool, context: &Context, output: &Output) -> Result<ExitCode, Comm
     }
     let gone = references::prune(&context.cache)?;
     match gone.len() {
-        0 => tracing::info!("a machine needs all that is there; nothing to do"),
-        1 => tracing::info!("1 file is removed, {}", size_of(&gone)),
-        files => tracing::info!("{files} files are removed, {}", size_of(&gone)),
+        0 => tracing::info!("everything in the cache is in use; nothing to do"),
+        1 => tracing::info!("removed 1 file, {}", size_of(&gone)),
+        files => tracing::info!("removed {files} files, {}", size_of(&gone)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -51,7 +51,7 @@ pub(crate) async fn run(
     let flags = args.choices.into_config(&context.project)?;
     if flags == Config::default() && args.unset.is_empty() {
         return Err(CommandError::new("there is nothing to change")
-            .hint("say what: k3s-vm configure --memory 8GiB; all that can be: k3s-vm configure --help")
+            .hint("name a setting, e.g. k3s-vm configure --memory 8GiB; all settings: k3s-vm configure --help")
             .with_code(code::USAGE));
     }
     let (machine, signals) = interrupt::opened(context.clone(), "configure").await?;
@@ -79,6 +79,6 @@ pub(crate) async fn run(
 /// What the person says to that, without keeping signals from being heard.
 async fn answer(question: &'static str) -> Result<bool, CommandError> {
     let (said, heard) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || said.send(crate::cli::terminal::confirm::consent(question)));
+    std::thread::spawn(move || said.send(crate::cli::terminal::confirm::confirm(question)));
     heard.await.unwrap_or(Ok(false))
 }

@@ -68,12 +68,12 @@ pub(crate) async fn run(
     let warnings = tokio::select! {
         warnings = work => warnings?,
         code = signals.next() => {
-            let error = CommandError::new("interrupted; what was not whole yet is not kept");
+            let error = CommandError::new("interrupted; incomplete files were removed");
             return Err(error.with_code(code));
         }
     };
     for warning in warnings {
-        output.warning(&format!("not copied as it was: {warning}"));
+        output.warning(&format!("copied with differences: {warning}"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -96,7 +96,7 @@ fn place(path: &PathBuf) -> Result<Place<'_>, CommandError> {
         return Ok(Place::Host(path));
     };
     let text = std::str::from_utf8(of_guest).map_err(|_| {
-        CommandError::new(format!("{path:?} is no path in UTF-8")).with_code(code::USAGE)
+        CommandError::new(format!("invalid path {path:?}: expected UTF-8")).with_code(code::USAGE)
     })?;
     let text = text.strip_prefix("~/").unwrap_or(text);
     Ok(Place::Guest(match text {

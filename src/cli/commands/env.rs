@@ -56,11 +56,9 @@ impl Shell {
             "zsh" => Ok(Self::Zsh),
             "fish" => Ok(Self::Fish),
             "" | "sh" | "dash" | "ash" | "ksh" | "mksh" | "busybox" => Ok(Self::Sh),
-            other => Err(CommandError::new(format!(
-                "SHELL names {other}, whose language is not known"
-            ))
-            .hint("in a shell that understands export: eval \"$(k3s-vm env --shell sh)\"")
-            .with_code(code::USAGE)),
+            other => Err(CommandError::new(format!("unknown shell {other} in SHELL"))
+                .hint("in a shell that understands export: eval \"$(k3s-vm env --shell sh)\"")
+                .with_code(code::USAGE)),
         }
     }
 

@@ -13,9 +13,9 @@ use crate::{
     cli::{
         context::Context,
         error::{CommandError, code},
-        global::ByAnotherWord,
+        global::MachineFlag,
         interrupt,
-        terminal::{output::Output, sanitize::plain},
+        terminal::{output::Output, sanitize::sanitize},
     },
     k3s::images::{Listed, Passed, Reference},
     machine::access::images::{Source, load, stock},
@@ -49,7 +49,7 @@ enum Verb {
         #[arg(long, value_name = "NAME")]
         name: Option<Reference>,
         #[command(flatten)]
-        _machine: ByAnotherWord,
+        _machine: MachineFlag,
     },
     /// Show the images that the node has
     #[command(visible_alias = "ls")]
@@ -78,7 +78,7 @@ pub(crate) async fn run(
         Verb::List { json } => list(*json, context, output).await?,
         Verb::Rm { names } => {
             for name in stock::remove(&context.project, names).await? {
-                tracing::info!("{name} is removed");
+                tracing::info!("removed {name}");
             }
         }
     }
@@ -114,15 +114,15 @@ async fn load_all(
 fn tell(image: &str, passed: &Passed, output: &Output) {
     let left_out = passed.left_out.approximate();
     match (passed.sent.as_bytes(), passed.left_out.as_bytes()) {
-        (0, _) => tracing::info!("{image}: the node had all of it, and nothing was sent"),
-        (_, 0) => tracing::info!("{image}: {} sent", passed.sent.approximate()),
+        (0, _) => tracing::info!("{image}: already on the node"),
+        (_, 0) => tracing::info!("{image}: sent {}", passed.sent.approximate()),
         _ => tracing::info!(
-            "{image}: {} sent, {left_out} were there already",
+            "{image}: sent {}, {left_out} already on the node",
             passed.sent.approximate()
         ),
     }
     for image in &passed.images {
-        output.data(&plain(&format!("{}\n", image.name)));
+        output.data(&sanitize(&format!("{}\n", image.name)));
     }
     if passed.images.iter().any(|it| it.name.is_pulled_always()) {
         tracing::info!(
@@ -148,7 +148,7 @@ struct Image<'a> {
 async fn list(json: bool, context: &Context, output: &Output) -> Result<(), CommandError> {
     let images = stock::list(&context.project).await?;
     if !json {
-        output.data(&plain(&table(&images)));
+        output.data(&sanitize(&table(&images)));
         return Ok(());
     }
     let images = images.iter().map(|image| Image {

@@ -97,10 +97,10 @@ async fn unmerge(
 fn tell(outcome: &Outcome, output: &Output) {
     let path = outcome.path.display();
     if !outcome.changed {
-        tracing::info!("nothing is to be changed in {path}");
+        tracing::info!("{path} is up to date");
     } else {
         if let Some(backup) = &outcome.backup {
-            tracing::info!("what it was is kept in {}", backup.display());
+            tracing::info!("backup: {}", backup.display());
         }
         let names = outcome.names.join(", ");
         match &outcome.current {

@@ -7,9 +7,9 @@ use crate::{
     cli::{
         context::Context,
         error::CommandError,
-        terminal::{output::Output, sanitize::plain},
+        terminal::{output::Output, sanitize::sanitize},
     },
-    machine::report::list::{self, Listed, Standing},
+    machine::report::list::{self, MachineState, MachineSummary},
 };
 
 /// For people or for a program.
@@ -35,9 +35,9 @@ pub(crate) async fn run(
     if args.json {
         output.document(&list)?;
     } else if list.machines.is_empty() {
-        tracing::info!("there are no machines; make one: k3s-vm setup");
+        tracing::info!("no VMs; create one: k3s-vm setup");
     } else {
-        output.data(&plain(&table(&list.machines)));
+        output.data(&sanitize(&table(&list.machines)));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -47,7 +47,7 @@ const HEADINGS: [&str; 7] = [
 ];
 
 /// Each column as wide as its widest cell; the last one has the paths.
-fn table(machines: &[Listed]) -> String {
+fn table(machines: &[MachineSummary]) -> String {
     let headings = HEADINGS.map(str::to_owned);
     let rows: Vec<[String; 7]> = std::iter::once(headings)
         .chain(machines.iter().map(row))
@@ -67,22 +67,22 @@ fn table(machines: &[Listed]) -> String {
     table
 }
 
-fn row(machine: &Listed) -> [String; 7] {
+fn row(machine: &MachineSummary) -> [String; 7] {
     let unknown = || "-".to_owned();
     let size = |bytes: Option<u64>| bytes.map_or_else(unknown, |it| Size::bytes(it).approximate());
     let state = match machine.state {
-        Standing::Running => "running",
-        Standing::Suspended => "suspended",
-        Standing::Stopped => "stopped",
-        Standing::Damaged => "damaged",
-        Standing::Moved => "moved",
+        MachineState::Running => "running",
+        MachineState::Suspended => "suspended",
+        MachineState::Stopped => "stopped",
+        MachineState::Damaged => "damaged",
+        MachineState::Moved => "moved",
     };
     let ports = [("API", machine.api_port), ("SSH", machine.ssh_port)];
     let ports: Vec<String> = ports
         .iter()
         .filter_map(|(what, port)| Some(format!("{what} {}", (*port)?)))
         .collect();
-    let further = machine.further.as_ref();
+    let vm = machine.vm.as_ref();
     let reason = machine.reason.as_ref().and_then(|it| it.lines().next());
     [
         machine
@@ -99,7 +99,7 @@ fn row(machine: &Listed) -> [String; 7] {
             ports.join(", ")
         },
         machine.project.display().to_string()
-            + &further.map_or_else(String::new, |it| format!(" --name {it}"))
+            + &vm.map_or_else(String::new, |it| format!(" --name {it}"))
             + &reason.map_or_else(String::new, |it| format!(" ({it})")),
     ]
 }
@@ -108,12 +108,12 @@ fn row(machine: &Listed) -> [String; 7] {
 mod tests {
     use super::*;
 
-    fn machines() -> Vec<Listed> {
-        let shop = Listed {
+    fn machines() -> Vec<MachineSummary> {
+        let shop = MachineSummary {
             name: "k3s-shop-1a2b3c".parse().ok(),
-            state: Standing::Running,
+            state: MachineState::Running,
             project: "/home/ada/shop".into(),
-            further: None,
+            vm: None,
             cpus: Some(2),
             memory: Some(4 << 30),
             disk_used: Some(23_800_000),
@@ -121,11 +121,11 @@ mod tests {
             ssh_port: Some(42527),
             reason: None,
         };
-        let gone = Listed {
+        let gone = MachineSummary {
             name: None,
-            state: Standing::Moved,
+            state: MachineState::Moved,
             project: "/home/ada/cart".into(),
-            further: None,
+            vm: None,
             cpus: None,
             memory: None,
             disk_used: None,
@@ -133,18 +133,18 @@ mod tests {
             ssh_port: None,
             reason: None,
         };
-        let damaged = Listed {
-            state: Standing::Damaged,
+        let damaged = MachineSummary {
+            state: MachineState::Damaged,
             project: "/home/ada/a b".into(),
             reason: Some("the record is torn".to_owned()),
             ..gone.clone()
         };
-        let next = Listed {
+        let next = MachineSummary {
             name: "k3s-shop-next-1a2b3c".parse().ok(),
-            further: "next".parse().ok(),
+            vm: "next".parse().ok(),
             api_port: Some(40123),
             ssh_port: None,
-            state: Standing::Stopped,
+            state: MachineState::Stopped,
             ..shop.clone()
         };
         vec![damaged, gone, shop, next]

@@ -82,7 +82,7 @@ pub(crate) async fn run(
     };
     let mut signals = Signals::listen()?;
     let next = async || Event::Signal(signals.next().await - 128);
-    match shell::attend(ssh, &order, streams, next).await {
+    match shell::exec_interactive(ssh, &order, streams, next).await {
         // Whoever reads has read enough.
         Err(MachineError::Ssh(SshError::Pipe(error))) if error.kind() == ErrorKind::BrokenPipe => {
             Ok(ExitCode::SUCCESS)
@@ -98,9 +98,9 @@ fn timeless(source: Source) -> CommandError {
         "the console"
     };
     CommandError::new(format!(
-        "{name} is of the last start only, and --since does not apply to it"
+        "cannot use --since with {name}: its lines have no time of day"
     ))
-    .hint("leave --since away; it is for k3s, cloud-init and all")
+    .hint("remove --since, or use it with k3s, cloud-init or all")
     .with_code(code::USAGE)
 }
 
@@ -111,8 +111,7 @@ async fn show(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     let mut log = Log::open(source, project)?.ok_or_else(|| {
-        CommandError::new("the machine has not been started yet, so there is no log")
-            .hint("k3s-vm start")
+        CommandError::new("no log yet: the VM has not been started").hint("k3s-vm start")
     })?;
     loop {
         let text = log.more(project).await?;

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args, cli: Command, output: &Output) -> Result<ExitCode
             .map_err(MachineError::from)?;
         written += 1;
     }
-    tracing::info!("{written} pages are written to {}", directory.display());
+    tracing::info!("wrote {written} pages to {}", directory.display());
     Ok(ExitCode::SUCCESS)
 }
 

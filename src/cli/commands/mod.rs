@@ -4,7 +4,7 @@ mod all_logs;
 pub mod autostart;
 mod bundle;
 pub mod cache;
-mod carry;
+mod cache_archive;
 pub mod completions;
 pub mod configure;
 pub mod cp;

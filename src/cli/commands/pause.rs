@@ -26,8 +26,8 @@ pub(crate) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandE
     let (machine, signals) = interrupt::opened(context, "pause").await?;
     let work = async { Ok(power::pause(&machine).await?) };
     match interrupt::guarded(&machine, signals, work).await? {
-        true => tracing::info!("paused; `k3s-vm resume` has it go on"),
-        false => tracing::info!("the machine is paused already"),
+        true => tracing::info!("paused; to resume: k3s-vm resume"),
+        false => tracing::info!("the VM is already paused"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -117,7 +117,7 @@ pub(crate) async fn run(
                     };
                     ports::add(&machine, forward).await?;
                     let (host, guest) = (forward.host, forward.guest);
-                    tracing::info!("{} leads to the guest's port {guest}", host.address());
+                    tracing::info!("{} forwards to the guest's port {guest}", host.address());
                     output.data(&format!("{}\n", host.address()));
                 }
                 Ok(())
@@ -129,7 +129,7 @@ pub(crate) async fn run(
             let work = async {
                 for host in ports {
                     let gone = ports::remove(&machine, host).await?;
-                    tracing::info!("{gone} is not forwarded any more");
+                    tracing::info!("removed the forward of {gone}");
                 }
                 Ok(())
             };

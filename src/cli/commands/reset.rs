@@ -47,12 +47,12 @@ pub(crate) async fn run(
     let name = machine.new_name();
     if let Some(path) = access::kubeconfig_merge::where_merged(&machine.project, &name) {
         output.warning(&format!(
-            "{} still has the machine's context; to take it out: k3s-vm kubeconfig --unmerge",
+            "{} still has the VM's context; to remove it: k3s-vm kubeconfig --unmerge",
             path.display()
         ));
     }
     tracing::info!(
-        "the machine is gone; {} and the shared cache are kept",
+        "deleted the VM; {} and the shared cache are kept",
         machine.project.config().display()
     );
     tell_of_others(&machine.project);
@@ -61,14 +61,12 @@ pub(crate) async fn run(
 
 /// The project's own machine may be taken for all of them.
 fn tell_of_others(project: &Project) {
-    if project.further().is_some() {
+    if project.alias().is_some() {
         return;
     }
     for other in project.further_machines() {
-        if let Some(name) = other.further() {
-            tracing::info!(
-                "the machine {name} stays; to remove it, too: k3s-vm --name {name} reset"
-            );
+        if let Some(name) = other.alias() {
+            tracing::info!("the VM {name} is kept; to delete it: k3s-vm --name {name} reset");
         }
     }
 }
@@ -76,7 +74,7 @@ fn tell_of_others(project: &Project) {
 fn ask(context: &Context) -> Result<bool, CommandError> {
     if !std::io::stdin().is_terminal() {
         return Err(CommandError::new(
-            "reset deletes the machine with all that is in it, and there is no terminal to ask on",
+            "cannot ask before deleting the VM: stdin is not a terminal",
         )
         .hint("to go ahead without asking: k3s-vm reset --yes")
         .with_code(code::USAGE));
@@ -86,12 +84,12 @@ fn ask(context: &Context) -> Result<bool, CommandError> {
         1 => " and its snapshot".to_owned(),
         several => format!(" and its {several} snapshots"),
     };
-    let which = context.project.further();
+    let which = context.project.alias();
     let which = which.map_or_else(
         || "the machine".to_owned(),
         |it| format!("the machine {it}"),
     );
-    crate::cli::terminal::confirm::consent(&format!(
+    crate::cli::terminal::confirm::confirm(&format!(
         "Delete {which} of {} with all that is in it{snapshots}?",
         context.project.root().display()
     ))

@@ -15,7 +15,7 @@ use crate::{
     machine::{
         MachineError,
         lifecycle::{self, setup::Summary},
-        model::{spec::image_name, timings::Whose},
+        model::{spec::image_name, timings::TimeSpentIn},
     },
     project::{Config, Project, config::FirmwareChoice, user},
     qemu::version,
@@ -81,7 +81,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub(crate) const fn tells_events(&self) -> bool {
+    pub(crate) const fn prints_events(&self) -> bool {
         self.json
     }
 
@@ -153,7 +153,7 @@ fn inherit_proxies(flags: &mut Config, file: &Config) {
     network.http_proxy = proxy(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]);
     network.https_proxy = proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]);
     if (&network.http_proxy, &network.https_proxy) != (&None, &None) {
-        tracing::info!("the proxies of the environment are the guest's, too");
+        tracing::info!("the guest uses the proxies of the environment");
         network.no_proxy = network
             .no_proxy
             .take()
@@ -177,13 +177,13 @@ pub(crate) fn tell(summary: &Summary, show_timings: bool, output: &Output) {
     }
     if show_timings {
         for phase in summary.timings.phases() {
-            let whose = match phase.whose {
-                Whose::Own => "",
-                Whose::Network => "  (network)",
-                Whose::Guest => "  (guest)",
+            let category = match phase.category {
+                TimeSpentIn::Own => "",
+                TimeSpentIn::Network => "  (network)",
+                TimeSpentIn::Guest => "  (guest)",
             };
             output.line(&format!(
-                "{:>9.3} s  {}{whose}",
+                "{:>9.3} s  {}{category}",
                 phase.took.as_secs_f64(),
                 phase.name
             ));
@@ -197,7 +197,7 @@ pub(crate) fn tell(summary: &Summary, show_timings: bool, output: &Output) {
             summary.timings.own().as_secs_f64()
         ));
     }
-    if output.tells_events() {
+    if output.prints_events() {
         output.event(&Event::done(summary));
     } else {
         output.data(&format!("{}\n", record.kubeconfig.display()));

@@ -5,13 +5,13 @@ use std::{fmt::Write, io::IsTerminal, process::ExitCode};
 use serde::Serialize;
 
 use crate::{
-    base::Label,
+    base::SnapshotName,
     cli::{
         commands::{setup, status::time},
         context::{Context, require_machine},
         error::{CommandError, code},
         interrupt,
-        terminal::{output::Output, sanitize::plain},
+        terminal::{output::Output, sanitize::sanitize},
     },
     machine::{
         MachineError,
@@ -46,7 +46,7 @@ enum Verb {
     /// Keep the machine as it is now; one that runs stands still for a second or some. Prints the name
     Create {
         /// A name of letters, digits, '.', '_' and '-' [default: the time]
-        name: Option<Label>,
+        name: Option<SnapshotName>,
     },
     /// Show the snapshots of this machine
     List {
@@ -57,7 +57,7 @@ enum Verb {
     /// Bring the machine back as it was; what the cluster was told since is lost
     Restore {
         /// Which one
-        name: Label,
+        name: SnapshotName,
         /// Do not ask
         #[arg(long, short, visible_alias = "force")]
         yes: bool,
@@ -69,7 +69,7 @@ enum Verb {
     Delete {
         /// Which ones
         #[arg(required = true)]
-        names: Vec<Label>,
+        names: Vec<SnapshotName>,
     },
 }
 
@@ -95,7 +95,7 @@ pub(crate) async fn run(
 }
 
 async fn create(
-    name: Option<Label>,
+    name: Option<SnapshotName>,
     context: Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
@@ -107,30 +107,30 @@ async fn create(
         && let Ok(snapshot) = &found.snapshot
     {
         let (what, used) = (contents(snapshot), found.used.approximate());
-        tracing::info!("kept as {name}: {what}, {used}");
+        tracing::info!("created snapshot {name}: {what}, {used}");
     }
     output.data(&format!("{name}\n"));
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(project: &Project, name: &Label) -> Result<bool, CommandError> {
+fn ask(project: &Project, name: &SnapshotName) -> Result<bool, CommandError> {
     if !std::io::stdin().is_terminal() {
         return Err(CommandError::new(
-            "restore replaces the machine by what it was, and there is no terminal to ask on",
+            "cannot ask before replacing the VM: stdin is not a terminal",
         )
         .hint(format!(
             "to go ahead without asking: k3s-vm snapshot restore {name} --yes"
         ))
         .with_code(code::USAGE));
     }
-    crate::cli::terminal::confirm::consent(&format!(
+    crate::cli::terminal::confirm::confirm(&format!(
         "Replace the machine of {} by its snapshot {name}? What the cluster was told since is lost.",
         project.root().display()
     ))
 }
 
 async fn restore(
-    name: &Label,
+    name: &SnapshotName,
     start: bool,
     context: Context,
     output: &Output,
@@ -138,7 +138,7 @@ async fn restore(
     let (machine, signals) = interrupt::opened(context, "snapshot restore").await?;
     let work = async {
         let ran = restore::restore(&machine, name).await?;
-        tracing::info!("the machine is what it was as {name}");
+        tracing::info!("restored snapshot {name}");
         if !ran && !start {
             return Ok(None);
         }
@@ -147,17 +147,17 @@ async fn restore(
     };
     match interrupt::guarded(&machine, signals, work).await? {
         Some(summary) => setup::tell(&summary, false, output),
-        None => tracing::info!("`k3s-vm start` starts it"),
+        None => tracing::info!("to start it: k3s-vm start"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn delete(names: &[Label], context: Context) -> Result<ExitCode, CommandError> {
+async fn delete(names: &[SnapshotName], context: Context) -> Result<ExitCode, CommandError> {
     let (machine, signals) = interrupt::opened(context, "snapshot delete").await?;
     let work = async { Ok(delete::delete(&machine, names).await?) };
     interrupt::guarded(&machine, signals, work).await?;
     for name in names {
-        tracing::info!("{name} is removed");
+        tracing::info!("removed {name}");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -210,9 +210,9 @@ fn list(json: bool, project: &Project, output: &Output) -> Result<ExitCode, Comm
             .map_err(|error| CommandError::new("cannot write the list as JSON").because(&error))?;
         output.data(&format!("{json}\n"));
     } else if all.is_empty() {
-        tracing::info!("there is no snapshot");
+        tracing::info!("no snapshots");
     } else {
-        output.data(&plain(&table(&all)));
+        output.data(&sanitize(&table(&all)));
     }
     Ok(ExitCode::SUCCESS)
 }

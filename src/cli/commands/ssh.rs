@@ -56,7 +56,7 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, CommandError> {
     let interactive = (args.command.is_empty() || args.tty) && stdin().is_terminal();
     if args.tty && !interactive {
-        output.warning("the command gets no terminal, for stdin is none");
+        output.warning("no terminal for the command: stdin is not a terminal");
     }
     let agent = args.forward_agent.then(agent).transpose()?;
     // Until there is a command that they are passed on to, signals end this program as they do any other.
@@ -83,7 +83,7 @@ pub(crate) async fn run(
         errors: tokio::io::stderr(),
     };
     let raw = interactive.then(RawMode::enter).transpose()?;
-    let result = shell::attend(ssh, &order, streams, next).await;
+    let result = shell::exec_interactive(ssh, &order, streams, next).await;
     drop(raw);
     match result {
         Err(MachineError::Ssh(SshError::Pipe(error))) if error.kind() == ErrorKind::BrokenPipe => {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::{
-    cli::{context::Context, error::CommandError, global::ByAnotherWord, terminal::output::Output},
+    cli::{context::Context, error::CommandError, global::MachineFlag, terminal::output::Output},
     machine::access,
 };
 
@@ -23,7 +23,7 @@ pub struct Args {
     #[arg(long, value_name = "HOST", value_parser = host)]
     name: Option<String>,
     #[command(flatten)]
-    _machine: ByAnotherWord,
+    _machine: MachineFlag,
 }
 
 pub(crate) async fn run(

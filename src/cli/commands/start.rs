@@ -43,7 +43,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub(crate) const fn tells_events(&self) -> bool {
+    pub(crate) const fn prints_events(&self) -> bool {
         self.json
     }
 }

@@ -14,11 +14,11 @@ use crate::{
         context::Context,
         error::{CommandError, code},
         interrupt::Signals,
-        terminal::{output::Output, sanitize::plain, screen::Canvas},
+        terminal::{output::Output, sanitize::sanitize, screen::Screen},
     },
     machine::{
         access::ports::Port,
-        report::status::{self, Condition, Described, Status},
+        report::status::{self, MachineDetails, MachineState, Status},
     },
 };
 
@@ -55,17 +55,17 @@ pub(crate) async fn run(
     if args.json {
         output.document(&status)?;
     } else {
-        output.data(&plain(&screen(&status, verbose)));
+        output.data(&sanitize(&screen(&status, verbose)));
     }
     Ok(exit_code(&status))
 }
 
 fn exit_code(status: &Status) -> ExitCode {
     ExitCode::from(match status.state {
-        Condition::Running if status.healthy => 0,
-        Condition::Running => code::UNHEALTHY,
-        Condition::Stopped | Condition::Suspended => code::STOPPED,
-        Condition::Absent => code::ABSENT,
+        MachineState::Running if status.healthy => 0,
+        MachineState::Running => code::UNHEALTHY,
+        MachineState::Stopped | MachineState::Suspended => code::STOPPED,
+        MachineState::Absent => code::ABSENT,
     })
 }
 
@@ -82,7 +82,7 @@ async fn watch(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::listen()?;
-    let canvas = if json { None } else { Some(Canvas::open()?) };
+    let canvas = if json { None } else { Some(Screen::open()?) };
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = ExitCode::SUCCESS;
@@ -112,25 +112,25 @@ async fn watch(
         }
     }
     drop(canvas);
-    output.data(&plain(&shown));
+    output.data(&sanitize(&shown));
     Ok(last)
 }
 
 /// Two columns, the keys padded.
 #[derive(Default)]
-struct Screen(String);
+struct StatusScreen(String);
 
-impl Screen {
+impl StatusScreen {
     fn row(&mut self, key: &str, value: impl std::fmt::Display) {
         let _ = writeln!(self.0, "{key:<12} {value}");
     }
 }
 
 fn screen(status: &Status, verbose: bool) -> String {
-    let mut screen = Screen::default();
+    let mut screen = StatusScreen::default();
     let Some(machine) = &status.machine else {
-        let further = status.further.as_ref();
-        let which = further.map_or_else(|| "none".to_owned(), |it| format!("none called {it}"));
+        let vm = status.vm.as_ref();
+        let which = vm.map_or_else(|| "none".to_owned(), |it| format!("none called {it}"));
         let project = status.project.display();
         screen.row("machine", format_args!("{which} in {project}"));
         return screen.0;
@@ -181,7 +181,7 @@ fn screen(status: &Status, verbose: bool) -> String {
 
 /// The ports beside those of the API and SSH. That another machine has the ingress's is usual, and a detail.
 fn forwarded(status: &Status, verbose: bool) -> Option<String> {
-    let runs = status.state == Condition::Running;
+    let runs = status.state == MachineState::Running;
     let told = |it: &&Port| match it.purpose {
         None => true,
         Some("the ingress") => verbose || it.open || !runs,
@@ -205,21 +205,21 @@ fn forwarded(status: &Status, verbose: bool) -> Option<String> {
 
 fn state(status: &Status) -> String {
     match (&status.state, &status.process) {
-        (Condition::Running, Some(process)) if process.run_state != "running" => {
+        (MachineState::Running, Some(process)) if process.run_state != "running" => {
             format!("running ({})", process.run_state)
         }
-        (Condition::Running, _) if status.healthy => "running, healthy".to_owned(),
-        (Condition::Running, _) => "running, not healthy".to_owned(),
-        (Condition::Stopped, _) if status.machine.as_ref().is_some_and(|it| !it.provisioned) => {
+        (MachineState::Running, _) if status.healthy => "running, healthy".to_owned(),
+        (MachineState::Running, _) => "running, not healthy".to_owned(),
+        (MachineState::Stopped, _) if status.machine.as_ref().is_some_and(|it| !it.provisioned) => {
             "stopped, setup not finished".to_owned()
         }
-        (Condition::Stopped, _) => "stopped".to_owned(),
-        (Condition::Suspended, _) => {
+        (MachineState::Stopped, _) => "stopped".to_owned(),
+        (MachineState::Suspended, _) => {
             let kept = status.suspended.as_ref();
             let reason = kept.and_then(|it| it.reason.clone());
             reason.unwrap_or_else(|| "suspended".to_owned())
         }
-        (Condition::Absent, _) => "absent".to_owned(),
+        (MachineState::Absent, _) => "absent".to_owned(),
     }
 }
 
@@ -233,7 +233,7 @@ pub(crate) fn time(seconds: u64) -> String {
     }
 }
 
-fn resources(machine: &Described) -> String {
+fn resources(machine: &MachineDetails) -> String {
     let size = |bytes| Size::bytes(bytes).approximate();
     let cpus = if machine.cpus == 1 {
         "1 CPU".to_owned()
@@ -248,7 +248,7 @@ fn resources(machine: &Described) -> String {
     )
 }
 
-fn details(screen: &mut Screen, status: &Status, machine: &Described) {
+fn details(screen: &mut StatusScreen, status: &Status, machine: &MachineDetails) {
     screen.row("uuid", &machine.uuid);
     screen.row("firmware", &machine.firmware);
     if let Some(process) = &status.process {

@@ -9,7 +9,7 @@ use crate::{
         interrupt,
         terminal::output::Output,
     },
-    machine::lifecycle::stop::{self, Ending, Way},
+    machine::lifecycle::stop::{self, StopMode, StopOutcome},
     project::config::Timeout,
 };
 
@@ -40,12 +40,12 @@ pub struct Args {
 }
 
 impl Args {
-    fn way(&self) -> Way {
+    fn way(&self) -> StopMode {
         match (self.force, self.suspend, self.power_off) {
-            (true, _, _) => Way::Force,
-            (_, true, _) => Way::Suspend,
-            (_, _, true) => Way::PowerOff,
-            _ => Way::Usual,
+            (true, _, _) => StopMode::Force,
+            (_, true, _) => StopMode::Suspend,
+            (_, _, true) => StopMode::PowerOff,
+            _ => StopMode::Usual,
         }
     }
 }
@@ -60,15 +60,15 @@ pub(crate) async fn run(
     let within = args.timeout.map(|timeout| timeout.0);
     let work = async { Ok(stop::stop(&machine, args.way(), within).await?) };
     match interrupt::guarded(&machine, signals, work).await? {
-        Ending::AlreadyStopped => tracing::info!("the machine is stopped already"),
-        Ending::AlreadySuspended => tracing::info!("the machine is suspended already"),
-        Ending::MemoryGivenUp => tracing::info!("its memory is given up; the next start boots it"),
-        Ending::Suspended => tracing::info!("suspended; `k3s-vm start` has it go on"),
-        Ending::Orderly => tracing::info!("stopped"),
-        Ending::Pulled if args.force => tracing::info!("stopped by force"),
-        Ending::Pulled => {
-            output.warning("stopped by force, for the guest did not power itself off")
+        StopOutcome::AlreadyStopped => tracing::info!("the VM is already stopped"),
+        StopOutcome::AlreadySuspended => tracing::info!("the VM is already suspended"),
+        StopOutcome::MemoryGivenUp => {
+            tracing::info!("discarded the saved memory; the next start boots")
         }
+        StopOutcome::Suspended => tracing::info!("suspended; to resume: k3s-vm start"),
+        StopOutcome::Orderly => tracing::info!("stopped"),
+        StopOutcome::Forced if args.force => tracing::info!("stopped by force"),
+        StopOutcome::Forced => output.warning("stopped by force: the guest did not shut down"),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -115,7 +115,7 @@ pub(crate) async fn run(
             } else {
                 &hints::INSTALL_KUBECTL
             };
-            let error = CommandError::new(format!("there is no {} on the PATH", tool.name()))
+            let error = CommandError::new(format!("{} is not on the PATH", tool.name()))
                 .with_code(code::NOT_FOUND);
             Err(hints::for_this_host(fix)
                 .into_iter()

@@ -31,16 +31,13 @@ pub(crate) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandE
     if after < before {
         let less = Size::bytes(before.as_bytes() - after.as_bytes());
         tracing::info!(
-            "{} given back: the disk takes {} instead of {}",
+            "reclaimed {}: the disk uses {} instead of {}",
             less.approximate(),
             after.approximate(),
             before.approximate()
         );
     } else {
-        tracing::info!(
-            "there was nothing to give back: the disk takes {}",
-            after.approximate()
-        );
+        tracing::info!("nothing to reclaim: the disk uses {}", after.approximate());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -58,7 +58,7 @@ pub struct Args {
 }
 
 impl Args {
-    pub(crate) const fn tells_events(&self) -> bool {
+    pub(crate) const fn prints_events(&self) -> bool {
         self.json
     }
 }
@@ -93,13 +93,13 @@ pub(crate) async fn run(
 fn tell(upgraded: &Upgraded) {
     let Upgraded { from, to, .. } = upgraded;
     if *from == to.as_str() {
-        tracing::info!("k3s is {to} already");
+        tracing::info!("k3s is already {to}");
     } else {
-        tracing::info!("k3s is {to} now, and was {from}");
+        tracing::info!("upgraded k3s from {from} to {to}");
     }
     if let Some(name) = &upgraded.snapshot {
         tracing::info!(
-            "the machine as it was is kept as {name}; to give its room back: k3s-vm snapshot delete {name}"
+            "the VM before the upgrade is snapshot {name}; to reclaim its space: k3s-vm snapshot delete {name}"
         );
     }
 }

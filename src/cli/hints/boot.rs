@@ -39,13 +39,12 @@ pub(crate) fn of_console(sign: Sign, log: Option<&Path>) -> Vec<String> {
 pub(crate) fn of_boot(log: Option<&Path>, stage: &str) -> Vec<String> {
     let whole = match log {
         Some(path) => format!("the whole log: {}", path.display()),
-        None => "if a setting of k3s is to blame, take it back: k3s-vm configure --unset k3s.args"
-            .to_owned(),
+        None => {
+            "if a k3s setting is the cause, remove it: k3s-vm configure --unset k3s.args".to_owned()
+        }
     };
     let look = match stage {
-        NO_STAGE => {
-            "nothing was heard from inside the guest: is it an image for x86_64 with cloud-init in it?"
-        }
+        NO_STAGE => "the guest reported nothing: is it an x86_64 image with cloud-init?",
         _ => "to look inside while it tries, from another terminal: k3s-vm ssh",
     };
     let again = "run the same command again to try once more; with --timeout 20m on a slow host";
@@ -65,8 +64,8 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
             fault: BootFault::CrashLoop,
             ..
         } => lines(&[
-            "all that k3s says: k3s-vm logs k3s",
-            "if a setting of k3s is to blame, remove it: k3s-vm configure --unset k3s.args",
+            "see k3s's log: k3s-vm logs k3s",
+            "if a k3s setting is the cause, remove it: k3s-vm configure --unset k3s.args",
         ]),
         MachineError::Boot {
             log_path, stage, ..
@@ -74,18 +73,18 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Datastore {
             has_copy: false, ..
         } => lines(&[
-            "make the machine anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup",
+            "recreate the VM, which deletes everything in it: k3s-vm reset && k3s-vm setup",
         ]),
         MachineError::Datastore { .. } => lines(&[
-            "put the copy of the last orderly stop back (the damaged one is kept in the guest): k3s-vm stop && k3s-vm start --restore-datastore",
-            "or make the machine anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup",
+            "restore the copy of the last clean shutdown: k3s-vm stop && k3s-vm start --restore-datastore",
+            "or recreate the VM, which deletes everything in it: k3s-vm reset && k3s-vm setup",
         ]),
         MachineError::Deadline { .. } => lines(&[
-            "more time: --timeout 20m",
-            "what k3s says: k3s-vm logs k3s (while the machine runs)",
+            "allow more time: --timeout 20m",
+            "see k3s's log: k3s-vm logs k3s (while the VM runs)",
         ]),
         MachineError::Died { .. } => {
-            lines(&["QEMU's own words: k3s-vm logs qemu; the guest's: k3s-vm logs console"])
+            lines(&["see QEMU's log: k3s-vm logs qemu; the guest's: k3s-vm logs console"])
         }
         MachineError::Process(ProcessError::Ended { cause, .. }) => of_end(*cause),
         _ => Vec::new(),
@@ -96,11 +95,11 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
 fn of_end(cause: EndCause) -> Vec<String> {
     let first = match cause {
         EndCause::NoSpace => {
-            Some("make room on the file system of the project, and run the same command again")
+            Some("free space on the file system of the project, then run the same command again")
         }
-        EndCause::NoVirtfs => Some(
-            "this QEMU was built without folders of the host (VirtFS): use another one, or no mounts in .k3s-vm/config",
-        ),
+        EndCause::NoVirtfs => {
+            Some("use a QEMU with VirtFS, or remove the mounts from .k3s-vm/config")
+        }
         EndCause::Other => None,
     };
     let hints = first

@@ -12,29 +12,28 @@ pub(crate) fn of_image(error: &ImageError) -> Vec<String> {
             of_cache_file(error)
         }
         ImageError::DiskTooSmall { minimum, .. } => vec![format!(
-            "ask for more: --disk {minimum}; it takes only what is written to it"
+            "use a larger disk: --disk {minimum}; it uses only what is written to it"
         )],
         ImageError::NoSpace { directory, .. } => vec![format!(
-            "make room on the file system of {}, or set K3S_VM_CACHE_DIR to a directory on another one",
+            "free space on the file system of {}, or set K3S_VM_CACHE_DIR to a directory on another one",
             directory.display()
         )],
-        ImageError::NoChecksum { .. } => lines(&[
-            "what cannot be verified is not used; take another mirror, or another version",
-            UNVERIFIED,
-        ]),
+        ImageError::NoChecksum { .. } => {
+            lines(&["use another mirror or another version", UNVERIFIED])
+        }
         ImageError::Unverifiable { .. } => lines(&[
-            "give the SHA-256 that its publisher names: --image-sha256 HEX",
+            "give the SHA-256 of its publisher: --image-sha256 HEX",
             UNVERIFIED,
         ]),
         ImageError::NotADisk { .. } => lines(&[
             "use a cloud image: --image debian-13, or a qcow2 or raw file with cloud-init in it",
         ]),
         ImageError::WrongChecksum { .. } => lines(&[
-            "run the same command again; if it stays so, the source or a proxy on the way changes the file",
+            "run the same command again; if it fails again, the source or a proxy changes the file",
         ]),
         error if error.is_not_found() => of_not_found(error),
         error if error.is_distrust() => lines(&[
-            "a server or a proxy with a company's own authority is trusted so: export SSL_CERT_FILE=FILE, with that authority's certificate beside those of the system",
+            "to trust a company's CA: export SSL_CERT_FILE=FILE, with that authority's certificate beside those of the system",
         ]),
         ImageError::Unreachable { .. }
         | ImageError::Status { .. }
@@ -42,14 +41,14 @@ pub(crate) fn of_image(error: &ImageError) -> Vec<String> {
         | ImageError::Cut { .. }
         | ImageError::NotText { .. }
         | ImageError::Packed { .. } => lines(&[
-            "check the network and the proxy variables (https_proxy, no_proxy); a broken-off download goes on where it stopped",
+            "check the network and the proxy variables (https_proxy, no_proxy); an interrupted download continues where it stopped",
             "or use a mirror: --k3s-mirror URL, --image PATH",
         ]),
         _ => Vec::new(),
     }
 }
 
-const UNVERIFIED: &str = "or take what nobody vouches for: --insecure-no-checksum";
+const UNVERIFIED: &str = "or use it without verification: --insecure-no-checksum";
 
 /// What is only read may be the user's own; all else is in the cache.
 fn of_cache_file(error: &FileError) -> Vec<String> {
@@ -58,7 +57,7 @@ fn of_cache_file(error: &FileError) -> Vec<String> {
         error.source.kind(),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem
     );
-    let hint = "what is downloaded is kept there; set K3S_VM_CACHE_DIR to a directory that you may write to";
+    let hint = "set K3S_VM_CACHE_DIR to a directory that you can write to";
     match writes && forbidden {
         true => vec![hint.to_owned()],
         false => Vec::new(),
@@ -66,9 +65,9 @@ fn of_cache_file(error: &FileError) -> Vec<String> {
 }
 
 fn of_not_found(error: &ImageError) -> Vec<String> {
-    let check = "check the address and the version; a fresh k3s release takes a while until its files are there";
-    let without_checksums =
-        "a mirror that has no checksums is used only with --insecure-no-checksum";
+    let check =
+        "check the address and the version; the files of a new k3s release appear after a while";
+    let without_checksums = "to use a mirror without checksums: --insecure-no-checksum";
     let of_checksums = match error {
         ImageError::Status { url, .. } => url.contains(CHECKSUMS),
         ImageError::File(error) => error.path.ends_with(CHECKSUMS),

@@ -16,12 +16,12 @@ use crate::{
 pub(crate) fn of(error: &MachineError) -> Vec<String> {
     match error {
         MachineError::CacheNote(path) => vec![format!(
-            "remove it, and start its machine once more, which writes it anew: rm {}",
+            "remove it and start its VM again, which writes it: rm {}",
             path.display()
         )],
-        MachineError::ForeignUnit(path) => vec![format!("move it away: {}", text::move_away(path))],
+        MachineError::ForeignUnit(path) => vec![format!("move it: {}", text::move_away(path))],
         MachineError::Config(ConfigError::Invalid { path, .. }) => vec![format!(
-            "mend the line, or move the file away: {}",
+            "fix the line, or move the file: {}",
             text::move_away(path)
         )],
         error => match file_of(error) {
@@ -35,9 +35,7 @@ fn of_trust(path: &Path) -> Vec<String> {
     let path = text::word(&path.display());
     vec![
         format!("see what it is: ls -ld {path}"),
-        format!(
-            "then move it away; if it is a directory of yours, this does as well: chmod 700 {path}"
-        ),
+        format!("then move it, or if it is your directory: chmod 700 {path}"),
     ]
 }
 

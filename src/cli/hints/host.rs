@@ -97,7 +97,10 @@ pub(crate) fn of_kvm(kvm: &Kvm) -> Vec<String> {
         Kvm::Works => Vec::new(),
         Kvm::Missing => for_this_host(&LOAD_KVM),
         Kvm::NoPermission => [for_this_host(&JOIN_KVM), vec![UDEV.to_owned()]].concat(),
-        Kvm::Broken(_) => vec!["this host is probably a virtual machine itself; have its owner switch on nested virtualisation".to_owned()],
+        Kvm::Broken(_) => vec![
+            "this host is probably a VM itself: enable nested virtualisation on its host"
+                .to_owned(),
+        ],
     }
 }
 
@@ -111,20 +114,20 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
         ]
         .concat(),
         MachineError::Qemu(_) => for_this_host(&INSTALL_QEMU),
-        MachineError::Kvm(kvm) => [of_kvm(kvm), one("or go on without it: --accel tcg")].concat(),
+        MachineError::Kvm(kvm) => [of_kvm(kvm), one("or run without KVM: --accel tcg")].concat(),
         MachineError::SuspendedByKvm(kvm) => [
             of_kvm(kvm),
-            one("or give its memory up and boot it: k3s-vm stop --power-off && k3s-vm start"),
+            one("or discard its memory and boot: k3s-vm stop --power-off && k3s-vm start"),
         ]
         .concat(),
         MachineError::NoUefi => [
             for_this_host(&INSTALL_UEFI),
-            one("or boot by BIOS: --firmware bios"),
+            one("or use BIOS: --firmware bios"),
         ]
         .concat(),
-        MachineError::Memory { .. } => one("ask for less: k3s-vm setup --memory 2GiB"),
+        MachineError::Memory { .. } => one("use less: k3s-vm setup --memory 2GiB"),
         MachineError::Space { path, .. } => vec![format!(
-            "make room on the file system of {}, or use another project directory",
+            "free space on the file system of {}, or use another project directory",
             path.display()
         )],
         _ => Vec::new(),

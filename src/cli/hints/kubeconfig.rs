@@ -8,24 +8,42 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
     let one = |hint: &str| vec![hint.to_owned()];
     match error {
         MachineError::ForeignKubeconfig { path, .. } => vec![
-            format!("move it away: {}", text::move_away(path)),
+            format!("move it: {}", text::move_away(path)),
             "or write the kubeconfig elsewhere: --kubeconfig PATH".to_owned(),
         ],
-        MachineError::TakenKubeconfig { .. } => one("write this machine's elsewhere: k3s-vm setup --kubeconfig PATH"),
-        MachineError::OwnKubeconfig(_) => one("work in a project directory, or name another file: --kubeconfig PATH"),
-        MachineError::Kubeconfig { .. } | MachineError::Api(_) => one("a fresh kubeconfig comes with every start: k3s-vm setup"),
+        MachineError::TakenKubeconfig { .. } => {
+            one("use another path: k3s-vm setup --kubeconfig PATH")
+        }
+        MachineError::OwnKubeconfig(_) => {
+            one("work in a project directory, or name another file: --kubeconfig PATH")
+        }
+        MachineError::Kubeconfig { .. } | MachineError::Api(_) => {
+            one("write a new kubeconfig: k3s-vm setup")
+        }
         MachineError::KubeconfigLocked { path, .. } => vec![
-            "wait until it has ended, and run the same command again".to_owned(),
-            format!("if nothing is at work on it, remove what was left behind: rm -f {}", text::word(&path.display())),
+            "wait until it ends, then run the same command again".to_owned(),
+            format!(
+                "if no program is using it, remove the lock: rm -f {}",
+                text::word(&path.display())
+            ),
         ],
-        MachineError::Merge { source: MergeError::NotOurs { what, name }, .. } => {
-            vec![format!("give it another name, or remove it: kubectl config delete-{what} {name}")]
+        MachineError::Merge {
+            source: MergeError::NotOurs { what, name },
+            ..
+        } => {
+            vec![format!(
+                "rename it, or remove it: kubectl config delete-{what} {name}"
+            )]
         }
         MachineError::Merge { .. } | MachineError::LeadsNowhere(_) => vec![
-            "go without: kubectl reads several files, with a colon between them: export KUBECONFIG=~/.kube/config:\"$(k3s-vm kubeconfig)\"".to_owned(),
+            "use both files instead: export KUBECONFIG=~/.kube/config:\"$(k3s-vm kubeconfig)\""
+                .to_owned(),
         ],
         MachineError::MergedByAnother { project, .. } => {
-            vec![format!("take them out first: k3s-vm {} kubeconfig --unmerge", of_machine(project))]
+            vec![format!(
+                "remove them first: k3s-vm {} kubeconfig --unmerge",
+                of_machine(project)
+            )]
         }
         _ => Vec::new(),
     }
@@ -34,7 +52,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
 /// What has a command be about the machine of that place.
 fn of_machine(place: &Path) -> String {
     let project = Project::at_place(place);
-    let further = project.further();
-    let name = further.map_or_else(String::new, |it| format!(" --name {it}"));
+    let alias = project.alias();
+    let name = alias.map_or_else(String::new, |it| format!(" --name {it}"));
     format!("-C {}{name}", text::word(&project.root().display()))
 }

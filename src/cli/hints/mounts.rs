@@ -6,22 +6,22 @@ use crate::{
 };
 
 pub(crate) fn of(error: &MachineError) -> Vec<String> {
-    let without = || "or go without: k3s-vm configure --unset mounts --restart".to_owned();
+    let without = || "or remove the mounts: k3s-vm configure --unset mounts --restart".to_owned();
     match error {
         MachineError::File(error) if error.action == SHARE => {
             vec![
-                format!("make it: mkdir -p {}", text::word(&error.path.display())),
-                "or go without: no --mount, and no mounts in .k3s-vm/config".to_owned(),
+                format!("create it: mkdir -p {}", text::word(&error.path.display())),
+                "or remove it from --mount or from .k3s-vm/config".to_owned(),
             ]
         }
         MachineError::NotMounted {
             mount,
             kernel: Some(_),
         } => vec![
-            "the machine runs; use an image whose kernel has 9p: debian-13 or one of Ubuntu's"
+            "the VM runs; use an image whose kernel has 9p: debian-13 or one of Ubuntu's"
                 .to_owned(),
             format!(
-                "or copy what is in it: k3s-vm cp {}/. :{}",
+                "or copy its content: k3s-vm cp {}/. :{}",
                 at_home(&mount.host),
                 text::word(&mount.guest)
             ),
@@ -29,7 +29,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
         ],
         MachineError::NotMounted { mount, .. } => vec![
             format!(
-                "the machine runs; see why: k3s-vm ssh systemctl status {}",
+                "the VM runs; see why: k3s-vm ssh systemctl status {}",
                 text::word(&mount.guest)
             ),
             without(),
@@ -40,7 +40,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
 
 /// What to do when a guest's memory cannot be saved.
 pub(crate) fn of_memory(reason: &str, instead: &str) -> Vec<String> {
-    let without = "or go without those folders: k3s-vm configure --unset mounts --restart";
+    let without = "or remove the mounts: k3s-vm configure --unset mounts --restart";
     let hints = [Some(instead), (reason == FOLDERS).then_some(without)];
     hints.into_iter().flatten().map(str::to_owned).collect()
 }

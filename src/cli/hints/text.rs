@@ -9,12 +9,12 @@ pub(crate) fn make_room(path: &Path) -> String {
     let directory = path.ancestors().find(|path| path.is_dir()).unwrap_or(path);
     let inodes = files::free_space(path).is_ok_and(|space| space.no_more_files);
     let see = if inodes {
-        format!(" (it takes no more files: df -i {})", directory.display())
+        format!(" (it has no free inodes: df -i {})", directory.display())
     } else {
         String::new()
     };
     format!(
-        "make room on the file system of {}{see}, and run the same command again",
+        "free space on the file system of {}{see}, then run the same command again",
         directory.display()
     )
 }

@@ -30,7 +30,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
     let known = match error {
         MachineError::Images(error) => images::of_images(error),
         MachineError::Upgrade(error) => upgrade::of_upgrade(error),
-        MachineError::Carried(error) => cache_archive::of_carried(error),
+        MachineError::CacheArchive(error) => cache_archive::of_cache_archive(error),
         MachineError::Image(error) => downloads::of_image(error),
         _ => Vec::new(),
     };
@@ -45,29 +45,28 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
 /// Errors about what the VM is doing.
 fn of_state(error: &MachineError) -> Vec<String> {
     let hint = match error {
-        MachineError::CacheInUse(_) => "wait until it has ended, and run the same command again",
-        MachineError::Absent(_) => "make one: k3s-vm setup",
+        MachineError::CacheInUse(_) => "wait until it ends, then run the same command again",
+        MachineError::Absent(_) => "create it: k3s-vm setup",
         MachineError::Stopped(_) => "start it: k3s-vm start",
-        MachineError::Suspended(_) => "have it go on: k3s-vm start",
-        MachineError::Paused => "have it go on: k3s-vm resume",
+        MachineError::Suspended(_) => "resume it: k3s-vm start",
+        MachineError::Paused => "resume it: k3s-vm resume",
         MachineError::Unfinished(_) => {
-            "finish it: k3s-vm setup; or power it off: k3s-vm stop --power-off"
+            "complete it: k3s-vm setup; or power off: k3s-vm stop --power-off"
         }
         MachineError::Running => "stop it first: k3s-vm stop && k3s-vm start --restore-datastore",
         MachineError::Monitor(_) => "end it by force: k3s-vm stop --force && k3s-vm start",
-        MachineError::Unrecorded { .. } => "end it, and begin anew: k3s-vm reset && k3s-vm setup",
+        MachineError::Unrecorded { .. } => "recreate the VM: k3s-vm reset && k3s-vm setup",
         MachineError::Lock(LockError::Busy { .. }) => "wait for that command, or end it",
         MachineError::Suspend(reason) => {
             return mounts::of_memory(
                 reason,
-                "it goes on; power it off instead: k3s-vm stop --power-off",
+                "it keeps running; to power off: k3s-vm stop --power-off",
             );
         }
         MachineError::MemorySpace { path, .. } => {
             return vec![
                 text::make_room(path),
-                "or power it off, which takes no room; until then it goes on: k3s-vm stop --power-off"
-                    .to_owned(),
+                "or power off, which needs no space: k3s-vm stop --power-off".to_owned(),
             ];
         }
         _ => return Vec::new(),
@@ -80,22 +79,21 @@ fn of_identity(error: &MachineError) -> Vec<String> {
     let hint = match error {
         MachineError::Contradiction { what, asked, .. } => return of_contradiction(what, asked),
         MachineError::Gone { .. } | MachineError::Damaged { .. } => {
-            "put it back as it was, or make the machine anew: k3s-vm reset && k3s-vm setup"
+            "restore it, or recreate the VM: k3s-vm reset && k3s-vm setup"
         }
         MachineError::Record(RecordError::Unreadable { .. }) => {
-            "the machine cannot be used without it; make it anew: k3s-vm reset && k3s-vm setup"
+            "recreate the VM: k3s-vm reset && k3s-vm setup"
         }
-        MachineError::Key { .. } => {
-            "the guest knows no other key; make the machine anew: k3s-vm reset && k3s-vm setup"
-        }
+        MachineError::Key { .. } => "recreate the VM: k3s-vm reset && k3s-vm setup",
         MachineError::Ssh(SshError::WrongHostKey { .. }) => {
             return vec![
-                "the guest's key was made with the machine, as .k3s-vm/host_ed25519: put back the one of the two that was changed".to_owned(),
-                "or make the machine anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup".to_owned(),
+                "restore the key that changed: .k3s-vm/host_ed25519 or the guest's".to_owned(),
+                "or recreate the VM, which deletes everything in it: k3s-vm reset && k3s-vm setup"
+                    .to_owned(),
             ];
         }
         MachineError::Ssh(_) | MachineError::Copy(CopyError::Ssh(_)) => {
-            "see whether the guest is well: k3s-vm logs console"
+            "see the guest's console: k3s-vm logs console"
         }
         MachineError::Copy(CopyError::GuestFull(_)) => {
             "see what takes it: k3s-vm ssh 'df -h; du -xh / | sort -h | tail'"
@@ -106,12 +104,12 @@ fn of_identity(error: &MachineError) -> Vec<String> {
 }
 
 fn of_contradiction(what: &str, asked: &str) -> Vec<String> {
-    let upgrade = (what == "k3s").then(|| {
-        format!("a newer one takes the place of the one that is there: k3s-vm upgrade --k3s-version {asked}")
-    });
+    let upgrade =
+        (what == "k3s").then(|| format!("to upgrade: k3s-vm upgrade --k3s-version {asked}"));
     let others = [
-        "a machine keeps what it was made with; leave the flag (or the line in .k3s-vm/config) away to go on with it".to_owned(),
-        "or make it anew, which deletes all that is in it: k3s-vm reset && k3s-vm setup ...".to_owned(),
+        "remove the flag (or the line in .k3s-vm/config) to keep it".to_owned(),
+        "or recreate the VM, which deletes everything in it: k3s-vm reset && k3s-vm setup ..."
+            .to_owned(),
     ];
     upgrade.into_iter().chain(others).collect()
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::cli::error::CommandError;
 
 /// What the person at the terminal says to that.
-pub(crate) fn consent(question: &str) -> Result<bool, CommandError> {
+pub(crate) fn confirm(question: &str) -> Result<bool, CommandError> {
     let mut stderr = std::io::stderr();
     let _ = write!(stderr, "{question} [y/N] ");
     let _ = stderr.flush();

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     base::address::without_logins,
-    machine::{lifecycle::setup::Summary, model::timings::Whose},
+    machine::{lifecycle::setup::Summary, model::timings::TimeSpentIn},
 };
 
 /// The layout of the documents.
@@ -59,7 +59,7 @@ pub(crate) enum Event<'a> {
 pub(crate) struct Phase {
     name: &'static str,
     seconds: f64,
-    whose: &'static str,
+    category: &'static str,
 }
 
 #[derive(Serialize)]
@@ -78,10 +78,10 @@ impl<'a> Event<'a> {
         let phases = summary.timings.phases().iter().map(|phase| Phase {
             name: phase.name,
             seconds: rounded(phase.took.as_secs_f64()),
-            whose: match phase.whose {
-                Whose::Own => "own",
-                Whose::Network => "network",
-                Whose::Guest => "guest",
+            category: match phase.category {
+                TimeSpentIn::Own => "own",
+                TimeSpentIn::Network => "network",
+                TimeSpentIn::Guest => "guest",
             },
         });
         Self::Done {
@@ -131,7 +131,7 @@ mod tests {
         let phases = vec![Phase {
             name: "guest boots",
             seconds: 16.889,
-            whose: "guest",
+            category: "guest",
         }];
         let events = [
             Event::Stage {
@@ -159,7 +159,7 @@ mod tests {
                 phases,
             },
             Event::Error {
-                message: "the machine k3s-shop-1a2b3c is stopped",
+                message: "the VM k3s-shop-1a2b3c is stopped",
                 excerpt: None,
                 hints: &hints,
                 code: 3,

@@ -32,11 +32,11 @@ use crate::{
 };
 
 /// Log events of the machine as stages and warnings.
-pub(crate) struct Teller {
+pub(crate) struct EventLayer {
     pub(crate) output: Output,
 }
 
-impl<S: Subscriber> Layer<S> for Teller {
+impl<S: Subscriber> Layer<S> for EventLayer {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         let mut text = Text::default();
         event.record(&mut text);
@@ -66,7 +66,7 @@ pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError>
             .with_default(others)
             .with_target("k3s_vm", level)
     };
-    let mouth = Mouth {
+    let mouth = StderrLayer {
         output: output.clone(),
     }
     .with_filter(ours(level));
@@ -93,8 +93,8 @@ pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError>
             }
         },
     };
-    let teller = output.tells_events().then(|| {
-        let teller = Teller {
+    let teller = output.prints_events().then(|| {
+        let teller = EventLayer {
             output: output.clone(),
         };
         // What the terminal's side says of the end is an event of its own.
@@ -133,11 +133,11 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-struct Mouth {
+struct StderrLayer {
     output: Output,
 }
 
-impl<S: Subscriber> Layer<S> for Mouth {
+impl<S: Subscriber> Layer<S> for StderrLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut text = Text::default();
         event.record(&mut text);

@@ -1,20 +1,20 @@
 //! Commands that people are told to type, for a further machine of a project: they are about that one, too.
 
-use crate::base::Nickname;
+use crate::base::MachineAlias;
 
 /// How the program is called in all that it says.
 const PROGRAM: &str = "k3s-vm ";
 
 /// Knows the machine, and the verbs.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Named {
-    name: Option<Nickname>,
+pub(crate) struct CommandHints {
+    name: Option<MachineAlias>,
     verbs: Vec<String>,
 }
 
-impl Named {
+impl CommandHints {
     /// Of the machine that the command line names, and the program's commands.
-    pub(crate) fn new(name: Option<Nickname>, verbs: Vec<String>) -> Self {
+    pub(crate) fn new(name: Option<MachineAlias>, verbs: Vec<String>) -> Self {
         Self { name, verbs }
     }
 
@@ -52,19 +52,19 @@ mod tests {
             "ssh-config",
             "start",
         ];
-        Named::new(name, verbs.map(str::to_owned).into()).commands_in(text)
+        CommandHints::new(name, verbs.map(str::to_owned).into()).commands_in(text)
     }
 
     #[test]
     fn what_is_to_be_typed_is_about_the_machine_in_question() {
         for (text, expected) in [
             (
-                "make it anew: k3s-vm reset && k3s-vm setup",
-                "make it anew: k3s-vm --name next reset && k3s-vm --name next setup",
+                "recreate the VM: k3s-vm reset && k3s-vm setup",
+                "recreate the VM: k3s-vm --name next reset && k3s-vm --name next setup",
             ),
             (
-                "paused; `k3s-vm resume` has it go on",
-                "paused; `k3s-vm --name next resume` has it go on",
+                "paused; to resume: k3s-vm resume",
+                "paused; to resume: k3s-vm --name next resume",
             ),
             (
                 "take them out first: k3s-vm -C /p kubeconfig --unmerge",

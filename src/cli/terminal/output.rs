@@ -19,8 +19,8 @@ use crate::{
         global::Global,
         terminal::{
             events::{self, Event},
-            machine_flag::Named,
-            sanitize::plain,
+            machine_flag::CommandHints,
+            sanitize::sanitize,
         },
     },
 };
@@ -41,7 +41,7 @@ pub(crate) struct Output {
     moving: bool,
     quiet: bool,
     events: bool,
-    named: Named,
+    named: CommandHints,
     began: Instant,
     /// The error of the first write to stdout that failed.
     closed: Arc<OnceLock<io::Error>>,
@@ -69,7 +69,7 @@ impl Output {
             moving,
             quiet: global.quiet,
             events,
-            named: Named::new(global.machine.clone().and_then(|which| which.0), verbs),
+            named: CommandHints::new(global.machine.clone().and_then(|which| which.0), verbs),
             began: Instant::now(),
             closed: Arc::default(),
         }
@@ -119,7 +119,7 @@ impl Output {
     }
 
     /// Whether a program reads what happens.
-    pub(crate) const fn tells_events(&self) -> bool {
+    pub(crate) const fn prints_events(&self) -> bool {
         self.events
     }
 
@@ -139,16 +139,16 @@ impl Output {
     pub(crate) fn step(&self, text: &str) {
         let seconds = self.began.elapsed().as_secs_f64();
         let text = self.named.commands_in(text);
-        self.line(&format!("{DIM}{seconds:6.1}s{DIM:#}  {}", plain(&text)));
+        self.line(&format!("{DIM}{seconds:6.1}s{DIM:#}  {}", sanitize(&text)));
     }
 
     pub(crate) fn warning(&self, text: &str) {
         let text = self.named.commands_in(text);
-        self.line(&format!("{WARNING}warning:{WARNING:#} {}", plain(&text)));
+        self.line(&format!("{WARNING}warning:{WARNING:#} {}", sanitize(&text)));
     }
 
     pub(crate) fn detail(&self, text: &str) {
-        self.line(&format!("{DIM}{}{DIM:#}", plain(text)));
+        self.line(&format!("{DIM}{}{DIM:#}", sanitize(text)));
     }
 
     /// The end of a command that failed.
@@ -162,19 +162,22 @@ impl Output {
             code: error.code,
         });
         if !error.message.is_empty() {
-            self.line(&format!("{ERROR}error:{ERROR:#} {}", plain(&error.message)));
+            self.line(&format!(
+                "{ERROR}error:{ERROR:#} {}",
+                sanitize(&error.message)
+            ));
         }
         if let Some(excerpt) = &error.excerpt {
             self.line("");
             excerpt
                 .lines()
-                .for_each(|line| self.line(&format!("{DIM}  | {}{DIM:#}", plain(line))));
+                .for_each(|line| self.line(&format!("{DIM}  | {}{DIM:#}", sanitize(line))));
         }
         if !hints.is_empty() {
             self.line("");
         }
         for hint in &hints {
-            self.line(&format!("{HINT}hint:{HINT:#} {}", plain(hint)));
+            self.line(&format!("{HINT}hint:{HINT:#} {}", sanitize(hint)));
         }
         ExitCode::from(error.code)
     }

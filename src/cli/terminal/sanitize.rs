@@ -10,7 +10,7 @@ use std::{
 use crate::base::address::without_logins;
 
 /// What may be shown of a text.
-pub(crate) fn plain(text: &str) -> Cow<'_, str> {
+pub(crate) fn sanitize(text: &str) -> Cow<'_, str> {
     let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     let text = without_logins(text);
     if !text.contains(steers) {
@@ -30,7 +30,7 @@ pub(crate) struct PlainFile(pub(crate) File);
 impl Write for &PlainFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        (&self.0).write_all(plain(&text).as_bytes())?;
+        (&self.0).write_all(sanitize(&text).as_bytes())?;
         Ok(line.len())
     }
 
@@ -46,6 +46,6 @@ mod tests {
     #[test]
     fn a_terminal_is_not_steered() {
         let text = "a\u{1b}]0;owned\u{7}\u{9b}b\r\n\tc é";
-        assert_eq!(plain(text), "a\\u{1b}]0;owned\\u{7}\\u{9b}b\\r\n\tc é");
+        assert_eq!(sanitize(text), "a\\u{1b}]0;owned\\u{7}\\u{9b}b\\r\n\tc é");
     }
 }

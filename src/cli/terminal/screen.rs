@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write, stdout};
 
 use crate::cli::{
     error::{CommandError, code},
-    terminal::sanitize::plain,
+    terminal::sanitize::sanitize,
 };
 
 /// Another screen, no cursor, no wrapping of long lines; and back.
@@ -20,11 +20,11 @@ const CLEAR_BELOW: &str = "\x1b[J";
 
 /// The terminal's second screen, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Canvas {
+pub(crate) struct Screen {
     _private: (),
 }
 
-impl Canvas {
+impl Screen {
     /// Begins with stdout's terminal.
     ///
     /// # Errors
@@ -33,11 +33,11 @@ impl Canvas {
     pub(crate) fn open() -> Result<Self, CommandError> {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         if !stdout().is_terminal() || dumb {
-            return Err(CommandError::new(
-                "what is watched is drawn on a terminal, and stdout is none that can be drawn on",
-            )
-            .hint("for a pipe, one document a line: k3s-vm status --watch --json")
-            .with_code(code::USAGE));
+            return Err(
+                CommandError::new("cannot draw the status: stdout is not a terminal")
+                    .hint("for a pipe, one document a line: k3s-vm status --watch --json")
+                    .with_code(code::USAGE),
+            );
         }
         put(BEGIN);
         Ok(Self { _private: () })
@@ -45,11 +45,11 @@ impl Canvas {
 
     /// Shows the text in place of the former one, as far as it fits.
     pub(crate) fn draw(&self, text: &str) {
-        put(&frame(&plain(text), rows()));
+        put(&frame(&sanitize(text), rows()));
     }
 }
 
-impl Drop for Canvas {
+impl Drop for Screen {
     fn drop(&mut self) {
         put(END);
     }

@@ -7,21 +7,21 @@ use super::*;
 use crate::{
     base::{Digest, progress::Silent},
     image::{
-        Checksum, Patience,
+        Checksum, RetryPolicy,
         partial::validator_file,
         test_server::{Reply, Server},
     },
 };
 
 const BODY: &[u8] = b"0123456789abcdef";
-const QUICK: Patience = Patience {
+const QUICK: RetryPolicy = RetryPolicy {
     tries: 3,
     pause: Duration::from_millis(1),
     idle: Duration::from_secs(10),
     first_contact: Duration::from_secs(5),
 };
 /// Only where silence is what a test is about: a busy machine must not look like one.
-const HASTY: Patience = Patience {
+const HASTY: RetryPolicy = RetryPolicy {
     idle: Duration::from_millis(200),
     ..QUICK
 };
@@ -59,7 +59,7 @@ impl Bench {
 
     async fn run_with(
         &self,
-        patience: &Patience,
+        retry: &RetryPolicy,
         progress: &dyn Progress,
     ) -> Result<Fetched, ImageError> {
         let job = Job {
@@ -67,14 +67,17 @@ impl Bench {
             url: &self.server.url("/file"),
             partial: &self.partial(),
             expected: self.expected.as_ref(),
-            patience,
+            retry,
         };
         download(&job, progress).await
     }
 
     /// Asserts that the file comes whole, after these requests with these lines of interest.
     async fn brings_the_body(&self, ranges: &[Option<&str>]) {
-        let fetched = self.run().await.expect("downloaded");
+        let fetched = self
+            .run()
+            .await
+            .expect("set K3S_VM_CACHE_DIR to a directory that you can write to");
         assert_eq!(
             fetched,
             Fetched {
@@ -233,7 +236,10 @@ async fn not_found_is_final_and_a_server_error_is_not() {
 async fn silence_ends_a_try() {
     let half = Reply::half(BODY, "\"v1\"").then_silence();
     let bench = Bench::new(vec![half, Reply::rest(BODY, 8, "\"v1\"")]).await;
-    let fetched = bench.run_with(&HASTY, &Silent).await.expect("downloaded");
+    let fetched = bench
+        .run_with(&HASTY, &Silent)
+        .await
+        .expect("set K3S_VM_CACHE_DIR to a directory that you can write to");
     assert_eq!(fetched.digest, Digest::of(BODY));
     assert!(bench.server.requests()[1].contains("bytes=8-"));
 
@@ -247,12 +253,12 @@ async fn silence_ends_a_try() {
 async fn what_comes_slowly_comes() {
     // In all longer than the silence that would end it, with a wide margin for each byte.
     let bench = Bench::new(vec![Reply::ok(BODY).slowly(Duration::from_millis(150))]).await;
-    let patience = Patience {
+    let retry = RetryPolicy {
         tries: 1,
         idle: Duration::from_secs(2),
         ..QUICK
     };
-    let fetched = bench.run_with(&patience, &Silent).await;
+    let fetched = bench.run_with(&retry, &Silent).await;
     assert_eq!(fetched.expect("in the end").size, 16);
 }
 
@@ -269,7 +275,10 @@ async fn a_packed_answer_is_what_the_checksum_says() {
         let mut bench = Bench::new(vec![packed]).await;
         bench.expected = expected;
         let error = bench.run().await.expect_err("packed").to_string();
-        assert!(error.contains("/file came packed (gzip)"), "{error}");
+        assert!(
+            error.contains("/file was sent compressed (gzip)"),
+            "{error}"
+        );
         assert_eq!(bench.server.requests().len(), 1);
         assert!(!bench.partial().exists());
     }
@@ -281,7 +290,9 @@ async fn what_stays_too_short_is_an_error_with_both_lengths() {
     let bench = Bench::new(vec![half; 4]).await;
     let error = bench.run().await.expect_err("truncated");
     assert!(
-        error.to_string().contains("broke off after 8 of 16 bytes"),
+        error
+            .to_string()
+            .contains("was interrupted after 8 of 16 bytes"),
         "{error}"
     );
     assert_eq!(
@@ -321,19 +332,19 @@ async fn nobody_there_is_said_soon() {
         url: &Url::parse(&url).expect("a URL"),
         partial: &bench.partial(),
         expected: None,
-        patience: &Patience {
+        retry: &RetryPolicy {
             pause: Duration::from_millis(1),
-            ..Patience::default()
+            ..RetryPolicy::default()
         },
     };
     let error = download(&job, &Silent).await.expect_err("refused");
     assert_eq!(error.to_string(), format!("cannot reach {url}"));
-    let Patience {
+    let RetryPolicy {
         tries,
         pause,
         first_contact,
         ..
-    } = Patience::default();
+    } = RetryPolicy::default();
     assert!(
         pause * (2u32.pow(tries - 1) - 1) < first_contact,
         "pauses of at most 5 s"
@@ -344,14 +355,11 @@ async fn nobody_there_is_said_soon() {
 async fn a_server_that_never_answers_is_given_up_after_first_contact() {
     for (first_contact, requests) in [(Duration::ZERO, 1), (Duration::from_secs(60), 3)] {
         let bench = Bench::new(vec![Reply::nothing().then_silence(); 4]).await;
-        let patience = Patience {
+        let retry = RetryPolicy {
             first_contact,
             ..HASTY
         };
-        let error = bench
-            .run_with(&patience, &Silent)
-            .await
-            .expect_err("silent");
+        let error = bench.run_with(&retry, &Silent).await.expect_err("silent");
         assert!(matches!(error, ImageError::Stalled { .. }), "{error}");
         assert_eq!(bench.server.requests().len(), requests);
     }
@@ -403,7 +411,7 @@ async fn progress_counts_each_byte_once_and_every_transfer_ends() {
         .await
         .run_with(&QUICK, &notes)
         .await
-        .expect("downloaded");
+        .expect("set K3S_VM_CACHE_DIR to a directory that you can write to");
     let notes = notes.0.into_inner().expect("sound");
     assert_eq!(
         notes,

@@ -9,9 +9,9 @@ use std::{
 
 use crate::k3s::images::{
     ArchiveError, Reference,
+    archive_filter::ArchiveFilter,
     contents::Found,
     parts,
-    passing::Passing,
     pending::{Guest, Passed},
 };
 
@@ -28,7 +28,7 @@ pub fn pass(
     loading: &str,
     out: impl Write,
 ) -> Result<Passed, ArchiveError> {
-    let mut passing = Passing::new(guest, out);
+    let mut passing = ArchiveFilter::new(guest, out);
     passing.all_of(parts::unpacked(source)?)?;
     let (found, nameless) = named(passing.contents.images(&guest.digests)?, name)?;
     passing.finish(&found, loading, nameless)

@@ -14,22 +14,22 @@ pub enum ArchiveError {
     #[error("it is empty")]
     Empty,
     /// Something else is in it.
-    #[error("it is no tar archive, be it plain or packed with gzip or zstd")]
+    #[error("it is not a tar archive, plain or compressed with gzip or zstd")]
     NoTar,
     /// An archive of other things.
-    #[error("it is an archive, and no image is in it that index.json or manifest.json would name")]
+    #[error("the archive contains no image that index.json or manifest.json names")]
     NoImages,
     /// Its end is missing.
-    #[error("it breaks off in the middle")]
+    #[error("the archive is truncated")]
     Torn,
     /// A part is missing.
-    #[error("it lacks {0}, which its image is made of")]
+    #[error("the archive lacks {0}, a part of its image")]
     Incomplete(String),
     /// A part has another content than it should.
-    #[error("it is damaged: its {0} is not what its name says")]
+    #[error("the archive is damaged: its {0} does not match its digest")]
     Damaged(String),
     /// A part is no JSON, or says something else than it should.
-    #[error("it is damaged: its {what} cannot be understood")]
+    #[error("the archive is damaged: cannot parse its {what}")]
     Document {
         /// The part.
         what: String,
@@ -37,7 +37,7 @@ pub enum ArchiveError {
         source: serde_json::Error,
     },
     /// Its images are for other computers.
-    #[error("it is for {found}, and the machine runs linux/amd64")]
+    #[error("the image is for {found}, and the node needs linux/amd64")]
     Platform {
         /// What it is for.
         found: String,
@@ -46,7 +46,7 @@ pub enum ArchiveError {
     #[error("its image has no name")]
     Nameless,
     /// One name was given.
-    #[error("it has {0} images, and one name was given")]
+    #[error("the archive has {0} images, and one name was given")]
     Several(usize),
     /// The node's disk has no room for it.
     #[error("the guest's disk has {} free, and its next layer takes {}", room.approximate(), needed.approximate())]

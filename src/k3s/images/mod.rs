@@ -1,16 +1,16 @@
 //! Container images: what they are called, what an archive of them holds, what the node has.
 
 pub mod archive;
+mod archive_filter;
 mod contents;
 pub mod error;
 pub mod listing;
 mod parts;
-mod passing;
 pub mod pending;
 pub mod reference;
 
 pub use archive::pass;
 pub use error::ArchiveError;
 pub use listing::Listed;
-pub use pending::{Arrival, Guest, Passed};
+pub use pending::{Guest, Passed, PendingImage};
 pub use reference::Reference;

@@ -20,7 +20,7 @@ pub struct Guest {
 
 /// An image that is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Arrival {
+pub struct PendingImage {
     /// What it is to be called.
     pub name: Reference,
     /// What it is called until it is whole.
@@ -33,7 +33,7 @@ pub struct Arrival {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Passed {
     /// Its images.
-    pub images: Vec<Arrival>,
+    pub images: Vec<PendingImage>,
     /// Bytes of layers and descriptions that the node did not have.
     pub sent: Size,
     /// Bytes of those that it had.

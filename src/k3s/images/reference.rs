@@ -8,7 +8,9 @@ pub struct Reference(String);
 
 /// Why a text names no image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no name of an image, like busybox:1.36 or registry.example.org/team/app:dev")]
+#[error(
+    "invalid image name {0:?}: expected e.g. busybox:1.36 or registry.example.org/team/app:dev"
+)]
 pub struct ParseReferenceError(String);
 
 impl Reference {

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     base::{FileError, Progress},
-    guest::{CopyError, Ssh, copy::There},
+    guest::{CopyError, Ssh, copy::RemotePathKind},
     machine::{MachineError, access::shell},
     project::Project,
 };
@@ -53,23 +53,23 @@ fn in_guest(
     source: &str,
     is_folder: bool,
     target: &str,
-    there: There,
+    there: RemotePathKind,
     many: bool,
 ) -> Result<(String, String), CopyError> {
     let shown = || target.to_owned();
     match there {
-        There::Folder => Ok(match own_name(source) {
+        RemotePathKind::Folder => Ok(match own_name(source) {
             Some(name) => (target.to_owned(), format!("{target}/{name}")),
             None => (target.to_owned(), target.to_owned()),
         }),
-        There::File if is_folder || many || target.ends_with('/') => {
+        RemotePathKind::File if is_folder || many || target.ends_with('/') => {
             Err(CopyError::NoFolder(shown()))
         }
-        There::Free if many || (target.ends_with('/') && !is_folder) => {
+        RemotePathKind::Free if many || (target.ends_with('/') && !is_folder) => {
             Err(CopyError::NotInGuest(shown()))
         }
-        There::Nowhere => Err(CopyError::NotInGuest(parent(target))),
-        There::File | There::Free => {
+        RemotePathKind::Nowhere => Err(CopyError::NotInGuest(parent(target))),
+        RemotePathKind::File | RemotePathKind::Free => {
             let target = target.trim_end_matches('/');
             Ok((parent(target), target.to_owned()))
         }
@@ -93,11 +93,8 @@ fn own_name(source: &str) -> Option<&str> {
 }
 
 fn utf8(path: &Path) -> Result<&str, MachineError> {
-    path.to_str().ok_or_else(|| {
-        MachineError::Choice(format!(
-            "only names in UTF-8 are copied, and {path:?} is none"
-        ))
-    })
+    path.to_str()
+        .ok_or_else(|| MachineError::Choice(format!("cannot copy {path:?}: its name is not UTF-8")))
 }
 
 /// Copies `sources` of the guest to `target` on the host, and gives what was left out or may not be whole.
@@ -169,7 +166,7 @@ mod tests {
 
     #[test]
     fn copies_are_named_as_docker_names_them() {
-        use There::{File, Folder, Free, Nowhere};
+        use RemotePathKind::{File, Folder, Free, Nowhere};
         let to = |source, is_folder, target, there| {
             in_guest(source, is_folder, target, there, false)
                 .ok()

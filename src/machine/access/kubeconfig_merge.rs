@@ -14,7 +14,7 @@ use crate::{
         FileError, Name,
         files::{self, PRIVATE},
     },
-    k3s::{Kubeconfig, merged},
+    k3s::{Kubeconfig, kubeconfig_edit},
     machine::{MachineError, access::kubeconfig},
     project::{Project, Record},
 };
@@ -87,7 +87,7 @@ pub async fn merge(project: &Project, record: &Record) -> Result<Outcome, Machin
     let ours = kubeconfig::of(record)?;
     let name = &record.name;
     edit(|path, text| {
-        let mut entries = merged::machines(text).into_iter();
+        let mut entries = kubeconfig_edit::machines(text).into_iter();
         let entries = entries.find(|it| it.name == name.as_str());
         let other = entries.and_then(|it| it.project).filter(|other| {
             *other != project.place() && Project::at_place(other).record().exists()
@@ -98,7 +98,7 @@ pub async fn merge(project: &Project, record: &Record) -> Result<Outcome, Machin
                 project,
             });
         }
-        let text = merged::with(&ours, name, text).map_err(refused(path))?;
+        let text = kubeconfig_edit::with(&ours, name, text).map_err(refused(path))?;
         Ok((text, vec![name.to_string()], false))
     })
     .await
@@ -125,7 +125,8 @@ pub async fn unmerge(project: &Project, name: &Name) -> Result<Outcome, MachineE
         let (mut text, mut unset) = (text.to_owned(), false);
         let names = names_of(project, name, &text);
         for name in &names {
-            let (without, was_current) = merged::without(name, &text).map_err(refused(path))?;
+            let (without, was_current) =
+                kubeconfig_edit::without(name, &text).map_err(refused(path))?;
             (text, unset) = (without, unset || was_current);
         }
         Ok((text, names, unset))
@@ -142,16 +143,16 @@ pub fn where_merged(project: &Project, name: &Name) -> Option<PathBuf> {
 
 fn names_of(project: &Project, name: &Name, text: &str) -> Vec<String> {
     // A project that was moved has left its former place to nobody.
-    let of_it = |it: &merged::Entries| match &it.project {
+    let of_it = |it: &kubeconfig_edit::Entries| match &it.project {
         Some(place) if *place == project.place() => true,
         Some(place) => it.name == name.as_str() && !Project::at_place(place).record().exists(),
         None => it.name == name.as_str(),
     };
-    let names = merged::machines(text).into_iter().filter(of_it);
+    let names = kubeconfig_edit::machines(text).into_iter().filter(of_it);
     names.map(|it| it.name).collect()
 }
 
-fn refused(path: &Path) -> impl FnOnce(merged::MergeError) -> MachineError {
+fn refused(path: &Path) -> impl FnOnce(kubeconfig_edit::MergeError) -> MachineError {
     let path = path.to_owned();
     move |source| MachineError::Merge { path, source }
 }
@@ -181,8 +182,11 @@ async fn edit(
         Err(error) if error.source.kind() == ErrorKind::NotFound => None,
         Err(error) => return Err(error.into()),
     };
-    let before = String::from_utf8(former.clone().unwrap_or_default())
-        .map_err(|_| refused(&path)(merged::MergeError::Malformed("it is not UTF-8".to_owned())))?;
+    let before = String::from_utf8(former.clone().unwrap_or_default()).map_err(|_| {
+        refused(&path)(kubeconfig_edit::MergeError::Malformed(
+            "it is not UTF-8".to_owned(),
+        ))
+    })?;
     let (text, names, unset) = change(&path, &before)?;
     let changed = text != before;
     let backup = match former {
@@ -198,7 +202,7 @@ async fn edit(
         _ => None,
     };
     Ok(Outcome {
-        current: merged::current(&text),
+        current: kubeconfig_edit::current(&text),
         path,
         backup,
         changed,

@@ -66,13 +66,13 @@ pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
 /// # Errors
 ///
 /// When the connection or a stream breaks.
-pub async fn attend(
+pub async fn exec_interactive(
     ssh: Ssh,
     order: &Order,
     streams: Streams<impl AsyncRead + Unpin, impl AsyncWrite + Unpin, impl AsyncWrite + Unpin>,
     next: impl AsyncFnMut() -> Event,
 ) -> Result<u32, MachineError> {
-    let status = ssh.attend(order, streams, next).await?;
+    let status = ssh.exec_interactive(order, streams, next).await?;
     ssh.close().await;
     Ok(status)
 }

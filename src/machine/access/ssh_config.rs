@@ -61,7 +61,7 @@ fn quoted(path: &Path) -> Result<String, MachineError> {
             Ok(format!("\"{text}\""))
         }
         _ => Err(MachineError::Choice(format!(
-            "OpenSSH takes only UTF-8 paths without line breaks and without ${{ in them, and {path:?} is none"
+            "cannot write {path:?} for OpenSSH: expected UTF-8 without line breaks and without ${{"
         ))),
     }
 }

@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::{
     base::{Progress, address::shown, files::PROGRAM},
-    image::{self, BaseImage, Cache, Catalog, Download, ImageError, Patience},
+    image::{self, BaseImage, Cache, Catalog, Download, ImageError, RetryPolicy},
     k3s::release::{self, AIRGAP, BINARY, Checksums, Mirror, ReleaseUrls, Version},
     machine::{MachineError, Spec, error::UpgradeError},
     project::{Record, record::Release},
@@ -91,7 +91,7 @@ pub(crate) async fn choose_version(cache: &Cache, spec: &Spec) -> Result<Version
         return Ok(version.clone());
     }
     let channels = channels();
-    let stable = match image::fetch_text(&channels, TEXT_LIMIT, &Patience::BRIEF).await {
+    let stable = match image::fetch_text(&channels, TEXT_LIMIT, &RetryPolicy::BRIEF).await {
         Ok(json) => release::stable_channel(&json).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
@@ -112,7 +112,7 @@ pub(crate) async fn choose_version(cache: &Cache, spec: &Spec) -> Result<Version
                 Some(version) => version,
                 None => parse(Catalog::builtin().k3s_version())?,
             };
-            tracing::info!("the stable channel of k3s does not tell its version; taking {version}");
+            tracing::info!("cannot read the stable channel of k3s; using {version}");
             Ok(version)
         }
     }
@@ -124,7 +124,7 @@ pub(crate) async fn choose_version(cache: &Cache, spec: &Spec) -> Result<Version
 ///
 /// When it has no such channel, or nobody answers.
 pub(crate) async fn newest(channel: &str) -> Result<Version, MachineError> {
-    let json = image::fetch_text(&channels(), TEXT_LIMIT, &Patience::BRIEF)
+    let json = image::fetch_text(&channels(), TEXT_LIMIT, &RetryPolicy::BRIEF)
         .await
         .map_err(|source| UpgradeError::Channel {
             channel: channel.to_owned(),
@@ -164,7 +164,7 @@ pub(crate) async fn ensure_release(
     let known = cache.recall_text(&urls.checksums)?;
     let text = match &known {
         Some(text) => Ok(text.clone()),
-        None => image::fetch_text(&urls.checksums, TEXT_LIMIT, &Patience::default()).await,
+        None => image::fetch_text(&urls.checksums, TEXT_LIMIT, &RetryPolicy::default()).await,
     };
     let sums = text.and_then(|text| {
         let sums = release::parse_checksums(&text).map_err(|_| ImageError::NoChecksum {
@@ -226,7 +226,7 @@ async fn fetch_airgap(
         Ok(path) => Ok(Some(path)),
         Err(error) if error.is_not_found() => {
             tracing::info!(
-                "{} is not there; the guest will pull its images itself",
+                "{} does not exist; the guest pulls its images",
                 shown(&urls.airgap)
             );
             Ok(None)

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{
-        FileError, Name, Nickname, Size,
+        FileError, MachineAlias, Name, Size,
         files::{self, PRIVATE},
     },
     image::prepared,
@@ -50,25 +50,25 @@ pub struct Item {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct User {
+struct CacheUser {
     schema: u32,
     project: PathBuf,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    further: Option<Nickname>,
+    alias: Option<MachineAlias>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<Name>,
     needs: Vec<PathBuf>,
 }
 
-impl User {
+impl CacheUser {
     fn project(&self) -> Project {
-        Project::at(&self.project).with(self.further.clone())
+        Project::at(&self.project).with(self.alias.clone())
     }
 }
 
 /// A machine that is still there.
-struct Signed {
-    user: User,
+struct CacheLease {
+    user: CacheUser,
     /// Where its project's lock file is found.
     lock: PathBuf,
     /// When a command last worked on it.
@@ -80,7 +80,7 @@ struct Signed {
 /// # Errors
 ///
 /// When the cache can be written, and this is not.
-pub(crate) fn sign(machine: &Machine, record: Option<&Record>) -> Result<(), FileError> {
+pub(crate) fn register(machine: &Machine, record: Option<&Record>) -> Result<(), FileError> {
     match try_to_sign(machine, record) {
         Err(error) if error.is_forbidden() => {
             tracing::debug!(%error, "the cache does not know of this machine");
@@ -93,10 +93,10 @@ pub(crate) fn sign(machine: &Machine, record: Option<&Record>) -> Result<(), Fil
 fn try_to_sign(machine: &Machine, record: Option<&Record>) -> Result<(), FileError> {
     let project = &machine.project;
     let (note, lock) = files_of(&machine.cache, project);
-    let user = User {
+    let user = CacheUser {
         schema: SCHEMA,
         project: project.root().to_owned(),
-        further: project.further().cloned(),
+        alias: project.alias().cloned(),
         name: record.map(|it| it.name.clone()),
         needs: record.map(|it| needs(project, it)).unwrap_or_default(),
     };
@@ -261,14 +261,14 @@ pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
 }
 
 /// The machines that are still there. Those that are not are forgotten.
-fn users(cache: &Path) -> Result<Vec<Signed>, MachineError> {
+fn users(cache: &Path) -> Result<Vec<CacheLease>, MachineError> {
     let mut users = Vec::new();
     for note in files_below(&cache.join(USERS))? {
         if note.extension().is_none_or(|it| it != "json") {
             continue;
         }
         let text = files::read_if_exists(&note)?.unwrap_or_default();
-        let Some(user) = serde_json::from_str::<User>(&text)
+        let Some(user) = serde_json::from_str::<CacheUser>(&text)
             .ok()
             .filter(|user| user.schema == SCHEMA)
         else {
@@ -285,7 +285,7 @@ fn users(cache: &Path) -> Result<Vec<Signed>, MachineError> {
             let used = lock
                 .metadata()
                 .map_or(SystemTime::UNIX_EPOCH, |it| made(&it));
-            users.push(Signed { user, lock, used });
+            users.push(CacheLease { user, lock, used });
         } else {
             files::remove_if_exists(&second)?;
             files::remove_if_exists(&note)?;
@@ -296,7 +296,7 @@ fn users(cache: &Path) -> Result<Vec<Signed>, MachineError> {
 
 /// A project that has signed and is still there.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct RegisteredProject {
     /// Where it was when it signed.
     pub(crate) project: Project,
     /// Its machine's name, as of its last start.
@@ -306,14 +306,14 @@ pub(crate) struct Known {
 }
 
 /// The projects that have signed and are still there. Nothing is changed, and a note that cannot be read is left out.
-pub(crate) fn known(cache: &Path) -> Vec<Known> {
+pub(crate) fn known(cache: &Path) -> Vec<RegisteredProject> {
     let notes = files_below(&cache.join(USERS)).unwrap_or_default();
     let notes = notes
         .iter()
         .filter(|it| it.extension().is_some_and(|it| it == "json"));
     notes
         .filter_map(|note| {
-            let user: User = serde_json::from_str(&fs::read_to_string(note).ok()?).ok()?;
+            let user: CacheUser = serde_json::from_str(&fs::read_to_string(note).ok()?).ok()?;
             let own = user.project().lock().metadata().ok();
             let second = note.with_extension("lock").metadata().ok();
             let inode = |it: &Metadata| (it.dev(), it.ino());
@@ -324,7 +324,7 @@ pub(crate) fn known(cache: &Path) -> Vec<Known> {
                 (None, Some(_)) => false,
             };
             let is_elsewhere = !is_here && second.is_some_and(|it| it.nlink() > 1);
-            (is_here || is_elsewhere).then_some(Known {
+            (is_here || is_elsewhere).then_some(RegisteredProject {
                 project: user.project(),
                 name: user.name,
                 is_elsewhere,
@@ -370,12 +370,12 @@ mod tests {
     use crate::project::{
         Snapshot,
         snapshot::Content,
-        suspended::{Memory, Origin},
+        suspended::{MachineAbi, Memory},
     };
 
     fn record(release: &str, airgap: &str) -> Record {
         let record = json!({
-            "schema": 2, "name": "k3s", "uuid": "u", "disk": "1GiB",
+            "schema": 3, "name": "k3s", "uuid": "u", "disk": "1GiB",
             "image": { "source": "s", "path": "/image", "digest": "0".repeat(64) },
             "release": { "version": "v", "binary": release, "airgap": airgap },
             "firmware": "bios", "api_port": 1, "kubeconfig": "k", "provisioned": true,
@@ -390,7 +390,7 @@ mod tests {
         let now = record("/now", "/now-airgap");
         assert_eq!(needs(&project, &now), ["/image", "/now"].map(PathBuf::from));
         let memory = Memory {
-            origin: Origin {
+            origin: MachineAbi {
                 qemu: "7.2.0".to_owned(),
                 arguments: Vec::new(),
                 processor: None,

@@ -5,10 +5,10 @@ use std::time::Duration;
 use qapi::qmp;
 
 use crate::{
-    guest::{Ssh, listener},
+    guest::{Ssh, exec_channel},
     machine::{MachineError, control::keys},
     project::Project,
-    qemu::{Monitor, MonitorError, command_line::REQUESTS, usernet::forwarded_port},
+    qemu::{Monitor, MonitorError, command_line::EXEC_CHARDEV, usernet::forwarded_port},
 };
 
 /// How long the guest's listener may take for what it is asked. It does one thing after the other.
@@ -53,10 +53,10 @@ pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
 /// # Errors
 ///
 /// Those of [`connect`], and when the command fails.
-pub async fn ask(project: &Project, command: &str) -> Result<Vec<u8>, MachineError> {
+pub async fn exec(project: &Project, command: &str) -> Result<Vec<u8>, MachineError> {
     if listens(project).await? {
-        let port = project.requests();
-        let asked = listener::ask(&port, command);
+        let port = project.exec_socket();
+        let asked = exec_channel::exec(&port, command);
         match tokio::time::timeout(LISTENING, asked).await {
             Ok(Ok(said)) => return Ok(said),
             Ok(Err(error)) => tracing::debug!(%error, "the guest's listener does not do it"),
@@ -78,7 +78,7 @@ async fn listens(project: &Project) -> Result<bool, MonitorError> {
     let ends = monitor.execute(qmp::query_chardev {}).await?;
     Ok(ends
         .iter()
-        .any(|end| end.label == REQUESTS && end.frontend_open))
+        .any(|end| end.label == EXEC_CHARDEV && end.frontend_open))
 }
 
 /// A guest that is well writes its caches within that; one that is not is suspended without.
@@ -86,7 +86,7 @@ const SYNC: Duration = Duration::from_secs(5);
 
 /// Without it, a later boot would find the disk as after a power cut some seconds ago; with it, as after one now.
 pub(crate) async fn sync(project: &Project) {
-    match tokio::time::timeout(SYNC, ask(project, "sync")).await {
+    match tokio::time::timeout(SYNC, exec(project, "sync")).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "the guest was not told to write its caches"),
         Err(_) => tracing::debug!("the guest has not written its caches in time"),

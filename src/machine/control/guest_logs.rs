@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 
 use crate::{
     base::{FileError, files},
-    guest::flood,
+    guest::log_cap,
     machine::MachineError,
     project::Project,
     qemu::{Monitor, MonitorError, command_line},
@@ -30,7 +30,7 @@ enum Place {
 
 /// Does `work` while the files are kept from growing without end.
 pub(crate) async fn capped<T>(project: &Project, work: impl Future<Output = T>) -> T {
-    flood::capped(&[&project.console_log(), &project.stages_log()], work).await
+    log_cap::capped(&[&project.console_log(), &project.stages_log()], work).await
 }
 
 /// From now on QEMU writes to the files.
@@ -104,7 +104,7 @@ async fn collect_one(
             command: "ringbuf-read".to_owned(),
             reason: error.to_string(),
         })?;
-    Ok(flood::append(path, &bytes).map_err(FileError::on("append to", path))?)
+    Ok(log_cap::append(path, &bytes).map_err(FileError::on("append to", path))?)
 }
 
 fn file_backend(path: &Path) -> qmp::ChardevBackend {

@@ -16,7 +16,7 @@ use crate::{
         trust,
     },
     machine::MachineError,
-    project::{Lock, Project, Record, suspended::Origin},
+    project::{Lock, Project, Record, suspended::MachineAbi},
     qemu::Process,
 };
 
@@ -79,7 +79,7 @@ impl State {
 }
 
 /// What QEMU and its command line were when memory was captured; `None` where only the disk was.
-pub(crate) type CapturedMemory = Option<Origin>;
+pub(crate) type CapturedMemory = Option<MachineAbi>;
 
 /// A project's machine in the hands of one command; no other changes it meanwhile.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ pub struct Machine {
     /// Whether QEMU has taken its arguments, whatever became of it.
     ran: AtomicBool,
     suspending: AtomicBool,
-    prepared: Mutex<Option<CapturedMemory>>,
+    captured: Mutex<Option<CapturedMemory>>,
     _lock: Lock,
 }
 
@@ -114,14 +114,14 @@ impl Machine {
         for path in [&directory, &cache] {
             if path.to_str().is_none_or(|path| path.contains('\n')) {
                 return Err(MachineError::Choice(format!(
-                    "QEMU takes only UTF-8 paths without line breaks, and {path:?} is none"
+                    "cannot use the path {path:?}: QEMU needs UTF-8 without line breaks"
                 )));
             }
         }
         trust::require_own_content(&cache)?;
         let own = project.own_directory();
         trust::own_private_dir(&own)?;
-        if project.further().is_some() {
+        if project.alias().is_some() {
             trust::own_private_dir(&project.machines())?;
             trust::own_private_dir(&directory)?;
         }
@@ -137,7 +137,7 @@ impl Machine {
             launched: AtomicBool::new(false),
             ran: AtomicBool::new(false),
             suspending: AtomicBool::new(false),
-            prepared: Mutex::default(),
+            captured: Mutex::default(),
             _lock: lock,
         })
     }
@@ -169,7 +169,7 @@ impl Machine {
     }
 
     /// From now on, QEMU is this command's child to end when the command does not come to its end.
-    pub fn mark_launched(&self) {
+    pub fn adopt_qemu(&self) {
         self.launched.store(true, Ordering::Relaxed);
     }
 
@@ -184,33 +184,33 @@ impl Machine {
     }
 
     /// From now on the guest is paused, and goes on when the command does not come to its end.
-    pub fn mark_suspending(&self) {
+    pub fn mark_paused(&self) {
         self.suspending.store(true, Ordering::Relaxed);
     }
 
     /// The disk that the machine stands on holds what all machines have in common, and nothing else.
-    pub(crate) fn mark_prepared(&self, captured: CapturedMemory) {
-        *self.prepared.lock().expect("nobody panics with it") = Some(captured);
+    pub(crate) fn set_captured(&self, captured: CapturedMemory) {
+        *self.captured.lock().expect("nobody panics with it") = Some(captured);
     }
 
     /// What can be given to others.
-    pub(crate) fn prepared(&self) -> Option<CapturedMemory> {
-        self.prepared.lock().expect("nobody panics with it").take()
+    pub(crate) fn take_captured(&self) -> Option<CapturedMemory> {
+        self.captured.lock().expect("nobody panics with it").take()
     }
 
     /// The machine is where the command wanted it; QEMU stays.
-    pub fn mark_arrived(&self) {
+    pub fn keep_qemu(&self) {
         self.launched.store(false, Ordering::Relaxed);
         self.suspending.store(false, Ordering::Relaxed);
     }
 
     /// Ends a QEMU that this command started and did not bring to where it should be, and clears what it leaves. Never
     /// ends one that ran before: its guest goes on, if this command has paused it.
-    pub async fn abandon(&self) {
+    pub async fn cleanup_on_failure(&self) {
         if self.suspending.swap(false, Ordering::Relaxed)
             && let Err(error) = crate::machine::control::vcpu::release(&self.project).await
         {
-            tracing::warn!(%error, "the machine stays paused; `k3s-vm start` has it go on");
+            tracing::warn!(%error, "the VM stays paused; to resume it: k3s-vm start");
         }
         if !self.launched.swap(false, Ordering::Relaxed) {
             return;

@@ -6,7 +6,7 @@ use qapi::qmp;
 
 use crate::{
     base::files,
-    guest::listener,
+    guest::exec_channel,
     machine::{MachineError, control::guest_logs},
     project::Project,
     qemu::{Monitor, Process},
@@ -51,7 +51,7 @@ pub async fn end(project: &Project, process: &Process) -> Result<(), MachineErro
 /// When one of them cannot be removed.
 pub fn clear(project: &Project) -> Result<(), MachineError> {
     files::remove_if_exists(&project.monitor_socket())?;
-    listener::remove(&project.requests())?;
+    exec_channel::remove(&project.exec_socket())?;
     let _ = std::fs::remove_dir(project.runtime());
     if Process::holder(&project.pidfile())?.is_none() {
         files::remove_if_exists(&project.pidfile())?;

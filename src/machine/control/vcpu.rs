@@ -17,7 +17,7 @@ use crate::{
 pub async fn unpause(project: &Project) -> Result<bool, MachineError> {
     let paused = release(project).await?;
     if paused {
-        tracing::info!("the machine was paused, and goes on");
+        tracing::info!("resumed the paused VM");
     }
     Ok(paused)
 }

@@ -15,7 +15,7 @@ const GUEST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 pub async fn start_k3s(project: &Project, limits: Limits) -> bool {
     let timeout = limits.left().min(GUEST_ANSWER_TIMEOUT);
     let both = "systemctl start --no-block k3s.service; systemctl is-active k3s.service || true";
-    match tokio::time::timeout(timeout, guest::ask(project, both)).await {
+    match tokio::time::timeout(timeout, guest::exec(project, both)).await {
         Ok(Ok(said)) => return said.trim_ascii() == b"active",
         Ok(Err(error)) => tracing::debug!(%error, "the guest was not told to start k3s"),
         Err(_) => tracing::debug!("the guest does not answer yet"),
@@ -27,7 +27,7 @@ pub async fn start_k3s(project: &Project, limits: Limits) -> bool {
 /// does not answer finds out the time by itself.
 pub(crate) async fn wake(project: &Project, left: Duration) {
     let timeout = left.min(GUEST_ANSWER_TIMEOUT);
-    match tokio::time::timeout(timeout, guest::ask(project, &waking())).await {
+    match tokio::time::timeout(timeout, guest::exec(project, &waking())).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "the guest was not told what has changed"),
         Err(_) => tracing::debug!("the guest does not answer yet"),

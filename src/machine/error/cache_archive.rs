@@ -8,19 +8,19 @@ use crate::base::{Digest, Size};
 #[derive(Debug, thiserror::Error)]
 pub enum CacheArchiveError {
     /// Something else, or nothing at all.
-    #[error("it is no archive of `k3s-vm cache export`")]
+    #[error("it is not an archive of `k3s-vm cache export`")]
     NoArchive,
     /// Of another k3s-vm.
     #[error("the archive has the layout {0}, which this k3s-vm does not know")]
     Schema(u32),
     /// Its list makes no sense.
     #[error("the archive's list is damaged: {0}")]
-    List(String),
+    ArchiveManifest(String),
     /// What nobody has announced.
     #[error("the archive has {0:?}, which its list does not name")]
     Unlisted(String),
     /// A link, a folder, a device.
-    #[error("the archive has {0:?}, which is no plain file")]
+    #[error("the archive has {0:?}, which is not a regular file")]
     NotPlain(String),
     /// The same file once more.
     #[error("the archive has {0} twice")]
@@ -36,7 +36,7 @@ pub enum CacheArchiveError {
         listed: Size,
     },
     /// It was cut off.
-    #[error("the archive ends before {0} is whole")]
+    #[error("the archive is truncated in {0}")]
     Torn(String),
     /// Other bytes than announced.
     #[error("{name} is damaged in the archive: expected SHA-256 {expected}, got SHA-256 {actual}")]
@@ -49,7 +49,7 @@ pub enum CacheArchiveError {
         actual: Digest,
     },
     /// A file of the cache that has changed since it was verified.
-    #[error("{} is not what it was when it was verified", .0.display())]
+    #[error("{} has changed since it was verified", .0.display())]
     Changed(PathBuf),
     /// An export of all that is there, of a cache that has nothing.
     #[error("the cache {} has no image and no release yet", .0.display())]

@@ -8,13 +8,13 @@ use crate::{base::Size, k3s::images::ArchiveError};
 #[derive(Debug, thiserror::Error)]
 pub enum ImagesError {
     /// None of the tools is on the `PATH`.
-    #[error("there is no docker, podman or nerdctl on the PATH to ask for the image {reference}")]
+    #[error("cannot find the image {reference}: docker, podman or nerdctl is not on the PATH")]
     NoTool {
         /// What was asked for.
         reference: String,
     },
     /// No tool has it.
-    #[error("no tool here has the image {reference} ({})", said.join("; "))]
+    #[error("cannot find the image {reference} ({})", said.join("; "))]
     Unknown {
         /// What was asked for.
         reference: String,
@@ -22,10 +22,10 @@ pub enum ImagesError {
         said: Vec<String>,
     },
     /// A path that leads nowhere.
-    #[error("there is no archive {}", .0.display())]
+    #[error("the archive {} does not exist", .0.display())]
     NoFile(PathBuf),
     /// An archive that is unpacked.
-    #[error("{} is a directory and no archive", .0.display())]
+    #[error("{} is a directory, not an archive", .0.display())]
     Directory(PathBuf),
     /// A file that cannot be opened, or a tool that cannot be run.
     #[error("cannot read {what}")]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    base::{FileError, Forward, HostPort, Label, Mount, Name, Size},
+    base::{FileError, Forward, HostPort, Mount, Name, Size, SnapshotName},
     guest::{CopyError, Sign, SshError, keys::KeyError},
     image::ImageError,
     k3s::{ApiError, KubeconfigError, MergeError},
@@ -22,19 +22,19 @@ pub enum MachineError {
     #[error(transparent)]
     Qemu(#[from] VersionError),
     /// `--accel kvm` on a host whose KVM does not work.
-    #[error("KVM was asked for and {}", describe_kvm(.0))]
+    #[error("cannot use KVM: {}", describe_kvm(.0))]
     Kvm(Kvm),
     /// `--firmware uefi` on a host without UEFI firmware.
     #[error("no UEFI firmware for q35 was found on this host")]
     NoUefi,
     /// The API's port is taken.
-    #[error("port {port} on 127.0.0.1 is taken by another program")]
+    #[error("port {port} on 127.0.0.1 is in use by another program")]
     PortTaken {
         /// The port.
         port: u16,
     },
     /// Ports below 1024 belong to root.
-    #[error("port {port} on 127.0.0.1 may not be opened: {reason}")]
+    #[error("cannot open port {port} on 127.0.0.1: {reason}")]
     PortRefused {
         /// The port.
         port: u16,
@@ -42,7 +42,7 @@ pub enum MachineError {
         reason: String,
     },
     /// The port leads elsewhere already.
-    #[error("{}, port {}, leads to the guest's port {} already", .0.host.address().ip(), .0.host.port, .0.guest)]
+    #[error("{} port {} already forwards to the guest's port {}", .0.host.address().ip(), .0.host.port, .0.guest)]
     Forwarded(Forward),
     /// No such port is forwarded.
     #[error("port {}/{} is not one that `port add` has forwarded", .0.port, .0.protocol.name())]
@@ -60,7 +60,7 @@ pub enum MachineError {
         cluster_only: bool,
     },
     /// The host has less memory than the guest is to have.
-    #[error("the machine is to have {wanted} of memory, {limit}")]
+    #[error("cannot give the VM {wanted} of memory: {limit}")]
     Memory {
         /// The guest's memory.
         wanted: Size,
@@ -68,7 +68,7 @@ pub enum MachineError {
         limit: String,
     },
     /// The project's file system is nearly full.
-    #[error("{} has {free} free, and a new machine needs {needed} to begin with", path.display())]
+    #[error("not enough space in {}: a new VM needs {needed}, {free} free", path.display())]
     Space {
         /// The project's directory.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum MachineError {
     #[error("{0}")]
     Choice(String),
     /// A choice that contradicts the machine that is there.
-    #[error("this project's machine was made with {what} {made}, and {asked} is asked for now")]
+    #[error("cannot change {what} from {made} to {asked}: it is fixed when the VM is created")]
     Contradiction {
         /// What is contradicted.
         what: &'static str,
@@ -91,7 +91,7 @@ pub enum MachineError {
         asked: String,
     },
     /// What is needed of the cache is known only when that command has ended.
-    #[error("a command is at work on the machine of {}, and may need what nothing needs yet", .0.display())]
+    #[error("a command is running in {} and may need files of the cache", .0.display())]
     CacheInUse(PathBuf),
     /// What says which files of the cache a machine needs is torn or somebody else's.
     #[error("the machine's note in the cache {} does not say what a machine needs", .0.display())]
@@ -100,22 +100,22 @@ pub enum MachineError {
     #[error("{}", absent(.0))]
     Absent(PathBuf),
     /// A verb that needs a running machine.
-    #[error("the machine {0} is stopped")]
+    #[error("the VM {0} is stopped")]
     Stopped(Name),
     /// A verb that needs a running machine, which is suspended.
-    #[error("the machine {0} is suspended")]
+    #[error("the VM {0} is suspended")]
     Suspended(Name),
     /// A verb that needs a guest that answers, and this one stands still.
-    #[error("the machine is paused")]
+    #[error("the VM is paused")]
     Paused,
     /// A machine that has nothing yet that would be worth its memory.
-    #[error("the setup of {0} has not come to its end, and there is nothing to suspend yet")]
+    #[error("cannot suspend {0}: its setup is not complete")]
     Unfinished(Name),
     /// The guest's memory could not be saved.
-    #[error("the machine cannot be suspended: {0}")]
+    #[error("cannot suspend the VM: {0}")]
     Suspend(String),
     /// The project's file system has no room for the guest's memory.
-    #[error("{} has {} free, and the guest's memory takes {}", path.display(), free.approximate(), needed.approximate())]
+    #[error("not enough space in {}: {} free, the guest's memory needs {}", path.display(), free.approximate(), needed.approximate())]
     MemorySpace {
         /// The project's directory.
         path: PathBuf,
@@ -125,10 +125,10 @@ pub enum MachineError {
         needed: Size,
     },
     /// A machine that has nothing yet that would be worth a snapshot.
-    #[error("the setup of {0} has not come to its end, and there is nothing to keep yet")]
+    #[error("cannot create a snapshot of {0}: its setup is not complete")]
     NothingToKeep(Name),
     /// The guest's memory could not be saved to a snapshot.
-    #[error("no snapshot can be made: {0}")]
+    #[error("cannot create a snapshot: {0}")]
     Snapshot(String),
     /// The project's file system has no room for a snapshot, or for what it is to put back.
     #[error("{} has {} free, and {} are needed", path.display(), free.approximate(), needed.approximate())]
@@ -141,27 +141,27 @@ pub enum MachineError {
         needed: Size,
     },
     /// A snapshot of that name is there.
-    #[error("there is a snapshot {0} already")]
-    SnapshotExists(Label),
+    #[error("the snapshot {0} already exists")]
+    SnapshotExists(SnapshotName),
     /// No snapshot of that name is there.
-    #[error("there is no snapshot {0}")]
-    NoSnapshot(Label),
+    #[error("the snapshot {0} does not exist")]
+    NoSnapshot(SnapshotName),
     /// A snapshot that is not what it was.
     #[error("the snapshot {name} is damaged: {reason}")]
     DamagedSnapshot {
         /// Which one.
-        name: Label,
+        name: SnapshotName,
         /// What shows it.
         reason: String,
     },
     /// A snapshot of a machine that this one is not.
-    #[error("the snapshot {0} is of another machine")]
-    ForeignSnapshot(Label),
+    #[error("the snapshot {0} belongs to another VM")]
+    ForeignSnapshot(SnapshotName),
     /// A guest that was suspended under KVM goes on under no other accelerator.
-    #[error("the machine was suspended under KVM, and now {}", describe_kvm(.0))]
+    #[error("the VM was suspended under KVM, and now {}", describe_kvm(.0))]
     SuspendedByKvm(Kvm),
     /// k3s reads its datastore when it starts.
-    #[error("the datastore is put back while the machine starts, and it is running")]
+    #[error("cannot restore the datastore: the VM is running")]
     Running,
     /// QEMU runs for a machine of which nothing else is known.
     #[error("QEMU runs here (process {pid}), and its machine's record {} is gone", path.display())]
@@ -172,7 +172,7 @@ pub enum MachineError {
         pid: i32,
     },
     /// A file of the machine is gone.
-    #[error("the machine's {what} {} is gone", path.display())]
+    #[error("the VM's {what} {} is missing", path.display())]
     Gone {
         /// What it was.
         what: &'static str,
@@ -180,7 +180,7 @@ pub enum MachineError {
         path: PathBuf,
     },
     /// A file of the machine is there and cannot be what it should.
-    #[error("the machine's {what} {} is damaged: {reason}", path.display())]
+    #[error("the VM's {what} {} is damaged: {reason}", path.display())]
     Damaged {
         /// What it should be.
         what: &'static str,
@@ -190,7 +190,7 @@ pub enum MachineError {
         reason: &'static str,
     },
     /// Another file is where the kubeconfig is to go.
-    #[error("{} is there already and is not of the machine {name}", path.display())]
+    #[error("{} already exists and does not belong to the VM {name}", path.display())]
     ForeignKubeconfig {
         /// The file.
         path: PathBuf,
@@ -198,7 +198,7 @@ pub enum MachineError {
         name: Name,
     },
     /// The kubeconfig of a machine of the same name is where this one's is to go.
-    #[error("{} is the kubeconfig of the machine in {}", path.display(), project.display())]
+    #[error("{} is the kubeconfig of the VM in {}", path.display(), project.display())]
     TakenKubeconfig {
         /// The file.
         path: PathBuf,
@@ -206,7 +206,7 @@ pub enum MachineError {
         project: PathBuf,
     },
     /// A unit of that name is there that `autostart` has not written, or has for another machine.
-    #[error("{} is there already and is not this machine's", .0.display())]
+    #[error("{} already exists and does not belong to this VM", .0.display())]
     ForeignUnit(PathBuf),
     /// `~/.kube/config` is the user's own.
     #[error("{} is your own kubeconfig, which k3s-vm does not touch", .0.display())]
@@ -226,7 +226,7 @@ pub enum MachineError {
         log_path: Option<PathBuf>,
     },
     /// The machine runs, without a folder of the host that it is to have.
-    #[error("the guest has no {} of this host: {}", .mount.guest, not_mounted(.kernel.as_deref()))]
+    #[error("the guest has not mounted {}: {}", .mount.guest, not_mounted(.kernel.as_deref()))]
     NotMounted {
         /// The folder.
         mount: Mount,
@@ -266,7 +266,7 @@ pub enum MachineError {
     Upgrade(#[from] crate::machine::error::UpgradeError),
     /// An archive of the cache.
     #[error(transparent)]
-    Carried(#[from] crate::machine::error::CacheArchiveError),
+    CacheArchive(#[from] crate::machine::error::CacheArchiveError),
     /// Base images and their cache.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -294,7 +294,7 @@ pub enum MachineError {
         source: KubeconfigError,
     },
     /// The user's own kubeconfig, into which the machine's is to go, or out of which.
-    #[error("{} is left as it is", path.display())]
+    #[error("{} was not changed", path.display())]
     Merge {
         /// Where it lies.
         path: PathBuf,
@@ -302,7 +302,7 @@ pub enum MachineError {
         source: MergeError,
     },
     /// The entries in the user's own kubeconfig are of another machine of the same name.
-    #[error("{} has the entries of the machine in {}, which has the same name", path.display(), project.display())]
+    #[error("{} has the entries of the VM in {}, which has the same name", path.display(), project.display())]
     MergedByAnother {
         /// The user's kubeconfig.
         path: PathBuf,
@@ -310,7 +310,7 @@ pub enum MachineError {
         project: PathBuf,
     },
     /// A link in the place of the user's kubeconfig.
-    #[error("{} is a link that leads nowhere", .0.display())]
+    #[error("{} is a dangling symbolic link", .0.display())]
     LeadsNowhere(PathBuf),
     /// Whoever writes to a kubeconfig makes this file for as long; kubectl does, too.
     #[error("{} is there, still after {}: another program is at work on the kubeconfig", path.display(), humantime::format_duration(*waited))]
@@ -390,7 +390,7 @@ fn not_mounted(kernel: Option<&str>) -> String {
 fn absent(place: &Path) -> String {
     let project = Project::at_place(place);
     let root = project.root().display();
-    match project.further() {
+    match project.alias() {
         None => format!("there is no machine in {root}"),
         Some(name) => format!("there is no machine {name} in {root}"),
     }

@@ -1,11 +1,11 @@
 //! Why a machine keeps the k3s that it has.
 
 use crate::{
-    base::Label,
+    base::SnapshotName,
     image::ImageError,
     k3s::{
         release::{ReleaseError, Version},
-        step::StepError,
+        version_skew::VersionSkewError,
     },
 };
 
@@ -14,7 +14,7 @@ use crate::{
 pub enum UpgradeError {
     /// The release may not take the place of the one that is there.
     #[error(transparent)]
-    Step(#[from] StepError),
+    Step(#[from] VersionSkewError),
     /// There is no such channel, or no such version.
     #[error(transparent)]
     Release(#[from] ReleaseError),
@@ -27,13 +27,13 @@ pub enum UpgradeError {
         source: ImageError,
     },
     /// An upgrade could not tell whether it was the one that broke the cluster.
-    #[error("the node is not Ready, and is to be before an upgrade: {0}")]
+    #[error("cannot upgrade: the node is not Ready: {0}")]
     Unwell(String),
     /// The guest's k3s is none that is known here.
     #[error("the guest's k3s does not tell its version, but {0:?}")]
     Unknown(String),
     /// What was fetched is not the release, or does not run in the guest.
-    #[error("the guest does not take k3s {to}: {said}")]
+    #[error("the guest cannot install k3s {to}: {said}")]
     NotTaken {
         /// The release.
         to: Version,
@@ -41,7 +41,7 @@ pub enum UpgradeError {
         said: String,
     },
     /// The release did not come up, and the snapshot is back in its place.
-    #[error("{fell}; the machine is what it was before, with k3s {from}")]
+    #[error("{fell}; the VM was rolled back to k3s {from}")]
     Undone {
         /// What the machine has.
         from: String,
@@ -49,22 +49,22 @@ pub enum UpgradeError {
         fell: Box<UpgradeFailure>,
     },
     /// The release did not come up, and neither did the snapshot.
-    #[error("{fell}; and the machine could not be put back as it was: {trouble}")]
+    #[error("{fell}; the VM could not be rolled back: {trouble}")]
     NotUndone {
         /// What happened.
         fell: Box<UpgradeFailure>,
         /// Why the machine is not what it was.
         trouble: String,
         /// What it was before.
-        snapshot: Label,
+        snapshot: SnapshotName,
     },
     /// An earlier upgrade did not come to its end, and neither did this one.
-    #[error("{fell}; an upgrade that was broken off has put it into the guest")]
+    #[error("{fell}; an interrupted upgrade had installed it")]
     Stuck {
         /// What happened.
         fell: Box<UpgradeFailure>,
         /// What it was before, if that is known.
-        snapshot: Option<Label>,
+        snapshot: Option<SnapshotName>,
     },
 }
 

@@ -27,23 +27,23 @@ const FIRST_BOOT: [(&str, &str); 23] = first_boot![
     "first-boot.sh",
     "network.sh",
     "provision.sh",
-    "prepare.sh",
-    "identity.sh",
-    "settings.sh",
-    "grow.sh",
-    "disk.sh",
+    "capture-point.sh",
+    "apply-identity.sh",
+    "apply-config.sh",
+    "grow-root.sh",
+    "find-disk.sh",
     "report.sh",
     "stop-pods.sh",
-    "k3s-starting.sh",
-    "k3s-ended.sh",
-    "damage.sh",
+    "k3s-pre-start.sh",
+    "k3s-post-stop.sh",
+    "detect-datastore-corruption.sh",
     "watch-datastore.sh",
     "k3s-vm-datastore.service",
-    "listen.sh",
+    "exec-agent.sh",
     "sshd.conf",
     "coldplug.conf",
     "k3s.service",
-    "k3s-vm-listener.service",
+    "k3s-vm-exec.service",
     "k3s-vm-identity.service",
     "k3s-vm-pods.service",
     "k3s-vm-provision.service",
@@ -80,7 +80,7 @@ pub fn generic() -> Vec<(&'static str, String)> {
     all
 }
 
-/// What makes the guest this machine and no other, for `identity.sh`.
+/// What makes the guest this machine and no other, for `apply-identity.sh`.
 ///
 /// # Errors
 ///
@@ -89,7 +89,7 @@ pub fn identity(project: &Project, record: &Record) -> Result<Vec<SeedFile>, Mac
     let client = keys::ensure_key(project.client_key(), "k3s-vm")?;
     let host = keys::ensure_key(project.host_key(), record.name.as_str())?;
     let unusable = |path: PathBuf| move |source| MachineError::Key { path, source };
-    let settings = config_archive::given(project)?.unwrap_or_default();
+    let settings = config_archive::current_config_archive(project)?.unwrap_or_default();
     let serial = config_archive::serial(&settings, record.disk);
     let mut files = seed_files([
         ("machine", format!("{} {serial}\n", record.uuid)),
@@ -113,7 +113,7 @@ pub fn identity(project: &Project, record: &Record) -> Result<Vec<SeedFile>, Mac
         ),
     ]);
     files.push(SeedFile {
-        name: "settings.tar",
+        name: "config.tar",
         content: settings,
     });
     Ok(files)
@@ -132,7 +132,11 @@ fn seed_files<const N: usize>(texts: [(&'static str, String); N]) -> Vec<SeedFil
 /// # Errors
 ///
 /// When a key or the release cannot be read, or the seed cannot be written.
-pub fn ensure_seed(project: &Project, record: &Record, asks: bool) -> Result<(), MachineError> {
+pub fn ensure_seed(
+    project: &Project,
+    record: &Record,
+    is_unprovisioned: bool,
+) -> Result<(), MachineError> {
     let own = identity(project, record)?;
     let mut files = seed_files([
         // For cloud-init, and the same for every machine.
@@ -145,7 +149,7 @@ pub fn ensure_seed(project: &Project, record: &Record, asks: bool) -> Result<(),
         Err(MachineError::File(_)) if record.provisioned => {}
         Err(error) => return Err(error),
     }
-    if !asks {
+    if !is_unprovisioned {
         files.extend(own);
     }
     files.extend(FIRST_BOOT.map(|(name, text)| SeedFile {

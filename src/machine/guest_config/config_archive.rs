@@ -2,7 +2,7 @@
 //! certificates, name servers, folders of the host.
 //!
 //! It lies on the seed, and a digest of it is the serial number that the guest sees of the machine. A guest that has taken
-//! another one looks again (identity.sh), so that a start with nothing new has nothing to do.
+//! another one looks again (apply-identity.sh), so that a start with nothing new has nothing to do.
 
 use std::{
     collections::HashSet,
@@ -51,18 +51,22 @@ const MANIFESTS: &str = "var/lib/rancher/k3s/server/manifests/k3s-vm";
 /// # Errors
 ///
 /// When something that they name cannot be used, or they cannot be written.
-pub(crate) fn lay(project: &Project, spec: &Spec, record: &Record) -> Result<(), MachineError> {
+pub(crate) fn write_config_archive(
+    project: &Project,
+    spec: &Spec,
+    record: &Record,
+) -> Result<(), MachineError> {
     let wanted = archive(project, spec, &record.name)?;
-    let path = project.settings();
-    if given(project)?.as_ref() != Some(&wanted) {
+    let path = project.config_archive();
+    if current_config_archive(project)?.as_ref() != Some(&wanted) {
         files::write(&path, &wanted, PRIVATE)?;
     }
     Ok(())
 }
 
 /// What the guest was last given; nothing for a machine of an older program, whose guest does not look.
-pub(crate) fn given(project: &Project) -> Result<Option<Vec<u8>>, FileError> {
-    let path = project.settings();
+pub(crate) fn current_config_archive(project: &Project) -> Result<Option<Vec<u8>>, FileError> {
+    let path = project.config_archive();
     match fs::read(&path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -75,13 +79,13 @@ pub(crate) fn given(project: &Project) -> Result<Option<Vec<u8>>, FileError> {
 /// # Errors
 ///
 /// Those of [`lay`].
-pub(crate) fn differ(
+pub(crate) fn config_changed(
     project: &Project,
     spec: &Spec,
     record: &Record,
 ) -> Result<bool, MachineError> {
     let wanted = archive(project, spec, &record.name)?;
-    Ok(given(project)?.is_some_and(|it| it != wanted))
+    Ok(current_config_archive(project)?.is_some_and(|it| it != wanted))
 }
 
 /// The serial number of a machine with these settings and this disk: the guest looks at both when it is another one.
@@ -132,7 +136,7 @@ pub(crate) fn archive(
     if size as u64 > MOST.as_bytes() {
         let size = Size::bytes(size as u64).approximate();
         return Err(MachineError::Choice(format!(
-            "registries, certificates and manifests of {size} are too much for a setting, which takes {MOST}"
+            "registries, certificates and manifests are too large: {size} of at most {MOST}"
         )));
     }
     Ok(packed(&all))

@@ -10,12 +10,12 @@ use crate::{
     seed::SeedFile,
 };
 
-/// Sends a guest that waits for it its identity, as a tar archive whose last file is `machine` (see prepare.sh).
+/// Sends a guest that waits for it its identity, as a tar archive whose last file is `machine` (see capture-point.sh).
 ///
 /// # Errors
 ///
 /// When a key cannot be read or QEMU does not pass it on.
-pub(crate) async fn tell(project: &Project, record: &Record) -> Result<(), MachineError> {
+pub(crate) async fn send_identity(project: &Project, record: &Record) -> Result<(), MachineError> {
     let entropy: [u8; 64] = rand::random();
     let mut files = cidata::identity(project, record)?;
     files.push(SeedFile {
@@ -37,7 +37,7 @@ pub(crate) async fn tell(project: &Project, record: &Record) -> Result<(), Machi
     let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
     let told = monitor
         .execute(qmp::chardev_change {
-            id: command_line::WORDS.to_owned(),
+            id: command_line::IDENTITY_CHARDEV.to_owned(),
             backend: qmp::ChardevBackend::file(backend.into()),
         })
         .await;

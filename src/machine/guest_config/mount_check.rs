@@ -18,14 +18,14 @@ pub(crate) async fn require(
     spec: &Spec,
     record: &Record,
 ) -> Result<(), MachineError> {
-    if spec.mounts.is_empty() || config_archive::differ(project, spec, record)? {
+    if spec.mounts.is_empty() || config_archive::config_changed(project, spec, record)? {
         return Ok(());
     }
     let looks = spec.mounts.iter().enumerate().map(|(index, mount)| {
         let unit = mount.unit();
         format!("systemctl is-active --quiet '{unit}.mount' || echo {index}; ")
     });
-    let said = guest::ask(project, &(looks.collect::<String>() + KERNEL)).await?;
+    let said = guest::exec(project, &(looks.collect::<String>() + KERNEL)).await?;
     let said = String::from_utf8_lossy(&said);
     let missing = said.lines().find_map(|line| line.parse::<usize>().ok());
     let Some(mount) = missing.and_then(|index| spec.mounts.get(index)) else {

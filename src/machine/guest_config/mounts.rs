@@ -7,7 +7,7 @@ use crate::{
     base::{FileError, Mount},
     machine::{MachineError, Spec},
     project::Project,
-    qemu::command_line::Folder,
+    qemu::command_line::HostShare,
 };
 
 /// What cannot be done with a folder that is not there.
@@ -25,14 +25,14 @@ fn tag(index: usize) -> String {
 /// # Errors
 ///
 /// When a folder is not there, or not one that its user may read.
-pub(crate) fn folders(project: &Project, spec: &Spec) -> Result<Vec<Folder>, MachineError> {
+pub(crate) fn host_shares(project: &Project, spec: &Spec) -> Result<Vec<HostShare>, MachineError> {
     let home = env::home_dir().unwrap_or_default();
     let mounts = spec.mounts.iter().enumerate();
     mounts
         .map(|(index, mount)| {
             let path = mount.host_folder(project.root(), &home);
             fs::read_dir(&path).map_err(FileError::on(SHARE, &path))?;
-            Ok(Folder {
+            Ok(HostShare {
                 tag: tag(index),
                 path: fs::canonicalize(&path).map_err(FileError::on(SHARE, &path))?,
                 read_only: mount.read_only,

@@ -8,7 +8,7 @@ use crate::{
         files::{self, PRIVATE},
         trust,
     },
-    guest::listener,
+    guest::exec_channel,
     machine::MachineError,
     project::Project,
     qemu::firmware::Uefi,
@@ -77,7 +77,7 @@ pub fn prepare_runtime(project: &Project) -> Result<(), MachineError> {
     files::create_private_dir(base)?;
     trust::require_private_dir(base)?;
     files::create_private_dir(&runtime)?;
-    Ok(listener::make(&project.requests())?)
+    Ok(exec_channel::make(&project.exec_socket())?)
 }
 
 /// The links in `.k3s-vm/bin/` that make this program kubectl and k9s.

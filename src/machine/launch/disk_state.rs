@@ -7,7 +7,7 @@ use crate::{
     image::{self, Prepared, prepared},
     machine::{Machine, MachineError, control::keys},
     project::{Project, Record, Suspended},
-    qemu::{command_line, visible},
+    qemu::{command_line, guest_abi},
 };
 
 /// Looks at what a start needs before it is begun, for a guest that cannot be let in is found out only minutes later.
@@ -76,12 +76,12 @@ pub fn is_untouched(machine: &Machine, record: &Record) -> bool {
 }
 
 /// Whether the guest finds k3s on its disk already.
-pub(crate) fn is_given(record: &Record) -> bool {
+pub(crate) fn has_k3s_preinstalled(record: &Record) -> bool {
     prepared::look(&record.image.path) == Some(Prepared::Published)
 }
 
 /// Whether the machine is to be begun on the disk in the cache: no guest has written to it, nor to the overlay on it.
-pub(crate) fn is_due(project: &Project, record: &Record) -> bool {
+pub(crate) fn needs_template_boot(project: &Project, record: &Record) -> bool {
     let below = &record.image.path;
     !record.provisioned
         && prepared::look(below) == Some(Prepared::Private)
@@ -90,11 +90,15 @@ pub(crate) fn is_due(project: &Project, record: &Record) -> bool {
 }
 
 /// Whether the guest that goes on like this, or boots when nothing was suspended, asks who it is.
-pub(crate) fn asks(project: &Project, record: &Record, suspended: Option<&Suspended>) -> bool {
+pub(crate) fn is_unprovisioned(
+    project: &Project,
+    record: &Record,
+    suspended: Option<&Suspended>,
+) -> bool {
     match suspended {
         // A template's guest knows from its beginning.
-        None => is_due(project, record) && !prepared::is_template(&record.image.path),
-        Some(it) => visible::has_port(&it.memory.origin.arguments, command_line::WORD_PORT),
+        None => needs_template_boot(project, record) && !prepared::is_template(&record.image.path),
+        Some(it) => guest_abi::has_port(&it.memory.origin.arguments, command_line::IDENTITY_PORT),
     }
 }
 

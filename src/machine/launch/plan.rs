@@ -7,7 +7,7 @@ use crate::{
         launch::{Startup, disk_files, disk_state},
     },
     project::{Record, Suspended},
-    qemu::{Accelerator, Launch, command_line::Attachment, visible},
+    qemu::{Accelerator, Launch, command_line::AttachedDisk, guest_abi},
 };
 
 /// The command line of QEMU; a guest that was `suspended` gets the devices that it had.
@@ -23,16 +23,18 @@ pub(crate) fn plan(
 ) -> Result<Launch, MachineError> {
     let Startup { host, spec, .. } = startup;
     let project = startup.project();
-    let asks = disk_state::asks(project, record, suspended);
+    let is_unprovisioned = disk_state::is_unprovisioned(project, record, suspended);
     let installs = match suspended {
-        None => !record.provisioned && !disk_state::is_given(record),
-        Some(it) => visible::has_disk(&it.memory.origin.arguments, "k3s"),
+        None => !record.provisioned && !disk_state::has_k3s_preinstalled(record),
+        Some(it) => guest_abi::has_disk(&it.memory.origin.arguments, "k3s"),
     };
     Ok(Launch {
         name: record.name.clone(),
-        uuid: (!asks).then(|| record.uuid.clone()),
-        serial: match config_archive::given(project)? {
-            Some(settings) if !asks => Some(config_archive::serial(&settings, record.disk)),
+        uuid: (!is_unprovisioned).then(|| record.uuid.clone()),
+        serial: match config_archive::current_config_archive(project)? {
+            Some(settings) if !is_unprovisioned => {
+                Some(config_archive::serial(&settings, record.disk))
+            }
             _ => None,
         },
         accelerator,
@@ -43,24 +45,24 @@ pub(crate) fn plan(
         uefi: (record.firmware == "uefi")
             .then(|| disk_files::ensure_uefi(project, &host.qemu))
             .transpose()?,
-        disk: if suspended.is_none() && disk_state::is_due(project, record) {
+        disk: if suspended.is_none() && disk_state::needs_template_boot(project, record) {
             record.image.path.clone()
         } else {
             project.disk()
         },
         attachments: attachments(startup, record, installs),
-        folders: mounts::folders(project, spec)?,
+        shares: mounts::host_shares(project, spec)?,
         credentials: if installs {
             &cidata::FIRST_BOOT_CREDENTIALS
         } else {
             &[]
         },
-        asks,
+        is_unprovisioned,
         api_port: record.api_port,
         isolated: spec.isolated,
         incoming: suspended.is_some(),
         monitor: project.monitor_socket(),
-        requests: project.requests(),
+        exec: project.exec_socket(),
         console_log: project.console_log(),
         stages_log: project.stages_log(),
         pidfile: project.pidfile(),
@@ -68,14 +70,14 @@ pub(crate) fn plan(
 }
 
 /// The disks besides the VM's own; `installs` adds those from which k3s is copied into the guest.
-fn attachments(startup: Startup<'_>, record: &Record, installs: bool) -> Vec<Attachment> {
+fn attachments(startup: Startup<'_>, record: &Record, installs: bool) -> Vec<AttachedDisk> {
     let seed = startup.project().seed();
     let release = record.installed_from();
     let disks = [
         ("seed", Some(seed.clone())),
         ("k3s", installs.then(|| release.binary.clone())),
         ("airgap", release.airgap.clone().filter(|_| installs)),
-        // The guest looks for the disk's name (see k3s-starting.sh), not into it.
+        // The guest looks for the disk's name (see k3s-pre-start.sh), not into it.
         (
             "restore-datastore",
             startup.spec.restore_datastore.then_some(seed),
@@ -83,7 +85,7 @@ fn attachments(startup: Startup<'_>, record: &Record, installs: bool) -> Vec<Att
     ];
     let attached = disks.into_iter().filter_map(|(name, file)| {
         let file = file?;
-        Some(Attachment { name, file })
+        Some(AttachedDisk { name, file })
     });
     attached.collect()
 }

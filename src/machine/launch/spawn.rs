@@ -56,7 +56,7 @@ pub(crate) async fn launch(
                 if grows {
                     // Long before the guest looks at its disk.
                     resize(&machine.project, record).await?;
-                    tracing::info!("the disk grows to {}", record.disk);
+                    tracing::info!("growing the disk to {}", record.disk);
                 }
                 return Ok(process);
             }
@@ -78,18 +78,18 @@ fn make_seed(
     suspended: Option<&Suspended>,
 ) -> Result<(), MachineError> {
     let project = &machine.project;
-    let looks = config_archive::given(project)?.is_some();
+    let looks = config_archive::current_config_archive(project)?.is_some();
     if !record.provisioned || (suspended.is_none() && looks) {
-        config_archive::lay(project, spec, record)?;
+        config_archive::write_config_archive(project, spec, record)?;
     } else if !looks && spec.has_settings() {
         tracing::warn!(
-            "{} was made by an older k3s-vm, and does not take the settings of [k3s] and [network], nor mounts",
+            "{} was created by an older k3s-vm: the settings of [k3s] and [network] and mounts have no effect",
             record.name
         );
     }
     if !record.provisioned || (suspended.is_none() && looks) || !project.seed().exists() {
-        let asks = disk_state::asks(project, record, suspended);
-        cidata::ensure_seed(project, record, asks)?;
+        let is_unprovisioned = disk_state::is_unprovisioned(project, record, suspended);
+        cidata::ensure_seed(project, record, is_unprovisioned)?;
     }
     Ok(())
 }

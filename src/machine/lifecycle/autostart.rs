@@ -182,18 +182,18 @@ fn text(
         let text = path.to_str().filter(|it| !it.contains('\n'));
         text.map(str::to_owned).ok_or_else(|| {
             MachineError::Choice(format!(
-                "systemd takes only UTF-8 paths without line breaks, and {path:?} is none"
+                "cannot use the path {path:?} in a systemd unit: expected UTF-8 without line breaks"
             ))
         })
     };
     let (root, place) = (utf8(project.root())?, utf8(&project.place())?);
-    let further = project.further().map_or("", |it| it.as_str());
+    let alias = project.alias().map_or("", |it| it.as_str());
     // A variable is put in where a $ is, but not into the program itself.
     let line = |verb: &str| -> Result<String, MachineError> {
         let words = [
             "-C".to_owned(),
             root.clone(),
-            format!("--name={further}"),
+            format!("--name={alias}"),
             verb.to_owned(),
         ];
         let words = words.map(|word| quoted(&word.replace('$', "$$")));

@@ -6,14 +6,14 @@ use crate::{
         guest_config::host_dns,
         launch::{Startup, disk_files, spawn},
         lifecycle::boot_progress::{Failure, watch},
-        model::timings::Whose,
+        model::timings::TimeSpentIn,
     },
     project::{Record, config::AccelChoice},
     qemu::{Accelerator, Process, kvm::Kvm},
 };
 
 /// How often a guest may die of the emulator.
-const STUMBLES: usize = 2;
+const MAX_EMULATOR_RETRIES: usize = 2;
 
 /// Starts the machine and returns when k3s has told its systemd that it started.
 ///
@@ -34,16 +34,16 @@ pub(crate) async fn boot(
     if record.provisioned {
         // The host may be in another network than at the last start.
         host_dns::follow(&machine.project, spec).await?;
-        timings.end_of("ask the host's DNS servers", Whose::Network);
+        timings.lap("ask the host's DNS servers", TimeSpentIn::Network);
     }
     if let (Accelerator::Tcg, AccelChoice::Auto) = (accelerator, spec.accel) {
         crate::machine::model::host::warn_of_emulation(host.kvm().await);
     }
     match launch_and_watch(startup, record, accelerator, timings).await {
-        Err(Failure::NotRunning(reason)) => {
+        Err(Failure::AcceleratorFailed(reason)) => {
             // Not remembered: a disk that boots nothing is as silent as a KVM that runs nothing.
             let kvm = Kvm::Broken(reason);
-            machine.abandon().await;
+            machine.cleanup_on_failure().await;
             if spec.accel == AccelChoice::Kvm {
                 return Err(MachineError::Kvm(kvm));
             }
@@ -63,15 +63,15 @@ async fn launch_and_watch(
     timings: &mut Timings,
 ) -> Result<(Process, Limits), Failure> {
     let machine = startup.machine;
-    for _ in 0..STUMBLES {
+    for _ in 0..MAX_EMULATOR_RETRIES {
         match launch_once(startup, record, accelerator, timings).await {
-            Err(Failure::Stumbled(_)) => {
-                machine.abandon().await;
+            Err(Failure::EmulatorCrash(_)) => {
+                machine.cleanup_on_failure().await;
                 tracing::warn!(
-                    "the guest's kernel panicked because of the emulator (stale code or a late timer); it is started once more"
+                    "starting the guest again: its kernel panicked because of the emulator (stale code or a late timer)"
                 );
             }
-            Err(Failure::Handover(error)) => restart_plainly(machine, &error).await,
+            Err(Failure::IdentityNotReceived(error)) => restart_plainly(machine, &error).await,
             other => return other,
         }
     }
@@ -82,8 +82,8 @@ async fn launch_and_watch(
 /// boot with the identity on the seed. Its disk and memory are not published for other machines.
 pub(crate) async fn restart_plainly(machine: &Machine, error: &MachineError) {
     tracing::warn!("restarting the guest with its identity on the seed disk: {error}");
-    machine.abandon().await;
-    machine.prepared();
+    machine.cleanup_on_failure().await;
+    machine.take_captured();
 }
 
 async fn launch_once(
@@ -95,7 +95,7 @@ async fn launch_once(
     let Startup { machine, spec, .. } = startup;
     let limits = Limits::for_start(accelerator, spec.timeout);
     disk_files::prepare_start(&machine.project)?;
-    machine.mark_launched();
+    machine.adopt_qemu();
     tracing::info!(
         "starting {} ({} CPUs, {} of memory, {accelerator})",
         record.name,
@@ -106,11 +106,11 @@ async fn launch_once(
         Err(MachineError::Process(error))
             if accelerator == Accelerator::Kvm && blames_kvm(&error) =>
         {
-            return Err(Failure::NotRunning(error.to_string()));
+            return Err(Failure::AcceleratorFailed(error.to_string()));
         }
         other => other?,
     };
-    timings.end_of("start QEMU", Whose::Own);
+    timings.lap("start QEMU", TimeSpentIn::Own);
     watch(machine, record, &process, accelerator, limits, timings).await?;
     Ok((process, limits))
 }

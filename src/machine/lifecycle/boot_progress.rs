@@ -10,10 +10,10 @@ use qapi::qmp;
 
 use crate::{
     base::{FileError, files},
-    guest::{Console, Course, Report, Stage, StageLog, Trouble, excerpt},
+    guest::{BootState, Console, GuestFault, Report, Stage, StageLog, excerpt},
     machine::{
         Limits, Machine, MachineError, Timings, control::guest, error::machine::BootFault,
-        guest_config::identity_channel, model::timings::Whose, template::capture,
+        guest_config::identity_channel, model::timings::TimeSpentIn, template::capture,
     },
     project::{Project, Record},
     qemu::{Accelerator, Monitor, Process, kvm::Kvm},
@@ -25,7 +25,7 @@ const FIRST_SIGN: Duration = Duration::from_secs(25);
 /// The last stage of a guest that has reported none.
 pub const NO_STAGE: &str = "none";
 
-/// How the guest's report of a damaged datastore ends that has no copy (k3s-ended.sh).
+/// How the guest's report of a damaged datastore ends that has no copy (k3s-post-stop.sh).
 const NO_COPY: &str = "there is no copy of it";
 const TICK: Duration = Duration::from_millis(50);
 
@@ -45,11 +45,11 @@ const IDENTITY_TIMEOUT_TCG: Duration = Duration::from_secs(180);
 /// Why a launch did not come to a started k3s.
 pub(crate) enum Failure {
     /// The accelerator does not run the guest.
-    NotRunning(String),
+    AcceleratorFailed(String),
     /// The guest died of the emulator, and need not do so another time.
-    Stumbled(MachineError),
+    EmulatorCrash(MachineError),
     /// The guest did not receive its identity from the host. It finds it on the seed when it is restarted.
-    Handover(MachineError),
+    IdentityNotReceived(MachineError),
     /// All else.
     Other(MachineError),
 }
@@ -58,8 +58,10 @@ impl Failure {
     /// The error that ends the command.
     pub(crate) fn into_error(self) -> MachineError {
         match self {
-            Self::NotRunning(reason) => MachineError::Kvm(Kvm::Broken(reason)),
-            Self::Stumbled(error) | Self::Handover(error) | Self::Other(error) => error,
+            Self::AcceleratorFailed(reason) => MachineError::Kvm(Kvm::Broken(reason)),
+            Self::EmulatorCrash(error) | Self::IdentityNotReceived(error) | Self::Other(error) => {
+                error
+            }
         }
     }
 }
@@ -90,8 +92,8 @@ pub(crate) async fn wait_for_k3s(
         watch
             .reports()?
             .into_iter()
-            .for_each(|it| watch.course.take(it));
-        watch.course.forgive();
+            .for_each(|it| watch.state.take(it));
+        watch.state.clear_faults();
     }
     watch
         .until_k3s(process, Accelerator::Tcg, timings)
@@ -127,7 +129,7 @@ pub(crate) async fn watch(
 }
 
 /// Does `work` with a guest whose k3s has started, and ends early when there is no hope for it any more.
-pub(crate) async fn while_hopeful<T>(
+pub(crate) async fn unless_boot_fails<T>(
     project: &Project,
     process: &Process,
     limits: Limits,
@@ -135,11 +137,11 @@ pub(crate) async fn while_hopeful<T>(
 ) -> Result<T, MachineError> {
     tokio::select! {
         result = work => result,
-        failure = lose_hope(project, process, limits) => Err(failure.into_error()),
+        failure = boot_failure(project, process, limits) => Err(failure.into_error()),
     }
 }
 
-async fn lose_hope(project: &Project, process: &Process, limits: Limits) -> Failure {
+async fn boot_failure(project: &Project, process: &Process, limits: Limits) -> Failure {
     let mut watch = Watch::new(project, limits);
     loop {
         if let Err(failure) = watch.look(process).await {
@@ -159,7 +161,7 @@ fn time(report: &Report, timings: &mut Timings) {
         Stage::K3sStarted => "k3s starts",
         _ => return,
     };
-    timings.end_of(step, Whose::Guest);
+    timings.lap(step, TimeSpentIn::Guest);
 }
 
 /// What is known of a guest on its way.
@@ -171,7 +173,7 @@ struct Watch<'a> {
     record: Option<&'a Record>,
     limits: Limits,
     stages: StageLog,
-    course: Course,
+    state: BootState,
     looked: Instant,
     console: Console,
     last_sign: Instant,
@@ -188,7 +190,7 @@ impl<'a> Watch<'a> {
             record: None,
             limits,
             stages: StageLog::new(project.stages_log()),
-            course: Course::default(),
+            state: BootState::default(),
             looked: Instant::now(),
             console: Console::new(project.console_log()),
             last_sign: Instant::now(),
@@ -204,7 +206,7 @@ impl<'a> Watch<'a> {
         timings: &mut Timings,
     ) -> Result<(), Failure> {
         loop {
-            let mut asks = false;
+            let mut is_unprovisioned = false;
             for report in self.reports()? {
                 if report.stage == Stage::DiskNotGrown {
                     tracing::warn!("{}", report.describe());
@@ -212,21 +214,21 @@ impl<'a> Watch<'a> {
                     tracing::info!("{}", report.describe());
                 }
                 time(&report, timings);
-                asks = matches!(report.stage, Stage::Prepared | Stage::WentOn);
+                is_unprovisioned = matches!(report.stage, Stage::Prepared | Stage::CaptureSkipped);
                 self.identified = None;
-                self.course.take(report);
+                self.state.take(report);
             }
-            if asks && let Some(record) = self.record.take() {
+            if is_unprovisioned && let Some(record) = self.record.take() {
                 self.answer(record, process)
                     .await
-                    .map_err(Failure::Handover)?;
+                    .map_err(Failure::IdentityNotReceived)?;
                 self.identified = Some(Instant::now());
             }
             self.verdict(process, accelerator).await?;
             for line in self.console.signs.take_news() {
                 tracing::info!("{line}");
             }
-            if self.course.started {
+            if self.state.started {
                 return Ok(());
             }
             self.look_at_the_time(accelerator).await?;
@@ -237,13 +239,13 @@ impl<'a> Watch<'a> {
     /// The guest asks who it is. One whose disk is not kept before goes on as well.
     async fn answer(&self, record: &Record, process: &Process) -> Result<(), MachineError> {
         if let Some(machine) = self.machine {
-            match capture::take(self.project, record, process).await {
-                Ok(Some(taken)) => machine.mark_prepared(taken),
+            match capture::capture(self.project, record, process).await {
+                Ok(Some(taken)) => machine.set_captured(taken),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "the prepared disk is not kept"),
             }
         }
-        identity_channel::tell(self.project, record).await
+        identity_channel::send_identity(self.project, record).await
     }
 
     fn reports(&mut self) -> Result<Vec<Report>, FileError> {
@@ -261,7 +263,7 @@ impl<'a> Watch<'a> {
     /// Takes the reports in without a word.
     async fn look(&mut self, process: &Process) -> Result<(), Failure> {
         for report in self.reports()? {
-            self.course.take(report);
+            self.state.take(report);
         }
         self.verdict(process, Accelerator::Tcg).await
     }
@@ -272,16 +274,16 @@ impl<'a> Watch<'a> {
         process: &Process,
         accelerator: Accelerator,
     ) -> Result<(), Failure> {
-        match self.course.trouble() {
-            Some(Trouble::Datastore(said)) => {
+        match self.state.fault() {
+            Some(GuestFault::Datastore(said)) => {
                 let said = said.clone();
                 let has_copy = !said.ends_with(NO_COPY);
                 return Err(MachineError::Datastore { has_copy, said }.into());
             }
-            Some(trouble) => {
-                let failed = self.failed(&trouble.to_string(), self.project.console_log());
-                return Err(match trouble {
-                    Trouble::Handover(_) => Failure::Handover(failed),
+            Some(fault) => {
+                let failed = self.failed(&fault.to_string(), self.project.console_log());
+                return Err(match fault {
+                    GuestFault::IdentityNotReceived(_) => Failure::IdentityNotReceived(failed),
                     _ => failed.into(),
                 });
             }
@@ -309,8 +311,8 @@ impl<'a> Watch<'a> {
         if self.console.panicked() {
             let panicked = self.failed("the guest's kernel panicked", self.project.console_log());
             return Err(
-                if accelerator == Accelerator::Tcg && self.console.stumbled() {
-                    Failure::Stumbled(panicked)
+                if accelerator == Accelerator::Tcg && self.console.is_emulator_crash() {
+                    Failure::EmulatorCrash(panicked)
                 } else {
                     panicked.into()
                 },
@@ -328,7 +330,7 @@ impl<'a> Watch<'a> {
         };
         match status.status {
             qmp::RunState::internal_error if accelerator == Accelerator::Kvm => {
-                Err(Failure::NotRunning(
+                Err(Failure::AcceleratorFailed(
                     "QEMU stopped the guest with an internal error of KVM".to_owned(),
                 ))
             }
@@ -345,7 +347,7 @@ impl<'a> Watch<'a> {
     /// The failure of a guest whose console shows that it does not become a node. Once k3s has been started, it is past that.
     fn decisive_sign(&self) -> Option<Failure> {
         let verdict = self.console.signs.verdict(Instant::now());
-        let sign = verdict.filter(|_| !self.course.k3s_tried)?;
+        let sign = verdict.filter(|_| !self.state.k3s_tried)?;
         let reason = self.with_cause(sign.to_string());
         let failed = self.failed(&reason, self.project.console_log());
         Some(failed.with_fault(BootFault::Console(sign)).into())
@@ -354,7 +356,7 @@ impl<'a> Watch<'a> {
     /// A reason, and what the console says of it.
     fn with_cause(&self, reason: String) -> String {
         match self.console.signs.cause() {
-            Some(cause) if !self.course.k3s_tried => format!("{reason}: {cause}"),
+            Some(cause) if !self.state.k3s_tried => format!("{reason}: {cause}"),
             _ => reason,
         }
     }
@@ -368,7 +370,7 @@ impl<'a> Watch<'a> {
                 "the guest gave no sign of life for {} s",
                 FIRST_SIGN.as_secs()
             );
-            return Err(Failure::NotRunning(reason));
+            return Err(Failure::AcceleratorFailed(reason));
         }
         let bound = match accelerator {
             Accelerator::Kvm => IDENTITY_TIMEOUT_KVM,
@@ -380,7 +382,7 @@ impl<'a> Watch<'a> {
                 humantime::format_duration(bound)
             );
             let failed = self.failed(&reason, self.project.console_log());
-            return Err(Failure::Handover(failed));
+            return Err(Failure::IdentityNotReceived(failed));
         }
         let late = self.limits.began.elapsed() > self.limits.within;
         let silent = self.last_sign.elapsed() > self.limits.silence;
@@ -388,14 +390,14 @@ impl<'a> Watch<'a> {
             return Ok(());
         }
         let (what, bound) = if late {
-            ("the machine was not ready within", self.limits.within)
+            ("the VM was not ready within", self.limits.within)
         } else {
             ("the guest was silent for", self.limits.silence)
         };
         let reason = self.with_cause(format!("{what} {}", humantime::format_duration(bound)));
         // A k3s that neither starts nor ends has said why in the guest alone.
-        let said = match self.course.k3s_tried {
-            true => last_words_of_k3s(self.project).await,
+        let said = match self.state.k3s_tried {
+            true => k3s_log_tail(self.project).await,
             false => None,
         };
         Err(match said {
@@ -411,13 +413,13 @@ impl<'a> Watch<'a> {
 
     fn ended(&self, reason: &str, log: String, log_path: Option<PathBuf>) -> MachineError {
         MachineError::Boot {
-            fault: match self.course.trouble() {
-                Some(Trouble::CrashLoop(_)) => BootFault::CrashLoop,
+            fault: match self.state.fault() {
+                Some(GuestFault::CrashLoop(_)) => BootFault::CrashLoop,
                 _ => BootFault::Other,
             },
             reason: reason.to_owned(),
             stage: self
-                .course
+                .state
                 .last_stage
                 .clone()
                 .unwrap_or_else(|| NO_STAGE.to_owned()),
@@ -428,10 +430,10 @@ impl<'a> Watch<'a> {
 }
 
 /// What k3s has said last; `None` when the guest does not tell.
-pub(crate) async fn last_words_of_k3s(project: &Project) -> Option<String> {
+pub(crate) async fn k3s_log_tail(project: &Project) -> Option<String> {
     let said = async {
         let ssh = guest::connect(project).await?;
-        let said = ssh.last_words_of_k3s().await?;
+        let said = ssh.k3s_log_tail().await?;
         ssh.close().await;
         Ok::<_, MachineError>(said)
     };

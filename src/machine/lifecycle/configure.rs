@@ -22,7 +22,7 @@ pub async fn configure(
     forgotten: &[String],
 ) -> Result<Vec<String>, MachineError> {
     let project = &machine.project;
-    let state = interrupted::reachable(machine).await?;
+    let state = interrupted::recover(machine).await?;
     let Some(record) = state.record() else {
         return Err(MachineError::absent(project));
     };
@@ -35,7 +35,10 @@ pub async fn configure(
     let spec = Spec::resolve(&all, Some(record), project)?;
     spec.agrees_with(record)?;
     preflight::require_choices(project, &spec, &record.name)?;
-    if config_archive::given(project)?.is_none() && record.provisioned && spec.has_settings() {
+    if config_archive::current_config_archive(project)?.is_none()
+        && record.provisioned
+        && spec.has_settings()
+    {
         let reason = format!(
             "{} was made by an older k3s-vm, and its guest takes no settings of k3s and network",
             record.name

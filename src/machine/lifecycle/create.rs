@@ -11,7 +11,7 @@ use crate::{
         guest_config::host_dns,
         launch::{Startup, disk_files},
         lifecycle::preflight,
-        model::timings::Whose,
+        model::timings::TimeSpentIn,
         template::{backing, publish, ready},
     },
     project::{
@@ -26,7 +26,7 @@ use crate::{
 /// # Errors
 ///
 /// The first step that fails. What is fetched stays fetched.
-pub(crate) async fn make_new(
+pub(crate) async fn create_machine(
     startup: Startup<'_>,
     unfinished: Option<Record>,
     progress: &dyn Progress,
@@ -35,10 +35,10 @@ pub(crate) async fn make_new(
     let Startup { machine, spec, .. } = startup;
     preflight::require_space(machine)?;
     let firmware = firmware(startup)?;
-    references::sign(machine, unfinished.as_ref())?;
+    references::register(machine, unfinished.as_ref())?;
     host_dns::follow(&machine.project, spec).await?;
     let assets = assets::ensure(&machine.cache, spec, unfinished.as_ref(), progress).await?;
-    timings.end_of("fetch image and k3s", Whose::Network);
+    timings.lap("fetch image and k3s", TimeSpentIn::Network);
     let begun = unfinished.is_some();
     let drafted = unfinished.unwrap_or_else(|| draft(startup, machine.new_name(), &assets));
     let mut record = Record {
@@ -53,21 +53,21 @@ pub(crate) async fn make_new(
         ..drafted
     };
     // A disk that cannot be created is refused before there is a record of it.
-    let backing = backing::ground(startup, &assets, &record, begun).await?;
+    let backing = backing::choose_backing_image(startup, &assets, &record, begun).await?;
     let mut disk = image::plan(&backing, spec.disk)?;
     record.image.path = backing.path;
     if let Some(template) = prepared::identity(&record.image.path) {
-        return ready::copy(startup, &template, record, &disk).await;
+        return ready::clone_template(startup, &template, record, &disk).await;
     }
     record.save(&machine.project)?;
-    if !backing::begin(&assets.image, &record)? {
+    if !backing::ensure_backing_disk(&assets.image, &record)? {
         record.image.path.clone_from(&assets.image.path);
         record.save(&machine.project)?;
         disk = image::plan(&assets.image, spec.disk)?;
     }
     disk_files::ensure_disk(&machine.project, &disk)?;
     publish::begin_suspended(startup, &record).await?;
-    timings.end_of("make the disk", Whose::Own);
+    timings.lap("make the disk", TimeSpentIn::Own);
     Ok(record)
 }
 

@@ -18,7 +18,7 @@ use crate::{
     machine::{
         Machine, MachineError, Spec, State,
         error::machine::with_causes,
-        lifecycle::stop::{self, Ending, Way},
+        lifecycle::stop::{self, StopMode, StopOutcome},
     },
     project::{Project, idle, user},
     qemu::{Monitor, MonitorError, Process, process, usernet},
@@ -43,18 +43,18 @@ pub(crate) fn begin(project: &Project, spec: &Spec) {
         return;
     }
     if !spec.mounts.is_empty() {
-        tracing::warn!("a machine with folders of this host is not suspended when idle");
+        tracing::warn!("a VM with mounts is not suspended when idle");
         return;
     }
     let begun = files::open_in_place(&project.used(), false).and_then(|_| {
         let program =
             std::env::current_exe().map_err(files::FileError::on("find", &project.used()))?;
-        let further = project.further().map_or("", |it| it.as_str());
+        let alias = project.alias().map_or("", |it| it.as_str());
         let mut command = Command::new(&program);
         command
             .arg("-C")
             .arg(project.root())
-            .args([&format!("--name={further}"), VERB])
+            .args([&format!("--name={alias}"), VERB])
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -65,7 +65,7 @@ pub(crate) fn begin(project: &Project, spec: &Spec) {
             .map_err(files::FileError::on("run", &program))
     });
     if let Err(error) = begun {
-        tracing::warn!(%error, "nobody watches whether the machine is used");
+        tracing::warn!(%error, "the VM will not be suspended when idle: cannot start the idle watch");
     }
 }
 
@@ -139,7 +139,7 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// Those of [`stop::stop`]; [`Machine::abandon`] then has the guest go on.
+    /// Those of [`stop::stop`]; [`Machine::cleanup_on_failure`] then has the guest go on.
     pub async fn suspend(
         &mut self,
         machine: &Machine,
@@ -151,9 +151,9 @@ impl Watch {
             return Ok(());
         }
         let after = humantime::format_duration(after);
-        let ended = stop::stop(machine, Way::Suspend, None).await;
+        let ended = stop::stop(machine, StopMode::Suspend, None).await;
         let what = match &ended {
-            Ok(Ending::Suspended) => format!("suspended after {after} idle"),
+            Ok(StopOutcome::Suspended) => format!("suspended after {after} idle"),
             Ok(_) => return Ok(()),
             Err(error) => format!("not suspended after {after} idle: {}", with_causes(error)),
         };

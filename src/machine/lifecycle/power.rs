@@ -8,7 +8,7 @@ use crate::{
         control::vcpu,
         lifecycle::{
             setup::{self, Summary},
-            stop::{self, Way},
+            stop::{self, StopMode},
         },
         recover::interrupted,
     },
@@ -29,12 +29,16 @@ pub async fn restart(
     within: Option<Duration>,
     flags: Config,
 ) -> Result<Summary, MachineError> {
-    match interrupted::settled(machine).await? {
+    match interrupted::recover_interrupted(machine).await? {
         State::Stopped(record) if Suspended::exists(&machine.project) => {
             return Err(MachineError::Suspended(record.name));
         }
         State::Running(..) => {
-            let way = if force { Way::Force } else { Way::PowerOff };
+            let way = if force {
+                StopMode::Force
+            } else {
+                StopMode::PowerOff
+            };
             stop::stop(machine, way, within).await?;
         }
         State::Absent | State::Stopped(_) => {}
@@ -49,7 +53,9 @@ pub async fn restart(
 /// When the machine does not run, or QEMU does not do as it is told.
 pub async fn pause(machine: &Machine) -> Result<bool, MachineError> {
     let project = &machine.project;
-    interrupted::settled(machine).await?.running(project)?;
+    interrupted::recover_interrupted(machine)
+        .await?
+        .running(project)?;
     if vcpu::is_paused(project).await? {
         return Ok(false);
     }
@@ -65,7 +71,7 @@ pub async fn pause(machine: &Machine) -> Result<bool, MachineError> {
 /// [`MachineError::Stopped`] when there is no guest that could; else those of [`setup::start`].
 pub async fn resume(machine: &Machine, flags: Config) -> Result<Summary, MachineError> {
     let project = &machine.project;
-    match interrupted::settled(machine).await? {
+    match interrupted::recover_interrupted(machine).await? {
         State::Stopped(record) if !Suspended::exists(project) => {
             Err(MachineError::Stopped(record.name))
         }

@@ -38,7 +38,7 @@ pub(crate) fn require_choices(
     host::check_cpu_model(spec.cpu_model.as_deref())?;
     kubeconfig::check_place(project, &spec.kubeconfig, name)?;
     config_archive::archive(project, spec, name)?;
-    mounts::folders(project, spec)?;
+    mounts::host_shares(project, spec)?;
     Ok(())
 }
 

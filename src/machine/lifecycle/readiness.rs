@@ -13,7 +13,7 @@ use crate::{
         Limits, MachineError, Timings,
         access::{api, kubeconfig},
         control::{guest, wake},
-        model::timings::Whose,
+        model::timings::TimeSpentIn,
     },
     project::{Project, Record},
     qemu::Process,
@@ -44,16 +44,16 @@ pub async fn ready(
 ) -> Result<(), MachineError> {
     let resumed = process.is_resumed();
     let said = until(process, limits, "the guest's kubeconfig", async || {
-        guest::ask(project, &fetching(resumed)).await
+        guest::exec(project, &fetching(resumed)).await
     })
     .await?;
     let kubeconfig = parse(&said, project, record)?;
     kubeconfig::write(project, record, &kubeconfig)?;
-    timings.end_of("kubeconfig is fetched", Whose::Guest);
+    timings.lap("kubeconfig is fetched", TimeSpentIn::Guest);
     let api = api::client(&record.kubeconfig, &kubeconfig)?;
     until(process, limits, "the API", async || Ok(api.ready().await?)).await?;
     tracing::info!("API is ready");
-    timings.end_of("API becomes ready", Whose::Guest);
+    timings.lap("API becomes ready", TimeSpentIn::Guest);
     // A guest that goes on has not booted with its QEMU.
     let booted = (!resumed).then(|| SystemTime::now() - process.uptime().unwrap_or_default());
     until(process, limits, "the node", async || {
@@ -61,7 +61,7 @@ pub async fn ready(
     })
     .await?;
     tracing::info!("node {} is Ready", record.name);
-    timings.end_of("node becomes Ready", Whose::Guest);
+    timings.lap("node becomes Ready", TimeSpentIn::Guest);
     if api.default_service_account().await.is_err() {
         tracing::info!("waiting for the default service account, which every pod needs");
     }
@@ -69,7 +69,7 @@ pub async fn ready(
         Ok(api.default_service_account().await?)
     })
     .await?;
-    timings.end_of("default service account is created", Whose::Guest);
+    timings.lap("default service account is created", TimeSpentIn::Guest);
     Ok(())
 }
 
@@ -88,7 +88,7 @@ pub(crate) async fn upgraded(
     until(process, limits, "the node", async || {
         match api::node(&api, &record.name).await? {
             node if node.version != version => {
-                Err(MachineError::NotYet("it still has the k3s of before"))
+                Err(MachineError::NotYet("it still runs the previous k3s"))
             }
             node if !node.ready => Err(MachineError::NotYet("it is NotReady")),
             _ => Ok(()),
@@ -155,9 +155,9 @@ async fn node_ready(
 ) -> Result<(), MachineError> {
     match api::node(api, name).await? {
         node if !node.ready => Err(MachineError::NotYet("it is NotReady")),
-        node if is_silent(node.heard, booted) => Err(MachineError::NotYet(
-            "it has not been heard of since the boot",
-        )),
+        node if is_silent(node.heard, booted) => {
+            Err(MachineError::NotYet("no heartbeat since the boot"))
+        }
         _ => Ok(()),
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{
     base::{FileError, files},
-    guest::listener,
+    guest::exec_channel,
     machine::{
         Machine, MachineError, State, access::kubeconfig, cache::references, control::terminate,
         lifecycle::autostart, template::backing,
@@ -38,7 +38,7 @@ pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
         Err(error) => return Err(error),
     }
     if let Err(error) = autostart::off(project) {
-        tracing::warn!(%error, "the machine's unit stays, and finds nothing to start");
+        tracing::warn!(%error, "cannot remove the VM's systemd unit");
     }
     remove_files(project)?;
     references::sign_off(machine);
@@ -67,7 +67,7 @@ fn remove_files(project: &Project) -> Result<(), MachineError> {
         removed.map_err(FileError::on("remove", &path))?;
     }
     files::remove_if_exists(&project.monitor_socket())?;
-    listener::remove(&project.requests())?;
+    exec_channel::remove(&project.exec_socket())?;
     let _ = fs::remove_dir(project.runtime());
     files::remove_if_exists(&project.record())?;
     Ok(files::sync_directory(&directory)?)

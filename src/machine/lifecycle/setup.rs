@@ -20,7 +20,7 @@ use crate::{
         memory::resume,
         model::{
             host::{self, Host},
-            timings::Whose,
+            timings::TimeSpentIn,
         },
         recover::{interrupted, running::Running},
         template::{backing, publish, ready},
@@ -56,7 +56,7 @@ pub async fn setup(
     let mut timings = Timings::start();
     let asked = flags.clone();
     // What a command that died has left may be another config.
-    let mut state = interrupted::reachable(machine).await?;
+    let mut state = interrupted::recover(machine).await?;
     let config = flags.over(Config::load(&machine.project.config())?);
     let all = config.clone().over(user::config(state.record().is_some())?);
     let spec = Spec::resolve(&all, state.record(), &machine.project)?;
@@ -69,7 +69,7 @@ pub async fn setup(
         if running || !disk_state::is_untouched(machine, record) {
             return Err(contradiction);
         }
-        tracing::info!("{} has never booted; it is made anew", record.name);
+        tracing::info!("{} has never booted; recreating it", record.name);
         remove_if_exists(&machine.project.disk())?;
         backing::discard(machine, record)?;
         state = State::Absent;
@@ -78,7 +78,7 @@ pub async fn setup(
         preflight::require_choices(&machine.project, &spec, &record.name)?;
         ports::require(&machine.project, &asked).await?;
         config.save(&machine.project.config())?;
-        return go_on(machine, &spec, record, process, timings).await;
+        return attach_to_running(machine, &spec, record, process, timings).await;
     }
     let startup = Startup {
         machine,
@@ -86,21 +86,21 @@ pub async fn setup(
         spec: &spec,
     };
     host.accelerator(spec.accel).await?;
-    timings.end_of("look at the host", Whose::Own);
+    timings.lap("look at the host", TimeSpentIn::Own);
     ports::require(&machine.project, &asked).await?;
     let name = state.record().map(|record| record.name.clone());
     preflight::require(startup, &name.unwrap_or_else(|| machine.new_name()))?;
     let record = match state {
         State::Stopped(record) if record.provisioned => record,
         State::Stopped(record) => {
-            create::make_new(startup, Some(record), progress, &mut timings).await?
+            create::create_machine(startup, Some(record), progress, &mut timings).await?
         }
-        _ => create::make_new(startup, None, progress, &mut timings).await?,
+        _ => create::create_machine(startup, None, progress, &mut timings).await?,
     };
     let path = machine.project.config();
     let former = files::read_if_exists(&path)?;
     config.save(&path)?;
-    let result = bring_up(startup, record, timings).await;
+    let result = boot_or_resume(startup, record, timings).await;
     if result.is_err() && !machine.has_run() {
         // What QEMU itself refuses would be refused at each start from now on.
         match former {
@@ -122,7 +122,7 @@ pub async fn start(
     restore_datastore: bool,
 ) -> Result<Summary, MachineError> {
     let timings = Timings::start();
-    let state = interrupted::reachable(machine).await?;
+    let state = interrupted::recover(machine).await?;
     let kept = Config {
         idle_suspend: flags.idle_suspend,
         ..Config::default()
@@ -140,7 +140,7 @@ pub async fn start(
         State::Running(..) if restore_datastore => Err(MachineError::Running),
         State::Running(record, process) => {
             spec.agrees_with(&record)?;
-            go_on(machine, &spec, record, process, timings).await
+            attach_to_running(machine, &spec, record, process, timings).await
         }
         State::Stopped(record) => {
             spec.agrees_with(&record)?;
@@ -150,13 +150,13 @@ pub async fn start(
                 spec: &spec,
             };
             preflight::require(startup, &record.name)?;
-            bring_up(startup, record, timings).await
+            boot_or_resume(startup, record, timings).await
         }
     }
 }
 
 /// From a stopped machine to a ready node.
-async fn bring_up(
+async fn boot_or_resume(
     startup: Startup<'_>,
     mut record: Record,
     mut timings: Timings,
@@ -168,18 +168,18 @@ async fn bring_up(
         spec.api_port,
         (record.api_port != 0).then_some(record.api_port),
     )?;
-    references::sign(machine, Some(&record))?;
+    references::register(machine, Some(&record))?;
     kubeconfig::announce(project, &record)?;
     if let Ok(program) = std::env::current_exe() {
         disk_files::ensure_links(project, &program)?;
     }
-    timings.end_of("look at files and ports", Whose::Own);
+    timings.lap("look at files and ports", TimeSpentIn::Own);
     let work = async {
         let launched = match resumed(startup, &mut record, &mut timings).await? {
             Some(launched) => launched,
             None => boot::boot(startup, &mut record, &mut timings).await?,
         };
-        arrive(machine, spec, record, launched, timings).await
+        finish_startup(machine, spec, record, launched, timings).await
     };
     guest_logs::capped(project, work).await
 }
@@ -199,7 +199,7 @@ async fn resumed(
     let project = startup.project();
     match boot_progress::watch_identified(project, &process, limits, timings).await {
         Ok(()) => Ok(Some((process, limits))),
-        Err(Failure::Handover(error)) => {
+        Err(Failure::IdentityNotReceived(error)) => {
             boot::restart_plainly(startup.machine, &error).await;
             Suspended::discard(project)?;
             Ok(None)
@@ -209,7 +209,7 @@ async fn resumed(
 }
 
 /// A machine that runs already: an earlier command died on the way, or all is well.
-async fn go_on(
+async fn attach_to_running(
     machine: &Machine,
     spec: &Spec,
     mut record: Record,
@@ -219,7 +219,7 @@ async fn go_on(
     let project = &machine.project;
     if !record.provisioned {
         // Left behind by a setup that died: it is ours to finish or to end.
-        machine.mark_launched();
+        machine.adopt_qemu();
     }
     let paused = vcpu::unpause(project).await?;
     let running = Running::look(machine).await.ok();
@@ -264,7 +264,7 @@ async fn wait_until_ready(
     let project = &machine.project;
     let (process, limits) = &launched;
     tracing::info!(
-        "{} runs already (process {}); waiting until it is ready",
+        "{} is already running (process {}); waiting until it is ready",
         record.name,
         process.pid()
     );
@@ -273,7 +273,7 @@ async fn wait_until_ready(
         let asked = Some(&record);
         boot_progress::wait_for_k3s(project, asked, process, *limits, &mut timings, anew).await?;
     }
-    arrive(machine, spec, record, launched, timings).await
+    finish_startup(machine, spec, record, launched, timings).await
 }
 
 /// Whether the API answers in time, and has a node that is Ready.
@@ -291,7 +291,7 @@ async fn has_ready_node(record: &Record, limits: Limits) -> bool {
 }
 
 /// k3s has started: the rest is the cluster's.
-async fn arrive(
+async fn finish_startup(
     machine: &Machine,
     spec: &Spec,
     mut record: Record,
@@ -301,7 +301,7 @@ async fn arrive(
     let project = &machine.project;
     let former = std::mem::replace(&mut record.kubeconfig, spec.kubeconfig.clone());
     let ready = readiness::ready(project, &record, &process, limits, &mut timings);
-    boot_progress::while_hopeful(project, &process, limits, ready).await?;
+    boot_progress::unless_boot_fails(project, &process, limits, ready).await?;
     if former != record.kubeconfig {
         kubeconfig::remove(project, &former, &record.name)?;
     }
@@ -311,12 +311,12 @@ async fn arrive(
     }
     record.provisioned = true;
     record.save(project)?;
-    machine.mark_arrived();
-    if let Some(taken) = machine.prepared() {
+    machine.keep_qemu();
+    if let Some(taken) = machine.take_captured() {
         publish::publish(&record, taken, None).await;
-        timings.end_of("disk and memory are kept for others", Whose::Own);
+        timings.lap("disk and memory are kept for others", TimeSpentIn::Own);
     }
-    ready::keep(machine, &record, &process, &mut timings).await;
+    ready::publish_ready(machine, &record, &process, &mut timings).await;
     open_to_the_user(project, spec, &record).await?;
     Ok(Summary {
         record,

@@ -13,7 +13,7 @@ use crate::{
         recover::interrupted,
     },
     project::{Project, Suspended, user},
-    qemu::{Monitor, MonitorError, Process, visible},
+    qemu::{Monitor, MonitorError, Process, guest_abi},
 };
 
 /// How long an orderly end may take unless the user says otherwise: systemd gives a unit 90 s.
@@ -24,13 +24,13 @@ const TRIMMING: u8 = 20;
 
 /// How a machine came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum StopOutcome {
     /// There was nothing to end.
     AlreadyStopped,
     /// The guest powered itself off.
     Orderly,
     /// The plug was pulled, because it was asked for or the guest did not end in time.
-    Pulled,
+    Forced,
     /// It goes on at the next start.
     Suspended,
     /// It was suspended before.
@@ -41,7 +41,7 @@ pub enum Ending {
 
 /// How a machine is to be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum StopMode {
     /// As the config says: suspended, if it can be, or powered off.
     Usual,
     /// Powered off.
@@ -59,11 +59,11 @@ pub enum Way {
 /// [`MachineError::Absent`] when there is none; else when QEMU cannot be ended at all, or the machine not be suspended.
 pub async fn stop(
     machine: &Machine,
-    way: Way,
+    way: StopMode,
     within: Option<Duration>,
-) -> Result<Ending, MachineError> {
+) -> Result<StopOutcome, MachineError> {
     let project = &machine.project;
-    let (record, process) = match interrupted::settled(machine).await? {
+    let (record, process) = match interrupted::recover_interrupted(machine).await? {
         State::Absent => return Err(MachineError::absent(project)),
         State::Stopped(_) => {
             terminate::clear(project)?;
@@ -72,47 +72,45 @@ pub async fn stop(
         State::Running(record, process) => (record, process),
     };
     let suspends = match way {
-        Way::Suspend => true,
-        Way::Usual if record.provisioned && within.is_none() => {
+        StopMode::Suspend => true,
+        StopMode::Usual if record.provisioned && within.is_none() => {
             user::chosen(project)?.suspend == Some(true) && !shares_folders(&process)
         }
-        Way::Usual | Way::PowerOff | Way::Force => false,
+        StopMode::Usual | StopMode::PowerOff | StopMode::Force => false,
     };
     if suspends {
         suspend::suspend(machine, &record, &process).await?;
         terminate::end(project, &process).await?;
-        return Ok(Ending::Suspended);
+        return Ok(StopOutcome::Suspended);
     }
     let within = within.unwrap_or(ORDERLY);
-    let orderly = way != Way::Force && shut_down(project, &process, within).await;
+    let orderly = way != StopMode::Force && shut_down(project, &process, within).await;
     terminate::end(project, &process).await?;
     Ok(if orderly {
-        Ending::Orderly
+        StopOutcome::Orderly
     } else {
-        Ending::Pulled
+        StopOutcome::Forced
     })
 }
 
 /// A machine with folders of the host cannot be suspended, and its user has not asked for it just now.
 fn shares_folders(process: &Process) -> bool {
-    let shares = visible::has_folder(&visible::visible(process.arguments()));
+    let shares = guest_abi::has_folder(&guest_abi::guest_abi(process.arguments()));
     if shares {
-        tracing::info!(
-            "the guest is powered off instead of suspended, for it has folders of this host"
-        );
+        tracing::info!("powering off instead of suspending: QEMU cannot suspend a VM with mounts");
     }
     shares
 }
 
 /// There is nothing to end, but memory may be asked to be given up.
-fn already(project: &Project, way: Way) -> Result<Ending, MachineError> {
+fn already(project: &Project, way: StopMode) -> Result<StopOutcome, MachineError> {
     Ok(match way {
-        _ if !Suspended::exists(project) => Ending::AlreadyStopped,
-        Way::PowerOff => {
+        _ if !Suspended::exists(project) => StopOutcome::AlreadyStopped,
+        StopMode::PowerOff => {
             Suspended::discard(project)?;
-            Ending::MemoryGivenUp
+            StopOutcome::MemoryGivenUp
         }
-        _ => Ending::AlreadySuspended,
+        _ => StopOutcome::AlreadySuspended,
     })
 }
 
@@ -120,16 +118,16 @@ fn already(project: &Project, way: Way) -> Result<Ending, MachineError> {
 async fn shut_down(project: &Project, process: &Process, within: Duration) -> bool {
     let orderly = async {
         if let Err(error) = vcpu::unpause(project).await {
-            tracing::warn!("the guest cannot be told to end: {error}");
+            tracing::warn!("cannot shut down the guest: {error}");
             return false;
         }
         guest_logs::to_files(project).await;
         if let Err(error) = k3s_down(project).await {
             tracing::debug!(%error, "k3s could not be stopped beforehand; the guest's shutdown does it");
         }
-        tracing::info!("powering the guest off");
+        tracing::info!("shutting down the guest");
         if let Err(error) = press_power_button(project).await {
-            tracing::warn!(%error, "the power button does not work");
+            tracing::warn!(%error, "cannot send the ACPI shutdown");
             return false;
         }
         // The time is bounded outside.
@@ -140,7 +138,7 @@ async fn shut_down(project: &Project, process: &Process, within: Duration) -> bo
         .await
         .unwrap_or_else(|_| {
             tracing::warn!(
-                "the guest did not power itself off within {}",
+                "the guest did not shut down within {}",
                 humantime::format_duration(within)
             );
             false

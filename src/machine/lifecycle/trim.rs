@@ -26,10 +26,12 @@ pub(crate) const TRIM: &str = "sync --file-system /; fstrim /";
 /// When the machine does not run, is paused, or the guest does not do it.
 pub async fn trim(machine: &Machine) -> Result<Trimmed, MachineError> {
     let project = &machine.project;
-    interrupted::settled(machine).await?.running(project)?;
+    interrupted::recover_interrupted(machine)
+        .await?
+        .running(project)?;
     let ssh: Ssh = guest::connect(project).await?;
     let before = files::allocated(&project.disk());
-    tracing::info!("the guest goes through its disk");
+    tracing::info!("trimming the guest's disk");
     ssh.output(TRIM).await?;
     ssh.close().await;
     Ok(Trimmed {

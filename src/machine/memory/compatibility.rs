@@ -11,9 +11,9 @@ use crate::{
     },
     project::{
         Record, Suspended,
-        suspended::{Origin, Stamp},
+        suspended::{FileStamp, MachineAbi},
     },
-    qemu::{Accelerator, version, visible},
+    qemu::{Accelerator, guest_abi, version},
 };
 
 /// What is not as it was, in words.
@@ -23,14 +23,14 @@ use crate::{
 /// When QEMU does not tell its version.
 pub(crate) fn difference(
     host: &Host,
-    then: &Origin,
+    then: &MachineAbi,
     now: &[String],
 ) -> Result<Option<String>, MachineError> {
     let qemu = version::full(&host.qemu)?;
     if qemu != then.qemu {
         return Ok(Some(format!("QEMU was {} and is {qemu}", then.qemu)));
     }
-    if let Some(difference) = visible::difference(&then.arguments, now) {
+    if let Some(difference) = guest_abi::difference(&then.arguments, now) {
         return Ok(Some(format!("it was started otherwise: {difference}")));
     }
     if host::processor(now) != then.processor {
@@ -44,7 +44,7 @@ pub(crate) fn difference(
 /// # Errors
 ///
 /// When something cannot be looked at.
-pub(crate) fn obstacle(
+pub(crate) fn incompatibility(
     startup: Startup<'_>,
     record: &Record,
     suspended: &Suspended,
@@ -61,14 +61,14 @@ pub(crate) fn obstacle(
     }
     let memory = &suspended.memory;
     let arguments = launch.arguments().into_iter();
-    let now = visible::visible(arguments.filter_map(|it| it.into_string().ok()));
+    let now = guest_abi::guest_abi(arguments.filter_map(|it| it.into_string().ok()));
     if let Some(difference) = difference(host, &memory.origin, &now)? {
         return Ok(Some(difference));
     }
-    if Stamp::of(&project.disk())? != suspended.disk {
+    if FileStamp::of(&project.disk())? != suspended.disk {
         return Ok(Some("its disk was written to meanwhile".to_owned()));
     }
-    if suspended.from.is_none() && config_archive::differ(project, spec, record)? {
+    if suspended.from.is_none() && config_archive::config_changed(project, spec, record)? {
         return Ok(Some("it is set otherwise now".to_owned()));
     }
     let path = suspended.path(project);

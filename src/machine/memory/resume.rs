@@ -16,21 +16,21 @@ use crate::{
         guest_config::identity_channel,
         launch::{Startup, disk_files, spawn},
         memory::compatibility,
-        model::{host::Host, timings::Whose},
+        model::{host::Host, timings::TimeSpentIn},
     },
     project::{Project, Record, Suspended, config::AccelChoice},
     qemu::{Accelerator, Layout, MigrationError, Monitor, Process, migration, process::said},
 };
 
 /// Why a suspended machine does not go on.
-enum Obstacle {
+enum ResumeError {
     /// Its memory is of no use any more.
     Unusable(String),
     /// All else.
     Other(MachineError),
 }
 
-impl<E: Into<MachineError>> From<E> for Obstacle {
+impl<E: Into<MachineError>> From<E> for ResumeError {
     fn from(error: E) -> Self {
         Self::Other(error.into())
     }
@@ -52,30 +52,30 @@ pub(crate) async fn restore(
         return Ok(None);
     };
     let restored = match suspended {
-        Ok(suspended) => go_on(startup, record, &suspended, timings).await,
-        Err(reason) => Err(Obstacle::Unusable(format!(
+        Ok(suspended) => load_memory(startup, record, &suspended, timings).await,
+        Err(reason) => Err(ResumeError::Unusable(format!(
             "{} is damaged ({reason})",
             project.suspended().display()
         ))),
     };
     match restored {
         Ok(running) => Ok(Some(running)),
-        Err(Obstacle::Other(error)) => Err(error),
-        Err(Obstacle::Unusable(reason)) => {
-            machine.abandon().await;
-            tracing::warn!("{} boots instead of going on: {reason}", record.name);
+        Err(ResumeError::Other(error)) => Err(error),
+        Err(ResumeError::Unusable(reason)) => {
+            machine.cleanup_on_failure().await;
+            tracing::warn!("booting {} instead of resuming: {reason}", record.name);
             Suspended::discard(project)?;
             Ok(None)
         }
     }
 }
 
-async fn go_on(
+async fn load_memory(
     startup: Startup<'_>,
     record: &mut Record,
     suspended: &Suspended,
     timings: &mut Timings,
-) -> Result<(Process, Limits), Obstacle> {
+) -> Result<(Process, Limits), ResumeError> {
     let Startup {
         machine,
         host,
@@ -83,8 +83,8 @@ async fn go_on(
     } = startup;
     let project = startup.project();
     let accelerator = accelerator(host, spec, suspended).await?;
-    if let Some(reason) = compatibility::obstacle(startup, record, suspended, accelerator)? {
-        return Err(Obstacle::Unusable(reason));
+    if let Some(reason) = compatibility::incompatibility(startup, record, suspended, accelerator)? {
+        return Err(ResumeError::Unusable(reason));
     }
     let limits = Limits::for_start(accelerator, spec.timeout);
     if suspended.from.is_none() {
@@ -92,22 +92,22 @@ async fn go_on(
         tracing::info!("resuming {}", record.name);
     } else {
         disk_files::prepare_start(project)?;
-        tracing::info!("{} goes on from a prepared memory", record.name);
+        tracing::info!("resuming {} from a template", record.name);
     }
-    machine.mark_launched();
+    machine.adopt_qemu();
     let process = launch_with_memory(startup, record, suspended, accelerator, timings).await?;
     if record.provisioned {
         // From here on the guest lives in this QEMU alone, which stays whatever comes.
-        machine.mark_arrived();
+        machine.keep_qemu();
     }
     vcpu::release(project).await?;
     if !record.provisioned {
         identify(project, record).await.map_err(|error| {
             let error = with_causes(&error);
-            Obstacle::Unusable(format!("its identity was not sent: {error}"))
+            ResumeError::Unusable(format!("cannot send its identity: {error}"))
         })?;
     }
-    timings.end_of("guest goes on", Whose::Own);
+    timings.lap("guest goes on", TimeSpentIn::Own);
     Ok((process, limits))
 }
 
@@ -118,7 +118,7 @@ async fn launch_with_memory(
     suspended: &Suspended,
     accelerator: Accelerator,
     timings: &mut Timings,
-) -> Result<Process, Obstacle> {
+) -> Result<Process, ResumeError> {
     let project = startup.project();
     // Opened twice, for each reads it from its beginning; and here while QEMU starts, which then finds it read.
     let path = suspended.path(project);
@@ -126,22 +126,22 @@ async fn launch_with_memory(
     let checksum = files::open_plain(&path)?;
     let checksum = spawn_blocking(move || sparse::checksum(&checksum));
     let process = spawn::launch(startup, record, accelerator, Some(suspended)).await?;
-    timings.end_of("start QEMU", Whose::Own);
+    timings.lap("start QEMU", TimeSpentIn::Own);
     let checksum = checksum.await.expect("neither panics nor is cancelled");
     if checksum.map_err(FileError::on("read", &path))? != suspended.memory.checksum {
         let reason = format!("{} is damaged", path.display());
-        return Err(Obstacle::Unusable(reason));
+        return Err(ResumeError::Unusable(reason));
     }
-    timings.end_of("memory is verified", Whose::Own);
+    timings.lap("memory is verified", TimeSpentIn::Own);
     load(project, startup.host, &process, &path, &memory).await?;
-    timings.end_of("memory is loaded", Whose::Own);
+    timings.lap("memory is loaded", TimeSpentIn::Own);
     Ok(process)
 }
 
 /// Makes a guest that was resumed from a template this VM: its disk's size and its identity.
 async fn identify(project: &Project, record: &Record) -> Result<(), MachineError> {
     spawn::resize(project, record).await?;
-    identity_channel::tell(project, record).await
+    identity_channel::send_identity(project, record).await
 }
 
 /// The accelerator of the choice, unless it is one that is missing only now.
@@ -169,11 +169,11 @@ async fn load(
     process: &Process,
     path: &Path,
     memory: &fs::File,
-) -> Result<(), Obstacle> {
+) -> Result<(), ResumeError> {
     let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
     let layout = Layout::of(host.version);
     let refused =
-        |words: &str| Obstacle::Unusable(format!("QEMU does not take the memory: {words}"));
+        |words: &str| ResumeError::Unusable(format!("QEMU cannot load the memory: {words}"));
     match migration::load(&mut monitor, layout, path, memory).await {
         Ok(()) => Ok(()),
         Err(MigrationError::Failed(words)) => Err(refused(&words)),

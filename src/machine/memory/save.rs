@@ -18,8 +18,8 @@ use crate::{
             staging_dir,
         },
     },
-    project::suspended::{Memory, Origin},
-    qemu::{Layout, MigrationError, Monitor, Process, Version, migration, version, visible},
+    project::suspended::{MachineAbi, Memory},
+    qemu::{Layout, MigrationError, Monitor, Process, Version, guest_abi, migration, version},
 };
 
 /// Why the memory of a machine with mounts cannot be saved.
@@ -35,17 +35,17 @@ type QemuMonitor = Monitor<UnixStream>;
 pub(crate) async fn origin(
     monitor: &mut QemuMonitor,
     process: &Process,
-) -> Result<Origin, MachineError> {
-    let arguments = visible::visible(process.arguments());
+) -> Result<MachineAbi, MachineError> {
+    let arguments = guest_abi::guest_abi(process.arguments());
     let qemu = version::full_of(&monitor.execute(qmp::query_version {}).await?);
     if arguments.is_empty() || Version::of_full(&qemu).is_none() {
         let reason = format!("QEMU {qemu} does not tell what it runs with");
         return Err(MachineError::Suspend(reason));
     }
-    if visible::has_folder(&arguments) {
+    if guest_abi::has_folder(&arguments) {
         return Err(MachineError::Suspend(FOLDERS.to_owned()));
     }
-    Ok(Origin {
+    Ok(MachineAbi {
         processor: host::processor(&arguments),
         qemu,
         arguments,
@@ -91,7 +91,7 @@ pub(crate) fn require_room(folder: &Path, needed: Size, ours: Size) -> Result<()
 /// When it cannot be written: QEMU says only that, if that, and here it is said whether there was no room.
 pub(crate) async fn write(
     monitor: &mut QemuMonitor,
-    origin: &Origin,
+    origin: &MachineAbi,
     path: &Path,
     file: &File,
     needed: Size,
@@ -115,7 +115,7 @@ pub(crate) async fn write(
 /// # Errors
 ///
 /// When it cannot be read or flushed.
-pub(crate) async fn sealed(path: PathBuf, origin: Origin) -> Result<Memory, MachineError> {
+pub(crate) async fn sealed(path: PathBuf, origin: MachineAbi) -> Result<Memory, MachineError> {
     let (length, checksum) = staging_dir::flushed(path).await?;
     Ok(Memory {
         origin,

@@ -17,7 +17,7 @@ use crate::{
         },
         memory::save,
     },
-    project::{Record, Suspended, suspended::Stamp},
+    project::{Record, Suspended, suspended::FileStamp},
     qemu::{Monitor, Process},
 };
 
@@ -25,7 +25,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// The first step that fails; [`Machine::abandon`] then has the guest go on.
+/// The first step that fails; [`Machine::cleanup_on_failure`] then has the guest go on.
 pub(crate) async fn suspend(
     machine: &Machine,
     record: &Record,
@@ -37,7 +37,7 @@ pub(crate) async fn suspend(
     match save(machine, record, process).await {
         Err(MachineError::Monitor(_)) if process.ended_within(ENDING).await => {
             // There is no guest any more that could go on.
-            machine.mark_arrived();
+            machine.keep_qemu();
             terminate::clear(&machine.project)?;
             files::remove_if_exists(&machine.project.memory())?;
             Err(MachineError::Died {
@@ -61,7 +61,7 @@ async fn save(machine: &Machine, record: &Record, process: &Process) -> Result<(
     let path = project.memory();
     files::remove_if_exists(&path)?;
     let file = files::open_in_place(&path, true)?;
-    machine.mark_suspending();
+    machine.mark_paused();
     vcpu::pause(&mut monitor).await?;
     tracing::info!("saving the memory ({} in use)", needed.approximate());
     save::write(&mut monitor, &origin, &path, &file, needed).await?;
@@ -70,11 +70,11 @@ async fn save(machine: &Machine, record: &Record, process: &Process) -> Result<(
     let suspended = Suspended {
         schema: Suspended::schema(),
         since: now.as_secs(),
-        disk: Stamp::of(&project.disk())?,
+        disk: FileStamp::of(&project.disk())?,
         memory,
         from: None,
     };
     suspended.save(project)?;
-    machine.mark_arrived();
+    machine.keep_qemu();
     Ok(())
 }

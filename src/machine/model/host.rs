@@ -90,7 +90,7 @@ pub fn processor(arguments: &[String]) -> Option<String> {
 /// One warning that nobody overlooks.
 pub fn warn_of_emulation(kvm: &Kvm) {
     tracing::warn!(
-        "{}; the guest is emulated, which is many times slower (see `k3s-vm doctor`)",
+        "running without KVM, many times slower (see k3s-vm doctor): {}",
         describe_kvm(kvm)
     );
 }

@@ -194,7 +194,7 @@ impl Spec {
         };
         // A disk grows at a start, and never shrinks.
         if self.disk < record.disk || (self.disk != record.disk && !record.provisioned) {
-            return contradiction("a disk of", &record.disk, &self.disk);
+            return contradiction("the disk size", &record.disk, &self.disk);
         }
         if self.image != record.image.source {
             return contradiction("the image", &record.image.source, &self.image);
@@ -376,14 +376,14 @@ mod tests {
                     disk: Some(Size::gib(10)),
                     ..config()
                 },
-                "a disk of 20GiB",
+                "the disk size from 20GiB",
             ),
             (
                 Config {
                     image: Some("debian-12".into()),
                     ..config()
                 },
-                "the image debian-13",
+                "the image from debian-13",
             ),
             (
                 Config {
@@ -397,14 +397,14 @@ mod tests {
                     k3s_version: Some("v1.30.0+k3s1".into()),
                     ..config()
                 },
-                "k3s v1.33.5+k3s1",
+                "k3s from v1.33.5+k3s1",
             ),
             (
                 Config {
                     firmware: Some(FirmwareChoice::Uefi),
                     ..config()
                 },
-                "firmware bios",
+                "firmware from bios",
             ),
         ] {
             let error = resolve(&other).expect("sound").agrees_with(&record());

@@ -18,12 +18,12 @@ pub struct Phase {
     /// How long it took.
     pub took: Duration,
     /// Whose time it was.
-    pub whose: Whose,
+    pub category: TimeSpentIn,
 }
 
 /// Whose time a phase is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
+pub enum TimeSpentIn {
     /// The program's own work.
     Own,
     /// Waiting for the network.
@@ -44,11 +44,15 @@ impl Timings {
     }
 
     /// The phase `name` is over; what has passed since the one before was its time.
-    pub fn end_of(&mut self, name: &'static str, whose: Whose) {
+    pub fn lap(&mut self, name: &'static str, category: TimeSpentIn) {
         let now = Instant::now();
         let took = now - self.last;
         tracing::debug!(phase = name, ?took, "done");
-        self.phases.push(Phase { name, took, whose });
+        self.phases.push(Phase {
+            name,
+            took,
+            category,
+        });
         self.last = now;
     }
 
@@ -66,7 +70,7 @@ impl Timings {
     pub fn own(&self) -> Duration {
         self.phases
             .iter()
-            .filter(|phase| phase.whose == Whose::Own)
+            .filter(|phase| phase.category == TimeSpentIn::Own)
             .map(|phase| phase.took)
             .sum()
     }

@@ -22,8 +22,8 @@ const POLL: Duration = Duration::from_millis(50);
 /// # Errors
 ///
 /// Those of [`Machine::state`], and when that QEMU cannot be ended.
-pub(crate) async fn reachable(machine: &Machine) -> Result<State, MachineError> {
-    if let State::Running(_, process) = settled(machine).await? {
+pub(crate) async fn recover(machine: &Machine) -> Result<State, MachineError> {
+    if let State::Running(_, process) = recover_interrupted(machine).await? {
         while process.uptime().is_some_and(|uptime| uptime < OPENING)
             && process.is_alive()
             && Running::look(machine).await.is_err()
@@ -36,7 +36,7 @@ pub(crate) async fn reachable(machine: &Machine) -> Result<State, MachineError> 
             if !record.provisioned && Running::look(machine).await.is_err() =>
         {
             tracing::info!(
-                "ending a QEMU that does not answer (process {}), which an unfinished setup left",
+                "ending QEMU (process {}), which does not answer: an interrupted setup left it",
                 process.pid()
             );
             terminate::end(&machine.project, &process).await?;
@@ -52,9 +52,9 @@ pub(crate) async fn reachable(machine: &Machine) -> Result<State, MachineError> 
 /// # Errors
 ///
 /// Those of [`Machine::state`], and when that QEMU cannot be ended.
-pub(crate) async fn settled(machine: &Machine) -> Result<State, MachineError> {
-    replacement::settle(&machine.project)?;
-    unfinished_snapshot::settle(&machine.project).await;
+pub(crate) async fn recover_interrupted(machine: &Machine) -> Result<State, MachineError> {
+    replacement::finish(&machine.project)?;
+    unfinished_snapshot::clear(&machine.project).await;
     match machine.state()? {
         State::Running(record, process) if Suspended::exists(&machine.project) => {
             tracing::info!(

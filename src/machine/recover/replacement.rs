@@ -58,7 +58,7 @@ pub(crate) fn note_config(
 /// # Errors
 ///
 /// When they cannot be written.
-pub(crate) fn note(project: &Project, record: &Record) -> Result<(), FileError> {
+pub(crate) fn replace_record(project: &Project, record: &Record) -> Result<(), FileError> {
     let draft = Draft::begin(draft_of(project))?;
     note_config(project, record, &draft)?;
     record.save_as(
@@ -74,10 +74,10 @@ pub(crate) fn note(project: &Project, record: &Record) -> Result<(), FileError> 
 /// # Errors
 ///
 /// When a file cannot be moved.
-pub(crate) fn settle(project: &Project) -> Result<(), FileError> {
+pub(crate) fn finish(project: &Project) -> Result<(), FileError> {
     staging_dir::remove(&draft_of(project))?;
     if project.restoring().exists() {
-        tracing::info!("finishing what a command that died had begun");
+        tracing::info!("completing an interrupted command");
         put_in_place(project)?;
     }
     Ok(())
@@ -93,7 +93,7 @@ pub(crate) fn put_in_place(project: &Project) -> Result<(), FileError> {
     for place in [
         project.disk(),
         project.uefi_variables(),
-        project.settings(),
+        project.config_archive(),
         project.config(),
         project.record(),
         project.memory(),

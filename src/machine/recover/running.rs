@@ -64,7 +64,7 @@ impl Running {
             let name = spec.accel.name().to_owned();
             differ("accel", name, self.accelerator.to_string());
         }
-        if config_archive::differ(project, spec, record)? {
+        if config_archive::config_changed(project, spec, record)? {
             pending.push("the settings of k3s and network, and the mounts".to_owned());
         }
         Ok(pending)

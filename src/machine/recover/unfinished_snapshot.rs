@@ -21,7 +21,7 @@ const RELEASE: Duration = Duration::from_secs(10);
 
 /// Clears what commands that died have left, and has the guest of an unfinished snapshot go on. That it cannot be done is no
 /// reason to fail.
-pub(crate) async fn settle(project: &Project) {
+pub(crate) async fn clear(project: &Project) {
     let folder = project.snapshots();
     let unfinished = folder.join(NEW);
     if unfinished.exists() && Process::holder(&project.pidfile()).is_ok_and(|it| it.is_some()) {

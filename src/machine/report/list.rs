@@ -10,11 +10,11 @@ use futures_util::future::join_all;
 use serde::Serialize;
 
 use crate::{
-    base::{Name, Nickname, Size, files},
+    base::{MachineAlias, Name, Size, files},
     image,
     machine::{
         Spec, State,
-        cache::references::{self, Known},
+        cache::references::{self, RegisteredProject},
         error::machine::with_causes,
         report::status,
     },
@@ -34,21 +34,21 @@ pub struct List {
     /// The layout's number.
     pub schema: u32,
     /// By their projects' paths.
-    pub machines: Vec<Listed>,
+    pub machines: Vec<MachineSummary>,
 }
 
 /// What can be seen of a machine from afar.
 #[derive(Debug, Clone, Serialize)]
-pub struct Listed {
+pub struct MachineSummary {
     /// Its name, as far as it is known.
     pub name: Option<Name>,
     /// What it does.
-    pub state: Standing,
+    pub state: MachineState,
     /// Its project's directory; of a moved one, where it was.
     pub project: PathBuf,
     /// Which machine of the project it is, where it is a further one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub further: Option<Nickname>,
+    pub vm: Option<MachineAlias>,
     /// Virtual CPUs: of the running guest, else of the next start.
     pub cpus: Option<u64>,
     /// Memory in bytes: of the running guest, else of the next start.
@@ -66,7 +66,7 @@ pub struct Listed {
 /// What a machine does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Standing {
+pub enum MachineState {
     /// QEMU runs.
     Running,
     /// Its memory is kept.
@@ -82,22 +82,21 @@ pub enum Standing {
 /// Looks at every machine that the cache knows of.
 pub async fn list(cache: &Path) -> List {
     let looks = references::known(cache).into_iter().map(look);
-    let mut machines: Vec<Listed> = join_all(looks).await.into_iter().flatten().collect();
-    machines
-        .sort_by(|one, other| (&one.project, &one.further).cmp(&(&other.project, &other.further)));
+    let mut machines: Vec<MachineSummary> = join_all(looks).await.into_iter().flatten().collect();
+    machines.sort_by(|one, other| (&one.project, &one.vm).cmp(&(&other.project, &other.vm)));
     List {
         schema: SCHEMA,
         machines,
     }
 }
 
-impl Listed {
-    fn new(state: Standing, known: Known) -> Self {
+impl MachineSummary {
+    fn new(state: MachineState, known: RegisteredProject) -> Self {
         Self {
             name: known.name,
             state,
             project: known.project.root().to_owned(),
-            further: known.project.further().cloned(),
+            vm: known.project.alias().cloned(),
             cpus: None,
             memory: None,
             disk_used: None,
@@ -109,9 +108,9 @@ impl Listed {
 }
 
 /// `None` for a project that has no machine yet, or none any more.
-async fn look(known: Known) -> Option<Listed> {
+async fn look(known: RegisteredProject) -> Option<MachineSummary> {
     if known.is_elsewhere {
-        return Some(Listed::new(Standing::Moved, known));
+        return Some(MachineSummary::new(MachineState::Moved, known));
     }
     let project = known.project.clone();
     let (record, process) = match State::observe(&project) {
@@ -119,16 +118,16 @@ async fn look(known: Known) -> Option<Listed> {
         Ok(State::Stopped(record)) => (record, None),
         Ok(State::Running(record, process)) => (record, Some(process)),
         Err(error) => {
-            return Some(Listed {
+            return Some(MachineSummary {
                 reason: Some(with_causes(&error)),
-                ..Listed::new(Standing::Damaged, known)
+                ..MachineSummary::new(MachineState::Damaged, known)
             });
         }
     };
     let state = match process {
-        Some(_) => Standing::Running,
-        None if record.provisioned && Suspended::exists(&project) => Standing::Suspended,
-        None => Standing::Stopped,
+        Some(_) => MachineState::Running,
+        None if record.provisioned && Suspended::exists(&project) => MachineState::Suspended,
+        None => MachineState::Stopped,
     };
     let mut listed = described(state, known, &project, &record);
     if let Some(process) = process {
@@ -137,14 +136,19 @@ async fn look(known: Known) -> Option<Listed> {
     Some(listed)
 }
 
-fn described(state: Standing, known: Known, project: &Project, record: &Record) -> Listed {
+fn described(
+    state: MachineState,
+    known: RegisteredProject,
+    project: &Project,
+    record: &Record,
+) -> MachineSummary {
     let disk = image::disk_use(&project.disk()).map(Size::as_bytes);
     let memory = files::allocated(&project.memory()).as_bytes();
-    let mut listed = Listed {
+    let mut listed = MachineSummary {
         name: Some(record.name.clone()),
         disk_used: Some(disk.unwrap_or_default() + memory),
         api_port: (record.api_port != 0).then_some(record.api_port),
-        ..Listed::new(state, known)
+        ..MachineSummary::new(state, known)
     };
     let spec = user::chosen(project)
         .map_err(crate::machine::MachineError::from)
@@ -156,15 +160,15 @@ fn described(state: Standing, known: Known, project: &Project, record: &Record) 
         }
         Err(error) => {
             listed.reason = Some(with_causes(&error));
-            if state != Standing::Running {
-                listed.state = Standing::Damaged;
+            if state != MachineState::Running {
+                listed.state = MachineState::Damaged;
             }
         }
     }
     listed
 }
 
-async fn ask(listed: &mut Listed, project: &Project, process: &Process) {
+async fn ask(listed: &mut MachineSummary, project: &Project, process: &Process) {
     let Ok((running, resources)) =
         tokio::time::timeout(ANSWER, status::observe(project, process)).await
     else {

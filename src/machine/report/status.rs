@@ -7,8 +7,8 @@ use qapi::qmp;
 use serde::Serialize;
 
 use crate::{
-    base::{Forward, Name, Nickname, files::allocated},
-    guest::{Course, StageLog},
+    base::{Forward, MachineAlias, Name, files::allocated},
+    guest::{BootState, StageLog},
     image,
     k3s::{Api, Node},
     machine::{
@@ -41,20 +41,20 @@ pub struct Status {
     /// The layout's number.
     pub schema: u32,
     /// Running, suspended, stopped or absent.
-    pub state: Condition,
+    pub state: MachineState,
     /// Running, with an API that is ready and nodes that are.
     pub healthy: bool,
     /// The project's directory.
     pub project: PathBuf,
     /// Which machine of the project it is, where it is a further one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub further: Option<Nickname>,
+    pub vm: Option<MachineAlias>,
     /// The machine; absent ones have none.
-    pub machine: Option<Described>,
+    pub machine: Option<MachineDetails>,
     /// What a running QEMU says of itself.
     pub process: Option<Running>,
     /// What is kept of a suspended machine.
-    pub suspended: Option<Kept>,
+    pub suspended: Option<SavedState>,
     /// The host's ports that lead into the guest: now, or else from the next start on.
     pub ports: Vec<Port>,
     /// What the cluster says of itself.
@@ -64,7 +64,7 @@ pub struct Status {
 /// Whether there is a machine and whether it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Condition {
+pub enum MachineState {
     /// QEMU runs.
     Running,
     /// There is a machine, QEMU does not run, and its memory is kept.
@@ -77,7 +77,7 @@ pub enum Condition {
 
 /// A machine as its record and config describe it.
 #[derive(Debug, Serialize)]
-pub struct Described {
+pub struct MachineDetails {
     /// Its name.
     pub name: Name,
     /// Its SMBIOS UUID.
@@ -135,7 +135,7 @@ pub struct Running {
 
 /// The kept memory of a suspended machine.
 #[derive(Debug, Serialize)]
-pub struct Kept {
+pub struct SavedState {
     /// Since when, in seconds since 1970; unless what says so is damaged.
     pub since: Option<u64>,
     /// Why, if it was by itself: `suspended after 30m idle`.
@@ -180,12 +180,12 @@ pub struct NodeStatus {
 /// When its record or config is damaged. That QEMU or the API does not answer is a status, not an error.
 pub async fn status(project: &Project) -> Result<Status, MachineError> {
     let (condition, record, process) = match State::observe(project)? {
-        State::Absent => (Condition::Absent, None, None),
+        State::Absent => (MachineState::Absent, None, None),
         State::Stopped(record) if record.provisioned && Suspended::exists(project) => {
-            (Condition::Suspended, Some(record), None)
+            (MachineState::Suspended, Some(record), None)
         }
-        State::Stopped(record) => (Condition::Stopped, Some(record), None),
-        State::Running(record, process) => (Condition::Running, Some(record), Some(process)),
+        State::Stopped(record) => (MachineState::Stopped, Some(record), None),
+        State::Running(record, process) => (MachineState::Running, Some(record), Some(process)),
     };
     let mut machine = record
         .as_ref()
@@ -218,10 +218,10 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
         state: condition,
         healthy: runs && ready,
         project: project.root().to_owned(),
-        further: project.further().cloned(),
+        vm: project.alias().cloned(),
         machine,
         process: running,
-        suspended: (condition == Condition::Suspended)
+        suspended: (condition == MachineState::Suspended)
             .then(|| kept(project))
             .transpose()?,
         ports,
@@ -229,13 +229,13 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
     })
 }
 
-fn kept(project: &Project) -> Result<Kept, MachineError> {
+fn kept(project: &Project) -> Result<SavedState, MachineError> {
     let suspended = Suspended::load(project)?.and_then(Result::ok);
     let path = suspended
         .as_ref()
         .map_or_else(|| project.memory(), |it| it.path(project));
     let since = suspended.map(|it| it.since);
-    Ok(Kept {
+    Ok(SavedState {
         since,
         reason: since.and_then(|since| idle::noted(project, since)),
         memory_used: allocated(&path).as_bytes(),
@@ -243,9 +243,9 @@ fn kept(project: &Project) -> Result<Kept, MachineError> {
     })
 }
 
-fn describe(project: &Project, record: &Record) -> Result<Described, MachineError> {
+fn describe(project: &Project, record: &Record) -> Result<MachineDetails, MachineError> {
     let spec = Spec::resolve(&user::chosen(project)?, Some(record), project)?;
-    Ok(Described {
+    Ok(MachineDetails {
         name: record.name.clone(),
         uuid: record.uuid.clone(),
         image: record.image.source.clone(),
@@ -314,13 +314,13 @@ async fn ask_qemu(project: &Project, running: &mut Running) -> Result<(u64, u64)
 }
 
 /// What the guest itself says against its cluster.
-async fn trouble(project: &Project) -> Option<String> {
+async fn fault(project: &Project) -> Option<String> {
     guest_logs::collect(project).await;
-    let mut course = Course::default();
+    let mut course = BootState::default();
     for report in StageLog::new(project.stages_log()).poll().ok()? {
         course.take(report);
     }
-    course.trouble().map(ToString::to_string)
+    course.fault().map(ToString::to_string)
 }
 
 async fn ask_cluster(project: &Project, record: &Record, process: &Process) -> Cluster {
@@ -349,7 +349,7 @@ async fn ask_cluster(project: &Project, record: &Record, process: &Process) -> C
         Err(reason) => Cluster {
             server,
             ready: false,
-            reason: Some(trouble(project).await.unwrap_or(reason)),
+            reason: Some(fault(project).await.unwrap_or(reason)),
             nodes: Vec::new(),
         },
     }
@@ -379,7 +379,7 @@ mod tests {
             version: "v1.33.5+k3s1".to_owned(),
             address: Some("10.0.2.15".to_owned()),
         };
-        let machine = Described {
+        let machine = MachineDetails {
             name: "k3s-shop-1a2b3c".parse().expect("sound"),
             uuid: "4bcc0bb8-8d54-455f-90ad-1de650375771".to_owned(),
             image: "debian-13".to_owned(),
@@ -415,13 +415,13 @@ mod tests {
         };
         let status = Status {
             schema: SCHEMA,
-            state: Condition::Running,
+            state: MachineState::Running,
             healthy: true,
             project: "/p".into(),
-            further: None,
+            vm: None,
             machine: Some(machine),
             process: Some(process),
-            suspended: Some(Kept {
+            suspended: Some(SavedState {
                 since: Some(1_795_000_000),
                 reason: None,
                 memory_used: 1 << 30,

@@ -13,7 +13,7 @@ use qapi::qmp;
 
 use crate::{
     base::{
-        FileError, Label, Size,
+        FileError, Size, SnapshotName,
         files::{self, free_space},
         trust,
     },
@@ -31,7 +31,7 @@ use crate::{
     project::{
         Project, Record, Snapshot, Suspended,
         snapshot::{self, Content},
-        suspended::{Memory, Origin, Stamp},
+        suspended::{FileStamp, MachineAbi, Memory},
     },
     qemu::{Monitor, Process, migration},
 };
@@ -43,10 +43,13 @@ const RESERVE: Size = Size::mib(256);
 ///
 /// # Errors
 ///
-/// The first step that fails; there is no such snapshot then, and [`Machine::abandon`] has the guest go on.
-pub async fn create(machine: &Machine, name: Option<Label>) -> Result<Label, MachineError> {
+/// The first step that fails; there is no such snapshot then, and [`Machine::cleanup_on_failure`] has the guest go on.
+pub async fn create(
+    machine: &Machine,
+    name: Option<SnapshotName>,
+) -> Result<SnapshotName, MachineError> {
     let project = &machine.project;
-    let state = interrupted::settled(machine).await?;
+    let state = interrupted::recover_interrupted(machine).await?;
     let record = match state.record() {
         None => return Err(MachineError::absent(project)),
         Some(record) if !record.provisioned => {
@@ -65,8 +68,8 @@ pub async fn create(machine: &Machine, name: Option<Label>) -> Result<Label, Mac
     trust::own_private_dir(&project.snapshots())?;
     let draft = Draft::begin(project.snapshots().join(NEW))?;
     let saved = match state {
-        State::Running(_, process) => of_running(machine, &record, &process, &draft).await,
-        _ => of_stopped(project, &draft).await,
+        State::Running(_, process) => save_running(machine, &record, &process, &draft).await,
+        _ => copy_stopped(project, &draft).await,
     };
     let memory = saved.map_err(in_words)?;
     let path = draft.join(name_of(&project.disk()));
@@ -95,7 +98,7 @@ fn in_words(error: MachineError) -> MachineError {
 }
 
 /// A name that tells the time, and a number where that is taken.
-fn unused(project: &Project, now: SystemTime) -> Label {
+fn unused(project: &Project, now: SystemTime) -> SnapshotName {
     let time = humantime::format_rfc3339_seconds(now).to_string();
     let time = time.replace(':', "-");
     let names = (1..).map(|number| match number {
@@ -126,7 +129,11 @@ fn require_room(folder: &Path, needed: Size) -> Result<(), MachineError> {
 async fn copy_disks(project: &Project, draft: &Draft) -> Result<(), FileError> {
     let size = files::allocated(&project.disk()).approximate();
     tracing::info!("copying the disk ({size})");
-    for path in [project.disk(), project.uefi_variables(), project.settings()] {
+    for path in [
+        project.disk(),
+        project.uefi_variables(),
+        project.config_archive(),
+    ] {
         if path.exists() {
             let copy = draft.join(name_of(&path));
             staging_dir::copy(path, copy.clone()).await?;
@@ -136,7 +143,7 @@ async fn copy_disks(project: &Project, draft: &Draft) -> Result<(), FileError> {
 }
 
 /// Disk, and the memory of a suspended machine, which nobody writes to any more.
-async fn of_stopped(project: &Project, draft: &Draft) -> Result<Option<Memory>, MachineError> {
+async fn copy_stopped(project: &Project, draft: &Draft) -> Result<Option<Memory>, MachineError> {
     require_room(
         draft.path(),
         staging_dir::room_for_copy(&project.disk(), draft.path())?,
@@ -144,9 +151,9 @@ async fn of_stopped(project: &Project, draft: &Draft) -> Result<Option<Memory>, 
     copy_disks(project, draft).await?;
     let suspended = match Suspended::load(project)? {
         None => return Ok(None),
-        Some(Ok(suspended)) if suspended.disk == Stamp::of(&project.disk())? => suspended,
+        Some(Ok(suspended)) if suspended.disk == FileStamp::of(&project.disk())? => suspended,
         Some(_) => {
-            tracing::warn!("the snapshot is without memory: it is of no use any more");
+            tracing::warn!("the snapshot has no memory: the saved memory is outdated");
             return Ok(None);
         }
     };
@@ -154,7 +161,7 @@ async fn of_stopped(project: &Project, draft: &Draft) -> Result<Option<Memory>, 
     staging_dir::link(suspended.path(project), copy.clone()).await?;
     let (length, checksum) = staging_dir::flushed(copy.clone()).await?;
     if (length, checksum) != (suspended.memory.length, suspended.memory.checksum) {
-        tracing::warn!("the snapshot is without memory: it is damaged");
+        tracing::warn!("the snapshot has no memory: the saved memory is damaged");
         files::remove_if_exists(&copy)?;
         return Ok(None);
     }
@@ -162,7 +169,7 @@ async fn of_stopped(project: &Project, draft: &Draft) -> Result<Option<Memory>, 
 }
 
 /// Disk and memory of one moment.
-async fn of_running(
+async fn save_running(
     machine: &Machine,
     record: &Record,
     process: &Process,
@@ -170,23 +177,23 @@ async fn of_running(
 ) -> Result<Option<Memory>, MachineError> {
     let project = &machine.project;
     let paused = is_paused_by_somebody(project).await?;
-    tracing::info!("taking a snapshot of {}", record.name);
+    tracing::info!("creating a snapshot of {}", record.name);
     let path = draft.join(name_of(&project.memory()));
     match save(machine, process, draft, &path, paused).await {
         Ok(origin) => {
-            go_on(machine, paused).await?;
+            resume_guest(machine, paused).await?;
             Ok(Some(save::sealed(path, origin).await?))
         }
         Err(MachineError::Monitor(_)) if process.ended_within(ENDING).await => {
             // There is no guest any more that could go on.
-            machine.mark_arrived();
+            machine.keep_qemu();
             terminate::clear(project)?;
             Err(MachineError::Died {
                 during: "the saving of its memory".to_owned(),
             })
         }
         Err(error) => {
-            if let Err(also) = go_on(machine, paused).await {
+            if let Err(also) = resume_guest(machine, paused).await {
                 tracing::debug!(error = %also, "the guest does not go on yet");
             }
             Err(error)
@@ -201,7 +208,7 @@ async fn save(
     draft: &Draft,
     path: &Path,
     paused: bool,
-) -> Result<Origin, MachineError> {
+) -> Result<MachineAbi, MachineError> {
     let project = &machine.project;
     if !paused {
         guest::sync(project).await;
@@ -214,7 +221,7 @@ async fn save(
     require_room(draft.path(), both)?;
 
     let file = files::open_in_place(path, true)?;
-    machine.mark_suspending();
+    machine.mark_paused();
     if !paused {
         vcpu::pause(&mut monitor).await?;
     }
@@ -228,7 +235,7 @@ async fn save(
 
 /// The guest goes on, or stands still again where somebody wants it so: QEMU takes the disks back, which it has given up
 /// for the copy, only when it goes on.
-async fn go_on(machine: &Machine, paused: bool) -> Result<(), MachineError> {
+async fn resume_guest(machine: &Machine, paused: bool) -> Result<(), MachineError> {
     let project = &machine.project;
     if vcpu::release(project).await? && !paused {
         wake::wake(project, Duration::MAX).await;
@@ -236,9 +243,9 @@ async fn go_on(machine: &Machine, paused: bool) -> Result<(), MachineError> {
     if paused {
         let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
         vcpu::pause(&mut monitor).await?;
-        tracing::info!("the machine is paused as before; `k3s-vm resume` has it go on");
+        tracing::info!("the VM is paused as before; to resume: k3s-vm resume");
     }
-    machine.mark_arrived();
+    machine.keep_qemu();
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use crate::{
-    base::{FileError, Label, files},
+    base::{FileError, SnapshotName, files},
     machine::{
         Machine, MachineError,
         model::staging_dir::{self},
@@ -20,8 +20,8 @@ use crate::{
 /// # Errors
 ///
 /// [`MachineError::NoSnapshot`], or when one cannot be removed.
-pub async fn delete(machine: &Machine, names: &[Label]) -> Result<(), MachineError> {
-    interrupted::settled(machine).await?;
+pub async fn delete(machine: &Machine, names: &[SnapshotName]) -> Result<(), MachineError> {
+    interrupted::recover_interrupted(machine).await?;
     remove(&machine.project, names)
 }
 
@@ -30,7 +30,7 @@ pub async fn delete(machine: &Machine, names: &[Label]) -> Result<(), MachineErr
 /// # Errors
 ///
 /// Those of [`delete`].
-pub(crate) fn remove(project: &Project, names: &[Label]) -> Result<(), MachineError> {
+pub(crate) fn remove(project: &Project, names: &[SnapshotName]) -> Result<(), MachineError> {
     let folders: Vec<PathBuf> = names
         .iter()
         .map(|name| snapshot::folder(project, name))

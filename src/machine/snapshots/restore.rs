@@ -9,7 +9,7 @@ use std::{fs, path::Path};
 
 use crate::{
     base::{
-        FileError, Label,
+        FileError, SnapshotName,
         files::{self, PRIVATE, free_space},
     },
     machine::{
@@ -21,7 +21,7 @@ use crate::{
     project::{
         Project, Record, Snapshot, Suspended,
         snapshot::{self, Content},
-        suspended::Stamp,
+        suspended::FileStamp,
     },
 };
 
@@ -30,7 +30,7 @@ use crate::{
 /// # Errors
 ///
 /// When there is none, or it is damaged or of another machine.
-pub fn usable(project: &Project, name: &Label) -> Result<Snapshot, MachineError> {
+pub fn usable(project: &Project, name: &SnapshotName) -> Result<Snapshot, MachineError> {
     let record = State::observe(project)?.record().cloned();
     let record = record.ok_or_else(|| MachineError::absent(project))?;
     let folder = snapshot::folder(project, name);
@@ -44,7 +44,7 @@ pub fn usable(project: &Project, name: &Label) -> Result<Snapshot, MachineError>
     Ok(found)
 }
 
-fn damaged(name: &Label, reason: impl Into<String>) -> MachineError {
+fn damaged(name: &SnapshotName, reason: impl Into<String>) -> MachineError {
     MachineError::DamagedSnapshot {
         name: name.clone(),
         reason: reason.into(),
@@ -56,9 +56,9 @@ fn damaged(name: &Label, reason: impl Into<String>) -> MachineError {
 /// # Errors
 ///
 /// Those of [`usable`], and when something cannot be written; it is what it was then.
-pub async fn restore(machine: &Machine, name: &Label) -> Result<bool, MachineError> {
+pub async fn restore(machine: &Machine, name: &SnapshotName) -> Result<bool, MachineError> {
     let project = &machine.project;
-    let state = interrupted::settled(machine).await?;
+    let state = interrupted::recover_interrupted(machine).await?;
     let snapshot = usable(project, name)?;
     let draft = Draft::begin(replacement::draft_of(project))?;
     let folder = snapshot::folder(project, name);
@@ -72,7 +72,7 @@ pub async fn restore(machine: &Machine, name: &Label) -> Result<bool, MachineErr
         }
         State::Running(record, process) => {
             note_record(project, record, &snapshot, &draft)?;
-            tracing::info!("ending the machine as it was");
+            tracing::info!("stopping the VM");
             terminate::end(project, &process).await?;
             true
         }
@@ -88,18 +88,22 @@ pub async fn restore(machine: &Machine, name: &Label) -> Result<bool, MachineErr
 /// The disk as it was is verified on its way, for what it replaces is lost.
 async fn copy_disks(
     project: &Project,
-    name: &Label,
+    name: &SnapshotName,
     snapshot: &Snapshot,
     folder: &Path,
     draft: &Draft,
 ) -> Result<(), MachineError> {
-    let [disk, uefi, settings] = [project.disk(), project.uefi_variables(), project.settings()]
-        .map(|path| {
-            (
-                staging_dir::name_of(&path),
-                folder.join(staging_dir::name_of(&path)),
-            )
-        });
+    let [disk, uefi, settings] = [
+        project.disk(),
+        project.uefi_variables(),
+        project.config_archive(),
+    ]
+    .map(|path| {
+        (
+            staging_dir::name_of(&path),
+            folder.join(staging_dir::name_of(&path)),
+        )
+    });
     if !disk.1.exists() {
         return Err(damaged(name, format!("{} is gone", disk.1.display())));
     }
@@ -142,17 +146,14 @@ async fn prepare_memory(
     let name = staging_dir::name_of(&project.memory());
     let path = folder.join(&name);
     if fs::metadata(&path).map(|it| it.len()).ok() != Some(memory.length) {
-        tracing::warn!(
-            "the next start boots: {} is not what it was",
-            path.display()
-        );
+        tracing::warn!("the next start boots: {} has changed", path.display());
         return Ok(());
     }
     staging_dir::link(path, draft.join(&name)).await?;
     let suspended = Suspended {
         schema: Suspended::schema(),
         since: snapshot.created,
-        disk: Stamp::of(&draft.join(staging_dir::name_of(&project.disk())))?,
+        disk: FileStamp::of(&draft.join(staging_dir::name_of(&project.disk())))?,
         memory,
         from: None,
     };

@@ -19,7 +19,7 @@ use crate::{
 /// # Errors
 ///
 /// When the host does not tell what a template is to fit.
-pub(crate) async fn ground(
+pub(crate) async fn choose_backing_image(
     startup: Startup<'_>,
     assets: &Assets,
     record: &Record,
@@ -53,7 +53,7 @@ pub(crate) async fn ground(
         ));
     }
     if let Some(path) = cache.find_prepared(&key) {
-        tracing::info!("the disk is prepared already");
+        tracing::info!("using a template of the installed disk");
         return Ok(on(path));
     }
     if !prepares {
@@ -68,7 +68,10 @@ pub(crate) async fn ground(
 /// # Errors
 ///
 /// When it cannot be written to a cache that can be written.
-pub(crate) fn begin(image: &BaseImage, record: &Record) -> Result<bool, MachineError> {
+pub(crate) fn ensure_backing_disk(
+    image: &BaseImage,
+    record: &Record,
+) -> Result<bool, MachineError> {
     let path = &record.image.path;
     if prepared::look(path) != Some(Prepared::Private) || path.exists() {
         return Ok(true);

@@ -36,7 +36,7 @@ const OVERLAY: &str = "own-disk";
 /// # Errors
 ///
 /// When QEMU does not do as it is told; the machine goes on then as it was.
-pub(crate) async fn take(
+pub(crate) async fn capture(
     project: &Project,
     record: &Record,
     process: &Process,
@@ -46,7 +46,7 @@ pub(crate) async fn take(
     monitor.execute(qmp::stop {}).await?;
     let taken = match waits(project) {
         Ok(true) => {
-            let taken = put_overlay(project, record, &mut monitor, process).await;
+            let taken = pivot_to_overlay(project, record, &mut monitor, process).await;
             taken.map(Some)
         }
         Ok(false) => Ok(None),
@@ -65,7 +65,7 @@ pub(crate) fn waits(project: &Project) -> Result<bool, FileError> {
 }
 
 /// Saves the paused guest's memory beside the disk. Others boot where that cannot be.
-async fn keep_memory(
+async fn save_template_memory(
     record: &Record,
     monitor: &mut Monitor<UnixStream>,
     process: &Process,
@@ -97,7 +97,7 @@ async fn keep_memory(
 /// # Errors
 ///
 /// When QEMU does not do as it is told.
-pub(crate) async fn put_overlay(
+pub(crate) async fn pivot_to_overlay(
     project: &Project,
     record: &Record,
     monitor: &mut Monitor<UnixStream>,
@@ -109,5 +109,5 @@ pub(crate) async fn put_overlay(
     monitor.raw("blockdev-add", overlay).await?;
     let snapshot = json!({ "node": command_line::DISK, "overlay": OVERLAY });
     monitor.raw("blockdev-snapshot", snapshot).await?;
-    Ok(keep_memory(record, monitor, process).await)
+    Ok(save_template_memory(record, monitor, process).await)
 }

@@ -12,7 +12,7 @@ use crate::{
         launch::{Startup, disk_state},
         memory::{compatibility, save},
     },
-    project::{Identity, Record, Suspended, suspended::Stamp},
+    project::{Identity, Record, Suspended, suspended::FileStamp},
 };
 
 /// Has a new machine on a published disk begin as if it had been suspended when the disk was made, if the host can have it go
@@ -31,7 +31,7 @@ pub(crate) async fn begin_suspended(
     let Some(memory) = prepared::memory(path) else {
         return Ok(());
     };
-    if !disk_state::is_given(record)
+    if !disk_state::has_k3s_preinstalled(record)
         || Suspended::exists(project)
         || !image::is_fresh(&disk, record.disk)
     {
@@ -43,14 +43,16 @@ pub(crate) async fn begin_suspended(
             .elapsed()
             .unwrap_or_default()
             .as_secs(),
-        disk: Stamp::of(&disk)?,
+        disk: FileStamp::of(&disk)?,
         memory,
         from: Some(prepared::memory_path(path)),
     };
     let accelerator = startup.host.accelerator(startup.spec.accel).await?;
-    match compatibility::obstacle(startup, record, &suspended, accelerator)? {
+    match compatibility::incompatibility(startup, record, &suspended, accelerator)? {
         None => suspended.save(project)?,
-        Some(reason) => tracing::info!("the guest boots, for its memory is not prepared: {reason}"),
+        Some(reason) => {
+            tracing::info!("booting the guest instead of resuming a template: {reason}")
+        }
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::{
         control::guest,
         guest_config::config_archive,
         launch::{Startup, disk_files},
-        model::timings::Whose,
+        model::timings::TimeSpentIn,
         template::{capture, publish},
     },
     project::{Identity, Record},
@@ -22,7 +22,7 @@ use crate::{
 /// # Errors
 ///
 /// When something of it cannot be written.
-pub(crate) async fn copy(
+pub(crate) async fn clone_template(
     startup: Startup<'_>,
     template: &Identity,
     record: Record,
@@ -35,10 +35,10 @@ pub(crate) async fn copy(
         uuid: template.uuid.clone(),
         ..record
     };
-    tracing::info!("{} is a copy of a template", record.name);
+    tracing::info!("{} is a clone of a template", record.name);
     kubeconfig::check_place(project, &spec.kubeconfig, &record.name)?;
     record.save(project)?;
-    config_archive::lay(project, spec, &record)?;
+    config_archive::write_config_archive(project, spec, &record)?;
     disk_files::ensure_disk(project, disk)?;
     template.give_keys(project)?;
     record.provisioned = true;
@@ -49,7 +49,7 @@ pub(crate) async fn copy(
 
 /// Keeps a machine whose node is Ready as a template, if it was begun as one: what it writes from now on goes to its own
 /// overlay. That it cannot be kept is no reason to fail.
-pub(crate) async fn keep(
+pub(crate) async fn publish_ready(
     machine: &Machine,
     record: &Record,
     process: &Process,
@@ -63,26 +63,23 @@ pub(crate) async fn keep(
     {
         return;
     }
-    tracing::info!(
-        "keeping {} as a template, for other projects that ask for one",
-        record.name
-    );
+    tracing::info!("publishing {} as a template for clones", record.name);
     guest::sync(project).await;
     let kept = async {
         let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
-        machine.mark_suspending();
+        machine.mark_paused();
         monitor.execute(qmp::stop {}).await?;
-        let taken = capture::put_overlay(project, record, &mut monitor, process).await;
+        let taken = capture::pivot_to_overlay(project, record, &mut monitor, process).await;
         monitor.execute(qmp::cont {}).await?;
-        machine.mark_arrived();
+        machine.keep_qemu();
         if let Some(identity) = Identity::of(project, record)? {
             publish::publish(record, taken?, Some(identity)).await;
         }
         Ok::<_, MachineError>(())
     };
     if let Err(error) = kept.await {
-        tracing::warn!(%error, "{} is no template", record.name);
-        machine.abandon().await;
+        tracing::warn!(%error, "cannot publish {} as a template", record.name);
+        machine.cleanup_on_failure().await;
     }
-    timings.end_of("the machine is kept as a template", Whose::Own);
+    timings.lap("the machine is kept as a template", TimeSpentIn::Own);
 }

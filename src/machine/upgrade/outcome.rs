@@ -7,9 +7,9 @@ use crate::{
         control::guest_logs,
         error::{UpgradeError, UpgradeFailure, machine::with_causes},
         lifecycle::{boot_progress, readiness, setup},
-        model::timings::Whose,
+        model::timings::TimeSpentIn,
         snapshots::restore,
-        upgrade::{run::Upgrade, safety_snapshot::Kept},
+        upgrade::{run::Upgrade, safety_snapshot::SafetySnapshot},
     },
     project::Config,
 };
@@ -28,11 +28,11 @@ impl Upgrade<'_> {
         let timings = &mut self.timings;
         let ready = async {
             readiness::upgraded(record, process, limits, version.as_str()).await?;
-            timings.end_of("k3s starts", Whose::Guest);
+            timings.lap("k3s starts", TimeSpentIn::Guest);
             readiness::ready(project, record, process, limits, timings).await
         };
         guest_logs::to_files(project).await;
-        let hopeful = boot_progress::while_hopeful(project, process, limits, ready);
+        let hopeful = boot_progress::unless_boot_fails(project, process, limits, ready);
         let result = guest_logs::capped(project, hopeful).await;
         guest_logs::to_memory(project).await;
         result
@@ -41,13 +41,13 @@ impl Upgrade<'_> {
     /// Puts the machine back as it was, and says what happened.
     pub(super) async fn undo(
         &self,
-        mut kept: Kept<'_>,
+        mut kept: SafetySnapshot<'_>,
         from: &Version,
         to: &Version,
         error: &MachineError,
     ) -> UpgradeError {
         let fell = self.fell(to, error).await;
-        tracing::warn!("k3s {to} does not come up; putting the machine back as it was");
+        tracing::warn!("k3s {to} does not come up; rolling back");
         let back = async {
             restore::restore(self.machine, &kept.name).await?;
             setup::start(self.machine, Config::default(), false).await
@@ -77,7 +77,7 @@ impl Upgrade<'_> {
                 other => with_causes(other),
             },
             late: matches!(error, MachineError::Deadline { .. }),
-            log: boot_progress::last_words_of_k3s(&self.machine.project)
+            log: boot_progress::k3s_log_tail(&self.machine.project)
                 .await
                 .unwrap_or_default(),
         })

@@ -3,12 +3,12 @@
 use std::{path::Path, sync::Arc};
 
 use crate::{
-    base::{Digest, Label, Progress},
-    guest::{Ssh, SshError, swap},
+    base::{Digest, Progress, SnapshotName},
+    guest::{Ssh, SshError, k3s_upgrade},
     k3s::{
         Node,
         release::Version,
-        step::{Step, step},
+        version_skew::{Step, check},
     },
     machine::{
         Machine, MachineError, Spec, Timings,
@@ -17,9 +17,9 @@ use crate::{
         control::{guest, wake},
         error::{UpgradeError, machine::with_causes},
         lifecycle::setup::Summary,
-        model::timings::Whose,
+        model::timings::TimeSpentIn,
         recover::{interrupted, replacement, running::Running},
-        upgrade::safety_snapshot::{self, Kept},
+        upgrade::safety_snapshot::{self, SafetySnapshot},
     },
     project::{Config, Record, record::Release, user},
     qemu::{Accelerator, Process},
@@ -44,7 +44,7 @@ pub struct Upgraded {
     /// What it has.
     pub to: Version,
     /// What it was before, if that was another machine.
-    pub snapshot: Option<Label>,
+    pub snapshot: Option<SnapshotName>,
 }
 
 /// A machine that runs, and what it is to have.
@@ -72,7 +72,7 @@ pub async fn upgrade(
 ) -> Result<Upgraded, MachineError> {
     let project = &machine.project;
     let mut timings = Timings::start();
-    let (record, process) = interrupted::reachable(machine).await?.running(project)?;
+    let (record, process) = interrupted::recover(machine).await?.running(project)?;
     if !record.provisioned {
         return Err(MachineError::NothingToKeep(record.name));
     }
@@ -85,9 +85,9 @@ pub async fn upgrade(
         Target::Version(version) => version.clone(),
         Target::Channel(channel) => assets::newest(channel).await?,
     };
-    let step = step(&from, &to).map_err(UpgradeError::from)?;
+    let check = check(&from, &to).map_err(UpgradeError::from)?;
     let running = Running::look(machine).await?;
-    timings.end_of("look at the machine", Whose::Own);
+    timings.lap("look at the machine", TimeSpentIn::Own);
     let mut upgrade = Upgrade {
         machine,
         spec,
@@ -97,7 +97,7 @@ pub async fn upgrade(
         timings,
     };
     let known = upgrade.record.release.version.clone();
-    let (nothing_to_do, from, snapshot) = match step {
+    let (nothing_to_do, from, snapshot) = match check {
         Step::None => {
             let finished = upgrade.finish(&ssh, &to, fetching).await?;
             let kept = (known != to.as_str()).then(|| safety_snapshot::latest(project, &to));
@@ -129,7 +129,7 @@ impl Upgrade<'_> {
         to: &Version,
         fetching: &dyn Progress,
         copying: &Arc<dyn Progress>,
-    ) -> Result<Label, MachineError> {
+    ) -> Result<SnapshotName, MachineError> {
         let project = &self.machine.project;
         let release = self.fetched(to, fetching).await?;
         let not_noted = from.as_str() != self.record.release.version;
@@ -137,13 +137,13 @@ impl Upgrade<'_> {
             true => Some(self.fetched(from, fetching).await?),
             false => None,
         };
-        self.timings.end_of("fetch k3s", Whose::Network);
+        self.timings.lap("fetch k3s", TimeSpentIn::Network);
         self.require_ready().await?;
         if let Some(there) = noted {
             self.note(there)?;
         }
-        let mut kept = Kept::create(self.machine, to).await?;
-        self.timings.end_of("the machine is kept", Whose::Own);
+        let mut kept = SafetySnapshot::create(self.machine, to).await?;
+        self.timings.lap("the machine is kept", TimeSpentIn::Own);
         let ssh = guest::connect(project).await?;
         let files = files_of(&release);
         ssh.stage_k3s(&files, copying).await?;
@@ -151,8 +151,8 @@ impl Upgrade<'_> {
             .await
             .map_err(|error| not_taken(to, error))?;
         self.timings
-            .end_of("k3s is copied into the guest", Whose::Own);
-        tracing::info!("k3s {to} takes the place of {from}");
+            .lap("k3s is copied into the guest", TimeSpentIn::Own);
+        tracing::info!("replacing k3s {from} by {to}");
         kept.stays();
         let up = async {
             ssh.swap_k3s().await?;
@@ -180,12 +180,12 @@ impl Upgrade<'_> {
             return Ok(false);
         }
         if is_noted {
-            tracing::info!("k3s {to} is there already; waiting until it is ready");
+            tracing::info!("k3s {to} is already installed; waiting until it is ready");
         } else {
-            tracing::info!("finishing an upgrade to k3s {to} that was broken off");
+            tracing::info!("completing an interrupted upgrade to k3s {to}");
         }
         let release = self.fetched(to, fetching).await?;
-        self.timings.end_of("fetch k3s", Whose::Network);
+        self.timings.lap("fetch k3s", TimeSpentIn::Network);
         if is_other {
             ssh.restart_k3s().await?;
         } else {
@@ -234,8 +234,11 @@ impl Upgrade<'_> {
         self.record.first_release = (first != release).then_some(first);
         self.record.release = release;
         // Before the machine is known to need it, for nobody is to take it away in between.
-        references::sign(self.machine, Some(&self.record))?;
-        Ok(replacement::note(&self.machine.project, &self.record)?)
+        references::register(self.machine, Some(&self.record))?;
+        Ok(replacement::replace_record(
+            &self.machine.project,
+            &self.record,
+        )?)
     }
 }
 
@@ -251,8 +254,8 @@ fn not_taken(to: &Version, error: SshError) -> MachineError {
 }
 
 /// As the guest is to get them.
-fn files_of(release: &Release) -> swap::Release<'_> {
-    swap::Release {
+fn files_of(release: &Release) -> k3s_upgrade::Release<'_> {
+    k3s_upgrade::Release {
         version: &release.version,
         binary: (&release.binary, digest_of(&release.binary)),
         images: release

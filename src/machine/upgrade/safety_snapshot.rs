@@ -1,7 +1,7 @@
 //! The snapshot that an upgrade goes back to.
 
 use crate::{
-    base::Label,
+    base::SnapshotName,
     k3s::release::Version,
     machine::{
         Machine, MachineError,
@@ -12,13 +12,13 @@ use crate::{
 
 /// A snapshot that goes with its upgrade, until there is something to go back from.
 #[derive(Debug)]
-pub(crate) struct Kept<'a> {
+pub(crate) struct SafetySnapshot<'a> {
     project: &'a Project,
-    pub(crate) name: Label,
+    pub(crate) name: SnapshotName,
     stays: bool,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> SafetySnapshot<'a> {
     /// Of the machine as it is before it gets `version`.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ impl<'a> Kept<'a> {
         version: &Version,
     ) -> Result<Self, MachineError> {
         let project = &machine.project;
-        let is_free = |it: &Label| !snapshot::folder(project, it).exists();
+        let is_free = |it: &SnapshotName| !snapshot::folder(project, it).exists();
         let name = names(version).find(is_free);
         let name = name.expect("there is always a larger number");
         Ok(Self {
@@ -50,7 +50,7 @@ impl<'a> Kept<'a> {
     }
 }
 
-impl Drop for Kept<'_> {
+impl Drop for SafetySnapshot<'_> {
     fn drop(&mut self) {
         if self.stays {
             return;
@@ -62,14 +62,14 @@ impl Drop for Kept<'_> {
 }
 
 /// The latest snapshot of before an upgrade to `version`.
-pub(crate) fn latest(project: &Project, version: &Version) -> Option<Label> {
+pub(crate) fn latest(project: &Project, version: &Version) -> Option<SnapshotName> {
     names(version)
         .take_while(|it| snapshot::folder(project, it).exists())
         .last()
 }
 
 /// `before-v1.34.1-k3s1`, and with a number where that is taken.
-fn names(version: &Version) -> impl Iterator<Item = Label> {
+fn names(version: &Version) -> impl Iterator<Item = SnapshotName> {
     let first = format!("before-{}", version.as_str().replace('+', "-"));
     let names = (1..).map(move |number| match number {
         1 => first.clone(),

@@ -13,7 +13,7 @@ use super::story_of;
 use crate::{
     screens::masked,
     support::{code, program},
-    telling::{Story, chapter},
+    transcript::{Story, chapter},
 };
 
 /// Commands that would change nothing, or that nothing is lost by.

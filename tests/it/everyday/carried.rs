@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256, Sha512};
 use super::internet::Internet;
 use crate::{
     support::{VERSION, dead_image, guest_image, make_release, names},
-    telling::{Story, chapter, found},
+    transcript::{Story, chapter, found},
 };
 
 /// Where nobody listens.
@@ -86,7 +86,7 @@ fn a_host_without_internet_makes_a_machine() {
         .succeeds()
         .says("debian-13")
         .says(&format!("images of k3s {VERSION}"))
-        .says("3 files are new");
+        .says("imported 3 files");
 
     chapter("a setup there, of the usual image and of the k3s that is stable");
     let flags = "--memory 1536MiB --disk 4GiB --accel tcg";
@@ -152,7 +152,7 @@ fn archives_of_the_cache_come_whole_or_not_at_all() {
             image.display()
         ))
         .succeeds()
-        .says("is a file of your own; take it along yourself");
+        .says("is your own file; copy it yourself");
     scratch.run("tar -tf k3s-vm-cache.tar | wc -l").prints("3");
 
     through_pipes(&here);
@@ -180,7 +180,7 @@ fn through_pipes(here: &Story) {
             here.env.project.display()
         ))
         .succeeds()
-        .says("all of it was there; nothing to do");
+        .says("everything is already in the cache; nothing to do");
     found("what is there is no hindrance");
 
     chapter("a setup of other choices still asks");
@@ -198,19 +198,19 @@ fn what_is_not_whole(here: &Story) {
         ("k3s-vm cache import", "cannot open k3s-vm-cache.tar"),
         (
             "k3s-vm cache import .",
-            "cannot take .: it is no archive of `k3s-vm cache export`",
+            "cannot take .: it is not an archive of `k3s-vm cache export`",
         ),
         (
             "echo hello | k3s-vm cache import -",
-            "it is no archive of `k3s-vm cache export`",
+            "it is not an archive of `k3s-vm cache export`",
         ),
         (
             "head -c 1000000 $ALL | k3s-vm cache import -",
-            "the archive ends before debian-13 is whole",
+            "the archive is truncated in debian-13",
         ),
         (
             "head -c 3000000 $ALL | k3s-vm cache import -",
-            "the archive ends before k3s ",
+            "the archive is truncated in k3s ",
         ),
         (
             "sed 's/k3s-stand-in-version/k3s-stand-in-versiom/' $ALL | k3s-vm cache import -",

@@ -1,7 +1,7 @@
 //! A real machine that nobody uses, and who watches it.
 
 use super::story_of;
-use crate::telling::{Story, chapter, found};
+use crate::transcript::{Story, chapter, found};
 
 /// The processes that watch the project's machine.
 const WATCHERS: &str = "pgrep -f -- \"-C $PWD --name= idle-watch\"";
@@ -59,7 +59,7 @@ fn used_and_left(story: &Story) {
             .run(&format!("{kubectl} get nodes"))
             .exits(3)
             .says("is suspended")
-            .says("hint: have it go on: k3s-vm start");
+            .says("hint: resume it: k3s-vm start");
     }
 
     chapter("A start has it go on, and be watched again");

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 pub(super) use self::layout::Layout;
 use super::story_of;
-use crate::telling::{Story, chapter, found};
+use crate::transcript::{Story, chapter, found};
 
 /// What does not get smaller when it is packed; the same for the same seed.
 fn noise(seed: u32, bytes: usize) -> Vec<u8> {
@@ -113,7 +113,7 @@ fn images_of_the_host_run_in_the_node() {
     story
         .run("k3s-vm image load localhost/app:dev")
         .succeeds()
-        .says("the node had all of it, and nothing was sent")
+        .says("already on the node")
         .prints("localhost/app:dev");
 
     chapter("the next version of it: only what is new goes over");
@@ -124,7 +124,7 @@ fn images_of_the_host_run_in_the_node() {
     story
         .run("k3s-vm image load ../two.tar")
         .succeeds()
-        .says("sent, 2 MiB were there already")
+        .says("2 MiB already on the node")
         .never_says("2.3 MiB sent")
         .prints("localhost/app:dev");
     assert_ne!(digest_of(&story, "localhost/app:dev"), before);
@@ -216,16 +216,16 @@ fn refused(story: &Story, tools: &Path) {
     story
         .run("k3s-vm image load nothing:1")
         .exits(1)
-        .says("no tool here has the image nothing:1")
+        .says("cannot find the image nothing:1")
         .says("docker: cannot connect to its daemon; podman: Error: No such image: nothing:1");
     story
         .run("this=$(dirname $(command -v k3s-vm)); PATH=$this k3s-vm image load nothing:1")
         .exits(1)
-        .says("there is no docker, podman or nerdctl on the PATH");
+        .says("docker, podman or nerdctl is not on the PATH");
     story
         .run("k3s-vm image load ./nothing")
         .exits(1)
-        .says("there is no archive ./nothing");
+        .says("the archive ./nothing does not exist");
     story
         .run("k3s-vm image load ../one/")
         .exits(1)
@@ -234,17 +234,17 @@ fn refused(story: &Story, tools: &Path) {
     story
         .run("k3s-vm image load --name 'A b' -")
         .exits(2)
-        .says("is no name of an image");
+        .says("invalid image name");
 
     chapter("what is no image for this node");
     story
         .run("k3s-vm image load ../bin/k3s-vm")
         .exits(1)
-        .says("it is no tar archive");
+        .says("it is not a tar archive, plain or compressed with gzip or zstd");
     story
         .run("tar c ../bin | k3s-vm image load -")
         .exits(1)
-        .says("no image is in it");
+        .says("the archive contains no image that index.json or manifest.json names");
     story
         .run("k3s-vm image load - </dev/null")
         .exits(1)
@@ -252,7 +252,7 @@ fn refused(story: &Story, tools: &Path) {
     story
         .run("skopeo copy -q --override-arch arm64 oci:../arm:dev docker-archive:../arm.tar:app:2 && k3s-vm image load ../arm.tar")
         .exits(1)
-        .says("it is for linux/arm64, and the machine runs linux/amd64");
+        .says("the image is for linux/arm64, and the node needs linux/amd64");
     story
         .run("skopeo copy -q oci:../two:dev oci-archive:../two.tar:dev && k3s-vm image load ../two.tar")
         .exits(1)
@@ -265,7 +265,7 @@ fn broken_off(story: &Story, tools: &Path) {
     story
         .run("head -c 2300000 ../two.tar | k3s-vm image load -")
         .exits(1)
-        .says("it breaks off in the middle");
+        .says("the archive is truncated");
     program(
         &tools.join("docker"),
         "#!/bin/sh\n[ \"$1\" = image ] || { head -c 2300000 ../two.tar; echo 'the daemon went away' >&2; exit 1; }\n",

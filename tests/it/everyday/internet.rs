@@ -13,7 +13,7 @@ use std::{
 use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
 use serde_json::json;
 
-use crate::telling::Story;
+use crate::transcript::Story;
 
 /// The servers' names, for which one certificate does.
 const SERVERS: [&str; 4] = [

@@ -1,7 +1,7 @@
 //! What the machine said: on its console, in its journal, at its first boot, and in one place.
 
 use super::story_of;
-use crate::telling::{Story, chapter, found};
+use crate::transcript::{Story, chapter, found};
 
 #[test]
 fn logs_are_at_hand_and_in_one_place() {
@@ -47,7 +47,7 @@ fn since_is_for_what_has_times(story: &Story) {
         story
             .run(&format!("k3s-vm logs {source} --since 10m"))
             .exits(2)
-            .says("--since does not apply to it");
+            .says("its lines have no time of day");
     }
     story
         .run("k3s-vm logs k3s --since soon")
@@ -114,7 +114,7 @@ fn all_are_followed(story: &Story) {
              kill -TERM $!; wait $!; code=$?; rm followed; exit $code",
         )
         .exits(143);
-    story.until("k3s-vm ssh 'systemctl start k3s-vm-listener; ! pgrep journalctl'");
+    story.until("k3s-vm ssh 'systemctl start k3s-vm-exec; ! pgrep journalctl'");
 }
 
 fn a_machine_that_does_not_run_shows_what_is_here(story: &Story) {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{setup_of, story_of};
-use crate::telling::{Story, chapter, found};
+use crate::transcript::{Story, chapter, found};
 
 #[test]
 fn two_machines_in_one_project() {

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt};
 
 use crate::{
     shared::Qemu,
-    telling::{Story, Told, chapter, found},
+    transcript::{Story, Told, chapter, found},
 };
 
 #[test]
@@ -19,7 +19,7 @@ fn folders_of_the_host_are_the_guests_too() {
         .run(&format!("{setup} --mount ./src:/src"))
         .exits(1)
         .says("/mounts/src: No such file or directory")
-        .says("hint: make it: mkdir -p /")
+        .says("hint: create it: mkdir -p /")
         .never_says("fetch");
     assert!(!story.file("record.json").exists());
     what_cannot_be(&story);
@@ -33,8 +33,8 @@ fn folders_of_the_host_are_the_guests_too() {
             "{setup} --mount ./src:/src --mount '../my, data:/srv/my-data:ro'"
         ))
         .succeeds()
-        .says("the disk is prepared already")
-        .says("the guest boots, for its memory is not prepared");
+        .says("using a template of the installed disk")
+        .says("booting the guest instead of resuming a template");
     story
         .run("k3s-vm ssh cat /src/file /srv/my-data/file")
         .prints("from the host\nread me");
@@ -70,11 +70,11 @@ fn folders_of_the_host_are_the_guests_too() {
 fn what_cannot_be(story: &Story) {
     chapter("what cannot be a folder, or not there");
     for (mount, why) in [
-        ("src", "write HOST:GUEST"),
-        ("./src:src", "write HOST:GUEST"),
+        ("src", "expected HOST:GUEST"),
+        ("./src:src", "expected HOST:GUEST"),
         ("./src:/etc/x", "/etc/x is the guest's own"),
         ("./src:/", "/ is the guest's own"),
-        ("./src:/a/../b", "write HOST:GUEST"),
+        ("./src:/a/../b", "expected HOST:GUEST"),
     ] {
         story
             .run(&format!("k3s-vm setup --mount {mount}"))
@@ -97,12 +97,12 @@ fn nothing_is_saved(story: &Story) {
     story
         .run("k3s-vm stop --suspend")
         .exits(1)
-        .says("the machine cannot be suspended: it has folders of this host")
+        .says("cannot suspend the VM: it has folders of this host")
         .says("k3s-vm stop --power-off");
     story
         .run("k3s-vm snapshot create")
         .exits(1)
-        .says("no snapshot can be made: it has folders of this host")
+        .says("cannot create a snapshot: it has folders of this host")
         .says("k3s-vm stop --power-off && k3s-vm snapshot create");
     story.run("k3s-vm ssh cat /src/file").prints("changed");
     story.run("k3s-vm pause && k3s-vm resume").succeeds();
@@ -113,7 +113,7 @@ fn nothing_is_saved(story: &Story) {
     story
         .run("k3s-vm stop")
         .succeeds()
-        .says("powered off instead of suspended, for it has folders of this host");
+        .says("powering off instead of suspending: QEMU cannot suspend a VM with mounts");
     story
         .run("k3s-vm snapshot create disk && k3s-vm snapshot list")
         .succeeds()
@@ -151,7 +151,7 @@ pub(super) fn one_is_asked_for(story: &Story) {
     story
         .run("k3s-vm configure --mount ./src:/src")
         .exits(1)
-        .says("hint: make it: mkdir -p");
+        .says("hint: create it: mkdir -p");
     story
         .run("mkdir src && k3s-vm configure --mount ./src:/src --no-restart")
         .succeeds()
@@ -165,9 +165,9 @@ pub(super) fn one_is_asked_for(story: &Story) {
 pub(super) fn this_kernel_cannot(story: &Story, start: Told) {
     start
         .exits(1)
-        .says("the guest has no /src of this host: its kernel 6.")
+        .says("the guest has not mounted /src: its kernel 6.")
         .says("cannot mount folders of a host (9p)")
-        .says("hint: or copy what is in it: k3s-vm cp ./src/. :/src");
+        .says("hint: or copy its content: k3s-vm cp ./src/. :/src");
     story
         .run("k3s-vm kubectl get nodes")
         .succeeds()

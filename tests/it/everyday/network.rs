@@ -12,7 +12,7 @@ use std::{
 use super::images::Layout;
 use crate::{
     support::{FreePort, free_port},
-    telling::{Story, Told, chapter, found},
+    transcript::{Story, Told, chapter, found},
 };
 
 /// A server of the host, for as long as the test.
@@ -189,8 +189,8 @@ fn environment(story: &Story) -> String {
 fn refused(story: &Story) {
     let before = fs::read(story.file("config")).expect("there");
     for (wrong, code, why) in [
-        ("--http-proxy ftp://x", 2, "--http-proxy: it is no proxy"),
-        ("--https-proxy http://me:secret@", 2, "it is no proxy"),
+        ("--http-proxy ftp://x", 2, "--http-proxy: invalid proxy"),
+        ("--https-proxy http://me:secret@", 2, "invalid proxy"),
         ("--dns example.com", 2, "invalid"),
         ("--ca-certificate nothing.pem", 1, "nothing.pem"),
         (

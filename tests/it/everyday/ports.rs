@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::story_of;
 use crate::{
     support::{free_port, retried},
-    telling::{Story, chapter, found},
+    transcript::{Story, chapter, found},
 };
 
 #[test]
@@ -36,8 +36,8 @@ fn ports_lead_into_the_guest() {
     story
         .run(&format!("k3s-vm port add {web}:30081"))
         .exits(1)
-        .says("leads to the guest's port 30080 already")
-        .says(&format!("hint: close it first: k3s-vm port rm {web}"));
+        .says("already forwards to the guest's port 30080")
+        .says(&format!("hint: remove it first: k3s-vm port rm {web}"));
     udp_is_forwarded(&story);
 
     chapter("What cannot be is refused, and changes nothing");
@@ -47,21 +47,21 @@ fn ports_lead_into_the_guest() {
     story
         .run(&format!("k3s-vm port add {port}:80"))
         .exits(1)
-        .says("taken by another program");
+        .says("in use by another program");
     for wrong in ["80", "0:80", "a:b", "1:2/sctp", "svc/", "svc/../x"] {
         story
             .run(&format!("k3s-vm port add {wrong}"))
             .exits(2)
-            .says("forwards no port");
+            .says("invalid port forward");
     }
     story
         .run("k3s-vm port rm 1")
         .exits(1)
-        .says("hint: see which are: k3s-vm port list");
+        .says("hint: list them: k3s-vm port list");
     story
         .run(&format!("k3s-vm setup --port {port}:80"))
         .exits(1)
-        .says("taken by another program");
+        .says("in use by another program");
     story.run("k3s-vm port list").prints(before.trim_end());
 
     let service = services(&story);
@@ -91,7 +91,7 @@ fn ports_lead_into_the_guest() {
     drop(taken);
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, web)).expect("free now");
     story.run("k3s-vm start").succeeds().says(&format!(
-        "port {web} on 127.0.0.1 is taken by another program"
+        "port {web} on 127.0.0.1 is in use by another program"
     ));
     assert!(answers(other), "{other}");
     assert_eq!(is_open(&story, service), None);
@@ -113,7 +113,7 @@ fn ports_lead_into_the_guest() {
     story
         .run("k3s-vm port list")
         .exits(4)
-        .says("hint: make one: k3s-vm setup");
+        .says("hint: create it: k3s-vm setup");
 }
 
 /// Other machines of this host may have the ports, and come and go: what was taken when it started is opened by a start

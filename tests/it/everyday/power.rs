@@ -1,7 +1,7 @@
 //! The machine anew, standing still, and going on.
 
 use super::story_of;
-use crate::telling::{Story, chapter, found};
+use crate::transcript::{Story, chapter, found};
 
 /// What tells one boot of the guest from the next.
 const BOOT: &str = "k3s-vm ssh cat /proc/sys/kernel/random/boot_id";
@@ -48,7 +48,7 @@ fn trims(story: &Story) {
     story
         .run("k3s-vm trim")
         .exits(5)
-        .says("error: the machine is paused");
+        .says("error: the VM is paused");
     story.run("k3s-vm resume").succeeds();
     let before = used();
     story.run(write_and_remove).succeeds();
@@ -58,7 +58,7 @@ fn trims(story: &Story) {
         .run("k3s-vm trim")
         .succeeds()
         .prints("")
-        .says(" given back: the disk takes ");
+        .says("the disk uses ");
     let trimmed = used();
     assert!(trimmed + MUCH < full, "{full} {trimmed}");
     story.run(write_and_remove).succeeds();
@@ -80,11 +80,11 @@ fn pauses(story: &Story, boot: &str) {
         .run("k3s-vm pause")
         .succeeds()
         .prints("")
-        .says("paused; `k3s-vm resume` has it go on");
+        .says("paused; to resume: k3s-vm resume");
     story
         .run("k3s-vm pause")
         .succeeds()
-        .says("the machine is paused already");
+        .says("the VM is already paused");
     story
         .run("k3s-vm status")
         .exits(5)
@@ -94,8 +94,8 @@ fn pauses(story: &Story, boot: &str) {
         story
             .run(line)
             .exits(5)
-            .says("error: the machine is paused")
-            .says("hint: have it go on: k3s-vm resume");
+            .says("error: the VM is paused")
+            .says("hint: resume it: k3s-vm resume");
     }
     story
         .run("k3s-vm resume --timeout nonsense")
@@ -141,7 +141,7 @@ fn restarts(story: &Story, boot: &str) {
         .run("k3s-vm restart --timings")
         .succeeds()
         .says("stopping k3s")
-        .says("powering the guest off")
+        .says("shutting down the guest")
         .says("k3s started")
         .says("of it k3s-vm's own")
         .never_says("resuming");

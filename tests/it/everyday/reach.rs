@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::story_of;
 use crate::{
     support::{code, mode},
-    telling::{Story, chapter, found},
+    transcript::{Story, chapter, found},
 };
 
 #[test]
@@ -96,34 +96,38 @@ fn copies_have_the_names_that_docker_gives_them(story: &Story) {
 fn what_cannot_be_copied_is_said(story: &Story) {
     chapter("what cannot be copied is said, and why");
     for (line, code, said) in [
-        ("k3s-vm cp nope :/tmp", 1, "there is no nope on this host"),
-        ("k3s-vm cp :/nope .", 1, "there is no /nope in the guest"),
+        (
+            "k3s-vm cp nope :/tmp",
+            1,
+            "nope does not exist on this host",
+        ),
+        ("k3s-vm cp :/nope .", 1, "/nope does not exist in the guest"),
         (
             "k3s-vm cp src/a :/nope/x",
             1,
-            "there is no /nope in the guest",
+            "/nope does not exist in the guest",
         ),
         (
             "k3s-vm cp src/a :/nope/",
             1,
-            "there is no /nope/ in the guest",
+            "/nope/ does not exist in the guest",
         ),
         (
             "k3s-vm cp :/etc/hostname nope/x",
             1,
-            "there is no nope on this host",
+            "nope does not exist on this host",
         ),
         (
             "k3s-vm cp :/etc/hostname nope/",
             1,
-            "there is no nope/ on this host",
+            "nope/ does not exist on this host",
         ),
         (
             "k3s-vm cp src :/etc/hostname",
             1,
-            "/etc/hostname is no folder",
+            "/etc/hostname is not a directory",
         ),
-        ("k3s-vm cp :/srv src/a", 1, "src/a is no folder"),
+        ("k3s-vm cp :/srv src/a", 1, "src/a is not a directory"),
         ("k3s-vm cp :/etc/hostname src/sub/../", 0, ""),
         (
             "mkdir src/issue; k3s-vm cp :/etc/issue src",
@@ -133,7 +137,7 @@ fn what_cannot_be_copied_is_said(story: &Story) {
         (
             "k3s-vm cp :/dev/null .",
             1,
-            "/dev/null is neither a file nor a folder",
+            "/dev/null is neither a file nor a directory",
         ),
         (
             "k3s-vm cp src/a src/link",
@@ -145,12 +149,12 @@ fn what_cannot_be_copied_is_said(story: &Story) {
         (
             "k3s-vm cp src/a :/proc/sys/",
             1,
-            "the guest does not copy it: ",
+            "the guest cannot copy it: ",
         ),
         (
             "mkfifo src/s; k3s-vm cp src :/tmp/s",
             0,
-            "not copied as it was: ",
+            "copied with differences: ",
         ),
     ] {
         story.run(line).exits(code).says(said);
@@ -180,7 +184,7 @@ fn nothing_half_is_left(story: &Story) {
              wait_until '[ -e .k3s-vm-cp.*/it ]'; kill -INT $!; wait $!; code=$?; ls -A | grep -e half -e cp; exit $code",
         )
         .exits(130)
-        .says("interrupted; what was not whole yet is not kept")
+        .says("interrupted; incomplete files were removed")
         .prints("");
     story
         .run(
@@ -204,7 +208,7 @@ fn a_hostile_guest_writes_nowhere_else(story: &Story) {
     story
         .run("k3s-vm cp :/etc/ssh got; code=$?; ls -A outside; ls -d got .k3s-vm-cp.*; exit $code")
         .exits(1)
-        .says("the guest sends \"./l/x\", which would lie outside of what is copied")
+        .says("the guest sent \"./l/x\", which is outside of the copied directory")
         .prints("");
     story.run("k3s-vm ssh rm /usr/local/bin/tar").succeeds();
 }
@@ -242,7 +246,7 @@ fn commands_end_as_they_do_here(story: &Story) {
         .succeeds();
     story
         .run("k3s-vm ssh -t tty")
-        .says("warning: the command gets no terminal, for stdin is none")
+        .says("warning: no terminal for the command: stdin is not a terminal")
         .prints("not a tty");
 }
 

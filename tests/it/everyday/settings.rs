@@ -6,7 +6,7 @@ use std::fs;
 use super::{mounts, network::Company, story_of};
 use crate::{
     shared::Qemu,
-    telling::{Story, chapter, found},
+    transcript::{Story, chapter, found},
 };
 
 const MANIFEST: &str = "\
@@ -47,14 +47,22 @@ fn refuses_what_cannot_be(story: &Story) {
         ("--disk 3GiB", 2, "too small"),
         ("--disk 4095MiB", 2, "too small"),
         ("--memory 512MiB", 2, "too small"),
-        ("--k3s-arg=--node-name=x", 2, "k3s-vm, which relies on it"),
-        ("--k3s-arg '--a b'", 2, "in one word"),
+        (
+            "--k3s-arg=--node-name=x",
+            2,
+            "k3s-vm sets it and relies on it",
+        ),
+        (
+            "--k3s-arg '--a b'",
+            2,
+            "expected one word, e.g. --cluster-cidr=10.52.0.0/16",
+        ),
         ("--node-label kubernetes.io/x=y", 2, "Kubernetes's own"),
         ("--registries none.yaml", 1, "none.yaml"),
         ("--registries wrong.yaml", 2, "no mirrors"),
         ("--manifest .kube", 2, "no .yaml, .yml or .json"),
         ("--ca-certificate wrong.yaml", 2, "no certificate"),
-        ("--http-proxy ftp://me:secret@x", 2, "it is no proxy"),
+        ("--http-proxy ftp://me:secret@x", 2, "invalid proxy"),
         ("--dns example.com", 2, "example.com"),
         ("--unset nonsense", 1, "there is no key \"nonsense\""),
     ] {
@@ -95,7 +103,7 @@ fn sets(story: &Story, company: &Company) {
     company
         .configures(story)
         .succeeds()
-        .says("the disk grows to 5GiB");
+        .says("growing the disk to 5GiB");
     let config = "k3s-vm ssh cat /etc/rancher/k3s/config.yaml";
     let config = story.run(config).succeeds().ended.stdout;
     let config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
@@ -119,7 +127,7 @@ fn sets(story: &Story, company: &Company) {
     story
         .run("k3s-vm configure --disk 4GiB")
         .exits(2)
-        .says("was made with a disk of 5GiB, and 4GiB is asked for now");
+        .says("cannot change the disk size from 5GiB to 4GiB");
     found("k3s, the guest and the disk are as they were asked to be, and nothing was lost");
     company.is_known_to(story);
     let before = story.qemu();
@@ -145,10 +153,10 @@ fn takes_back(story: &Story, company: &Company) {
         .run("k3s-vm configure --cpus 2")
         .exits(3)
         .says("is suspended")
-        .says("hint: have it go on: k3s-vm start");
+        .says("hint: resume it: k3s-vm start");
     let start = story
         .run("sed -i 's/^.k3s.$/&\\nlabels = [\"tier=late\"]/' .k3s-vm/config && k3s-vm start")
-        .says("boots instead of going on: it was started otherwise");
+        .says(" instead of resuming: it was started otherwise");
     mounts::this_kernel_cannot(story, start);
     story
         .run("k3s-vm ssh 'cat /etc/rancher/k3s/config.yaml && ls /etc/rancher/k3s'")
@@ -189,7 +197,7 @@ fn a_new_machine_has_them_from_its_beginning(story: &Story) {
             "HTTPS_PROXY=http://me:word@127.0.0.1:3128 NO_PROXY=corp.example,127.0.0.1 {setup} --node-label tier=new"
         ))
         .succeeds()
-        .says("the proxies of the environment are the guest's, too");
+        .says("the guest uses the proxies of the environment");
     story
         .run("k3s-vm ssh 'tr \"\\0\" \"\\n\" </proc/$(pidof -s k3s)/environ'")
         .succeeds()
@@ -209,6 +217,6 @@ fn a_new_machine_has_them_from_its_beginning(story: &Story) {
              kill -INT $!; wait $!; code=$?; cat told; exit $code",
         )
         .exits(130)
-        .says("boots instead of going on: it is set otherwise now");
+        .says(" instead of resuming: it is set otherwise now");
     story.run("k3s-vm reset --yes").succeeds();
 }

@@ -6,7 +6,7 @@ use k3s_vm::{
     base::sparse,
     project::{
         Project, Record, Suspended,
-        suspended::{Memory, Origin, Stamp},
+        suspended::{FileStamp, MachineAbi, Memory},
     },
 };
 use serde_json::json;
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     support::names,
-    telling::{Story, chapter, found},
+    transcript::{Story, chapter, found},
 };
 
 /// The line, killed when it is about to make such a call for the `nth` time.
@@ -78,7 +78,7 @@ fn with_a_machine_that_runs() {
     story
         .run("k3s-vm start")
         .succeeds()
-        .says("finishing what a command that died had begun")
+        .says("completing an interrupted command")
         .says("resuming ");
     has(&story, "configmap/before");
     story.run(BOOT).succeeds().prints(&boot);
@@ -108,7 +108,7 @@ impl Found {
         let read = |name: &str| fs::read(story.file(name)).expect(name);
         let memory = fs::read_to_string(story.file("suspended.json")).map(|text| {
             let suspended = Suspended::parse(&text).expect("sound");
-            let stamp = Stamp::of(&story.file("disk.qcow2")).expect("there");
+            let stamp = FileStamp::of(&story.file("disk.qcow2")).expect("there");
             assert_eq!(stamp, suspended.disk, "the memory is of this disk");
             read("memory")
         });
@@ -127,7 +127,7 @@ impl Found {
 fn forge(story: &Story, byte: u8, suspended: bool) {
     let project = Project::at(&story.env.project);
     let record = json!({
-        "schema": 2, "name": "k3s-forged", "uuid": "4f07ebcc-dafc-4ddf-9794-ba70655082e5",
+        "schema": 3, "name": "k3s-forged", "uuid": "4f07ebcc-dafc-4ddf-9794-ba70655082e5",
         "disk": "4GiB",
         "image": { "source": "x", "path": "/nowhere/image", "digest": "0".repeat(64) },
         "release": { "version": format!("v1.{byte}.0+k3s1"), "binary": "/nowhere/k3s", "airgap": null },
@@ -146,7 +146,7 @@ fn forge(story: &Story, byte: u8, suspended: bool) {
     let suspended = Suspended {
         schema: Suspended::schema(),
         since: byte.into(),
-        disk: Stamp::of(&project.disk()).expect("there"),
+        disk: FileStamp::of(&project.disk()).expect("there"),
         memory: memory(&project.memory()),
         from: None,
     };
@@ -156,7 +156,7 @@ fn forge(story: &Story, byte: u8, suspended: bool) {
 fn memory(path: &Path) -> Memory {
     let file = fs::File::open(path).expect("there");
     Memory {
-        origin: Origin {
+        origin: MachineAbi {
             qemu: "7.2.0".to_owned(),
             arguments: Vec::new(),
             processor: None,

@@ -4,7 +4,7 @@ use super::story_of;
 use crate::{
     shared::Qemu,
     support::{mode, names, on_a_terminal},
-    telling::{Story, chapter, found},
+    transcript::{Story, chapter, found},
 };
 
 /// What tells one boot of the guest from the next.
@@ -77,7 +77,7 @@ fn wrong_names(story: &Story) {
             story
                 .run(&format!("k3s-vm snapshot {verb} {name}"))
                 .exits(2)
-                .says("is no name: it takes 1 to 64 of a-z");
+                .says("expected 1 to 64 of a-z");
         }
     }
     assert!(!story.file("snapshots").exists());
@@ -85,14 +85,14 @@ fn wrong_names(story: &Story) {
         .run("k3s-vm snapshot list")
         .succeeds()
         .prints("")
-        .says("there is no snapshot");
+        .says("no snapshots");
     assert!(listed(story).is_empty());
     for line in ["restore none --yes", "restore none", "delete none"] {
         story
             .run(&format!("k3s-vm snapshot {line}"))
             .exits(2)
-            .says("error: there is no snapshot none")
-            .says("hint: see which there are: k3s-vm snapshot list");
+            .says("error: the snapshot none does not exist")
+            .says("hint: list them: k3s-vm snapshot list");
     }
     story
         .run("mkdir ../empty && k3s-vm -C ../empty snapshot list")
@@ -115,7 +115,7 @@ fn of_a_running_machine(story: &Story, boot: &str) {
     let folder = story.file("snapshots/first");
     assert_eq!(mode(&story.file("snapshots")), 0o700);
     assert_eq!(mode(&folder), 0o700);
-    let mut expected = vec!["disk.qcow2", "memory", "settings.tar", "snapshot.json"];
+    let mut expected = vec!["disk.qcow2", "memory", "config.tar", "snapshot.json"];
     if Qemu::newest().firmware() == "uefi" {
         expected.push("uefi-vars.fd");
     }
@@ -127,7 +127,7 @@ fn of_a_running_machine(story: &Story, boot: &str) {
     story
         .run("k3s-vm snapshot create first")
         .exits(2)
-        .says("error: there is a snapshot first already")
+        .says("error: the snapshot first already exists")
         .says("k3s-vm snapshot delete first");
     let named = story.run("k3s-vm snapshot create").succeeds();
     let name = named.ended.stdout.trim().to_owned();
@@ -157,7 +157,7 @@ fn back_while_it_runs(story: &Story, boot: &str) {
     story
         .run("k3s-vm snapshot restore first")
         .exits(2)
-        .says("there is no terminal to ask on")
+        .says("stdin is not a terminal")
         .says("hint: to go ahead without asking: k3s-vm snapshot restore first --yes");
     let restore = story.env.command(&["snapshot", "restore", "first"]);
     let (code, screen) = on_a_terminal(restore, "n\n");
@@ -170,7 +170,7 @@ fn back_while_it_runs(story: &Story, boot: &str) {
         story
             .run(&format!("k3s-vm snapshot restore first {line}"))
             .succeeds()
-            .says("the machine is what it was as first")
+            .says("restored snapshot first")
             .says("resuming ")
             .prints(&story.env.project.join(".kube/config").to_string_lossy());
         has(story, "configmap/before");
@@ -189,7 +189,7 @@ fn of_a_paused_machine(story: &Story, boot: &str) {
     story
         .run("k3s-vm snapshot create still")
         .succeeds()
-        .says("the machine is paused as before");
+        .says("the VM is paused as before");
     assert_eq!(story.status()["process"]["run_state"], "paused");
     story.run("k3s-vm resume").succeeds();
     story.run(BOOT).succeeds().prints(boot);
@@ -206,7 +206,7 @@ fn of_a_suspended_machine(story: &Story, boot: &str) {
         .run("k3s-vm snapshot restore first --yes")
         .succeeds()
         .prints("")
-        .says("`k3s-vm start` starts it");
+        .says("to start it: k3s-vm start");
     assert_eq!(story.status()["state"], "suspended");
     story.run("k3s-vm start").succeeds().says("resuming ");
     has(story, "configmap/before");
@@ -260,8 +260,8 @@ fn damaged_and_deleted(story: &Story) {
         .run("k3s-vm snapshot restore off --yes")
         .exits(1)
         .says("error: the snapshot off is damaged: ")
-        .says(&format!("{} is not what it was", disk.display()))
-        .says("hint: nothing was changed; remove it");
+        .says(&format!("{} has changed", disk.display()))
+        .says("hint: nothing was changed; delete it");
     assert_eq!(story.qemu(), qemu);
     assert_eq!(story.status()["healthy"], true);
     story
@@ -281,7 +281,7 @@ fn damaged_and_deleted(story: &Story) {
     story
         .run("k3s-vm snapshot delete off none still")
         .exits(2)
-        .says("error: there is no snapshot none");
+        .says("error: the snapshot none does not exist");
     assert_eq!(names_of(story), ["first", "asleep", "off", "still"]);
     story
         .run("k3s-vm snapshot delete off still")
@@ -296,7 +296,7 @@ fn damaged_and_deleted(story: &Story) {
     story
         .run("k3s-vm snapshot restore asleep --yes")
         .exits(1)
-        .says("error: the snapshot asleep is of another machine");
+        .says("error: the snapshot asleep belongs to another VM");
     assert_eq!(story.qemu(), qemu);
 }
 
@@ -314,7 +314,7 @@ fn without_room(story: &Story) {
         ))
         .exits(1)
         .says("/snapshots has 200 MiB free, and ")
-        .says("hint: make room on the file system of")
+        .says("hint: free space on the file system of")
         .says("k3s-vm snapshot delete NAME");
     // It is gone while the memory is written, by a QEMU that sees the same mounts: newer ones open the file themselves. A
     // create that stands still before it copies the disk cannot be too quick for that.
@@ -346,7 +346,7 @@ fn by_another_qemu(story: &Story, boot: &str) {
     story
         .run("k3s-vm snapshot restore old --yes")
         .succeeds()
-        .says("boots instead of going on: QEMU was 1");
+        .says(" instead of resuming: QEMU was 1");
     has(story, "configmap/before");
     assert_ne!(self::boot(story), boot);
     found("it boots, with all that it had on its disk");

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     support::VERSION,
-    telling::{Story, chapter, found},
+    transcript::{Story, chapter, found},
 };
 
 const NEXT: &str = "v1.34.1+k3s1";
@@ -24,7 +24,7 @@ fn story_with_releases(project: &str) -> Story {
     story
 }
 
-fn upgrade(story: &Story, version: &str) -> crate::telling::Told {
+fn upgrade(story: &Story, version: &str) -> crate::transcript::Told {
     story.run(&format!("k3s-vm upgrade --k3s-version {version}"))
 }
 
@@ -75,22 +75,22 @@ fn refused(story: &Story) {
     let qemu = story.qemu();
     upgrade(story, VERSION)
         .succeeds()
-        .says(&format!("k3s is {VERSION} already"))
+        .says(&format!("k3s is already {VERSION}"))
         .says("nothing to do");
     upgrade(story, "v1.33.4+k3s1")
         .exits(2)
-        .says("the machine has k3s v1.33.5+k3s1, and v1.33.4+k3s1 is older")
-        .says("hint: a snapshot of before brings an older one back");
+        .says("cannot upgrade k3s v1.33.5+k3s1 to v1.33.4+k3s1: it is older")
+        .says("hint: restore a snapshot with the older k3s: k3s-vm snapshot list");
     upgrade(story, "v1.36.0+k3s1")
         .exits(2)
-        .says("is too far from it: k3s takes one minor version at a time")
-        .says("hint: take the next one first: k3s-vm upgrade --channel v1.34");
+        .says("k3s is upgraded one minor version at a time")
+        .says("hint: upgrade to the next minor version first: k3s-vm upgrade --channel v1.34");
     upgrade(story, "v2.0.0+k3s1")
         .exits(2)
-        .says("is of another major version");
+        .says("it is another major version");
     upgrade(story, "newest")
         .exits(2)
-        .says("is no k3s version: it takes the form v1.33.5+k3s1");
+        .says("invalid k3s version");
     upgrade(story, "v1.34.8+k3s1")
         .exits(1)
         .says("/v1.34.8+k3s1/sha256sum-amd64.txt")
@@ -106,7 +106,7 @@ fn refused(story: &Story) {
     fs::rename(mirror.join(NEXT), mirror.join("v1.34.2+k3s1")).expect("renamed");
     upgrade(story, "v1.34.2+k3s1")
         .exits(1)
-        .says("error: the guest does not take k3s v1.34.2+k3s1: ")
+        .says("error: the guest cannot install k3s v1.34.2+k3s1: ")
         .says("it says that it is v1.34.1+k3s1");
     fs::rename(mirror.join("v1.34.2+k3s1"), mirror.join(NEXT)).expect("renamed");
     story
@@ -137,7 +137,7 @@ fn by_channels(story: &Story) {
         .run(&format!("{asks} k3s-vm upgrade"))
         .exits(2)
         .says("and v1.36.5+k3s1 is too far from it")
-        .says("hint: take the next one first: k3s-vm upgrade --channel v1.34");
+        .says("hint: upgrade to the next minor version first: k3s-vm upgrade --channel v1.34");
     story
         .run(&format!("{asks} k3s-vm upgrade --channel v1.33"))
         .succeeds()
@@ -157,7 +157,7 @@ fn to_the_next(story: &Story, boot: &str) {
     story
         .run(&format!("{asks} k3s-vm upgrade"))
         .succeeds()
-        .says(&format!("k3s is {NEXT} now, and was {VERSION}"))
+        .says(&format!("upgraded k3s from {VERSION} to {NEXT}"))
         .says(&format!("k3s-vm snapshot delete {BEFORE_NEXT}"))
         .prints(&kubeconfig.to_string_lossy());
     runs(story, NEXT);
@@ -172,7 +172,7 @@ fn to_the_next(story: &Story, boot: &str) {
         .run("k3s-vm start")
         .succeeds()
         .says("resuming ")
-        .never_says("boots instead");
+        .never_says("instead of resuming");
     story.run(BOOT).succeeds().prints(boot);
     runs(story, NEXT);
     story.run("k3s-vm restart").succeeds();
@@ -189,9 +189,7 @@ fn to_a_broken_one(story: &Story, first_boot: &str) {
         .says(&format!(
             "k3s {AFTER_NEXT} did not come up: k3s ended 8 times"
         ))
-        .says(&format!(
-            "the machine is what it was before, with k3s {NEXT}"
-        ))
+        .says(&format!("the VM was rolled back to k3s {NEXT}"))
         .says("Failed to initialize CSINode after retrying (as told)")
         .prints("");
     runs(story, NEXT);
@@ -206,13 +204,13 @@ fn not_running(story: &Story) {
     story.run("k3s-vm pause").succeeds();
     upgrade(story, NEXT)
         .exits(5)
-        .says("error: the machine is paused")
-        .says("hint: have it go on: k3s-vm resume");
+        .says("error: the VM is paused")
+        .says("hint: resume it: k3s-vm resume");
     story.run("k3s-vm stop --suspend").succeeds();
     upgrade(story, NEXT)
         .exits(3)
         .says("is suspended")
-        .says("hint: have it go on: k3s-vm start");
+        .says("hint: resume it: k3s-vm start");
     story.run("k3s-vm stop --power-off").succeeds();
     upgrade(story, NEXT)
         .exits(3)
@@ -248,9 +246,7 @@ fn one_that_is_killed_goes_on() {
     story
         .run(&format!("{line} --json"))
         .succeeds()
-        .says(&format!(
-            "finishing an upgrade to k3s {NEXT} that was broken off"
-        ))
+        .says(&format!("completing an interrupted upgrade to k3s {NEXT}"))
         .says(&format!("k3s-vm snapshot delete {BEFORE_NEXT}"))
         .says("\"event\":\"done\"");
     runs(&story, NEXT);
@@ -265,7 +261,7 @@ fn one_that_is_killed_goes_on() {
     story
         .run("k3s-vm start")
         .succeeds()
-        .says("finishing what a command that died had begun");
+        .says("completing an interrupted command");
     runs(&story, NEXT);
     has(&story, "configmap/before");
     story.run("k3s-vm reset --yes").succeeds();

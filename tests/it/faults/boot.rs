@@ -10,52 +10,52 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    scene::{Background, Scene, eventually, send, within},
+    sandbox::{Background, Sandbox, eventually, send, within},
     table::{tell, tell_running},
 };
 use crate::support::{NOTHING, finish};
 
 #[test]
 fn an_image_that_does_not_boot() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let words = [
-        "the machine was not ready within 4s (last stage: none)",
+        "the VM was not ready within 4s (last stage: none)",
         "k3s-vm/console.log",
         "hint: run the same command again to try once more",
     ];
-    let setup = || scene.setup(&["--timeout", "4s"]);
-    scene.fails("a guest that does nothing", setup(), 1, &words);
+    let setup = || sandbox.setup(&["--timeout", "4s"]);
+    sandbox.fails("a guest that does nothing", setup(), 1, &words);
     // Nothing is lost: the machine is as it was made, and is begun again.
-    let uuid = scene.status()["machine"]["uuid"].clone();
-    scene.goes_on(setup());
-    assert_eq!(scene.status()["machine"]["uuid"], uuid);
+    let uuid = sandbox.status()["machine"]["uuid"].clone();
+    sandbox.goes_on(setup());
+    assert_eq!(sandbox.status()["machine"]["uuid"], uuid);
 }
 
 #[test]
 fn an_image_without_cloud_init() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let image = speaking_image(
-        &scene.env.path("plain.img"),
+        &sandbox.env.path("plain.img"),
         "Welcome to Plain Linux 1.0\r\nlocalhost login: ",
     );
     let words = [
-        "the machine was not ready within 4s (last stage: none)",
+        "the VM was not ready within 4s (last stage: none)",
         "  | Welcome to Plain Linux 1.0",
         "  | localhost login:",
         "cloud-init",
         "k3s-vm/console.log",
     ];
     let image = image.display().to_string();
-    let setup = scene.setup(&["--image", &image, "--timeout", "4s"]);
-    scene.fails("a guest without cloud-init", setup, 1, &words);
+    let setup = sandbox.setup(&["--image", &image, "--timeout", "4s"]);
+    sandbox.fails("a guest without cloud-init", setup, 1, &words);
 }
 
 /// It is refused in seconds, long before the deadline of five minutes.
 #[test]
 fn an_image_without_systemd() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let said = "\r\n   \x1b[32;01mOpenRC \x1b[36;01m0.55.1\x1b[0m is starting up \x1b[34;01mLinux 6.12.13-0-virt\x1b[0m\r\n";
-    let image = speaking_image(&scene.env.path("openrc.img"), said)
+    let image = speaking_image(&sandbox.env.path("openrc.img"), said)
         .display()
         .to_string();
     let words = [
@@ -64,20 +64,20 @@ fn an_image_without_systemd() {
         "k3s-vm/console.log",
         "--image debian-13",
     ];
-    let setup = scene.setup(&["--image", &image]);
-    scene.fails("a guest without systemd", setup, 1, &words);
+    let setup = sandbox.setup(&["--image", &image]);
+    sandbox.fails("a guest without systemd", setup, 1, &words);
 }
 
 /// The wait for the device is reported while it lasts, and the shell ends it.
 #[test]
 fn an_image_whose_fstab_names_a_disk_that_is_not_there() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let spinner = "\x1b[K[\x1b[0;31m*\x1b[0m     ] A start job is running for /dev/disk/by-label/DATA (7s / 1min 30s)\r";
     let said = format!(
         "{spinner}{spinner}[ TIME ] Timed out waiting for device /dev/disk/by-label/DATA.\r\n\
          [DEPEND] Dependency failed for /data.\r\nYou are in emergency mode.\r\n"
     );
-    let image = speaking_image(&scene.env.path("fstab.img"), &said)
+    let image = speaking_image(&sandbox.env.path("fstab.img"), &said)
         .display()
         .to_string();
     let words = [
@@ -87,8 +87,8 @@ fn an_image_whose_fstab_names_a_disk_that_is_not_there() {
         "  | [DEPEND] Dependency failed for /data.",
         "/etc/fstab",
     ];
-    let setup = scene.setup(&["--image", &image]);
-    let ended = scene.fails("a guest in emergency mode", setup, 1, &words);
+    let setup = sandbox.setup(&["--image", &image]);
+    let ended = sandbox.fails("a guest in emergency mode", setup, 1, &words);
     let said = &ended.stderr;
     assert!(!said.contains("A start job is running"), "{said}");
     assert_eq!(said.matches("is waiting for").count(), 1, "{said}");
@@ -97,11 +97,11 @@ fn an_image_whose_fstab_names_a_disk_that_is_not_there() {
 /// What the guest would report. Reasons differ in their numbers only.
 #[test]
 fn k3s_that_ends_with_the_same_error_three_times() {
-    let scene = Scene::new();
-    let setup = scene.booting();
+    let sandbox = Sandbox::new();
+    let setup = sandbox.booting();
     let mut stages = OpenOptions::new()
         .append(true)
-        .open(scene.file("stages.log"))
+        .open(sandbox.file("stages.log"))
         .expect("QEMU has made it");
     for second in [10, 20, 30] {
         let reports = format!(
@@ -113,7 +113,7 @@ fn k3s_that_ends_with_the_same_error_three_times() {
         ));
     }
     let ended = setup.end();
-    tell(&scene, "k3s without a default route", &ended);
+    tell(&sandbox, "k3s without a default route", &ended);
     assert_eq!(ended.code, 1);
     for words in [
         "k3s cannot start: no default routes found after 30s (exit-code 1, 3 times in a row) (last stage: k3s ended (exit-code 1))",
@@ -125,9 +125,9 @@ fn k3s_that_ends_with_the_same_error_three_times() {
 
 #[test]
 fn a_kernel_that_panics() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let last_words = "[    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n";
-    let image = speaking_image(&scene.env.path("panic.img"), last_words)
+    let image = speaking_image(&sandbox.env.path("panic.img"), last_words)
         .display()
         .to_string();
     let words = [
@@ -135,9 +135,9 @@ fn a_kernel_that_panics() {
         "  | [    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs",
         "k3s-vm/console.log",
     ];
-    scene.fails(
+    sandbox.fails(
         "a kernel panic",
-        scene.setup(&["--image", &image]),
+        sandbox.setup(&["--image", &image]),
         1,
         &words,
     );
@@ -146,18 +146,18 @@ fn a_kernel_that_panics() {
 /// The breakpoint is the emulator's fault, and may not come another time.
 #[test]
 fn a_kernel_that_stumbles_over_its_own_breakpoint() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let last_words = "Oops: int3: 0000 [#1] SMP\r\nKernel panic - not syncing: Fatal exception\r\n";
-    let image = speaking_image(&scene.env.path("stumbles.img"), last_words)
+    let image = speaking_image(&sandbox.env.path("stumbles.img"), last_words)
         .display()
         .to_string();
-    let ended = scene.fails(
+    let ended = sandbox.fails(
         "a kernel panic of the emulator's",
-        scene.setup(&["--image", &image]),
+        sandbox.setup(&["--image", &image]),
         1,
         &["the guest's kernel panicked (last stage: none)"],
     );
-    let tries = ended.stderr.matches("it is started once more").count();
+    let tries = ended.stderr.matches("starting the guest again").count();
     assert_eq!(tries, 2, "{}", ended.stderr);
 }
 
@@ -167,32 +167,32 @@ const FLOOD_TIMEOUT: Duration = Duration::from_secs(300);
 #[test]
 fn a_console_that_floods() {
     const MOST: u64 = 8 << 20;
-    let scene = Scene::new();
-    let image = speaking_image(&scene.env.path("flood.img"), "all is well\r\n");
+    let sandbox = Sandbox::new();
+    let image = speaking_image(&sandbox.env.path("flood.img"), "all is well\r\n");
     let mut bytes = fs::read(&image).expect("written before");
     bytes[18..20].copy_from_slice(&[0xeb, 0xf0]); // wait: jmp to where si is set
     fs::write(&image, bytes).expect("written");
     let image = image.display().to_string();
-    let setup = Background::start(&scene, scene.setup(&["--image", &image]));
+    let setup = Background::start(&sandbox, sandbox.setup(&["--image", &image]));
     let mut longest = 0;
     within(FLOOD_TIMEOUT, "the log is cut", || {
         assert!(setup.is_running(), "{}", setup.said());
-        let console = fs::read(scene.file("console.log")).unwrap_or_default();
+        let console = fs::read(sandbox.file("console.log")).unwrap_or_default();
         longest = longest.max(console.len() as u64);
         console.starts_with(b"[k3s-vm: the guest flooded this log")
     });
     assert!(longest < MOST, "{longest} bytes on disk");
     setup.signal(Signal::KILL);
     setup.end();
-    let setup = scene.setup(&["--image", &image, "--timeout", "1s"]);
+    let setup = sandbox.setup(&["--image", &image, "--timeout", "1s"]);
     let ended = finish(setup);
-    tell_running(&scene, "a console that floods", &ended);
+    tell_running(&sandbox, "a console that floods", &ended);
     assert_eq!(ended.code, 1);
     for words in ["not ready within 1s (last stage: none)", "  | all is well"] {
         assert!(ended.stderr.contains(words), "{}", ended.stderr);
     }
-    scene.env.ok(&["stop", "--force"]);
-    let logs = scene.env.ok(&["logs"]).stdout;
+    sandbox.env.ok(&["stop", "--force"]);
+    let logs = sandbox.env.ok(&["logs"]).stdout;
     assert!(
         logs.contains("[k3s-vm: the guest flooded this log; what stood here was cut]"),
         "{}",
@@ -203,19 +203,19 @@ fn a_console_that_floods() {
 
 #[test]
 fn qemu_dies_while_it_boots() {
-    let scene = Scene::new();
-    let log = scene.env.path("log");
-    let mut setup = scene.setup(&[]);
+    let sandbox = Sandbox::new();
+    let log = sandbox.env.path("log");
+    let mut setup = sandbox.setup(&[]);
     setup.env("LOG_FILE", &log);
-    let setup = Background::start(&scene, setup);
+    let setup = Background::start(&sandbox, setup);
     eventually("the wait for the guest", || {
         fs::read_to_string(&log).is_ok_and(|text| text.contains("phase=\"start QEMU\""))
     });
-    let qemu = scene.env.pid().expect("it runs").cast_unsigned();
+    let qemu = sandbox.env.pid().expect("it runs").cast_unsigned();
     send(Signal::KILL, qemu);
     // Its own limit is later than this one's.
     let ended = setup.end();
-    tell(&scene, "QEMU is killed", &ended);
+    tell(&sandbox, "QEMU is killed", &ended);
     assert_eq!(ended.code, 1);
     for word in [
         "QEMU ended (last stage: none)",
@@ -224,22 +224,22 @@ fn qemu_dies_while_it_boots() {
     ] {
         assert!(ended.stderr.contains(word), "{}", ended.stderr);
     }
-    scene.nothing_runs();
-    scene.goes_on(scene.setup(&[]));
+    sandbox.nothing_runs();
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 #[test]
 fn ctrl_c_and_sigterm_and_a_closed_terminal() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     for (signal, name, code) in [
         (Signal::INT, "SIGINT", 130),
         (Signal::TERM, "SIGTERM", 143),
         (Signal::HUP, "SIGHUP", 129),
     ] {
-        let setup = scene.booting();
+        let setup = sandbox.booting();
         setup.signal(signal);
         let ended = setup.end();
-        tell(&scene, &format!("{name} during the boot"), &ended);
+        tell(&sandbox, &format!("{name} during the boot"), &ended);
         assert_eq!(ended.code, code);
         assert!(
             ended.stderr.contains("error: interrupted"),
@@ -251,9 +251,9 @@ fn ctrl_c_and_sigterm_and_a_closed_terminal() {
             "{}",
             ended.stderr
         );
-        scene.nothing_runs();
+        sandbox.nothing_runs();
     }
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 /// Each of them comes to a running QEMU, with all the files that it is given.
@@ -269,27 +269,24 @@ fn project_paths_of_all_kinds() {
         "-n",
         long.as_str(),
     ] {
-        let scene = Scene::named(name);
-        scene.goes_on(scene.setup(&[]));
-        assert!(scene.file("disk.qcow2").exists());
+        let sandbox = Sandbox::named(name);
+        sandbox.goes_on(sandbox.setup(&[]));
+        assert!(sandbox.file("disk.qcow2").exists());
     }
-    let scene = Scene::named("two\nlines");
-    let words = [
-        "QEMU takes only UTF-8 paths without line breaks",
-        "two\\nlines",
-    ];
-    scene.fails("a line break in the path", scene.setup(&[]), 2, &words);
+    let sandbox = Sandbox::named("two\nlines");
+    let words = ["QEMU needs UTF-8 without line breaks", "two\\nlines"];
+    sandbox.fails("a line break in the path", sandbox.setup(&[]), 2, &words);
 }
 
 #[test]
 fn a_k3s_disk_that_is_gone() {
-    let scene = Scene::new();
-    scene.stopped();
+    let sandbox = Sandbox::new();
+    sandbox.stopped();
     for (file, what) in [("disk.qcow2", "disk"), ("seed.img", "seed")] {
-        let (path, away) = (scene.file(file), scene.env.path("away"));
+        let (path, away) = (sandbox.file(file), sandbox.env.path("away"));
         fs::rename(&path, &away).expect("moved");
         eventually(what, || !path.exists());
-        scene.goes_on(scene.setup(&[]));
+        sandbox.goes_on(sandbox.setup(&[]));
         assert!(path.exists(), "an unfinished machine gets its {what} anew");
     }
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     everyday::story_of,
     support::names,
-    telling::{Story, Told, chapter, found},
+    transcript::{Story, Told, chapter, found},
 };
 
 #[test]
@@ -95,12 +95,12 @@ fn a_kubeconfig_of_the_other(story: &Story) {
     story
         .run("cd ../shop-copy && k3s-vm status")
         .exits(5)
-        .says("where this machine is not");
+        .says("which is not this VM");
     let told = story
         .run("cd ../shop-copy && k3s-vm kubectl get nodes")
         .exits(1)
         .says("shop-copy/kube.yaml is not usable: it leads to https://127.0.0.1:")
-        .says("hint: a fresh kubeconfig comes with every start: k3s-vm setup");
+        .says("hint: write a new kubeconfig: k3s-vm setup");
     tell(
         story,
         "a kubeconfig that leads to the other copy, kubectl",
@@ -154,13 +154,13 @@ fn a_damaged_kubeconfig(story: &Story) {
             .run("k3s-vm kubectl get nodes")
             .exits(1)
             .says("kube.yaml is not usable: ")
-            .says("hint: a fresh kubeconfig comes with every start: k3s-vm setup");
+            .says("hint: write a new kubeconfig: k3s-vm setup");
         tell(story, &format!("{fault}, kubectl"), &told);
         if mend != "true" {
             story
                 .run("k3s-vm setup")
                 .exits(1)
-                .says("hint: move it away: mv ");
+                .says("hint: move it: mv ");
             story.run(mend).succeeds();
         }
         story.run("k3s-vm setup").succeeds();

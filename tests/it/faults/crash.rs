@@ -9,19 +9,19 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    scene::{Background, Scene},
+    sandbox::{Background, Sandbox},
     table::tell,
 };
 use crate::support::{names, private_dir};
 
 #[test]
 fn a_setup_that_is_killed_leaves_a_qemu_that_the_next_one_goes_on_with() {
-    let scene = Scene::new();
-    let setup = scene.booting();
+    let sandbox = Sandbox::new();
+    let setup = sandbox.booting();
     setup.signal(Signal::KILL);
     assert_eq!(setup.end().code, 137);
-    let qemu = scene.env.pid().expect("it runs");
-    let status = scene.env.run(&["status"]);
+    let qemu = sandbox.env.pid().expect("it runs");
+    let status = sandbox.env.run(&["status"]);
     assert_eq!(status.code, 5, "{status:?}");
     assert!(
         status.stdout.contains("running, not healthy"),
@@ -29,41 +29,41 @@ fn a_setup_that_is_killed_leaves_a_qemu_that_the_next_one_goes_on_with() {
         status.stdout
     );
 
-    let setup = Background::start(&scene, scene.setup(&[]));
+    let setup = Background::start(&sandbox, sandbox.setup(&[]));
     setup.says(&format!(
-        "runs already (process {qemu}); waiting until it is ready"
+        "is already running (process {qemu}); waiting until it is ready"
     ));
     setup.signal(Signal::INT);
     let ended = setup.end();
-    tell(&scene, "a setup after a killed one, interrupted", &ended);
+    tell(&sandbox, "a setup after a killed one, interrupted", &ended);
     assert_eq!(ended.code, 130);
-    scene.nothing_runs();
-    let setup = scene.booting();
+    sandbox.nothing_runs();
+    let setup = sandbox.booting();
     setup.signal(Signal::KILL);
     drop(setup);
 
-    let stop = scene.env.ok(&["stop", "--force"]).stderr;
+    let stop = sandbox.env.ok(&["stop", "--force"]).stderr;
     assert!(!stop.contains("power"), "the guest is not asked: {stop}");
-    scene.nothing_runs();
-    scene.env.ok(&["reset", "--yes"]);
-    assert_eq!(names(&scene.file("")), [".gitignore", "config", "lock"]);
+    sandbox.nothing_runs();
+    sandbox.env.ok(&["reset", "--yes"]);
+    assert_eq!(names(&sandbox.file("")), [".gitignore", "config", "lock"]);
 }
 
 #[test]
 fn a_pidfile_whose_number_is_now_somebody_elses() {
-    let scene = Scene::new();
-    scene.stopped();
-    let victim = Background::start(&scene, sleep());
-    let pidfile = scene.file("qemu.pid");
+    let sandbox = Sandbox::new();
+    sandbox.stopped();
+    let victim = Background::start(&sandbox, sleep());
+    let pidfile = sandbox.file("qemu.pid");
     for verb in [&["stop"][..], &["stop", "--force"], &["reset", "--yes"]] {
-        if !scene.file("record.json").exists() {
-            scene.stopped();
+        if !sandbox.file("record.json").exists() {
+            sandbox.stopped();
         }
         fs::write(&pidfile, format!("{}\n", victim.pid())).expect("written");
-        assert_eq!(scene.env.run(&["status"]).code, 3);
-        let ended = scene.env.ok(verb);
+        assert_eq!(sandbox.env.run(&["status"]).code, 3);
+        let ended = sandbox.env.ok(verb);
         tell(
-            &scene,
+            &sandbox,
             &format!("a forged pidfile, {}", verb.join(" ")),
             &ended,
         );
@@ -82,20 +82,20 @@ fn sleep() -> Command {
 #[test]
 fn a_reboot_of_the_host() {
     for socket_is_left in [false, true] {
-        let scene = Scene::new();
-        let setup = scene.booting();
+        let sandbox = Sandbox::new();
+        let setup = sandbox.booting();
         setup.signal(Signal::KILL);
         drop(setup);
-        let monitor = scene.status()["process"]["monitor"]
+        let monitor = sandbox.status()["process"]["monitor"]
             .as_str()
             .expect("told")
             .to_owned();
-        super::scene::send(
+        super::sandbox::send(
             Signal::KILL,
-            scene.env.pid().expect("it runs").cast_unsigned(),
+            sandbox.env.pid().expect("it runs").cast_unsigned(),
         );
-        super::scene::eventually("QEMU is gone", || scene.env.run(&["status"]).code == 3);
-        let runtime = scene.env.path("run");
+        super::sandbox::eventually("QEMU is gone", || sandbox.env.run(&["status"]).code == 3);
+        let runtime = sandbox.env.path("run");
         fs::remove_dir_all(&runtime).expect("removed");
         private_dir(&runtime);
         if socket_is_left {
@@ -107,23 +107,23 @@ fn a_reboot_of_the_host() {
             drop(UnixListener::bind(&monitor).expect("bound"));
         }
         assert!(
-            scene.file("qemu.pid").exists(),
+            sandbox.file("qemu.pid").exists(),
             "as a host that lost its power leaves it"
         );
-        assert_eq!(scene.env.run(&["status"]).code, 3);
-        scene.goes_on(scene.env.command(&["start"]));
+        assert_eq!(sandbox.env.run(&["status"]).code, 3);
+        sandbox.goes_on(sandbox.env.command(&["start"]));
     }
 }
 
 #[test]
 fn a_second_command_waits_and_says_for_whom() {
-    let scene = Scene::new();
-    let setup = scene.booting();
-    let status = scene.env.run(&["status"]);
+    let sandbox = Sandbox::new();
+    let setup = sandbox.booting();
+    let status = sandbox.env.run(&["status"]);
     assert_eq!(status.code, 5, "{status:?}");
     assert!(setup.is_running(), "status waits for nobody");
 
-    let stop = Background::start(&scene, scene.env.command(&["stop"]));
+    let stop = Background::start(&sandbox, sandbox.env.command(&["stop"]));
     stop.says(&format!(
         "waiting for k3s-vm setup (process {})",
         setup.pid()
@@ -133,11 +133,11 @@ fn a_second_command_waits_and_says_for_whom() {
     assert_eq!(setup.end().code, 130);
     let ended = stop.end();
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert!(ended.stderr.contains("stopped already"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("already stopped"), "{}", ended.stderr);
 
     // Who waits may be interrupted, too, and disturbs nobody.
-    let setup = scene.booting();
-    let second = Background::start(&scene, scene.setup(&[]));
+    let setup = sandbox.booting();
+    let second = Background::start(&sandbox, sandbox.setup(&[]));
     second.says(&format!(
         "waiting for k3s-vm setup (process {})",
         setup.pid()
@@ -145,5 +145,5 @@ fn a_second_command_waits_and_says_for_whom() {
     second.signal(Signal::INT);
     assert_eq!(second.end().code, 130);
     assert!(setup.is_running());
-    assert_eq!(scene.status()["state"], "running");
+    assert_eq!(sandbox.status()["state"], "running");
 }

@@ -16,7 +16,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::scene::{Scene, in_other_mounts};
+use super::sandbox::{Sandbox, in_other_mounts};
 use crate::support::{Ended, finish, skipped};
 
 /// The forwarder of user networking to the host's first IPv6 server.
@@ -92,11 +92,11 @@ fn answer(socket: &UdpSocket, asked: &AtomicUsize, ends: &AtomicBool) {
 
 /// What `doctor` finds of DNS on a host with this resolv.conf, or with none.
 #[track_caller]
-fn doctor(scene: &Scene, resolv_conf: Option<&str>) -> Value {
+fn doctor(sandbox: &Sandbox, resolv_conf: Option<&str>) -> Value {
     let ended = finish(with_resolv_conf(
-        scene,
+        sandbox,
         resolv_conf,
-        &scene.env.command(&["doctor", "--json"]),
+        &sandbox.env.command(&["doctor", "--json"]),
     ));
     check(&ended)
 }
@@ -112,10 +112,10 @@ fn check(ended: &Ended) -> Value {
 }
 
 /// The command on a host with this resolv.conf, or with none.
-fn with_resolv_conf(scene: &Scene, resolv_conf: Option<&str>, command: &Command) -> Command {
+fn with_resolv_conf(sandbox: &Sandbox, resolv_conf: Option<&str>, command: &Command) -> Command {
     let script = match resolv_conf {
         Some(content) => {
-            let path = scene.env.path("resolv.conf");
+            let path = sandbox.env.path("resolv.conf");
             fs::write(&path, content).expect("written");
             format!(
                 "mount --bind '{}' \"$(readlink -f /etc/resolv.conf)\"; exec \"$@\"",
@@ -124,7 +124,7 @@ fn with_resolv_conf(scene: &Scene, resolv_conf: Option<&str>, command: &Command)
         }
         None => "mkdir -p ../etc; mount --bind ../etc /etc; exec \"$@\"".to_owned(),
     };
-    in_other_mounts(scene, command, &script)
+    in_other_mounts(sandbox, command, &script)
 }
 
 fn found(dns: &Value) -> &str {
@@ -150,28 +150,28 @@ fn is_worse(dns: &Value, servers: &[&str]) {
 
 #[test]
 fn the_first_server_answers_or_not() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let Some(stub) = Dns::at("127.53.0.53") else {
         return skipped("port 53 is root's on this host");
     };
     let dns = doctor(
-        &scene,
+        &sandbox,
         Some("# a stub\nnameserver 127.53.0.53\noptions edns0\n"),
     );
     is_ok(&dns, "127.53.0.53");
     assert!(stub.asked() > 0);
 
     let dead = "nameserver 127.53.0.9\nnameserver 127.53.0.53\n";
-    let dns = doctor(&scene, Some(dead));
+    let dns = doctor(&sandbox, Some(dead));
     is_worse(&dns, &["127.53.0.9"]);
     drop(stub);
-    let dns = doctor(&scene, Some("nameserver 127.53.0.53\n"));
+    let dns = doctor(&sandbox, Some("nameserver 127.53.0.53\n"));
     is_worse(&dns, &["127.53.0.53"]);
 }
 
 #[test]
 fn a_server_that_the_guest_reaches_in_another_way() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let Some(_ipv6) = Dns::at("::1") else {
         return skipped("[::1]:53 cannot be had on this host");
     };
@@ -179,48 +179,51 @@ fn a_server_that_the_guest_reaches_in_another_way() {
         "nameserver ::1\n",
         "nameserver ::1%lo\r\nnameserver 2001:db8::53",
     ] {
-        is_worse(&doctor(&scene, Some(only_ipv6)), &[FORWARDER_IPV6]);
+        is_worse(&doctor(&sandbox, Some(only_ipv6)), &[FORWARDER_IPV6]);
     }
     let dead = "nameserver 127.53.1.9\nnameserver ::1\n";
-    is_worse(&doctor(&scene, Some(dead)), &["127.53.1.9", FORWARDER_IPV6]);
+    is_worse(
+        &doctor(&sandbox, Some(dead)),
+        &["127.53.1.9", FORWARDER_IPV6],
+    );
 }
 
 #[test]
 fn no_server_at_all() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     for nothing in [None, Some(""), Some("search corp.example\n")] {
-        let dns = doctor(&scene, nothing);
+        let dns = doctor(&sandbox, nothing);
         assert_eq!(dns["result"], "optional", "{dns}");
         assert!(!found(&dns).contains(FORWARDER_IPV6), "{dns}");
     }
     let Some(local) = Dns::at("127.0.0.1") else {
         return skipped("127.0.0.1:53 cannot be had on this host");
     };
-    is_worse(&doctor(&scene, Some("")), &[HOST]);
+    is_worse(&doctor(&sandbox, Some("")), &[HOST]);
     assert!(local.asked() > 0);
 }
 
 /// A server that is silent, as behind a firewall, costs less than a second.
 #[test]
 fn silence_is_not_waited_for() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let Ok(silent) = UdpSocket::bind("127.53.2.9:53") else {
         return skipped("port 53 is root's on this host");
     };
     let asks = |content: &str| {
         let began = Instant::now();
-        is_worse(&doctor(&scene, Some(content)), &["127.53.2.9"]);
+        is_worse(&doctor(&sandbox, Some(content)), &["127.53.2.9"]);
         began.elapsed()
     };
     let once = asks("nameserver 127.53.2.9\n");
     let often = asks(&"nameserver 127.53.2.9\n".repeat(1000));
-    crate::telling::found(&format!("one silent server {once:?}, a thousand {often:?}"));
+    crate::transcript::found(&format!("one silent server {once:?}, a thousand {often:?}"));
     drop(silent);
 }
 
 #[test]
 fn servers_of_the_user_win_and_an_isolated_guest_needs_none() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let Some(stub) = Dns::at("127.53.3.53") else {
         return skipped("port 53 is root's on this host");
     };
@@ -228,9 +231,9 @@ fn servers_of_the_user_win_and_an_isolated_guest_needs_none() {
         ("[network]\ndns = [\"192.0.2.7\"]\n", "192.0.2.7"),
         ("isolated = true\n", ""),
     ] {
-        fs::create_dir_all(scene.file("")).expect("created");
-        fs::write(scene.file("config"), config).expect("written");
-        let dns = doctor(&scene, Some("nameserver 127.53.3.53\n"));
+        fs::create_dir_all(sandbox.file("")).expect("created");
+        fs::write(sandbox.file("config"), config).expect("written");
+        let dns = doctor(&sandbox, Some("nameserver 127.53.3.53\n"));
         is_ok(&dns, server);
         assert_eq!(stub.asked(), 0, "nothing is asked");
     }
@@ -239,23 +242,23 @@ fn servers_of_the_user_win_and_an_isolated_guest_needs_none() {
 /// The settings of the guest hold what `doctor` said, before it boots.
 #[test]
 fn a_new_machine_is_given_what_works() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let Some(_ipv6) = Dns::at("::1") else {
         return skipped("[::1]:53 cannot be had on this host");
     };
-    let kept = scene.file("resolv.conf");
+    let kept = sandbox.file("resolv.conf");
     let setup = |options: &[&str]| {
         let options = [options, &["--timeout", "1s"]].concat();
-        let setup = scene.setup(&options);
+        let setup = sandbox.setup(&options);
         let dead = "nameserver 127.53.4.9\nnameserver ::1\n";
-        finish(with_resolv_conf(&scene, Some(dead), &setup))
+        finish(with_resolv_conf(&sandbox, Some(dead), &setup))
     };
     let ended = setup(&[]);
     assert!(ended.stderr.contains("--dns"), "{}", ended.stderr);
     assert!(ended.stderr.contains(FORWARDER_IPV6), "{}", ended.stderr);
     let content = fs::read_to_string(&kept).expect("kept");
     assert_eq!(content, format!("nameserver {FORWARDER_IPV6}\n"));
-    let settings = fs::read(scene.file("settings.tar"));
+    let settings = fs::read(sandbox.file("config.tar"));
     let settings = settings.expect("given to the guest");
     let settings = String::from_utf8_lossy(&settings);
     assert!(settings.contains(FORWARDER_IPV6), "in the archive");

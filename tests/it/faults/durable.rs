@@ -7,22 +7,22 @@ use k3s_vm::image::prepared::publish;
 use rustix::process::Signal;
 
 use super::{
-    scene::{Background, Scene, eventually},
+    sandbox::{Background, Sandbox, eventually},
     table::tell,
 };
 use crate::support::{names, skipped};
 
 /// The command comes to a running QEMU all the same.
 #[track_caller]
-pub(super) fn survives(scene: &Scene, fault: &str, command: Command) {
-    let command = Background::start(scene, command);
+pub(super) fn survives(sandbox: &Sandbox, fault: &str, command: Command) {
+    let command = Background::start(sandbox, command);
     eventually("the machine runs", || {
         assert!(command.is_running(), "{fault}: {}", command.said());
-        scene.status()["process"]["run_state"] == "running"
+        sandbox.status()["process"]["run_state"] == "running"
     });
     command.signal(Signal::INT);
     let ended = command.end();
-    tell(scene, &format!("{fault}, interrupted"), &ended);
+    tell(sandbox, &format!("{fault}, interrupted"), &ended);
     assert_eq!(ended.code, 130);
 }
 
@@ -37,29 +37,29 @@ pub(super) fn damages(sound: &[u8]) -> [(&'static str, Vec<u8>); 3] {
 
 #[test]
 fn damaged_keys() {
-    let scene = Scene::new();
-    scene.finished(".kube/config".as_ref());
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
     for key in ["id_ed25519", "host_ed25519"] {
-        let path = scene.file(key);
+        let path = sandbox.file(key);
         let sound = fs::read(&path).expect("there");
         for (how, bytes) in damages(&sound) {
             fs::write(&path, bytes).expect("written");
             let place = format!("k3s-vm/{key}");
             for (verb, command) in [
-                ("start", scene.env.command(&["start"])),
-                ("setup", scene.setup(&[])),
+                ("start", sandbox.env.command(&["start"])),
+                ("setup", sandbox.setup(&[])),
             ] {
                 let fault = format!("{key} is {how}, {verb}");
-                scene.fails(&fault, command, 1, &[&place, "hint: "]);
+                sandbox.fails(&fault, command, 1, &[&place, "hint: "]);
             }
-            assert_eq!(scene.env.run(&["status"]).code, 3);
+            assert_eq!(sandbox.env.run(&["status"]).code, 3);
         }
         fs::remove_file(&path).expect("removed");
         let gone = format!("k3s-vm/{key} is gone");
         let words = [gone.as_str(), "k3s-vm reset && k3s-vm setup"];
-        scene.fails(
+        sandbox.fails(
             &format!("{key} is gone, start"),
-            scene.env.command(&["start"]),
+            sandbox.env.command(&["start"]),
             1,
             &words,
         );
@@ -67,7 +67,7 @@ fn damaged_keys() {
         fs::write(&path, sound).expect("put back");
         set_private(&path);
     }
-    scene.goes_on(scene.env.command(&["start"]));
+    sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
 fn set_private(path: &Path) {
@@ -77,9 +77,9 @@ fn set_private(path: &Path) {
 
 #[test]
 fn a_damaged_disk() {
-    let scene = Scene::new();
-    scene.finished(".kube/config".as_ref());
-    let path = scene.file("disk.qcow2");
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    let path = sandbox.file("disk.qcow2");
     let sound = fs::read(&path).expect("there");
     let words = [
         "k3s-vm/disk.qcow2 is damaged: it is no qcow2 image",
@@ -88,47 +88,47 @@ fn a_damaged_disk() {
     for (how, bytes) in [("empty", Vec::new()), ("overwritten", vec![0; sound.len()])] {
         fs::write(&path, bytes).expect("written");
         for (verb, command) in [
-            ("start", scene.env.command(&["start"])),
-            ("setup", scene.setup(&[])),
+            ("start", sandbox.env.command(&["start"])),
+            ("setup", sandbox.setup(&[])),
         ] {
-            scene.fails(&format!("the disk is {how}, {verb}"), command, 1, &words);
+            sandbox.fails(&format!("the disk is {how}, {verb}"), command, 1, &words);
         }
-        assert_eq!(scene.env.run(&["status"]).code, 3);
+        assert_eq!(sandbox.env.run(&["status"]).code, 3);
     }
     fs::write(&path, &sound[..200]).expect("torn");
     let words = ["QEMU ended at once", "disk.qcow2", "k3s-vm logs qemu"];
-    scene.fails(
+    sandbox.fails(
         "the disk is torn, start",
-        scene.env.command(&["start"]),
+        sandbox.env.command(&["start"]),
         1,
         &words,
     );
     fs::remove_file(&path).expect("removed");
     let words = ["k3s-vm/disk.qcow2 is gone", "k3s-vm reset && k3s-vm setup"];
     for (verb, command) in [
-        ("start", scene.env.command(&["start"])),
-        ("setup", scene.setup(&[])),
+        ("start", sandbox.env.command(&["start"])),
+        ("setup", sandbox.setup(&[])),
     ] {
-        scene.fails(&format!("the disk is gone, {verb}"), command, 1, &words);
+        sandbox.fails(&format!("the disk is gone, {verb}"), command, 1, &words);
     }
     assert!(!path.exists(), "an empty disk would pass for the machine's");
     fs::write(&path, sound).expect("put back");
-    scene.goes_on(scene.env.command(&["start"]));
+    sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
 #[test]
 fn a_damaged_seed() {
-    let scene = Scene::new();
-    scene.stopped();
-    let path = scene.file("seed.img");
+    let sandbox = Sandbox::new();
+    sandbox.stopped();
+    let path = sandbox.file("seed.img");
     let sound = fs::read(&path).expect("there");
     for (how, bytes) in damages(&sound) {
         for (verb, command) in [
-            ("start", scene.env.command(&["start"])),
-            ("setup", scene.setup(&[])),
+            ("start", sandbox.env.command(&["start"])),
+            ("setup", sandbox.setup(&[])),
         ] {
             fs::write(&path, &bytes).expect("written");
-            survives(&scene, &format!("the seed is {how}, {verb}"), command);
+            survives(&sandbox, &format!("the seed is {how}, {verb}"), command);
             assert!(fs::read(&path).expect("there") == sound, "it is as it was");
         }
     }
@@ -136,52 +136,52 @@ fn a_damaged_seed() {
 
 #[test]
 fn a_base_image_that_is_gone() {
-    let scene = Scene::new();
-    scene.finished(".kube/config".as_ref());
-    let images = scene.env.cache.join("images");
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    let images = sandbox.env.cache.join("images");
     let image = images.join(&names(&images)[0]);
-    let prepared = scene.status()["machine"]["image_path"].clone();
+    let prepared = sandbox.status()["machine"]["image_path"].clone();
     let prepared = Path::new(prepared.as_str().expect("told"));
     for (what, path) in [("base image", image.as_path()), ("prepared disk", prepared)] {
-        let away = scene.env.path("away");
+        let away = sandbox.env.path("away");
         fs::rename(path, &away).expect("moved");
-        let gone = format!("the machine's {what}");
-        scene.fails(
+        let gone = format!("the VM's {what}");
+        sandbox.fails(
             &format!("the {what} is gone, start"),
-            scene.env.command(&["start"]),
+            sandbox.env.command(&["start"]),
             1,
-            &[&gone, "is gone", "hint: put it back"],
+            &[&gone, "is gone", "hint: restore it"],
         );
         fs::rename(&away, path).expect("put back");
     }
-    scene.goes_on(scene.env.command(&["start"]));
+    sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
 /// Another machine has made the disk that this one stands on.
 #[test]
 fn a_prepared_disk_that_is_altered() {
-    let maker = Scene::new();
+    let maker = Sandbox::new();
     maker.stopped();
     let prepared = maker.status()["machine"]["image_path"].clone();
     let prepared = Path::new(prepared.as_str().expect("told"));
     publish(prepared, None, None).expect("published");
-    let mut scene = Scene::new();
-    for used in [&mut scene.image, &mut scene.mirror] {
+    let mut sandbox = Sandbox::new();
+    for used in [&mut sandbox.image, &mut sandbox.mirror] {
         *used = maker
             .env
             .path(used.file_name().expect("a name").to_str().expect("text"));
     }
-    scene.env.cache.clone_from(&maker.env.cache);
-    let told = scene.survives(
+    sandbox.env.cache.clone_from(&maker.env.cache);
+    let told = sandbox.survives(
         "a prepared disk",
-        scene.setup(&[]),
-        &["the disk is prepared already"],
+        sandbox.setup(&[]),
+        &["using a template of the installed disk"],
     );
     assert!(!told.stderr.contains("fetching"), "{}", told.stderr);
     let words = [
-        "the machine's prepared disk",
+        "the VM's prepared disk",
         "is damaged: it is not what it was when the machine was made",
-        "hint: put it back as it was, or make the machine anew",
+        "hint: restore it, or recreate the VM",
     ];
     let sound = fs::read(prepared).expect("there");
     let mut altered = sound.clone();
@@ -194,48 +194,48 @@ fn a_prepared_disk_that_is_altered() {
         fs::remove_file(prepared).expect("removed");
         fs::write(prepared, bytes).expect("written");
         for (verb, command) in [
-            ("start", scene.env.command(&["start"])),
-            ("setup", scene.setup(&[])),
+            ("start", sandbox.env.command(&["start"])),
+            ("setup", sandbox.setup(&[])),
         ] {
-            scene.fails(
+            sandbox.fails(
                 &format!("the prepared disk is {how}, {verb}"),
                 command,
                 1,
                 &words,
             );
         }
-        let other = Scene {
-            image: scene.image.clone(),
-            mirror: scene.mirror.clone(),
-            ..Scene::new()
+        let other = Sandbox {
+            image: sandbox.image.clone(),
+            mirror: sandbox.mirror.clone(),
+            ..Sandbox::new()
         };
         let mut setup = other.setup(&[]);
-        setup.env("K3S_VM_CACHE_DIR", &scene.env.cache);
+        setup.env("K3S_VM_CACHE_DIR", &sandbox.env.cache);
         let fault = format!("the prepared disk is {how}, setup of another machine");
-        other.survives(&fault, setup, &["is not what it was; another is prepared"]);
+        other.survives(&fault, setup, &["has changed; creating another template"]);
     }
     fs::remove_file(prepared).expect("removed");
     fs::write(prepared, sound).expect("put back");
-    scene.goes_on(scene.env.command(&["start"]));
+    sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
 #[test]
 fn damaged_uefi_variables() {
-    let scene = Scene::new();
-    let setup = Background::start(&scene, scene.setup(&["--firmware", "uefi"]));
+    let sandbox = Sandbox::new();
+    let setup = Background::start(&sandbox, sandbox.setup(&["--firmware", "uefi"]));
     eventually("the machine runs or cannot", || {
-        !setup.is_running() || scene.status()["process"]["run_state"] == "running"
+        !setup.is_running() || sandbox.status()["process"]["run_state"] == "running"
     });
     setup.signal(Signal::INT);
     let ended = setup.end();
     if ended.stderr.contains("no UEFI firmware") {
         return skipped("this host has no UEFI firmware");
     }
-    let path = scene.file("uefi-vars.fd");
+    let path = sandbox.file("uefi-vars.fd");
     let sound = fs::read(&path).expect("there");
     for (how, bytes) in damages(&sound) {
         fs::write(&path, bytes).expect("written");
         let fault = format!("the UEFI variables are {how}, start");
-        survives(&scene, &fault, scene.env.command(&["start"]));
+        survives(&sandbox, &fault, sandbox.env.command(&["start"]));
     }
 }

@@ -2,127 +2,119 @@
 
 use std::fs;
 
-use super::scene::Scene;
+use super::sandbox::Sandbox;
 use crate::support::{dead_image, names};
 
 #[test]
 fn flags_that_contradict_the_machine() {
-    let scene = Scene::new();
-    scene.finished(".kube/config".as_ref());
-    let record = fs::read(scene.file("record.json")).expect("there");
-    let config = fs::read(scene.file("config")).expect("there");
-    let other = dead_image(&scene.env.path("other.img"))
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    let record = fs::read(sandbox.file("record.json")).expect("there");
+    let config = fs::read(sandbox.file("config")).expect("there");
+    let other = dead_image(&sandbox.env.path("other.img"))
         .display()
         .to_string();
-    let image = scene.image.display().to_string();
+    let image = sandbox.image.display().to_string();
     for (flags, made, asked) in [
         (
             ["--disk", "10GiB"],
             "a disk of 20GiB",
-            "10GiB is asked for now",
+            "to 10GiB: it is fixed when the VM is created",
         ),
         (
             ["--image", &other],
             &format!("the image {image}"),
-            &format!("{other} is asked for now"),
+            &format!("to {other}: it is fixed when the VM is created"),
         ),
         (
             ["--firmware", "uefi"],
             "firmware bios",
-            "uefi is asked for now",
+            "to uefi: it is fixed when the VM is created",
         ),
         (
             ["--k3s-version", "v1.2.3+k3s1"],
             "k3s v1.33.5+k3s1",
-            "v1.2.3+k3s1 is asked for now",
+            "to v1.2.3+k3s1: it is fixed when the VM is created",
         ),
     ] {
-        let words = [
-            "this project's machine was made with",
-            made,
-            asked,
-            "k3s-vm reset && k3s-vm setup",
-        ];
+        let words = ["cannot change", made, asked, "k3s-vm reset && k3s-vm setup"];
         let fault = format!("another {} than the machine was made with", flags[0]);
-        scene.fails(&fault, scene.setup(&flags), 2, &words);
+        sandbox.fails(&fault, sandbox.setup(&flags), 2, &words);
     }
     for verb in [&["stop"][..], &["start"], &["setup"], &["reset", "--yes"]] {
         let mut named = if verb == ["setup"] {
-            scene.setup(&[])
+            sandbox.setup(&[])
         } else {
-            scene.env.command(verb)
+            sandbox.env.command(verb)
         };
         named.env("VM_NAME", "another");
         let words = [
             "made with the name k3s-project-",
-            "another is asked for now",
+            "to another: it is fixed when the VM is created",
             "hint: ",
         ];
-        scene.fails(&format!("VM_NAME, {}", verb.join(" ")), named, 2, &words);
+        sandbox.fails(&format!("VM_NAME, {}", verb.join(" ")), named, 2, &words);
     }
-    let mut named = scene.setup(&[]);
+    let mut named = sandbox.setup(&[]);
     named.env("VM_NAME", "No Name");
-    scene.fails(
+    sandbox.fails(
         "VM_NAME that is none",
         named,
         1,
         &["VM_NAME: \"No Name\" is no machine name", "unset VM_NAME"],
     );
     assert_eq!(
-        fs::read(scene.file("record.json")).expect("there"),
+        fs::read(sandbox.file("record.json")).expect("there"),
         record,
         "nothing was changed"
     );
     assert_eq!(
-        fs::read(scene.file("config")).expect("there"),
+        fs::read(sandbox.file("config")).expect("there"),
         config,
         "nothing was changed"
     );
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 #[test]
 fn a_torn_record() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     for torn in ["", "{", "{\"schema\": 99}", "null"] {
-        scene.stopped();
-        fs::write(scene.file("record.json"), torn).expect("torn");
+        sandbox.stopped();
+        fs::write(sandbox.file("record.json"), torn).expect("torn");
         for verb in [
             &["start"][..],
             &["stop"],
             &["status"],
             &["kubectl", "get", "nodes"],
         ] {
-            let words = [
-                "k3s-vm/record.json is no record of a machine: ",
-                "k3s-vm reset && k3s-vm setup",
-            ];
+            let words = ["k3s-vm/record.json: ", "k3s-vm reset && k3s-vm setup"];
             let fault = format!("a record of {torn:?}, {}", verb.join(" "));
-            scene.fails(&fault, scene.env.command(verb), 1, &words);
+            sandbox.fails(&fault, sandbox.env.command(verb), 1, &words);
         }
-        scene.env.ok(&["reset", "--yes"]);
-        assert_eq!(names(&scene.file("")), [".gitignore", "config", "lock"]);
+        sandbox.env.ok(&["reset", "--yes"]);
+        assert_eq!(names(&sandbox.file("")), [".gitignore", "config", "lock"]);
     }
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 /// Whatever is wrong with the record, the QEMU that runs is ended with the machine.
 #[test]
 fn a_torn_record_of_a_running_machine() {
-    let scene = Scene::new();
-    let setup = scene.booting();
+    let sandbox = Sandbox::new();
+    let setup = sandbox.booting();
     setup.signal(rustix::process::Signal::KILL);
     drop(setup);
-    fs::write(scene.file("record.json"), "{").expect("torn");
-    scene.env.ok(&["reset", "--yes"]);
-    scene.nothing_runs();
+    fs::write(sandbox.file("record.json"), "{").expect("torn");
+    sandbox.env.ok(&["reset", "--yes"]);
+    sandbox.nothing_runs();
 }
 
 #[test]
 fn nonsense_in_the_config() {
-    let scene = Scene::new();
-    scene.stopped();
-    let config = scene.file("config");
+    let sandbox = Sandbox::new();
+    sandbox.stopped();
+    let config = sandbox.file("config");
     let sound = fs::read(&config).expect("there");
     for (text, words) in [
         (
@@ -140,17 +132,17 @@ fn nonsense_in_the_config() {
         fs::write(&config, text).expect("written");
         for verb in ["setup", "start", "status"] {
             let command = if verb == "setup" {
-                scene.setup(&[])
+                sandbox.setup(&[])
             } else {
-                scene.env.command(&[verb])
+                sandbox.env.command(&[verb])
             };
             let words = [
                 "k3s-vm/config: ",
                 words[0],
                 words[1],
-                "mend the line, or move the file away: mv ",
+                "mend the line, or move the move the file: mv ",
             ];
-            scene.fails(&format!("a config of {text:?}, {verb}"), command, 1, &words);
+            sandbox.fails(&format!("a config of {text:?}, {verb}"), command, 1, &words);
         }
         assert_eq!(
             fs::read_to_string(&config).expect("there"),
@@ -159,48 +151,48 @@ fn nonsense_in_the_config() {
         );
     }
     fs::write(&config, sound).expect("mended");
-    scene.goes_on(scene.env.command(&["start"]));
+    sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
 #[test]
 fn a_kubeconfig_of_somebody_else() {
-    let scene = Scene::new();
-    let path = scene.env.project.join(".kube/config");
-    fs::create_dir(scene.env.project.join(".kube")).expect("created");
+    let sandbox = Sandbox::new();
+    let path = sandbox.env.project.join(".kube/config");
+    fs::create_dir(sandbox.env.project.join(".kube")).expect("created");
     let theirs = "apiVersion: v1\nkind: Config\ncurrent-context: production\nclusters: []\ncontexts: []\nusers: []\n";
     for text in [theirs, "not even YAML: ["] {
         fs::write(&path, text).expect("written");
         let mv = format!("mv {0} {0}.bak", path.display());
         let words = [
-            ".kube/config is there already and is not of the machine k3s-project-",
+            ".kube/config already exists and does not belong to the VM k3s-project-",
             &mv,
             "--kubeconfig PATH",
         ];
-        scene.fails("a foreign kubeconfig", scene.setup(&[]), 1, &words);
+        sandbox.fails("a foreign kubeconfig", sandbox.setup(&[]), 1, &words);
         assert_eq!(
-            names(&scene.env.cache),
+            names(&sandbox.env.cache),
             Vec::<String>::new(),
             "before anything was fetched"
         );
-        scene.env.ok(&["reset", "--yes"]);
+        sandbox.env.ok(&["reset", "--yes"]);
         assert_eq!(
             fs::read_to_string(&path).expect("there"),
             text,
             "nobody touches it"
         );
     }
-    let own = scene.env.path("home/.kube/config").display().to_string();
+    let own = sandbox.env.path("home/.kube/config").display().to_string();
     let words = [
         &own,
         "is your own kubeconfig, which k3s-vm does not touch",
         "--kubeconfig PATH",
     ];
-    scene.fails(
+    sandbox.fails(
         "~/.kube/config",
-        scene.setup(&["--kubeconfig", &own]),
+        sandbox.setup(&["--kubeconfig", &own]),
         1,
         &words,
     );
     fs::remove_file(&path).expect("moved away");
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
 }

@@ -4,15 +4,15 @@
 use std::{collections::BTreeSet, path::Path, process::Command};
 
 use super::{
-    scene::{Scene, say},
+    sandbox::{Sandbox, say},
     steps::{Step, Traced},
 };
 
 #[test]
 fn everything_that_gets_a_name_is_flushed_before_and_its_directory_after() {
-    let scene = Scene::new();
-    let setup = scene.setup(&["--timeout", "1s"]);
-    let (_, _, steps) = Traced::start(&scene, &setup, None).finish();
+    let sandbox = Sandbox::new();
+    let setup = sandbox.setup(&["--timeout", "1s"]);
+    let (_, _, steps) = Traced::start(&sandbox, &setup, None).finish();
     let flushes = |steps: &[Step], path: &Path| steps.iter().any(|step| step.flushes(path));
     let mut named = BTreeSet::new();
     for (index, step) in steps.iter().enumerate() {
@@ -48,14 +48,14 @@ fn everything_that_gets_a_name_is_flushed_before_and_its_directory_after() {
 /// bring the memory back, for its disk goes on with it.
 #[test]
 fn saved_memory_is_there_for_good_or_gone_for_good() {
-    let scene = Scene::new();
-    scene.runs();
-    let [directory, memory, note] = ["", "memory", "suspended.json"].map(|name| scene.file(name));
+    let sandbox = Sandbox::new();
+    sandbox.runs();
+    let [directory, memory, note] = ["", "memory", "suspended.json"].map(|name| sandbox.file(name));
     let directory = directory.components().as_path();
     let named = |step: &Step| step.renames().is_some_and(|(_, to)| to == note);
     in_this_order(
-        &scene,
-        &scene.env.command(&["stop", "--suspend"]),
+        &sandbox,
+        &sandbox.env.command(&["stop", "--suspend"]),
         &[
             ("stopped", &|step| step.to_string() == "sendto stop"),
             ("saved", &|step| step.to_string() == "sendto migrate"),
@@ -67,8 +67,8 @@ fn saved_memory_is_there_for_good_or_gone_for_good() {
     );
     let removed = format!("unlink {}", note.display());
     in_this_order(
-        &scene,
-        &scene.resume(),
+        &sandbox,
+        &sandbox.resume(),
         &[
             ("loaded", &|step| {
                 step.to_string() == "sendto migrate-incoming"
@@ -84,8 +84,8 @@ type IsIt<'a> = &'a dyn Fn(&Step) -> bool;
 
 /// Each of them comes, and behind the one before it.
 #[track_caller]
-fn in_this_order(scene: &Scene, command: &Command, expected: &[(&str, IsIt<'_>)]) {
-    let (_, said, steps) = Traced::start(scene, command, None).finish();
+fn in_this_order(sandbox: &Sandbox, command: &Command, expected: &[(&str, IsIt<'_>)]) {
+    let (_, said, steps) = Traced::start(sandbox, command, None).finish();
     let mut rest = steps.iter();
     for (what, is_it) in expected {
         assert!(rest.any(is_it), "{what}: {steps:#?}\n{said}");

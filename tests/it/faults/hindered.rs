@@ -6,30 +6,34 @@ use serde_json::json;
 
 use super::{
     outdated::rewrite,
-    scene::{Scene, in_other_mounts, program},
+    sandbox::{Sandbox, in_other_mounts, program},
     table::tell_running,
 };
 use crate::support::free_port;
 
 #[test]
 fn what_keeps_it_from_going_on() {
-    let scene = Scene::new();
-    scene.suspended();
-    let config = fs::read_to_string(scene.file("config")).expect("there");
+    let sandbox = Sandbox::new();
+    sandbox.suspended();
+    let config = fs::read_to_string(sandbox.file("config")).expect("there");
 
     let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = other.local_addr().expect("bound").port();
-    fs::write(scene.file("config"), format!("{config}api_port = {port}\n")).expect("written");
-    let words = ["on 127.0.0.1 is taken by another program"];
+    fs::write(
+        sandbox.file("config"),
+        format!("{config}api_port = {port}\n"),
+    )
+    .expect("written");
+    let words = ["on 127.0.0.1 is in use by another program"];
     let fault = "the chosen port is taken, start of a suspended machine";
-    scene.fails(fault, scene.resume(), 1, &words);
+    sandbox.fails(fault, sandbox.resume(), 1, &words);
     drop(other);
-    fs::write(scene.file("config"), &config).expect("written");
+    fs::write(sandbox.file("config"), &config).expect("written");
 
     let poor = "echo 'MemTotal: 500000 kB' >../meminfo; mount --bind ../meminfo /proc/meminfo; exec \"$@\"";
-    let start = in_other_mounts(&scene, &scene.resume(), poor);
-    let words = ["is to have 1GiB of memory, the host has"];
-    scene.fails(
+    let start = in_other_mounts(&sandbox, &sandbox.resume(), poor);
+    let words = ["cannot give the VM 1GiB of memory: the host has"];
+    sandbox.fails(
         "too little memory, start of a suspended machine",
         start,
         1,
@@ -38,76 +42,76 @@ fn what_keeps_it_from_going_on() {
 
     let limited = "case \"$*\" in *-incoming*) exec prlimit --as=1900000000 qemu-system-x86_64 \"$@\";; esac\n\
         exec qemu-system-x86_64 \"$@\"";
-    let path = scene.env.programs.to_string_lossy().into_owned();
+    let path = sandbox.env.programs.to_string_lossy().into_owned();
     let mut programs = program(
-        &scene,
+        &sandbox,
         "qemu-system-x86_64",
         &format!("PATH='{path}'\n{limited}"),
     );
     programs.push(format!(":{path}"));
-    let mut start = scene.resume();
+    let mut start = sandbox.resume();
     start.env("PATH", programs);
     let words = ["QEMU ended at once", "annot allocate memory"];
-    scene.fails(
+    sandbox.fails(
         "QEMU gets no memory, start of a suspended machine",
         start,
         1,
         &words,
     );
 
-    let image = scene.env.path("cache/images");
-    fs::rename(&image, scene.env.path("away")).expect("moved");
-    let words = ["the machine's base image", "is gone"];
-    scene.fails(
+    let image = sandbox.env.path("cache/images");
+    fs::rename(&image, sandbox.env.path("away")).expect("moved");
+    let words = ["the VM's base image", "is gone"];
+    sandbox.fails(
         "a base image that is gone, start of a suspended machine",
-        scene.resume(),
+        sandbox.resume(),
         1,
         &words,
     );
-    fs::rename(scene.env.path("away"), &image).expect("moved back");
+    fs::rename(sandbox.env.path("away"), &image).expect("moved back");
 
-    assert!(scene.is_suspended());
-    let ended = scene.goes_on_in_memory(scene.resume());
-    tell_running(&scene, "nobody answers in a guest that goes on", &ended);
+    assert!(sandbox.is_suspended());
+    let ended = sandbox.goes_on_in_memory(sandbox.resume());
+    tell_running(&sandbox, "nobody answers in a guest that goes on", &ended);
 }
 
 #[test]
 fn a_kvm_that_is_gone_for_the_moment() {
-    let scene = Scene::new();
-    scene.suspended();
-    rewrite(&scene, |json| {
+    let sandbox = Sandbox::new();
+    sandbox.suspended();
+    rewrite(&sandbox, |json| {
         json["memory"]["origin"]["arguments"][1] = json!("-enable-kvm")
     });
-    let config = fs::read_to_string(scene.file("config")).expect("there");
+    let config = fs::read_to_string(sandbox.file("config")).expect("there");
     let config = config.replace("accel = \"tcg\"", "accel = \"auto\"");
-    fs::write(scene.file("config"), config).expect("written");
+    fs::write(sandbox.file("config"), config).expect("written");
     let script = "mkdir -p ../dev; touch ../dev/null; mount --bind /dev/null ../dev/null; mount --rbind ../dev /dev; exec \"$@\"";
-    let start = in_other_mounts(&scene, &scene.resume(), script);
+    let start = in_other_mounts(&sandbox, &sandbox.resume(), script);
     let words = [
-        "the machine was suspended under KVM, and now /dev/kvm is missing",
+        "the VM was suspended under KVM, and now /dev/kvm is missing",
         "k3s-vm stop --power-off && k3s-vm start",
     ];
-    scene.fails("suspended under KVM, which is gone", start, 1, &words);
-    assert!(scene.is_suspended());
+    sandbox.fails("suspended under KVM, which is gone", start, 1, &words);
+    assert!(sandbox.is_suspended());
 }
 
 #[test]
 fn a_port_that_was_taken_meanwhile() {
-    let scene = Scene::new();
-    scene.suspended();
+    let sandbox = Sandbox::new();
+    sandbox.suspended();
     let own = free_port();
-    scene.had_port(own.number);
+    sandbox.had_port(own.number);
     let other = TcpListener::bind(("127.0.0.1", own.number)).expect("it is free");
-    let ended = scene.goes_on_in_memory(scene.resume());
+    let ended = sandbox.goes_on_in_memory(sandbox.resume());
     tell_running(
-        &scene,
+        &sandbox,
         "the last port is taken, start of a suspended machine",
         &ended,
     );
-    let status = scene.status();
+    let status = sandbox.status();
     let now = status["process"]["api_port"].as_u64().expect("a port");
     assert_ne!(now, u64::from(own.number));
-    let kubeconfig = fs::read_to_string(scene.env.project.join(".kube/config")).expect("there");
+    let kubeconfig = fs::read_to_string(sandbox.env.project.join(".kube/config")).expect("there");
     assert!(kubeconfig.contains(&format!("https://127.0.0.1:{now}")));
     drop(other);
 }

@@ -3,16 +3,16 @@
 use std::fs;
 
 use super::{
-    scene::Scene,
-    server::{Server, Trouble},
+    sandbox::Sandbox,
+    server::{GuestFault, Server},
 };
 use crate::support::VERSION;
 
 #[test]
 fn no_disk_image() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let gzip = [&[0x1f, 0x8b, 8][..], &[0; 100]].concat();
-    let half = fs::read(&scene.image).expect("readable")[..4096].to_vec();
+    let half = fs::read(&sandbox.image).expect("readable")[..4096].to_vec();
     for (name, bytes, word) in [
         (
             "page.html",
@@ -28,7 +28,7 @@ fn no_disk_image() {
         ),
         ("cut.img", half, "too small to be one"),
     ] {
-        let path = scene.env.path(name);
+        let path = sandbox.env.path(name);
         fs::write(&path, bytes).expect("written");
         let path = path.display().to_string();
         let words = [
@@ -37,59 +37,55 @@ fn no_disk_image() {
             word,
             "use a cloud image: --image debian-13",
         ];
-        scene.fails(name, scene.setup(&["--image", &path]), 1, &words);
+        sandbox.fails(name, sandbox.setup(&["--image", &path]), 1, &words);
     }
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 #[test]
 fn no_image_at_all() {
-    let scene = Scene::new();
-    let path = scene.env.path("nowhere.img").display().to_string();
+    let sandbox = Sandbox::new();
+    let path = sandbox.env.path("nowhere.img").display().to_string();
     let words = [path.as_str(), "No such file", "hint: "];
-    scene.fails(
+    sandbox.fails(
         "a path that is not there",
-        scene.setup(&["--image", &path]),
+        sandbox.setup(&["--image", &path]),
         1,
         &words,
     );
-    let words = [
-        "no image is called \"ubuntu-95\"",
-        "ubuntu-26.04",
-        "debian-12",
-    ];
-    scene.fails(
+    let words = ["unknown image \"ubuntu-95\"", "ubuntu-26.04", "debian-12"];
+    sandbox.fails(
         "an alias that is none",
-        scene.setup(&["--image", "ubuntu-95"]),
+        sandbox.setup(&["--image", "ubuntu-95"]),
         2,
         &words,
     );
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 #[test]
 fn another_image_than_its_checksum_says() {
-    let scene = Scene::new();
-    let image = scene.image.display().to_string();
+    let sandbox = Sandbox::new();
+    let image = sandbox.image.display().to_string();
     let wrong = "0".repeat(64);
     let words = [
         "dead.img has the wrong checksum: expected SHA-256 0000",
         "hint: ",
     ];
-    let setup = scene.setup(&["--image", &image, "--image-sha256", &wrong]);
-    scene.fails("wrong --image-sha256", setup, 1, &words);
-    scene.goes_on(scene.setup(&[]));
+    let setup = sandbox.setup(&["--image", &image, "--image-sha256", &wrong]);
+    sandbox.fails("wrong --image-sha256", setup, 1, &words);
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 #[test]
 fn an_image_from_the_web_that_is_none() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     fs::write(
-        scene.mirror.join("page"),
+        sandbox.mirror.join("page"),
         "<!DOCTYPE html><title>Log in</title>",
     )
     .expect("written");
-    let server = Server::of(&scene.mirror, Trouble::None);
+    let server = Server::of(&sandbox.mirror, GuestFault::None);
     let digest = "0".repeat(64);
     for (fault, file, flags, word) in [
         (
@@ -114,22 +110,22 @@ fn an_image_from_the_web_that_is_none() {
         let image = format!("{}{file}", server.url);
         let flags = [&["--image", &image], flags].concat();
         let words = [image.as_str(), word, "hint: "];
-        scene.fails(fault, scene.setup(&flags), 1, &words);
+        sandbox.fails(fault, sandbox.setup(&flags), 1, &words);
     }
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 #[test]
 fn a_disk_that_is_too_small() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let words = ["a disk of 1GiB is too small: 4GiB is the least for a k3s node"];
-    scene.fails(
+    sandbox.fails(
         "a disk of 1 GiB",
-        scene.setup(&["--disk", "1GiB"]),
+        sandbox.setup(&["--disk", "1GiB"]),
         2,
         &words,
     );
-    let image = scene.env.path("large.qcow2");
+    let image = sandbox.env.path("large.qcow2");
     fs::write(&image, empty_qcow2(30 << 30)).expect("written");
     let image = image.display().to_string();
     let words = [
@@ -137,13 +133,13 @@ fn a_disk_that_is_too_small() {
         "hint: ",
         "--disk 30GiB",
     ];
-    scene.fails(
+    sandbox.fails(
         "a disk below its image",
-        scene.setup(&["--image", &image]),
+        sandbox.setup(&["--image", &image]),
         1,
         &words,
     );
-    scene.goes_on(scene.setup(&["--image", &image, "--disk", "30GiB"]));
+    sandbox.goes_on(sandbox.setup(&["--image", &image, "--disk", "30GiB"]));
 }
 
 /// A qcow2 of clusters of 64 KiB in which nothing is allocated but its own metadata (QEMU's docs/interop/qcow2.txt).
@@ -171,13 +167,13 @@ fn empty_qcow2(size: u64) -> Vec<u8> {
 
 #[test]
 fn a_release_without_air_gap_images_is_no_fault() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     assert!(
-        !scene
+        !sandbox
             .mirror
             .join(VERSION)
             .join("k3s-airgap-images-amd64.tar.zst")
             .exists()
     );
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
 }

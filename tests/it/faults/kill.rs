@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fs, process::Command, thread};
 use rustix::process::Signal;
 
 use super::{
-    scene::{Scene, eventually, say},
+    sandbox::{Sandbox, eventually, say},
     steps::{Disturbance, Step, Traced},
     table::row,
 };
@@ -22,27 +22,27 @@ const AT_ONCE: usize = 2;
 /// A command that is to be killed: where it begins, and how it is called.
 struct Verb {
     name: &'static str,
-    prepare: fn(&Scene),
-    command: fn(&Scene) -> Command,
+    prepare: fn(&Sandbox),
+    command: fn(&Sandbox) -> Command,
     /// The same command, to its end.
-    again: fn(&Scene),
+    again: fn(&Sandbox),
 }
 
 #[test]
 fn setup_at_every_step() {
     at_every_step(&Verb {
         name: "setup",
-        prepare: |scene| {
+        prepare: |sandbox| {
             for made in [
-                &scene.env.cache,
-                &scene.file(""),
-                &scene.env.path("run/k3s-vm"),
+                &sandbox.env.cache,
+                &sandbox.file(""),
+                &sandbox.env.path("run/k3s-vm"),
             ] {
                 let _ = fs::remove_dir_all(made);
             }
         },
-        command: |scene| scene.setup(&["--timeout", "1s", "--api-port", &port(scene)]),
-        again: |scene| scene.goes_on(scene.setup(&[])),
+        command: |sandbox| sandbox.setup(&["--timeout", "1s", "--api-port", &port(sandbox)]),
+        again: |sandbox| sandbox.goes_on(sandbox.setup(&[])),
     });
 }
 
@@ -50,9 +50,9 @@ fn setup_at_every_step() {
 fn setup_from_a_prepared_memory_at_every_step() {
     at_every_step(&Verb {
         name: "setup from a prepared memory",
-        prepare: Scene::has_prepared_memory,
-        command: |scene| scene.setup(&["--timeout", "1s", "--api-port", &port(scene)]),
-        again: |scene| scene.goes_on(scene.setup(&[])),
+        prepare: Sandbox::has_prepared_memory,
+        command: |sandbox| sandbox.setup(&["--timeout", "1s", "--api-port", &port(sandbox)]),
+        again: |sandbox| sandbox.goes_on(sandbox.setup(&[])),
     });
 }
 
@@ -60,17 +60,17 @@ fn setup_from_a_prepared_memory_at_every_step() {
 fn setup_from_a_template_at_every_step() {
     at_every_step(&Verb {
         name: "setup from a template",
-        prepare: |scene| {
-            let config = format!("api_port = {}\nshare_identity = true\n", port(scene));
-            fs::write(scene.file("config"), config).expect("written");
-            scene.has_prepared_memory();
+        prepare: |sandbox| {
+            let config = format!("api_port = {}\nshare_identity = true\n", port(sandbox));
+            fs::write(sandbox.file("config"), config).expect("written");
+            sandbox.has_prepared_memory();
         },
-        command: |scene| scene.setup(&["--timeout", "1s"]),
-        again: |scene| {
-            let setup = finish(scene.setup(&["--timeout", "1s"]));
+        command: |sandbox| sandbox.setup(&["--timeout", "1s"]),
+        again: |sandbox| {
+            let setup = finish(sandbox.setup(&["--timeout", "1s"]));
             assert_eq!(setup.code, 1, "{setup:?}");
             assert!(!setup.stderr.contains("boots"), "{setup:?}");
-            assert_eq!(scene.status()["process"]["run_state"], "running");
+            assert_eq!(sandbox.status()["process"]["run_state"], "running");
         },
     });
 }
@@ -79,9 +79,9 @@ fn setup_from_a_template_at_every_step() {
 fn start_at_every_step() {
     at_every_step(&Verb {
         name: "start",
-        prepare: Scene::stopped,
-        command: |scene| scene.env.command(&["start", "--timeout", "1s"]),
-        again: |scene| scene.goes_on(scene.env.command(&["start"])),
+        prepare: Sandbox::stopped,
+        command: |sandbox| sandbox.env.command(&["start", "--timeout", "1s"]),
+        again: |sandbox| sandbox.goes_on(sandbox.env.command(&["start"])),
     });
 }
 
@@ -90,8 +90,8 @@ fn stop_at_every_step() {
     at_every_step(&Verb {
         name: "stop",
         prepare: running,
-        command: |scene| scene.env.command(&["stop", "--timeout", "1s"]),
-        again: |scene| drop(scene.env.ok(&["stop", "--timeout", "1s"])),
+        command: |sandbox| sandbox.env.command(&["stop", "--timeout", "1s"]),
+        again: |sandbox| drop(sandbox.env.ok(&["stop", "--timeout", "1s"])),
     });
 }
 
@@ -100,7 +100,7 @@ fn reset_at_every_step() {
     at_every_step(&Verb {
         name: "reset",
         prepare: running,
-        command: |scene| scene.env.command(&["reset", "--yes"]),
+        command: |sandbox| sandbox.env.command(&["reset", "--yes"]),
         again: |_| {},
     });
 }
@@ -109,11 +109,11 @@ fn reset_at_every_step() {
 fn suspend_at_every_step() {
     at_every_step(&Verb {
         name: "stop --suspend",
-        prepare: |scene| {
-            scene.runs();
-            hide_key(scene);
+        prepare: |sandbox| {
+            sandbox.runs();
+            hide_key(sandbox);
         },
-        command: |scene| scene.env.command(&["stop", "--suspend"]),
+        command: |sandbox| sandbox.env.command(&["stop", "--suspend"]),
         again: lives_on,
     });
 }
@@ -122,53 +122,53 @@ fn suspend_at_every_step() {
 fn resume_at_every_step() {
     at_every_step(&Verb {
         name: "start of a suspended machine",
-        prepare: |scene| {
-            scene.runs();
-            hide_key(scene);
-            assert_eq!(scene.suspend().code, 0);
-            show_key(scene);
+        prepare: |sandbox| {
+            sandbox.runs();
+            hide_key(sandbox);
+            assert_eq!(sandbox.suspend().code, 0);
+            show_key(sandbox);
         },
-        command: |scene| scene.env.command(&["start", "--timeout", "1s"]),
+        command: |sandbox| sandbox.env.command(&["start", "--timeout", "1s"]),
         again: lives_on,
     });
 }
 
 /// Without its key, nobody waits for a guest that does not answer.
-fn hide_key(scene: &Scene) {
-    fs::rename(scene.file("id_ed25519"), scene.env.path("key")).expect("moved");
+fn hide_key(sandbox: &Sandbox) {
+    fs::rename(sandbox.file("id_ed25519"), sandbox.env.path("key")).expect("moved");
 }
 
-fn show_key(scene: &Scene) {
-    let _ = fs::rename(scene.env.path("key"), scene.file("id_ed25519"));
+fn show_key(sandbox: &Sandbox) {
+    let _ = fs::rename(sandbox.env.path("key"), sandbox.file("id_ed25519"));
 }
 
 /// The guest that ran before the command runs again, in its old QEMU or from its memory, and never boots.
-fn lives_on(scene: &Scene) {
-    show_key(scene);
-    let qemu = scene.env.pid();
-    let start = scene.env.run(&["start", "--timeout", "1s"]);
+fn lives_on(sandbox: &Sandbox) {
+    show_key(sandbox);
+    let qemu = sandbox.env.pid();
+    let start = sandbox.env.run(&["start", "--timeout", "1s"]);
     assert_eq!(start.code, 1, "{start:?}");
-    assert!(!start.stderr.contains("boots instead"), "{start:?}");
-    assert_eq!(scene.status()["process"]["run_state"], "running");
-    scene.state_is_gone();
-    let resumed = scene
+    assert!(!start.stderr.contains("instead of resuming"), "{start:?}");
+    assert_eq!(sandbox.status()["process"]["run_state"], "running");
+    sandbox.state_is_gone();
+    let resumed = sandbox
         .processes()
         .iter()
         .any(|it| it.contains(" -incoming "));
     assert!(
-        resumed || (qemu.is_some() && qemu == scene.env.pid()),
+        resumed || (qemu.is_some() && qemu == sandbox.env.pid()),
         "{start:?}"
     );
 }
 
 /// The scene's own port: machines that start at once race for the usual one, and need further steps for another.
-fn port(scene: &Scene) -> String {
-    fs::read_to_string(scene.env.path("port")).expect("noted by `play`")
+fn port(sandbox: &Sandbox) -> String {
+    fs::read_to_string(sandbox.env.path("port")).expect("noted by `play`")
 }
 
 /// A machine that runs and that no command is at work on.
-fn running(scene: &Scene) {
-    let setup = scene.booting();
+fn running(sandbox: &Sandbox) {
+    let setup = sandbox.booting();
     setup.signal(Signal::KILL);
     setup.end();
 }
@@ -198,18 +198,19 @@ fn at_every_step(verb: &Verb) {
 
 /// The steps to which only a guest with a cluster comes: its kubeconfig is fetched and written. Whoever dies there leaves
 /// a machine that runs, and that the next start finds well.
-pub(super) fn arriving_at_every_step(scene: &Scene) {
+pub(super) fn arriving_at_every_step(sandbox: &Sandbox) {
     let arriving = || {
-        fs::remove_file(scene.env.project.join(".kube/config")).expect("written by the last start");
-        scene.env.command(&["start"])
+        fs::remove_file(sandbox.env.project.join(".kube/config"))
+            .expect("written by the last start");
+        sandbox.env.command(&["start"])
     };
-    let (_, _, steps) = Traced::start(scene, &arriving(), None).finish();
+    let (_, _, steps) = Traced::start(sandbox, &arriving(), None).finish();
     let steps = distinct(steps);
     let points = points(&steps);
     for &(step, nth) in &points {
         let (name, disturbance, code) = DISTURBANCES[nth];
         let (ended, said, _) =
-            Traced::start(scene, &arriving(), Some((step, disturbance))).finish();
+            Traced::start(sandbox, &arriving(), Some((step, disturbance))).finish();
         let what = format!("start of a running machine, {name} at {step}");
         say(&format!("    {what}: {ended}"));
         expect_end(
@@ -218,8 +219,8 @@ pub(super) fn arriving_at_every_step(scene: &Scene) {
             is_closing(step, &steps).then_some(0),
             &what,
         );
-        scene.env.ok(&["start"]);
-        scene.env.ok(&["status"]);
+        sandbox.env.ok(&["start"]);
+        sandbox.env.ok(&["status"]);
     }
     tell_counts("a start that finds its guest running", counts(&points));
 }
@@ -277,14 +278,14 @@ fn is_tried(step: &Step, disturbance: Disturbance) -> bool {
 
 /// Every so many-th point, in a scene of its own; how many there were by disturbance.
 fn play(verb: &Verb, turn: usize) -> [usize; 4] {
-    let scene = Scene::new();
-    private_dir(&scene.file(""));
+    let sandbox = Sandbox::new();
+    private_dir(&sandbox.file(""));
     let own = free_port();
-    fs::write(scene.env.path("port"), own.to_string()).expect("written");
+    fs::write(sandbox.env.path("port"), own.to_string()).expect("written");
     let config = format!("api_port = {own}\n");
-    fs::write(scene.file("config"), config).expect("written");
-    (verb.prepare)(&scene);
-    let undisturbed = Traced::start(&scene, &(verb.command)(&scene), None).finish();
+    fs::write(sandbox.file("config"), config).expect("written");
+    (verb.prepare)(&sandbox);
+    let undisturbed = Traced::start(&sandbox, &(verb.command)(&sandbox), None).finish();
     let steps = distinct(undisturbed.2);
     assert!(!steps.is_empty(), "strace sees no step of {}", verb.name);
     let mine: Vec<_> = points(&steps)
@@ -298,7 +299,7 @@ fn play(verb: &Verb, turn: usize) -> [usize; 4] {
         let closing = is_closing(step, &steps).then_some(undisturbed.0);
         let mut step = step.clone();
         for last in [false, false, false, false, true] {
-            let (ended, said, seen) = ends_at(verb, &scene, &step, disturbance, &what);
+            let (ended, said, seen) = ends_at(verb, &sandbox, &step, disturbance, &what);
             let missed = !is_end((ended, &said), code, closing);
             if last || !missed {
                 expect_end((ended, &said), code, closing, &what);
@@ -350,26 +351,26 @@ fn distinct(steps: Vec<Step>) -> Vec<Step> {
 
 fn ends_at(
     verb: &Verb,
-    scene: &Scene,
+    sandbox: &Sandbox,
     step: &Step,
     disturbance: Disturbance,
     what: &str,
 ) -> (i32, String, Vec<Step>) {
-    let _ = scene.env.run(&["reset", "--yes"]);
-    (verb.prepare)(scene);
-    let command = (verb.command)(scene);
-    let (ended, said, steps) = Traced::start(scene, &command, Some((step, disturbance))).finish();
+    let _ = sandbox.env.run(&["reset", "--yes"]);
+    (verb.prepare)(sandbox);
+    let command = (verb.command)(sandbox);
+    let (ended, said, steps) = Traced::start(sandbox, &command, Some((step, disturbance))).finish();
     let error = said.lines().find(|line| line.starts_with("error:"));
     say(&format!(
         "    {what}: {ended}: {}",
         error.unwrap_or_default()
     ));
-    tells_the_truth(scene, what);
-    (verb.again)(scene);
-    scene.env.ok(&["reset", "--yes"]);
-    scene.nothing_runs();
+    tells_the_truth(sandbox, what);
+    (verb.again)(sandbox);
+    sandbox.env.ok(&["reset", "--yes"]);
+    sandbox.nothing_runs();
     let keeps = [".gitignore", "config", "lock"];
-    let kept = names(&scene.file(""));
+    let kept = names(&sandbox.file(""));
     assert!(
         kept.iter().all(|name| keeps.contains(&name.as_str())),
         "{what}: {kept:?}"
@@ -378,10 +379,10 @@ fn ends_at(
 }
 
 /// Running is what has a process, and nothing else is.
-fn tells_the_truth(scene: &Scene, what: &str) {
+fn tells_the_truth(sandbox: &Sandbox, what: &str) {
     eventually(&format!("{what}: status tells the truth"), || {
-        let runs = !scene.processes().is_empty();
-        let status = scene.env.run(&["status"]);
+        let runs = !sandbox.processes().is_empty();
+        let status = sandbox.env.run(&["status"]);
         runs == (status.code == 5) && [3, 4, 5].contains(&status.code)
     });
 }

@@ -6,25 +6,25 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use super::{
-    scene::{Background, Scene, eventually, in_other_mounts, program},
+    sandbox::{Background, Sandbox, eventually, in_other_mounts, program},
     table::tell,
 };
 
-const EMULATED: &str = "the guest is emulated, which is many times slower";
+const EMULATED: &str = "running without KVM, many times slower (see k3s-vm doctor)";
 
 /// `setup` on a host with such a `/dev/kvm`, and perhaps such a QEMU.
-fn on_that_host(scene: &Scene, flags: &[&str], case: &Case) -> Command {
-    let setup = scene.setup(flags);
+fn on_that_host(sandbox: &Sandbox, flags: &[&str], case: &Case) -> Command {
+    let setup = sandbox.setup(flags);
     let script = format!(
         "mkdir -p ../dev; touch ../dev/null; mount --bind /dev/null ../dev/null; {}; \
          mount --rbind ../dev /dev; exec setpriv --bounding-set -dac_override,-dac_read_search \"$@\"",
         case.device
     );
-    let mut command = in_other_mounts(scene, &setup, &script);
+    let mut command = in_other_mounts(sandbox, &setup, &script);
     if let Some(script) = &case.qemu {
         let path = std::env::var("PATH").unwrap_or_default();
         let script = format!("PATH='{path}'\n{script}");
-        let mut all = program(scene, "qemu-system-x86_64", &script);
+        let mut all = program(sandbox, "qemu-system-x86_64", &script);
         all.push(format!(":{path}"));
         command.env("PATH", all);
     }
@@ -91,35 +91,35 @@ fn cases() -> [Case; 5] {
 #[test]
 fn insisted_on() {
     for case in cases() {
-        let scene = Scene::new();
-        let setup = on_that_host(&scene, &["--accel", "kvm"], &case);
+        let sandbox = Sandbox::new();
+        let setup = on_that_host(&sandbox, &["--accel", "kvm"], &case);
         let words = [
-            "KVM was asked for and /dev/kvm",
+            "cannot use KVM: /dev/kvm",
             case.word,
-            "or go on without it: --accel tcg",
+            "or run without KVM: --accel tcg",
         ];
-        scene.fails(&format!("{}, --accel kvm", case.fault), setup, 1, &words);
-        scene.goes_on(scene.setup(&[]));
+        sandbox.fails(&format!("{}, --accel kvm", case.fault), setup, 1, &words);
+        sandbox.goes_on(sandbox.setup(&[]));
     }
 }
 
 #[test]
 fn hoped_for() {
     for case in cases() {
-        let scene = Scene::new();
-        let setup = on_that_host(&scene, &["--accel", "auto"], &case);
-        let setup = Background::start(&scene, setup);
+        let sandbox = Sandbox::new();
+        let setup = on_that_host(&sandbox, &["--accel", "auto"], &case);
+        let setup = Background::start(&sandbox, setup);
         eventually("it goes on by emulation", || {
             assert!(setup.is_running(), "{}", setup.said());
             setup.said().contains(", tcg)")
         });
         eventually("the machine runs", || {
-            scene.status()["process"]["run_state"] == "running"
+            sandbox.status()["process"]["run_state"] == "running"
         });
         setup.signal(Signal::INT);
         let ended = setup.end();
         tell(
-            &scene,
+            &sandbox,
             &format!("{}, --accel auto, interrupted", case.fault),
             &ended,
         );

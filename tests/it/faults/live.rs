@@ -11,16 +11,16 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    scene::{Scene, say},
+    sandbox::{Sandbox, say},
     table::tell_running,
 };
 use crate::{
     support::Ended,
-    telling::{CLOCK_SKEW, is_the_time},
+    transcript::{CLOCK_SKEW, is_the_time},
 };
 
-pub(super) fn qemu(scene: &Scene) -> u32 {
-    scene.env.pid().expect("it runs").cast_unsigned()
+pub(super) fn qemu(sandbox: &Sandbox) -> u32 {
+    sandbox.env.pid().expect("it runs").cast_unsigned()
 }
 
 /// A service of the host's own, which answers each connection with a word.
@@ -36,19 +36,19 @@ pub(super) fn service_of_the_host() -> u16 {
 }
 
 /// The guest asks that service by the host's name in user networking.
-pub(super) fn guest_asks(scene: &Scene, port: u16) -> Ended {
+pub(super) fn guest_asks(sandbox: &Sandbox, port: u16) -> Ended {
     let command = format!("timeout 10 bash -c 'cat </dev/tcp/10.0.2.2/{port}'");
-    run(scene, &["ssh", &command])
+    run(sandbox, &["ssh", &command])
 }
 
-pub(super) fn run(scene: &Scene, arguments: &[&str]) -> Ended {
+pub(super) fn run(sandbox: &Sandbox, arguments: &[&str]) -> Ended {
     say(&format!("  $ k3s-vm {}", arguments.join(" ")));
-    scene.env.run(arguments)
+    sandbox.env.run(arguments)
 }
 
 #[track_caller]
-pub(super) fn ssh(scene: &Scene, command: &str) -> String {
-    let ended = run(scene, &["ssh", command]);
+pub(super) fn ssh(sandbox: &Sandbox, command: &str) -> String {
+    let ended = run(sandbox, &["ssh", command]);
     assert_eq!(ended.code, 0, "{ended:?}");
     ended.stdout
 }
@@ -56,32 +56,32 @@ pub(super) fn ssh(scene: &Scene, command: &str) -> String {
 /// Runs a command that fails, on a machine that goes on running.
 #[track_caller]
 pub(super) fn fails_running(
-    scene: &Scene,
+    sandbox: &Sandbox,
     fault: &str,
     arguments: &[&str],
     code: i32,
     words: &[&str],
 ) {
-    let ended = run(scene, arguments);
-    tell_running(scene, fault, &ended);
+    let ended = run(sandbox, arguments);
+    tell_running(sandbox, fault, &ended);
     assert_eq!(ended.code, code, "{ended:?}");
     for word in words {
         assert!(ended.stderr.contains(word), "{word:?}: {}", ended.stderr);
     }
 }
 
-pub(super) fn healthy(scene: &Scene) -> bool {
-    scene.env.run(&["status"]).code == 0
+pub(super) fn healthy(sandbox: &Sandbox) -> bool {
+    sandbox.env.run(&["status"]).code == 0
 }
 
 /// Screen, JSON and exit code say that the machine runs and is not healthy, and the screen says why.
 #[track_caller]
-pub(super) fn unhealthy(scene: &Scene, fault: &str, why: &str) -> Value {
-    let mut screen = run(scene, &["status"]);
-    let json = run(scene, &["status", "--json"]);
+pub(super) fn unhealthy(sandbox: &Sandbox, fault: &str, why: &str) -> Value {
+    let mut screen = run(sandbox, &["status"]);
+    let json = run(sandbox, &["status", "--json"]);
     let line = screen.stdout.lines().find(|line| line.contains(why));
     screen.stderr = line.unwrap_or_default().to_owned();
-    tell_running(scene, fault, &screen);
+    tell_running(sandbox, fault, &screen);
     assert!(line.is_some(), "{why:?}: {}", screen.stdout);
     assert_eq!((screen.code, json.code), (5, 5));
     let status: Value = serde_json::from_str(&json.stdout).expect("one JSON document");
@@ -94,13 +94,13 @@ pub(super) fn unhealthy(scene: &Scene, fault: &str, why: &str) -> Value {
 
 /// The guest knows the time.
 #[track_caller]
-pub(super) fn knows_the_time(scene: &Scene) {
-    is_the_time(CLOCK_SKEW, || ssh(scene, "date +%s"));
+pub(super) fn knows_the_time(sandbox: &Sandbox) {
+    is_the_time(CLOCK_SKEW, || ssh(sandbox, "date +%s"));
 }
 
 /// Gives QEMU a command by its monitor.
-pub(super) fn monitor(scene: &Scene, command: &str) {
-    let status = scene.status();
+pub(super) fn monitor(sandbox: &Sandbox, command: &str) {
+    let status = sandbox.status();
     let socket = status["process"]["monitor"].as_str().expect("a socket");
     let mut stream = UnixStream::connect(socket).expect("QEMU listens");
     let limit = Some(Duration::from_secs(60));

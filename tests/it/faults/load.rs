@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use super::{
     machines::Elsewhere,
-    scene::{Background, Scene, eventually, say},
+    sandbox::{Background, Sandbox, eventually, say},
     table::row,
 };
 use crate::support::Ended;
@@ -25,27 +25,27 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 #[test]
 fn fifty_commands_at_once() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     // A QEMU that a killed setup left behind is in the game from the beginning.
-    scene.left_running();
+    sandbox.left_running();
     let began = Instant::now();
     let commands: Vec<_> = (0..COMMANDS)
         .map(|number| {
             let verb = ["status", "setup", "start", "stop", "reset"][number % 5];
             let command = match verb {
-                "status" => scene.env.command(&["status", "--json"]),
-                "setup" => scene.setup(&["--timeout", "1s"]),
-                "start" => scene.env.command(&["start", "--timeout", "1s"]),
-                "stop" => scene.env.command(&["stop", "--timeout", "1s"]),
-                _ => scene.env.command(&["reset", "--yes"]),
+                "status" => sandbox.env.command(&["status", "--json"]),
+                "setup" => sandbox.setup(&["--timeout", "1s"]),
+                "start" => sandbox.env.command(&["start", "--timeout", "1s"]),
+                "stop" => sandbox.env.command(&["stop", "--timeout", "1s"]),
+                _ => sandbox.env.command(&["reset", "--yes"]),
             };
-            (verb, Background::start(&scene, command))
+            (verb, Background::start(&sandbox, command))
         })
         .collect();
     let (at_work, over) = channel();
     let (looks, slowest, states) = thread::scope(|scope| {
-        let scene = &scene;
-        let reader = scope.spawn(move || read_until(scene, &over));
+        let sandbox = &sandbox;
+        let reader = scope.spawn(move || read_until(sandbox, &over));
         // Dropped when an assertion fails, too.
         let at_work = at_work;
         let mut ends: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
@@ -63,16 +63,16 @@ fn fifty_commands_at_once() {
         began.elapsed()
     ));
     assert!(states.len() > 1, "there was something to see: {states:?}");
-    let last = scene.env.ok(&["reset", "--yes"]);
+    let last = sandbox.env.ok(&["reset", "--yes"]);
     let fault = format!("{COMMANDS} commands at once on one machine");
     row(
         &fault,
         last.code,
         "each ends as if it were alone",
-        &scene.left(),
+        &sandbox.left(),
     );
-    scene.nothing_runs();
-    scene.goes_on(scene.setup(&[]));
+    sandbox.nothing_runs();
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 /// Nobody wonders at these ends of a command that came between others: the guest boots nothing, so that no setup
@@ -81,12 +81,12 @@ fn fifty_commands_at_once() {
 fn expect_end(verb: &str, ended: &Ended) {
     let (codes, word): (&[i32], &str) = match verb {
         "status" => (&[3, 4, 5], ""),
-        "setup" => (&[1], "the machine was not ready within 1s"),
+        "setup" => (&[1], "the VM was not ready within 1s"),
         "start" if ended.code == 4 => (&[4], "there is no machine in"),
-        "start" => (&[1], "the machine was not ready within 1s"),
+        "start" => (&[1], "the VM was not ready within 1s"),
         "stop" if ended.code == 4 => (&[4], "there is no machine in"),
         "stop" => (&[0], "stopped"),
-        _ => (&[0], "the machine is gone"),
+        _ => (&[0], "deleted the VM"),
     };
     assert!(codes.contains(&ended.code), "{verb}: {ended:?}");
     assert!(ended.stderr.contains(word), "{verb}: {ended:?}");
@@ -94,11 +94,11 @@ fn expect_end(verb: &str, ended: &Ended) {
 
 /// Looks at the machine until nobody is at work any more; each look is of one of the states that there are, and waits for
 /// none of the commands.
-fn read_until(scene: &Scene, over: &Receiver<()>) -> (usize, Duration, BTreeSet<String>) {
+fn read_until(sandbox: &Sandbox, over: &Receiver<()>) -> (usize, Duration, BTreeSet<String>) {
     let (mut looks, mut slowest, mut states) = (0, Duration::ZERO, BTreeSet::new());
     while over.try_recv() != Err(TryRecvError::Disconnected) {
         let began = Instant::now();
-        let look = scene.env.run(&["status", "--json"]);
+        let look = sandbox.env.run(&["status", "--json"]);
         let took = began.elapsed();
         let status: serde_json::Value =
             serde_json::from_str(&look.stdout).unwrap_or_else(|error| panic!("{error}: {look:?}"));
@@ -122,14 +122,14 @@ fn read_until(scene: &Scene, over: &Receiver<()>) -> (usize, Duration, BTreeSet<
 
 #[test]
 fn twenty_machines_on_one_host() {
-    let scene = Scene::new();
-    let image = halting_image(&scene.env.path("halt.img"));
+    let sandbox = Sandbox::new();
+    let image = halting_image(&sandbox.env.path("halt.img"));
     let image = image.display().to_string();
     let machines: Vec<_> = (1..=MACHINES)
         .map(|number| {
-            let project = scene.env.path(&format!("project-{number}"));
+            let project = sandbox.env.path(&format!("project-{number}"));
             fs::create_dir(&project).expect("created");
-            scene.elsewhere(project)
+            sandbox.elsewhere(project)
         })
         .collect();
     let began = Instant::now();
@@ -137,7 +137,7 @@ fn twenty_machines_on_one_host() {
         .iter()
         .map(|machine| {
             let flags = ["--image", &image, "--cpus", "1"];
-            Background::start(&scene, machine.here(scene.setup(&flags)))
+            Background::start(&sandbox, machine.here(sandbox.setup(&flags)))
         })
         .collect();
     for (machine, setup) in machines.iter().zip(&setups) {
@@ -183,9 +183,9 @@ fn twenty_machines_on_one_host() {
         &fault,
         0,
         "each has its own process, ports and socket",
-        &scene.left(),
+        &sandbox.left(),
     );
-    scene.nothing_runs();
+    sandbox.nothing_runs();
 }
 
 /// A boot sector that writes one letter to the first serial port and halts its processor for good.

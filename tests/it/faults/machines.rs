@@ -8,10 +8,10 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::scene::Scene;
+use super::sandbox::Sandbox;
 use crate::support::{Ended, TestEnv, finish};
 
-impl Scene {
+impl Sandbox {
     /// A machine that is there, does not run, and whose setup came to its end once, with a kubeconfig at that place.
     pub(super) fn finished(&self, kubeconfig: &Path) -> PathBuf {
         self.stopped();

@@ -5,15 +5,15 @@ use std::fs;
 use rustix::process::Signal;
 
 use super::{
-    scene::{Background, Scene, eventually},
-    server::{Server, Trouble},
+    sandbox::{Background, Sandbox, eventually},
+    server::{GuestFault, Server},
     table::tell,
 };
 use crate::support::{VERSION, free_port};
 
 #[test]
 fn a_mirror_that_is_not_there() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let nobody = free_port();
     let url = format!("http://127.0.0.1:{nobody}");
     let words = [
@@ -23,56 +23,56 @@ fn a_mirror_that_is_not_there() {
         "check the network",
         "--k3s-mirror URL",
     ];
-    scene.fails("nobody listens", scene.setup_from(&url, &[]), 1, &words);
-    scene.goes_on(scene.setup(&[]));
+    sandbox.fails("nobody listens", sandbox.setup_from(&url, &[]), 1, &words);
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 #[test]
 fn a_mirror_without_the_version() {
-    let scene = Scene::new();
-    let server = Server::of(&scene.mirror, Trouble::None);
+    let sandbox = Sandbox::new();
+    let server = Server::of(&sandbox.mirror, GuestFault::None);
     let other = ["--k3s-version", "v1.2.3+k3s1"];
     let words = [
         &server.url,
         "/v1.2.3%2Bk3s1/sha256sum-amd64.txt answered 404",
         "check the address and the version",
     ];
-    scene.fails("404", scene.setup_from(&server.url, &other), 1, &words);
+    sandbox.fails("404", sandbox.setup_from(&server.url, &other), 1, &words);
     let words = [
         "v1.2.3+k3s1/sha256sum-amd64.txt",
         "No such file",
         "check the address and the version",
     ];
-    scene.fails("no such directory", scene.setup(&other), 1, &words);
-    let words = ["\"1.33\" is no k3s version: it takes the form v1.33.5+k3s1"];
-    scene.fails(
+    sandbox.fails("no such directory", sandbox.setup(&other), 1, &words);
+    let words = ["\"1.33\" invalid k3s version"];
+    sandbox.fails(
         "no version",
-        scene.setup(&["--k3s-version", "1.33"]),
+        sandbox.setup(&["--k3s-version", "1.33"]),
         2,
         &words,
     );
-    let words = ["\"ftp://h/\" is no mirror: it takes http, https or file"];
-    scene.fails("no mirror", scene.setup_from("ftp://h/", &[]), 2, &words);
-    scene.goes_on(scene.setup_from(&server.url, &[]));
+    let words = ["\"ftp://h/\" invalid mirror: it takes http, https or file"];
+    sandbox.fails("no mirror", sandbox.setup_from("ftp://h/", &[]), 2, &words);
+    sandbox.goes_on(sandbox.setup_from(&server.url, &[]));
 }
 
 #[test]
 fn a_transfer_that_always_breaks_off() {
-    let scene = Scene::new();
-    let server = Server::of(&scene.mirror, Trouble::Cut);
+    let sandbox = Sandbox::new();
+    let server = Server::of(&sandbox.mirror, GuestFault::Cut);
     let words = [
         &server.url,
-        "/k3s broke off after 1000 of 1048576 bytes",
+        "/k3s was interrupted after 1000 of 1048576 bytes",
         "goes on where it stopped",
     ];
-    scene.fails(
+    sandbox.fails(
         "a transfer that breaks off",
-        scene.setup_from(&server.url, &[]),
+        sandbox.setup_from(&server.url, &[]),
         1,
         &words,
     );
     server.mends();
-    scene.goes_on(scene.setup_from(&server.url, &[]));
+    sandbox.goes_on(sandbox.setup_from(&server.url, &[]));
     assert!(
         server
             .requests()
@@ -83,8 +83,8 @@ fn a_transfer_that_always_breaks_off() {
 
 #[test]
 fn a_release_that_is_not_what_its_checksums_say() {
-    let scene = Scene::new();
-    let binary = scene.mirror.join(VERSION).join("k3s");
+    let sandbox = Sandbox::new();
+    let binary = sandbox.mirror.join(VERSION).join("k3s");
     let sound = fs::read(&binary).expect("readable");
     fs::write(&binary, vec![7; sound.len()]).expect("tampered with");
     let words = [
@@ -92,57 +92,62 @@ fn a_release_that_is_not_what_its_checksums_say() {
         ", got SHA-256 ",
         "hint: run the same command again",
     ];
-    let server = Server::of(&scene.mirror, Trouble::None);
-    scene.fails(
+    let server = Server::of(&sandbox.mirror, GuestFault::None);
+    sandbox.fails(
         "wrong checksum, http",
-        scene.setup_from(&server.url, &[]),
+        sandbox.setup_from(&server.url, &[]),
         1,
         &words,
     );
-    scene.fails("wrong checksum, file", scene.setup(&[]), 1, &words);
+    sandbox.fails("wrong checksum, file", sandbox.setup(&[]), 1, &words);
     fs::write(&binary, sound).expect("mended");
 
-    let sums = scene.mirror.join(VERSION).join("sha256sum-amd64.txt");
+    let sums = sandbox.mirror.join(VERSION).join("sha256sum-amd64.txt");
     let text = fs::read(&sums).expect("readable");
     fs::write(&sums, "<html>please log in</html>").expect("replaced");
     let words = [
         "sha256sum-amd64.txt has no checksum for k3s",
-        "hint: what cannot be verified is not used",
+        "hint: use another mirror or another version",
     ];
-    scene.fails("no checksum", scene.setup_from(&server.url, &[]), 1, &words);
+    sandbox.fails(
+        "no checksum",
+        sandbox.setup_from(&server.url, &[]),
+        1,
+        &words,
+    );
     fs::write(&sums, text).expect("mended");
     fs::remove_file(&binary).expect("removed");
     let words = [
         "k3s answered 404",
         "hint: check the address and the version",
     ];
-    scene.fails("no binary", scene.setup_from(&server.url, &[]), 1, &words);
+    sandbox.fails("no binary", sandbox.setup_from(&server.url, &[]), 1, &words);
 }
 
 #[test]
 fn an_interrupted_download_goes_on_where_it_stopped() {
-    let scene = Scene::new();
-    let server = Server::of(&scene.mirror, Trouble::Stall);
-    let setup = Background::start(&scene, scene.setup_from(&server.url, &[]));
-    let half = fs::metadata(scene.mirror.join(VERSION).join("k3s"))
+    let sandbox = Sandbox::new();
+    let server = Server::of(&sandbox.mirror, GuestFault::Stall);
+    let setup = Background::start(&sandbox, sandbox.setup_from(&server.url, &[]));
+    let half = fs::metadata(sandbox.mirror.join(VERSION).join("k3s"))
         .expect("there")
         .len()
         / 2;
-    let partial = || sizes(&scene.env.cache.join("partial")).contains(&half);
+    let partial = || sizes(&sandbox.env.cache.join("partial")).contains(&half);
     eventually("half of the file is here", partial);
     setup.signal(Signal::INT);
     let ended = setup.end();
-    tell(&scene, "Ctrl-C during a download", &ended);
+    tell(&sandbox, "Ctrl-C during a download", &ended);
     assert_eq!(ended.code, 130);
     assert!(
         ended.stderr.contains("it goes on where it stopped"),
         "{}",
         ended.stderr
     );
-    scene.nothing_runs();
+    sandbox.nothing_runs();
     assert!(partial(), "what came is kept");
     server.mends();
-    scene.goes_on(scene.setup_from(&server.url, &[]));
+    sandbox.goes_on(sandbox.setup_from(&server.url, &[]));
     let range = format!("\r\nrange: bytes={half}-");
     assert!(
         server

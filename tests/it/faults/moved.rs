@@ -9,7 +9,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    scene::{Background, Scene, eventually, program},
+    sandbox::{Background, Sandbox, eventually, program},
     table::tell,
 };
 use crate::support::{dead_image, finish};
@@ -17,10 +17,10 @@ use crate::support::{dead_image, finish};
 /// The old path begins with the new one, so that the scene sees the processes of both.
 const BEFORE: &str = "shop-before";
 
-fn moved(scene: &mut Scene) -> PathBuf {
-    let new = scene.env.path("shop");
-    let old = std::mem::replace(&mut scene.env.project, new);
-    fs::rename(&old, &scene.env.project).expect("moved");
+fn moved(sandbox: &mut Sandbox) -> PathBuf {
+    let new = sandbox.env.path("shop");
+    let old = std::mem::replace(&mut sandbox.env.project, new);
+    fs::rename(&old, &sandbox.env.project).expect("moved");
     old
 }
 
@@ -31,12 +31,12 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn a_project_that_was_moved() {
-    let mut scene = Scene::named(BEFORE);
-    scene.finished(".kube/config".as_ref());
-    let before = scene.status();
-    let old = moved(&mut scene);
-    let kubeconfig = scene.env.project.join(".kube/config");
-    let after = scene.status();
+    let mut sandbox = Sandbox::named(BEFORE);
+    sandbox.finished(".kube/config".as_ref());
+    let before = sandbox.status();
+    let old = moved(&mut sandbox);
+    let kubeconfig = sandbox.env.project.join(".kube/config");
+    let after = sandbox.status();
     for same in ["name", "uuid"] {
         assert_eq!(after["machine"][same], before["machine"][same]);
     }
@@ -45,15 +45,15 @@ fn a_project_that_was_moved() {
         kubeconfig.to_str().expect("text")
     );
 
-    let start = Background::start(&scene, scene.env.command(&["start"]));
+    let start = Background::start(&sandbox, sandbox.env.command(&["start"]));
     eventually("the machine runs", || {
-        scene.status()["process"]["run_state"] == "running"
+        sandbox.status()["process"]["run_state"] == "running"
     });
     // A kubectl that tells what it was given.
-    let mut kubectl = scene.env.command(&["kubectl", "get", "nodes"]);
+    let mut kubectl = sandbox.env.command(&["kubectl", "get", "nodes"]);
     kubectl.env(
         "PATH",
-        program(&scene, "kubectl", "echo \"$* by $KUBECONFIG\""),
+        program(&sandbox, "kubectl", "echo \"$* by $KUBECONFIG\""),
     );
     let told = finish(kubectl).stdout;
     assert_eq!(
@@ -63,87 +63,87 @@ fn a_project_that_was_moved() {
     let text = fs::read_to_string(&kubeconfig).expect("there");
     assert!(text.contains(&format!(
         "https://127.0.0.1:{}",
-        scene.status()["process"]["api_port"]
+        sandbox.status()["process"]["api_port"]
     )));
     start.signal(Signal::INT);
     tell(
-        &scene,
+        &sandbox,
         "a start after the project was moved, interrupted",
         &start.end(),
     );
 
-    let ended = scene.env.ok(&["reset", "--yes"]);
-    tell(&scene, "reset after the project was moved", &ended);
+    let ended = sandbox.env.ok(&["reset", "--yes"]);
+    tell(&sandbox, "reset after the project was moved", &ended);
     assert!(!kubeconfig.exists() && !old.exists());
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 /// What of the project its config and record name is found at the new place, too.
 #[test]
 fn a_moved_project_with_an_image_and_a_kubeconfig_in_it() {
-    let mut scene = Scene::named(BEFORE);
-    dead_image(&scene.env.project.join("own.img"));
-    scene.goes_on(scene.setup(&["--image", "./own.img", "--kubeconfig", "kube.yaml"]));
-    moved(&mut scene);
-    let machine = scene.status()["machine"].clone();
+    let mut sandbox = Sandbox::named(BEFORE);
+    dead_image(&sandbox.env.project.join("own.img"));
+    sandbox.goes_on(sandbox.setup(&["--image", "./own.img", "--kubeconfig", "kube.yaml"]));
+    moved(&mut sandbox);
+    let machine = sandbox.status()["machine"].clone();
     assert_eq!(machine["image"], "./own.img");
-    let kubeconfig = scene.env.project.join("kube.yaml");
+    let kubeconfig = sandbox.env.project.join("kube.yaml");
     assert_eq!(machine["kubeconfig"], kubeconfig.to_str().expect("text"));
     for again in [&["--image", "own.img"][..], &["--image", "./own.img"]] {
-        scene.goes_on(scene.setup(again));
+        sandbox.goes_on(sandbox.setup(again));
     }
-    scene.goes_on(scene.env.command(&["start"]));
+    sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
 #[test]
 fn a_project_that_is_moved_while_its_machine_runs() {
     for verb in [&["stop", "--force"][..], &["reset", "--yes"]] {
-        let mut scene = Scene::named(BEFORE);
-        scene.left_running();
-        let before = scene.status()["process"].clone();
-        let old = moved(&mut scene);
-        let process = scene.status()["process"].clone();
+        let mut sandbox = Sandbox::named(BEFORE);
+        sandbox.left_running();
+        let before = sandbox.status()["process"].clone();
+        let old = moved(&mut sandbox);
+        let process = sandbox.status()["process"].clone();
         for same in ["pid", "run_state", "api_port", "ssh_port", "monitor"] {
             assert_eq!(process[same], before[same], "{same}");
         }
         fs::create_dir(&old).expect("created");
-        let at_the_old_place = scene.elsewhere(old);
+        let at_the_old_place = sandbox.elsewhere(old);
         assert_eq!(at_the_old_place.run(&["status"]).code, 4);
         assert_eq!(at_the_old_place.run(&["stop"]).code, 4);
         let fault = format!("moved while the machine runs, {}", verb.join(" "));
-        let ended = scene.env.run(verb);
-        tell(&scene, &fault, &ended);
+        let ended = sandbox.env.run(verb);
+        tell(&sandbox, &fault, &ended);
         assert_eq!(ended.code, 0, "{}", ended.stderr);
         assert!(!ended.stderr.contains("killing"), "{}", ended.stderr);
-        scene.goes_on(scene.setup(&[]));
+        sandbox.goes_on(sandbox.setup(&[]));
     }
 }
 
 #[test]
 fn two_copies_run_side_by_side() {
-    let scene = Scene::named("shop");
-    let kubeconfig = scene.finished(".kube/config".as_ref());
-    let original = Background::start(&scene, scene.env.command(&["start"]));
+    let sandbox = Sandbox::named("shop");
+    let kubeconfig = sandbox.finished(".kube/config".as_ref());
+    let original = Background::start(&sandbox, sandbox.env.command(&["start"]));
     eventually("the original runs", || {
-        scene.status()["process"]["api_port"].is_u64()
+        sandbox.status()["process"]["api_port"].is_u64()
     });
     // Made while the original runs: with its pidfile, and with a kubeconfig that leads to the original.
-    let copy_of = scene.elsewhere(scene.env.path("shop-copy"));
-    copy(&scene.env.project, &copy_of.project);
+    let copy_of = sandbox.elsewhere(sandbox.env.path("shop-copy"));
+    copy(&sandbox.env.project, &copy_of.project);
     assert_eq!(copy_of.status()["state"], "stopped");
     for verb in [&["stop"][..], &["stop", "--force"]] {
         let ended = copy_of.run(verb);
-        assert!(ended.stderr.contains("stopped already"), "{ended:?}");
+        assert!(ended.stderr.contains("already stopped"), "{ended:?}");
     }
-    let start = Background::start(&scene, copy_of.command(&["start"]));
+    let start = Background::start(&sandbox, copy_of.command(&["start"]));
     eventually("the copy runs", || {
         copy_of.status()["process"]["api_port"].is_u64()
     });
-    let (first, second) = (scene.status(), copy_of.status());
+    let (first, second) = (sandbox.status(), copy_of.status());
     for own in ["pid", "api_port", "ssh_port", "monitor"] {
         assert_ne!(first["process"][own], second["process"][own], "{own}");
     }
-    for (project, status) in [(&scene.env.project, &first), (&copy_of.project, &second)] {
+    for (project, status) in [(&sandbox.env.project, &first), (&copy_of.project, &second)] {
         let text = fs::read_to_string(project.join(".kube/config")).expect("there");
         let server = format!("https://127.0.0.1:{}", status["process"]["api_port"]);
         assert!(text.contains(&server), "{text} leads to {server}");
@@ -155,13 +155,13 @@ fn two_copies_run_side_by_side() {
     let ended = copy_of.run(&["reset", "--yes"]);
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(!copy_of.project.join(".kube").exists() && kubeconfig.exists());
-    let after = scene.status();
+    let after = sandbox.status();
     for same in ["pid", "api_port", "ssh_port", "monitor", "run_state"] {
         assert_eq!(after["process"][same], first["process"][same], "{same}");
     }
     original.signal(Signal::INT);
     tell(
-        &scene,
+        &sandbox,
         "a copied project, reset while the original runs",
         &original.end(),
     );
@@ -170,30 +170,30 @@ fn two_copies_run_side_by_side() {
 
 #[test]
 fn copies_that_share_one_place_for_the_kubeconfig() {
-    let mut scene = Scene::named("shop");
-    let place = scene.env.path("shared/kubeconfig");
-    scene.finished(&place);
+    let mut sandbox = Sandbox::named("shop");
+    let place = sandbox.env.path("shared/kubeconfig");
+    sandbox.finished(&place);
     fs::write(
-        scene.file("config"),
+        sandbox.file("config"),
         format!(
             "{}kubeconfig = {place:?}\n",
-            fs::read_to_string(scene.file("config")).expect("there")
+            fs::read_to_string(sandbox.file("config")).expect("there")
         ),
     )
     .expect("written");
     let text = fs::read(&place).expect("there");
-    let copy_of = scene.elsewhere(scene.env.path("shop-copy"));
-    copy(&scene.env.project, &copy_of.project);
+    let copy_of = sandbox.elsewhere(sandbox.env.path("shop-copy"));
+    copy(&sandbox.env.project, &copy_of.project);
     let words = [
-        "shared/kubeconfig is the kubeconfig of the machine in",
-        "hint: write this machine's elsewhere: k3s-vm setup --kubeconfig PATH",
+        "shared/kubeconfig is the kubeconfig of the VM in",
+        "hint: use another path: k3s-vm setup --kubeconfig PATH",
     ];
     for (verb, command) in [
         ("start", copy_of.command(&["start"])),
-        ("setup", copy_of.here(scene.setup(&[]))),
+        ("setup", copy_of.here(sandbox.setup(&[]))),
     ] {
         let fault = format!("the kubeconfig of the project that this is a copy of, {verb}");
-        scene.fails(&fault, command, 1, &words);
+        sandbox.fails(&fault, command, 1, &words);
     }
     assert_eq!(copy_of.run(&["reset", "--yes"]).code, 0);
     assert_eq!(
@@ -203,10 +203,10 @@ fn copies_that_share_one_place_for_the_kubeconfig() {
     );
     drop(copy_of);
     // The same file is the machine's own, wherever that moves.
-    let away = scene.env.path("shop-away");
-    fs::rename(&scene.env.project, &away).expect("moved");
-    scene.env.project = away;
-    scene.goes_on(scene.env.command(&["start"]));
-    scene.env.ok(&["reset", "--yes"]);
+    let away = sandbox.env.path("shop-away");
+    fs::rename(&sandbox.env.project, &away).expect("moved");
+    sandbox.env.project = away;
+    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.env.ok(&["reset", "--yes"]);
     assert!(!place.exists());
 }

@@ -5,13 +5,13 @@ use std::fs;
 
 use super::{
     durable::{damages, survives},
-    scene::Scene,
+    sandbox::Sandbox,
 };
 
 #[test]
 fn nonsense_in_the_lock_and_in_the_pidfile() {
-    let scene = Scene::new();
-    scene.stopped();
+    let sandbox = Sandbox::new();
+    sandbox.stopped();
     for bytes in [
         &b""[..],
         b"\xff\xfe\x00",
@@ -21,71 +21,71 @@ fn nonsense_in_the_lock_and_in_the_pidfile() {
         b"init",
     ] {
         for name in ["lock", "qemu.pid"] {
-            fs::write(scene.file(name), bytes).expect("written");
+            fs::write(sandbox.file(name), bytes).expect("written");
         }
-        assert_eq!(scene.env.run(&["status"]).code, 3);
-        let ended = scene.env.ok(&["stop"]);
-        assert!(ended.stderr.contains("stopped already"), "{ended:?}");
+        assert_eq!(sandbox.env.run(&["status"]).code, 3);
+        let ended = sandbox.env.ok(&["stop"]);
+        assert!(ended.stderr.contains("already stopped"), "{ended:?}");
         for name in ["lock", "qemu.pid"] {
-            fs::write(scene.file(name), bytes).expect("written");
+            fs::write(sandbox.file(name), bytes).expect("written");
         }
         let shown = String::from_utf8_lossy(bytes);
         survives(
-            &scene,
+            &sandbox,
             &format!("{shown:?} in lock and pidfile, start"),
-            scene.env.command(&["start"]),
+            sandbox.env.command(&["start"]),
         );
     }
     for name in ["lock", "qemu.pid"] {
-        let path = scene.file(name);
+        let path = sandbox.file(name);
         let _ = fs::remove_file(&path);
         fs::create_dir(&path).expect("created");
         let place = format!("k3s-vm/{name}");
-        scene.fails(
+        sandbox.fails(
             &format!("{name} is a directory, start"),
-            scene.env.command(&["start"]),
+            sandbox.env.command(&["start"]),
             1,
             &[&place],
         );
         fs::remove_dir(&path).expect("removed");
     }
-    scene.goes_on(scene.env.command(&["start"]));
+    sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
 /// The machine keeps what it was made with, whatever the defaults are.
 #[test]
 fn an_empty_config() {
-    let scene = Scene::new();
-    scene.finished(".kube/config".as_ref());
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
     for (fault, text) in [
         ("an empty config, start", Some("")),
         ("no config, start", None),
     ] {
         match text {
-            Some(text) => fs::write(scene.file("config"), text).expect("written"),
-            None => fs::remove_file(scene.file("config")).expect("removed"),
+            Some(text) => fs::write(sandbox.file("config"), text).expect("written"),
+            None => fs::remove_file(sandbox.file("config")).expect("removed"),
         }
-        let machine = scene.status()["machine"].clone();
-        assert_eq!(machine["image"], scene.image.to_str().expect("text"));
+        let machine = sandbox.status()["machine"].clone();
+        assert_eq!(machine["image"], sandbox.image.to_str().expect("text"));
         // Software emulation and 4 GiB are the defaults; what is asked for here has to be had.
-        survives(&scene, fault, scene.env.command(&["start"]));
+        survives(&sandbox, fault, sandbox.env.command(&["start"]));
     }
 }
 
 #[test]
 fn a_damaged_kubeconfig_of_a_stopped_machine() {
-    let scene = Scene::new();
-    let path = scene.finished(".kube/config".as_ref());
+    let sandbox = Sandbox::new();
+    let path = sandbox.finished(".kube/config".as_ref());
     let sound = fs::read(&path).expect("there");
     for (how, bytes) in damages(&sound).into_iter().skip(1) {
         fs::write(&path, &bytes).expect("written");
-        assert_eq!(scene.env.run(&["status"]).code, 3);
-        let mv = format!("hint: move it away: mv {0} {0}.bak", path.display());
+        assert_eq!(sandbox.env.run(&["status"]).code, 3);
+        let mv = format!("hint: move it: mv {0} {0}.bak", path.display());
         for (verb, command) in [
-            ("start", scene.env.command(&["start"])),
-            ("setup", scene.setup(&[])),
+            ("start", sandbox.env.command(&["start"])),
+            ("setup", sandbox.setup(&[])),
         ] {
-            scene.fails(
+            sandbox.fails(
                 &format!("the kubeconfig is {how}, {verb}"),
                 command,
                 1,
@@ -99,20 +99,20 @@ fn a_damaged_kubeconfig_of_a_stopped_machine() {
     }
     fs::write(&path, "").expect("written");
     survives(
-        &scene,
+        &sandbox,
         "the kubeconfig is empty, start",
-        scene.env.command(&["start"]),
+        sandbox.env.command(&["start"]),
     );
     fs::remove_file(&path).expect("removed");
     survives(
-        &scene,
+        &sandbox,
         "the kubeconfig is gone, start",
-        scene.env.command(&["start"]),
+        sandbox.env.command(&["start"]),
     );
     fs::create_dir(&path).expect("created");
-    scene.fails(
+    sandbox.fails(
         "the kubeconfig is a directory, start",
-        scene.env.command(&["start"]),
+        sandbox.env.command(&["start"]),
         1,
         &[".kube/config"],
     );
@@ -120,32 +120,32 @@ fn a_damaged_kubeconfig_of_a_stopped_machine() {
 
 #[test]
 fn a_file_where_the_directory_should_be() {
-    let scene = Scene::new();
-    fs::write(scene.env.project.join(".k3s-vm"), "").expect("written");
+    let sandbox = Sandbox::new();
+    fs::write(sandbox.env.project.join(".k3s-vm"), "").expect("written");
     for (verb, command) in [
-        ("setup", scene.setup(&[])),
-        ("status", scene.env.command(&["status"])),
+        ("setup", sandbox.setup(&[])),
+        ("status", sandbox.env.command(&["status"])),
     ] {
-        scene.fails(
+        sandbox.fails(
             &format!(".k3s-vm is a file, {verb}"),
             command,
             1,
             &[".k3s-vm"],
         );
     }
-    fs::remove_file(scene.env.project.join(".k3s-vm")).expect("removed");
-    scene.goes_on(scene.setup(&[]));
+    fs::remove_file(sandbox.env.project.join(".k3s-vm")).expect("removed");
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 /// A command that is killed while it writes leaves a file that the next one clears away.
 #[test]
 fn a_temporary_file_of_a_killed_command() {
-    let scene = Scene::new();
-    scene.stopped();
-    fs::write(scene.file(".tmp-a1b2c3"), "half").expect("written");
+    let sandbox = Sandbox::new();
+    sandbox.stopped();
+    fs::write(sandbox.file(".tmp-a1b2c3"), "half").expect("written");
     survives(
-        &scene,
+        &sandbox,
         "a temporary file is left, start",
-        scene.env.command(&["start"]),
+        sandbox.env.command(&["start"]),
     );
 }

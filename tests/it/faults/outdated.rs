@@ -4,28 +4,28 @@ use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
 
-use super::scene::Scene;
+use super::sandbox::Sandbox;
 use crate::support::NOTHING;
 
 #[track_caller]
-pub(super) fn boots(scene: &Scene, fault: &str, start: Command, word: &str) {
-    let words = ["warning: k3s-", " boots instead of going on: ", word];
-    let said = scene.survives(fault, start, &words).stderr;
+pub(super) fn boots(sandbox: &Sandbox, fault: &str, start: Command, word: &str) {
+    let words = ["warning: k3s-", "  instead of resuming: ", word];
+    let said = sandbox.survives(fault, start, &words).stderr;
     assert_eq!(said.matches("warning:").count(), 1, "{said}");
-    scene.state_is_gone();
-    scene.nothing_runs();
+    sandbox.state_is_gone();
+    sandbox.nothing_runs();
 }
 
 /// One thing that is not as it was.
 struct Change {
     fault: &'static str,
-    change: fn(&Scene),
+    change: fn(&Sandbox),
     word: &'static str,
 }
 
 /// Alters the metadata's text.
-pub(super) fn rewrite(scene: &Scene, alter: impl FnOnce(&mut Value)) {
-    let path = scene.file("suspended.json");
+pub(super) fn rewrite(sandbox: &Sandbox, alter: impl FnOnce(&mut Value)) {
+    let path = sandbox.file("suspended.json");
     let text = fs::read_to_string(&path).expect("there");
     let mut value = serde_json::from_str(&text).expect("JSON");
     alter(&mut value);
@@ -33,8 +33,8 @@ pub(super) fn rewrite(scene: &Scene, alter: impl FnOnce(&mut Value)) {
 }
 
 /// Alters the memory's bytes.
-fn overwrite(scene: &Scene, alter: impl FnOnce(&mut Vec<u8>)) {
-    let path = scene.file("memory");
+fn overwrite(sandbox: &Sandbox, alter: impl FnOnce(&mut Vec<u8>)) {
+    let path = sandbox.file("memory");
     let mut bytes = fs::read(&path).expect("there");
     alter(&mut bytes);
     fs::write(&path, bytes).expect("written");
@@ -50,13 +50,13 @@ fn in_use(bytes: &[u8]) -> usize {
 const CHANGES: [Change; 13] = [
     Change {
         fault: "saved memory that is truncated",
-        change: |scene| overwrite(scene, |bytes| bytes.truncate(bytes.len() - 1)),
+        change: |sandbox| overwrite(sandbox, |bytes| bytes.truncate(bytes.len() - 1)),
         word: "/.k3s-vm/memory has another length",
     },
     Change {
         fault: "saved memory with one bit that is altered",
-        change: |scene| {
-            overwrite(scene, |bytes| {
+        change: |sandbox| {
+            overwrite(sandbox, |bytes| {
                 let at = in_use(bytes);
                 bytes[at] ^= 1;
             });
@@ -65,8 +65,8 @@ const CHANGES: [Change; 13] = [
     },
     Change {
         fault: "saved memory that is torn",
-        change: |scene| {
-            overwrite(scene, |bytes| {
+        change: |sandbox| {
+            overwrite(sandbox, |bytes| {
                 let page = in_use(bytes) / 4096 * 4096;
                 bytes[page..page + 4096].fill(0);
             });
@@ -75,38 +75,38 @@ const CHANGES: [Change; 13] = [
     },
     Change {
         fault: "saved memory that is gone",
-        change: |scene| fs::remove_file(scene.file("memory")).expect("removed"),
+        change: |sandbox| fs::remove_file(sandbox.file("memory")).expect("removed"),
         word: "/.k3s-vm/memory is gone",
     },
     Change {
         fault: "saved memory that QEMU does not take",
-        change: |scene| {
-            overwrite(scene, |bytes| bytes.fill(0));
-            rewrite(scene, |json| json["memory"]["checksum"] = 0.into());
+        change: |sandbox| {
+            overwrite(sandbox, |bytes| bytes.fill(0));
+            rewrite(sandbox, |json| json["memory"]["checksum"] = 0.into());
         },
-        word: "QEMU does not take the memory: ",
+        word: "QEMU cannot load the memory: ",
     },
     Change {
         fault: "a suspended.json that is torn",
-        change: |scene| {
-            fs::write(scene.file("suspended.json"), "{\"schema\": 1,").expect("written")
+        change: |sandbox| {
+            fs::write(sandbox.file("suspended.json"), "{\"schema\": 1,").expect("written")
         },
         word: "/.k3s-vm/suspended.json is damaged (EOF",
     },
     Change {
         fault: "a suspended.json of a later program",
-        change: |scene| rewrite(scene, |json| json["schema"] = 2.into()),
+        change: |sandbox| rewrite(sandbox, |json| json["schema"] = 2.into()),
         word: "its schema is 2, this program knows 1",
     },
     Change {
         fault: "a suspended.json with a key of a later program",
-        change: |scene| rewrite(scene, |json| json["encrypted"] = true.into()),
+        change: |sandbox| rewrite(sandbox, |json| json["encrypted"] = true.into()),
         word: "unknown field `encrypted`",
     },
     Change {
         fault: "suspended by a QEMU that was updated since",
-        change: |scene| {
-            rewrite(scene, |json| {
+        change: |sandbox| {
+            rewrite(sandbox, |json| {
                 json["memory"]["origin"]["qemu"] = "7.1.0 (Debian 1:7.1)".into()
             })
         },
@@ -114,8 +114,8 @@ const CHANGES: [Change; 13] = [
     },
     Change {
         fault: "suspended on a host with another processor",
-        change: |scene| {
-            rewrite(scene, |json| {
+        change: |sandbox| {
+            rewrite(sandbox, |json| {
                 json["memory"]["origin"]["processor"] = "Another 486DX2".into()
             })
         },
@@ -123,19 +123,19 @@ const CHANGES: [Change; 13] = [
     },
     Change {
         fault: "other resources since it was suspended",
-        change: |scene| {
-            let config = fs::read_to_string(scene.file("config")).expect("there");
+        change: |sandbox| {
+            let config = fs::read_to_string(sandbox.file("config")).expect("there");
             let config = config.replace("cpus = 2", "cpus = 1");
-            fs::write(scene.file("config"), config).expect("written");
+            fs::write(sandbox.file("config"), config).expect("written");
         },
         word: "it was started otherwise: -smp 2 then, -smp 1 now",
     },
     Change {
         fault: "a disk that was written to since it was suspended",
-        change: |scene| {
+        change: |sandbox| {
             let disk = fs::File::options()
                 .append(true)
-                .open(scene.file("disk.qcow2"));
+                .open(sandbox.file("disk.qcow2"));
             let now = std::time::SystemTime::now();
             disk.and_then(|disk| disk.set_modified(now))
                 .expect("touched");
@@ -144,8 +144,8 @@ const CHANGES: [Change; 13] = [
     },
     Change {
         fault: "an attached disk that is gone since it was suspended",
-        change: |scene| {
-            let record = fs::read_to_string(scene.file("record.json")).expect("there");
+        change: |sandbox| {
+            let record = fs::read_to_string(sandbox.file("record.json")).expect("there");
             let record: Value = serde_json::from_str(&record).expect("a record");
             let binary = record["release"]["binary"].as_str().expect("a path");
             fs::remove_file(binary).expect("removed");
@@ -156,35 +156,35 @@ const CHANGES: [Change; 13] = [
 
 #[test]
 fn what_has_changed_since_it_was_suspended() {
-    let scene = Scene::new();
-    scene.suspended();
-    let kept = scene.env.path("kept");
+    let sandbox = Sandbox::new();
+    sandbox.suspended();
+    let kept = sandbox.env.path("kept");
     let copy = |from: &Path, to: &Path| {
         let status = Command::new("cp").arg("-aT").args([from, to]).status();
         assert!(status.expect("cp runs").success());
     };
-    copy(&scene.file(""), &kept);
+    copy(&sandbox.file(""), &kept);
     for Change {
         fault,
         change,
         word,
     } in &CHANGES
     {
-        fs::remove_dir_all(scene.file("")).expect("removed");
-        copy(&kept, &scene.file(""));
-        change(&scene);
-        boots(&scene, fault, scene.env.command(&["start"]), word);
+        fs::remove_dir_all(sandbox.file("")).expect("removed");
+        copy(&kept, &sandbox.file(""));
+        change(&sandbox);
+        boots(&sandbox, fault, sandbox.env.command(&["start"]), word);
     }
 }
 
 #[test]
 fn a_start_that_wants_a_boot() {
-    let scene = Scene::new();
-    scene.suspended();
-    let start = scene.env.command(&["start", "--restore-datastore"]);
+    let sandbox = Sandbox::new();
+    sandbox.suspended();
+    let start = sandbox.env.command(&["start", "--restore-datastore"]);
     let word = "it was started otherwise: ";
     boots(
-        &scene,
+        &sandbox,
         "start --restore-datastore of a suspended machine",
         start,
         word,

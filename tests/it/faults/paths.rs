@@ -7,7 +7,7 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::symlink},
 };
 
-use super::scene::{Background, Scene, eventually, in_other_mounts};
+use super::sandbox::{Background, Sandbox, eventually, in_other_mounts};
 use crate::support::{VERSION, dead_image, finish, on_a_terminal};
 
 /// Everything that means something to somebody.
@@ -17,41 +17,41 @@ const AWKWARD: &str =
 /// The project, the image, the mirror and the kubeconfig, all of them called like that, come to a running QEMU.
 #[test]
 fn awkward_names_everywhere() {
-    let scene = Scene::named(AWKWARD);
-    let image = dead_image(&scene.env.path(&format!("{AWKWARD}.img")));
-    let kubeconfig = scene.env.project.join(format!("{AWKWARD}.yaml"));
-    let mirror = scene.env.path(AWKWARD).join("mirror");
-    fs::rename(&scene.mirror, &mirror).expect("moved");
+    let sandbox = Sandbox::named(AWKWARD);
+    let image = dead_image(&sandbox.env.path(&format!("{AWKWARD}.img")));
+    let kubeconfig = sandbox.env.project.join(format!("{AWKWARD}.yaml"));
+    let mirror = sandbox.env.path(AWKWARD).join("mirror");
+    fs::rename(&sandbox.mirror, &mirror).expect("moved");
     let [image, kubeconfig] = [&image, &kubeconfig].map(|path| path.to_str().expect("UTF-8"));
     let url = url::Url::from_file_path(&mirror).expect("absolute");
     let flags = ["--image", image, "--kubeconfig", kubeconfig];
-    scene.goes_on(scene.setup_from(url.as_str(), &flags));
-    let status = scene.status();
+    sandbox.goes_on(sandbox.setup_from(url.as_str(), &flags));
+    let status = sandbox.status();
     assert_eq!(
         status["project"],
-        scene.env.project.to_str().expect("UTF-8")
+        sandbox.env.project.to_str().expect("UTF-8")
     );
     assert_eq!(status["machine"]["image"], image);
     assert_eq!(status["machine"]["kubeconfig"], kubeconfig);
     // What the config says now is the same, and so nothing contradicts the machine.
-    scene.goes_on(scene.env.command(&["start"]));
+    sandbox.goes_on(sandbox.env.command(&["start"]));
     // A hint is a line of shell: what is copied from it does what it says.
-    fs::write(scene.file("config"), "cpus = ").expect("broken");
-    let ended = scene.env.run(&["start"]);
+    fs::write(sandbox.file("config"), "cpus = ").expect("broken");
+    let ended = sandbox.env.run(&["start"]);
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     let line = ended
         .stderr
         .lines()
-        .find_map(|line| line.split_once("file away: "));
-    let mut shell = scene.env.tool("sh");
+        .find_map(|line| line.split_once("move the file: "));
+    let mut shell = sandbox.env.tool("sh");
     shell.args(["-c", line.expect("a hint").1]);
     assert!(shell.status().expect("a shell").success());
-    assert!(scene.file("config.bak").exists() && !scene.file("config").exists());
+    assert!(sandbox.file("config.bak").exists() && !sandbox.file("config").exists());
 }
 
 #[test]
 fn names_that_are_none() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let long = "a".repeat(64);
     let bad = [
         "a b", "a,b=c", "$(id)", "a\nb", "a: b", "../a", "-a", "Shop", "a_b", "é", &long,
@@ -61,38 +61,38 @@ fn names_that_are_none() {
         .into_iter()
         .chain([OsStr::from_bytes(b"\xff")])
     {
-        let mut setup = scene.setup(&[]);
+        let mut setup = sandbox.setup(&[]);
         setup.env("VM_NAME", name);
-        let words = ["VM_NAME: ", " is no machine name: ", "hint: unset VM_NAME"];
-        scene.fails(&format!("VM_NAME={name:?}"), setup, 1, &words);
-        assert!(!scene.file("").exists(), "before anything was made");
+        let words = ["VM_NAME: ", "invalid VM name ", "hint: unset VM_NAME"];
+        sandbox.fails(&format!("VM_NAME={name:?}"), setup, 1, &words);
+        assert!(!sandbox.file("").exists(), "before anything was made");
     }
 }
 
 #[test]
 fn values_that_are_none() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let evil = "v1.33.5+k3s1;$(id)";
     for (flag, value, code, word) in [
-        ("--k3s-version", evil, 2, "is no k3s version"),
+        ("--k3s-version", evil, 2, "invalid k3s version"),
         (
             "--k3s-version",
             "../../v1.33.5+k3s1",
             2,
-            "is no k3s version",
+            "invalid k3s version",
         ),
-        ("--k3s-version", "v1.33.5+k3s1\nA=b", 2, "is no k3s version"),
-        ("--image", "ubuntu-26.04,if=none", 2, "no image is called"),
         (
-            "--image",
-            "json:{\"driver\":\"nbd\"}",
+            "--k3s-version",
+            "v1.33.5+k3s1\nA=b",
             2,
-            "no image is called",
+            "invalid k3s version",
         ),
-        ("--image", "nbd:127.0.0.1:1", 2, "no image is called"),
+        ("--image", "ubuntu-26.04,if=none", 2, "unknown image"),
+        ("--image", "json:{\"driver\":\"nbd\"}", 2, "unknown image"),
+        ("--image", "nbd:127.0.0.1:1", 2, "unknown image"),
         ("--image", "ssh://host/disk", 2, "http, https or file"),
         ("--k3s-mirror", "file:///x?a=b", 2, "it takes no ?"),
-        ("--k3s-mirror", "ext::sh -c id", 2, "is no mirror"),
+        ("--k3s-mirror", "ext::sh -c id", 2, "invalid mirror"),
         ("--memory", "4GiB,slots=2", 2, "is no size"),
         ("--api-port", "6443-:22", 2, "invalid"),
         ("--timeout", "5m;id", 2, "no length of time"),
@@ -111,42 +111,42 @@ fn values_that_are_none() {
         ("--image-sha256", "$(id)", 2, "is no SHA-256 digest"),
     ] {
         let setup = if flag == "--k3s-mirror" {
-            scene.setup_from(value, &[])
+            sandbox.setup_from(value, &[])
         } else {
-            scene.setup(&[flag, value])
+            sandbox.setup(&[flag, value])
         };
-        scene.fails(&format!("{flag} {value:?}"), setup, code, &[word]);
+        sandbox.fails(&format!("{flag} {value:?}"), setup, code, &[word]);
     }
-    let mut setup = scene.setup(&[]);
+    let mut setup = sandbox.setup(&[]);
     setup
         .arg("--kubeconfig")
         .arg(OsStr::from_bytes(b"/\xff/config"));
-    scene.fails(
+    sandbox.fails(
         "--kubeconfig that is not UTF-8",
         setup,
         2,
         &["is not UTF-8"],
     );
-    assert!(!scene.file("disk.qcow2").exists());
+    assert!(!sandbox.file("disk.qcow2").exists());
 }
 
 /// A path may steer a terminal; what is said of it does not.
 #[test]
 fn a_path_that_would_steer_a_terminal() {
-    let scene = Scene::named("\u{1b}]0;owned\u{7}\u{9b}31m");
-    scene.goes_on(scene.setup(&[]));
-    let status = scene
+    let sandbox = Sandbox::named("\u{1b}]0;owned\u{7}\u{9b}31m");
+    sandbox.goes_on(sandbox.setup(&[]));
+    let status = sandbox
         .env
         .command(&["status", "--verbose", "--color", "always"]);
     let (code, screen) = on_a_terminal(status, "");
     assert_eq!(code, 3);
     assert!(screen.contains("\\u{1b}]0;owned\\u{7}"), "{screen:?}");
     assert!(!screen.contains("\u{1b}]0"), "{screen:?}");
-    fs::write(scene.file("record.json"), "{").expect("torn");
+    fs::write(sandbox.file("record.json"), "{").expect("torn");
     let words = ["\\u{1b}]0;owned\\u{7}\\u{9b}31m/.k3s-vm/record.json"];
-    let ended = scene.fails(
+    let ended = sandbox.fails(
         "escape sequences in a path",
-        scene.env.command(&["start"]),
+        sandbox.env.command(&["start"]),
         1,
         &words,
     );
@@ -160,54 +160,54 @@ fn a_path_that_would_steer_a_terminal() {
 /// The machine is the same one by both names.
 #[test]
 fn a_project_behind_a_link() {
-    let scene = Scene::new();
-    let link = scene.env.path("link");
-    symlink(&scene.env.project, &link).expect("linked");
-    let mut setup = scene.setup(&[]);
+    let sandbox = Sandbox::new();
+    let link = sandbox.env.path("link");
+    symlink(&sandbox.env.project, &link).expect("linked");
+    let mut setup = sandbox.setup(&[]);
     setup.current_dir(&link).env("PWD", &link);
-    let setup = Background::start(&scene, setup);
+    let setup = Background::start(&sandbox, setup);
     eventually("the machine runs", || {
-        scene.status()["process"]["run_state"] == "running"
+        sandbox.status()["process"]["run_state"] == "running"
     });
-    let mut status = scene.env.command(&["status", "--json"]);
+    let mut status = sandbox.env.command(&["status", "--json"]);
     status.current_dir(&link).env("PWD", &link);
     let other: serde_json::Value = serde_json::from_str(&finish(status).stdout).expect("JSON");
-    let one = scene.status();
+    let one = sandbox.status();
     for key in ["uuid", "name", "disk_path"] {
         assert_eq!(one["machine"][key], other["machine"][key], "{key}");
     }
     assert_eq!(one["process"]["pid"], other["process"]["pid"]);
     drop(setup);
-    scene.env.ok(&["stop", "--force"]);
-    scene.nothing_runs();
+    sandbox.env.ok(&["stop", "--force"]);
+    sandbox.nothing_runs();
 }
 
 #[test]
 fn a_project_that_may_not_be_written() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let read_only = "mount --bind \"$PWD\" \"$PWD\"; mount -o remount,bind,ro \"$PWD\"; cd \"$PWD\"; exec \"$@\"";
-    let setup = in_other_mounts(&scene, &scene.setup(&[]), read_only);
+    let setup = in_other_mounts(&sandbox, &sandbox.setup(&[]), read_only);
     let words = ["cannot create ", "/project/.k3s-vm: Read-only file system"];
-    scene.fails("a read-only project", setup, 1, &words);
-    scene.goes_on(scene.setup(&[]));
+    sandbox.fails("a read-only project", setup, 1, &words);
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 /// What a clone of somebody's repository says of its machine is text, until it is read as what it should be.
 #[test]
 fn a_record_that_says_more_than_a_version() {
-    let scene = Scene::new();
-    scene.stopped();
-    let record = fs::read_to_string(scene.file("record.json")).expect("there");
+    let sandbox = Sandbox::new();
+    sandbox.stopped();
+    let record = fs::read_to_string(sandbox.file("record.json")).expect("there");
     let evil = record.replace(VERSION, "v1.33.5+k3s1\\n$(touch /owned)");
     let evil = evil.replace("\"provisioned\": false", "\"provisioned\": true");
-    fs::write(scene.file("record.json"), evil).expect("written");
+    fs::write(sandbox.file("record.json"), evil).expect("written");
     for name in ["config", "seed.img"] {
-        fs::remove_file(scene.file(name)).expect("removed");
+        fs::remove_file(sandbox.file(name)).expect("removed");
     }
-    let image = scene.image.to_str().expect("UTF-8");
-    let setup = scene
+    let image = sandbox.image.to_str().expect("UTF-8");
+    let setup = sandbox
         .env
         .command(&["setup", "--image", image, "--memory", "1GiB"]);
-    let words = ["$(touch /owned)\" is no k3s version"];
-    scene.fails("a version with a command in it", setup, 2, &words);
+    let words = ["$(touch /owned)\" invalid k3s version"];
+    sandbox.fails("a version with a command in it", setup, 2, &words);
 }

@@ -11,21 +11,21 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    scene::{Background, Scene, eventually, program},
+    sandbox::{Background, Sandbox, eventually, program},
     table::tell,
 };
 use crate::support::free_port;
 
 /// The port of the running machine, as all that name it agree.
 #[track_caller]
-fn agreed(scene: &Scene) -> u64 {
+fn agreed(sandbox: &Sandbox) -> u64 {
     eventually("QEMU tells its ports", || {
-        scene.status()["process"]["api_port"].is_u64()
+        sandbox.status()["process"]["api_port"].is_u64()
     });
-    let status = scene.status();
+    let status = sandbox.status();
     let port = status["process"]["api_port"].as_u64().expect("told");
     let server = format!("https://127.0.0.1:{port}");
-    let record = fs::read_to_string(scene.file("record.json")).expect("there");
+    let record = fs::read_to_string(sandbox.file("record.json")).expect("there");
     let record: serde_json::Value = serde_json::from_str(&record).expect("a record");
     assert_eq!(record["api_port"], port);
     assert_eq!(status["cluster"]["server"], server);
@@ -38,20 +38,24 @@ fn agreed(scene: &Scene) -> u64 {
 
 #[test]
 fn the_last_port_is_taken_at_the_next_start() {
-    let scene = Scene::new();
-    let kubeconfig = scene.finished(".kube/config".as_ref());
+    let sandbox = Sandbox::new();
+    let kubeconfig = sandbox.finished(".kube/config".as_ref());
     let before = fs::read_to_string(&kubeconfig).expect("there");
-    let start = Background::start(&scene, scene.env.command(&["start"]));
-    let last = agreed(&scene);
+    let start = Background::start(&sandbox, sandbox.env.command(&["start"]));
+    let last = agreed(&sandbox);
     start.signal(Signal::INT);
     assert_eq!(start.end().code, 130);
     let other = TcpListener::bind((Ipv4Addr::LOCALHOST, u16::try_from(last).expect("a port")));
-    let start = Background::start(&scene, scene.env.command(&["start"]));
-    assert_ne!(agreed(&scene), last);
+    let start = Background::start(&sandbox, sandbox.env.command(&["start"]));
+    assert_ne!(agreed(&sandbox), last);
     assert_ne!(fs::read_to_string(&kubeconfig).expect("there"), before);
     start.signal(Signal::INT);
     let ended = start.end();
-    tell(&scene, "the last port is taken, start, interrupted", &ended);
+    tell(
+        &sandbox,
+        "the last port is taken, start, interrupted",
+        &ended,
+    );
     assert_eq!(ended.code, 130);
     drop(other);
 }
@@ -63,9 +67,9 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn before(scene: &Scene, command: &mut Command) -> Self {
+    fn before(sandbox: &Sandbox, command: &mut Command) -> Self {
         let path = std::env::var("PATH").unwrap_or_default();
-        let (asked, go) = (scene.env.path("asked"), scene.env.path("go"));
+        let (asked, go) = (sandbox.env.path("asked"), sandbox.env.path("go"));
         let script = format!(
             "PATH='{path}'\n[ \"$1\" = --version ] || [ -e '{go}' ] || {{ printf '%s\\n' \"$@\" >'{asked}.part'; \
              mv '{asked}.part' '{asked}'; for _ in $(seq 3000); do [ -e '{go}' ] && break; sleep 0.02; done; }}\n\
@@ -73,7 +77,7 @@ impl Waiting {
             asked = asked.display(),
             go = go.display(),
         );
-        command.env("PATH", program(scene, "qemu-system-x86_64", &script));
+        command.env("PATH", program(sandbox, "qemu-system-x86_64", &script));
         Self { asked, go }
     }
 
@@ -93,36 +97,36 @@ impl Waiting {
 
 #[test]
 fn a_port_that_is_taken_between_the_look_and_the_start() {
-    let scene = Scene::new();
-    scene.finished(".kube/config".as_ref());
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
     let own = free_port();
-    scene.had_port(own.number);
-    let mut start = scene.env.command(&["start"]);
-    let waiting = Waiting::before(&scene, &mut start);
-    let start = Background::start(&scene, start);
+    sandbox.had_port(own.number);
+    let mut start = sandbox.env.command(&["start"]);
+    let waiting = Waiting::before(&sandbox, &mut start);
+    let start = Background::start(&sandbox, start);
     let (other, port) = waiting.grab();
     assert_eq!(port, own.number);
-    assert_ne!(agreed(&scene), u64::from(port));
+    assert_ne!(agreed(&sandbox), u64::from(port));
     start.signal(Signal::INT);
     let ended = start.end();
     let fault = "a free port is taken right before QEMU's start, interrupted";
-    tell(&scene, fault, &ended);
+    tell(&sandbox, fault, &ended);
     assert_eq!(ended.code, 130);
     drop(other);
 }
 
 #[test]
 fn a_chosen_port_that_is_taken_between_the_look_and_the_start() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let own = free_port();
-    let mut setup = scene.setup(&["--api-port", &own.to_string()]);
-    let waiting = Waiting::before(&scene, &mut setup);
-    let setup = Background::start(&scene, setup);
+    let mut setup = sandbox.setup(&["--api-port", &own.to_string()]);
+    let waiting = Waiting::before(&sandbox, &mut setup);
+    let setup = Background::start(&sandbox, setup);
     let (other, port) = waiting.grab();
     assert_eq!(port, own.number);
     let ended = setup.end();
     tell(
-        &scene,
+        &sandbox,
         "the chosen port is taken right before QEMU's start",
         &ended,
     );
@@ -135,61 +139,66 @@ fn a_chosen_port_that_is_taken_between_the_look_and_the_start() {
         assert!(ended.stderr.contains(word), "{}", ended.stderr);
     }
     drop(other);
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 #[test]
 fn two_projects_that_chose_the_same_port() {
-    let scene = Scene::named("first");
+    let sandbox = Sandbox::named("first");
     let own = free_port();
     let port = own.to_string();
-    let first = Background::start(&scene, scene.setup(&["--api-port", &port]));
-    assert_eq!(agreed(&scene).to_string(), port);
-    let second = scene.elsewhere(scene.env.path("second"));
+    let first = Background::start(&sandbox, sandbox.setup(&["--api-port", &port]));
+    assert_eq!(agreed(&sandbox).to_string(), port);
+    let second = sandbox.elsewhere(sandbox.env.path("second"));
     fs::create_dir(&second.project).expect("created");
     let message = format!("port {port} on 127.0.0.1 is taken");
-    let refused = Background::start(&scene, second.here(scene.setup(&["--api-port", &port]))).end();
+    let refused =
+        Background::start(&sandbox, second.here(sandbox.setup(&["--api-port", &port]))).end();
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.stderr.contains(&message), "{refused:?}");
     assert!(first.is_running() && second.status()["state"] == "absent");
     first.signal(Signal::INT);
     assert_eq!(first.end().code, 130);
-    tell(&scene, "two projects with the same port", &refused);
-    let setup = Background::start(&scene, second.here(scene.setup(&["--api-port", &port])));
+    tell(&sandbox, "two projects with the same port", &refused);
+    let setup = Background::start(&sandbox, second.here(sandbox.setup(&["--api-port", &port])));
     eventually("the second has the port", || {
         second.status()["process"]["api_port"].as_u64() == port.parse().ok()
     });
     // Now it is the first one's turn to be late.
-    let late = scene.env.run(&["start"]);
+    let late = sandbox.env.run(&["start"]);
     assert_eq!(late.code, 1, "{late:?}");
     assert!(late.stderr.contains(&message), "{late:?}");
     setup.signal(Signal::INT);
     assert_eq!(setup.end().code, 130);
-    scene.goes_on(scene.env.command(&["start"]));
+    sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
 #[test]
 fn ports_that_cannot_be() {
-    let scene = Scene::new();
-    scene.stopped();
-    let sound = fs::read_to_string(scene.file("config")).expect("there");
+    let sandbox = Sandbox::new();
+    sandbox.stopped();
+    let sound = fs::read_to_string(sandbox.file("config")).expect("there");
     for (port, words) in [
         ("0", ["k3s-vm/config: ", "api_port"]),
         ("70000", ["k3s-vm/config: ", "api_port"]),
     ] {
-        fs::write(scene.file("config"), format!("{sound}api_port = {port}\n")).expect("written");
+        fs::write(
+            sandbox.file("config"),
+            format!("{sound}api_port = {port}\n"),
+        )
+        .expect("written");
         let fault = format!("api_port = {port} in the config");
-        scene.fails(&fault, scene.env.command(&["start"]), 1, &words);
+        sandbox.fails(&fault, sandbox.env.command(&["start"]), 1, &words);
     }
     for port in ["0", "70000", "-1", "http"] {
         let fault = format!("--api-port {port}");
-        scene.fails(
+        sandbox.fails(
             &fault,
-            scene.setup(&[&format!("--api-port={port}")]),
+            sandbox.setup(&[&format!("--api-port={port}")]),
             2,
             &["--api-port"],
         );
     }
-    fs::write(scene.file("config"), sound).expect("written");
-    scene.goes_on(scene.env.command(&["start"]));
+    fs::write(sandbox.file("config"), sound).expect("written");
+    sandbox.goes_on(sandbox.env.command(&["start"]));
 }

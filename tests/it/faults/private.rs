@@ -11,50 +11,50 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    scene::{Background, Scene, eventually, in_other_mounts},
+    sandbox::{Background, Sandbox, eventually, in_other_mounts},
     table::tell,
 };
 use crate::{
-    desk::give_a_record,
     support::{finish, mode, names, skipped},
+    workflow::give_a_record,
 };
 
 /// The strictest one takes every right from the owner, too, so that root may not do without rights here.
 #[test]
 fn everything_is_private_under_any_umask() {
     for umask in ["000", "022", "777"] {
-        let scene = Scene::new();
-        let log = scene.env.path("log");
-        let setup = Background::start(&scene, under(&scene, umask, &scene.setup(&[]), &log));
+        let sandbox = Sandbox::new();
+        let log = sandbox.env.path("log");
+        let setup = Background::start(&sandbox, under(&sandbox, umask, &sandbox.setup(&[]), &log));
         eventually("the machine runs", || {
             assert!(setup.is_running(), "{}", setup.said());
-            scene.status()["process"]["run_state"] == "running"
+            sandbox.status()["process"]["run_state"] == "running"
         });
         // From the moment that they are made: the kernel gives neither process another mode.
-        let qemu = scene.env.pid().expect("it runs").cast_unsigned();
+        let qemu = sandbox.env.pid().expect("it runs").cast_unsigned();
         for pid in [setup.pid(), qemu] {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
             assert!(status.contains("\nUmask:\t0077\n"), "{status}");
         }
         let mut seen = vec![log];
         for root in ["project/.k3s-vm", "cache", "run/k3s-vm"] {
-            seen.extend(below(&scene.env.path(root)));
+            seen.extend(below(&sandbox.env.path(root)));
         }
         for path in &seen {
-            assert_private(path, &scene.env.cache);
+            assert_private(path, &sandbox.env.cache);
         }
         let socket = seen.iter().any(|path| path.ends_with("qmp.sock"));
         assert!(socket && seen.len() > 20, "{seen:?}");
         setup.signal(Signal::INT);
         let ended = setup.end();
-        tell(&scene, &format!("umask {umask}"), &ended);
+        tell(&sandbox, &format!("umask {umask}"), &ended);
         assert_eq!(ended.code, 130);
     }
 }
 
 /// The same command with that umask, and no more rights than its files give it.
-fn under(scene: &Scene, umask: &str, command: &Command, log: &Path) -> Command {
-    let mut shell = scene.env.tool("sh");
+fn under(sandbox: &Sandbox, umask: &str, command: &Command, log: &Path) -> Command {
+    let mut shell = sandbox.env.tool("sh");
     shell.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh"]);
     if nix::unistd::getuid().is_root() {
         shell.args([
@@ -97,8 +97,8 @@ fn assert_private(path: &Path, cache: &Path) {
 /// Without a runtime directory the sockets lie in `/tmp`, where the name can be guessed.
 #[test]
 fn a_socket_directory_that_somebody_else_prepared() {
-    let scene = Scene::new();
-    let theirs = scene.env.path("theirs");
+    let sandbox = Sandbox::new();
+    let theirs = sandbox.env.path("theirs");
     fs::create_dir(&theirs).expect("created");
     let words = [
         "cannot trust /tmp/k3s-vm-0: ",
@@ -123,17 +123,17 @@ fn a_socket_directory_that_somebody_else_prepared() {
             fs::set_permissions(&theirs, fs::Permissions::from_mode(0o700)).expect("set");
             chown(&theirs, Some(65534), Some(65534)).expect("given away");
         }
-        let mut setup = in_other_mounts(&scene, &scene.setup(&[]), &own_tmp(prepare));
+        let mut setup = in_other_mounts(&sandbox, &sandbox.setup(&[]), &own_tmp(prepare));
         setup.env_remove("XDG_RUNTIME_DIR");
         let words = if fault.ends_with("file") {
             &["/tmp/k3s-vm-0: "][..]
         } else {
             &words
         };
-        scene.fails(fault, setup, 1, words);
+        sandbox.fails(fault, setup, 1, words);
         assert_eq!(names(&theirs), Vec::<String>::new(), "{fault}");
     }
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 /// A directory of another user above the project's, with what a command would read and run.
@@ -143,20 +143,20 @@ fn a_project_that_another_user_prepared() {
         skipped("only root can act as another user");
         return;
     }
-    let scene = Scene::new();
-    let bin = scene.file("bin");
+    let sandbox = Sandbox::new();
+    let bin = sandbox.file("bin");
     fs::create_dir_all(&bin).expect("created");
     fs::write(bin.join("kubectl"), "#!/bin/sh\ntouch \"$PWD/ran\"\n").expect("written");
     fs::set_permissions(bin.join("kubectl"), fs::Permissions::from_mode(0o755)).expect("set");
     give_a_record(
-        &scene.env.project,
-        &scene.file(""),
+        &sandbox.env.project,
+        &sandbox.file(""),
         "k3s-planted",
         ".kube/config",
     );
-    let below = scene.env.project.join("below");
+    let below = sandbox.env.project.join("below");
     fs::create_dir(&below).expect("created");
-    chown(scene.file(""), Some(65534), Some(65534)).expect("given away");
+    chown(sandbox.file(""), Some(65534), Some(65534)).expect("given away");
     for verb in [
         "setup",
         "start",
@@ -175,7 +175,7 @@ fn a_project_that_another_user_prepared() {
         "snapshot list",
     ] {
         let words: Vec<&str> = verb.split(' ').collect();
-        let mut command = scene.env.command(&words);
+        let mut command = sandbox.env.command(&words);
         command.current_dir(&below);
         let ended = finish(command);
         let trust = "it is not a directory of your own";
@@ -184,7 +184,7 @@ fn a_project_that_another_user_prepared() {
         assert_eq!(ended.stdout, "", "{verb}");
     }
     assert_eq!(names(&below), Vec::<String>::new());
-    chown(scene.file(""), Some(0), Some(0)).expect("given back");
+    chown(sandbox.file(""), Some(0), Some(0)).expect("given back");
 }
 
 /// A `/tmp` of the command's own that has the test's directory, the program if it is there, and what `prepare` makes as
@@ -201,20 +201,20 @@ fn own_tmp(prepare: &str) -> String {
 /// Somebody's repository may have a link in the place of anything that is written: no file elsewhere is made or changed.
 #[test]
 fn links_in_the_place_of_files() {
-    let scene = Scene::new();
-    let elsewhere = scene.env.path("elsewhere");
-    fs::create_dir(scene.file("")).expect("created");
+    let sandbox = Sandbox::new();
+    let elsewhere = sandbox.env.path("elsewhere");
+    fs::create_dir(sandbox.file("")).expect("created");
     for name in ["lock", "console.log", "stages.log", "qemu.log"] {
-        symlink(&elsewhere, scene.file(name)).expect("linked");
+        symlink(&elsewhere, sandbox.file(name)).expect("linked");
         let fault = format!(".k3s-vm/{name} is a link");
         let file = format!(".k3s-vm/{name}: ");
-        scene.fails(
+        sandbox.fails(
             &fault,
-            scene.setup(&[]),
+            sandbox.setup(&[]),
             1,
             &[&file, "it is a link", "hint: "],
         );
-        fs::remove_file(scene.file(name)).expect("removed");
+        fs::remove_file(sandbox.file(name)).expect("removed");
     }
     // These are made beside their place and replace what is there.
     for name in [
@@ -225,62 +225,62 @@ fn links_in_the_place_of_files() {
         "id_ed25519",
         "qemu.pid",
     ] {
-        let _ = fs::remove_file(scene.file(name));
-        symlink(&elsewhere, scene.file(name)).expect("linked");
-        scene.goes_on(scene.setup(&[]));
-        assert!(!scene.file(name).is_symlink(), "{name}");
+        let _ = fs::remove_file(sandbox.file(name));
+        symlink(&elsewhere, sandbox.file(name)).expect("linked");
+        sandbox.goes_on(sandbox.setup(&[]));
+        assert!(!sandbox.file(name).is_symlink(), "{name}");
     }
     assert!(!elsewhere.exists());
 }
 
 #[test]
 fn links_in_the_place_of_directories() {
-    let scene = Scene::new();
-    let elsewhere = scene.env.path("elsewhere");
+    let sandbox = Sandbox::new();
+    let elsewhere = sandbox.env.path("elsewhere");
     let precious = elsewhere.join("kubectl");
     fs::create_dir(&elsewhere).expect("created");
     fs::write(&precious, "precious").expect("written");
-    let machine = scene.env.path("project/.k3s-vm");
+    let machine = sandbox.env.path("project/.k3s-vm");
     symlink(&elsewhere, &machine).expect("linked");
     let words = ["cannot trust ", "/.k3s-vm: ", "a link", "hint: ", "ls -ld "];
-    scene.fails(".k3s-vm is a link", scene.setup(&[]), 1, &words);
-    let reset = scene.env.command(&["reset", "--yes"]);
-    scene.fails(".k3s-vm is a link, reset", reset, 1, &words);
+    sandbox.fails(".k3s-vm is a link", sandbox.setup(&[]), 1, &words);
+    let reset = sandbox.env.command(&["reset", "--yes"]);
+    sandbox.fails(".k3s-vm is a link, reset", reset, 1, &words);
     fs::remove_file(&machine).expect("removed");
 
     fs::create_dir(&machine).expect("created");
-    symlink(&elsewhere, scene.file("bin")).expect("linked");
+    symlink(&elsewhere, sandbox.file("bin")).expect("linked");
     let words = ["cannot trust ", "/.k3s-vm/bin: ", "hint: "];
-    scene.fails(".k3s-vm/bin is a link", scene.setup(&[]), 1, &words);
-    fs::remove_file(scene.file("bin")).expect("removed");
+    sandbox.fails(".k3s-vm/bin is a link", sandbox.setup(&[]), 1, &words);
+    fs::remove_file(sandbox.file("bin")).expect("removed");
     assert_eq!(names(&elsewhere), ["kubectl"]);
     assert_eq!(fs::read_to_string(precious).expect("there"), "precious");
 
     // One's own, and only open to others, is closed.
     fs::set_permissions(&machine, fs::Permissions::from_mode(0o777)).expect("opened");
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
     assert_eq!(mode(&machine), 0o700);
 }
 
 /// `.kube` in the project leads to the user's own.
 #[test]
 fn a_link_to_the_users_own_kubeconfig() {
-    let scene = Scene::new();
-    let own = scene.env.path("home/.kube");
+    let sandbox = Sandbox::new();
+    let own = sandbox.env.path("home/.kube");
     fs::create_dir(&own).expect("created");
-    symlink(&own, scene.env.project.join(".kube")).expect("linked");
+    symlink(&own, sandbox.env.project.join(".kube")).expect("linked");
     let words = ["/.kube/config is your own kubeconfig, which k3s-vm does not touch"];
-    scene.fails(".kube is a link to ~/.kube", scene.setup(&[]), 1, &words);
+    sandbox.fails(".kube is a link to ~/.kube", sandbox.setup(&[]), 1, &words);
     assert_eq!(names(&own), Vec::<String>::new());
 }
 
 /// What is in the cache is run and booted.
 #[test]
 fn a_cache_that_others_may_write() {
-    let scene = Scene::new();
-    fs::create_dir(&scene.env.cache).expect("created");
+    let sandbox = Sandbox::new();
+    fs::create_dir(&sandbox.env.cache).expect("created");
     for open in [0o777, 0o1777, 0o770] {
-        fs::set_permissions(&scene.env.cache, fs::Permissions::from_mode(open)).expect("opened");
+        fs::set_permissions(&sandbox.env.cache, fs::Permissions::from_mode(open)).expect("opened");
         let words = [
             "cannot trust ",
             "/cache: others may write to it",
@@ -288,9 +288,9 @@ fn a_cache_that_others_may_write() {
             "chmod 700 ",
         ];
         let fault = format!("a cache of mode {open:o}");
-        scene.fails(&fault, scene.setup(&[]), 1, &words);
-        assert_eq!(names(&scene.env.cache), Vec::<String>::new());
+        sandbox.fails(&fault, sandbox.setup(&[]), 1, &words);
+        assert_eq!(names(&sandbox.env.cache), Vec::<String>::new());
     }
-    fs::set_permissions(&scene.env.cache, fs::Permissions::from_mode(0o700)).expect("closed");
-    scene.goes_on(scene.setup(&[]));
+    fs::set_permissions(&sandbox.env.cache, fs::Permissions::from_mode(0o700)).expect("closed");
+    sandbox.goes_on(sandbox.setup(&[]));
 }

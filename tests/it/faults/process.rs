@@ -6,43 +6,45 @@ use rustix::process::Signal;
 
 use super::{
     durable::survives,
-    scene::{Scene, eventually, send},
+    sandbox::{Sandbox, eventually, send},
     table::{first_line, row, tell},
 };
 use crate::support::finish;
 
-fn socket(scene: &Scene) -> PathBuf {
-    let status = scene.status();
+fn socket(sandbox: &Sandbox) -> PathBuf {
+    let status = sandbox.status();
     PathBuf::from(status["process"]["monitor"].as_str().expect("told"))
 }
 
 #[test]
 fn a_qemu_that_is_killed_while_nobody_looks() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     for verb in [&["stop"][..], &["start", "--timeout", "2s"]] {
-        let qemu = scene.left_running();
+        let qemu = sandbox.left_running();
         send(Signal::KILL, qemu);
-        eventually("the status tells", || scene.env.run(&["status"]).code == 3);
-        assert!(scene.file("qemu.pid").exists(), "the pidfile is stale");
-        let ended = scene.env.run(verb);
-        tell(&scene, &format!("QEMU was killed, {}", verb[0]), &ended);
+        eventually("the status tells", || {
+            sandbox.env.run(&["status"]).code == 3
+        });
+        assert!(sandbox.file("qemu.pid").exists(), "the pidfile is stale");
+        let ended = sandbox.env.run(verb);
+        tell(&sandbox, &format!("QEMU was killed, {}", verb[0]), &ended);
         assert_eq!(ended.code, i32::from(verb[0] == "start"), "{ended:?}");
-        assert!(!scene.file("qemu.pid").exists());
+        assert!(!sandbox.file("qemu.pid").exists());
     }
-    scene.goes_on(scene.env.command(&["start"]));
+    sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
 #[test]
 fn a_qemu_that_is_frozen() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     for verb in [&["stop", "--force"][..], &["reset", "--yes"]] {
-        send(Signal::STOP, scene.left_running());
-        let status = scene.status();
+        send(Signal::STOP, sandbox.left_running());
+        let status = sandbox.status();
         assert_eq!(status["process"]["run_state"], "unresponsive");
         assert_eq!(status["healthy"], false);
-        let ended = scene.env.run(verb);
+        let ended = sandbox.env.run(verb);
         tell(
-            &scene,
+            &sandbox,
             &format!("QEMU is frozen, {}", verb.join(" ")),
             &ended,
         );
@@ -58,54 +60,54 @@ fn a_qemu_that_is_frozen() {
 
 #[test]
 fn a_runtime_directory_that_is_gone_while_qemu_runs() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     for verb in [&["stop"][..], &["stop", "--force"], &["reset", "--yes"]] {
-        scene.left_running();
-        fs::remove_dir_all(scene.env.path("run/k3s-vm")).expect("removed");
-        let status = scene.env.run(&["status"]);
+        sandbox.left_running();
+        fs::remove_dir_all(sandbox.env.path("run/k3s-vm")).expect("removed");
+        let status = sandbox.env.run(&["status"]);
         assert_eq!(status.code, 5, "{status:?}");
         assert!(
             status.stdout.contains("running (unresponsive)"),
             "{status:?}"
         );
-        let ended = scene.env.run(verb);
+        let ended = sandbox.env.run(verb);
         tell(
-            &scene,
+            &sandbox,
             &format!("no runtime directory, {}", verb.join(" ")),
             &ended,
         );
         assert_eq!(ended.code, 0, "{ended:?}");
-        scene.goes_on(scene.setup(&[]));
+        sandbox.goes_on(sandbox.setup(&[]));
     }
 }
 
 #[test]
 fn a_qemu_without_its_socket_that_an_unfinished_setup_left() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     for (verb, command) in [
-        ("setup", scene.setup(&[])),
-        ("start", scene.env.command(&["start"])),
+        ("setup", sandbox.setup(&[])),
+        ("start", sandbox.env.command(&["start"])),
     ] {
-        let qemu = scene.left_running();
-        fs::remove_dir_all(scene.env.path("run/k3s-vm")).expect("removed");
+        let qemu = sandbox.left_running();
+        fs::remove_dir_all(sandbox.env.path("run/k3s-vm")).expect("removed");
         let fault = format!("an unfinished setup's QEMU without its socket, {verb}");
-        survives(&scene, &fault, command);
-        assert_ne!(scene.env.pid().map(i32::cast_unsigned), Some(qemu));
+        survives(&sandbox, &fault, command);
+        assert_ne!(sandbox.env.pid().map(i32::cast_unsigned), Some(qemu));
     }
 }
 
 /// A listener on the socket that says nothing holds nobody up.
 #[test]
 fn somebody_else_on_the_socket() {
-    let scene = Scene::new();
-    scene.left_running();
-    let socket = socket(&scene);
+    let sandbox = Sandbox::new();
+    sandbox.left_running();
+    let socket = socket(&sandbox);
     fs::remove_file(&socket).expect("removed");
     let _silent = UnixListener::bind(&socket).expect("bound");
-    assert_eq!(scene.status()["process"]["run_state"], "unresponsive");
-    let ended = scene.env.run(&["stop", "--force"]);
+    assert_eq!(sandbox.status()["process"]["run_state"], "unresponsive");
+    let ended = sandbox.env.run(&["stop", "--force"]);
     tell(
-        &scene,
+        &sandbox,
         "a stranger on the monitor's socket, stop --force",
         &ended,
     );
@@ -114,38 +116,38 @@ fn somebody_else_on_the_socket() {
 
 #[test]
 fn a_record_that_is_gone_while_qemu_runs() {
-    let scene = Scene::new();
-    let qemu = scene.left_running();
-    fs::remove_file(scene.file("record.json")).expect("removed");
+    let sandbox = Sandbox::new();
+    let qemu = sandbox.left_running();
+    fs::remove_file(sandbox.file("record.json")).expect("removed");
     let gone = format!("QEMU runs here (process {qemu}), and its machine's record");
     for (verb, command) in [
-        ("status", scene.env.command(&["status"])),
-        ("setup", scene.setup(&[])),
-        ("start", scene.env.command(&["start"])),
-        ("stop", scene.env.command(&["stop"])),
+        ("status", sandbox.env.command(&["status"])),
+        ("setup", sandbox.setup(&[])),
+        ("start", sandbox.env.command(&["start"])),
+        ("stop", sandbox.env.command(&["stop"])),
     ] {
         let ended = finish(command);
         let fault = format!("no record while QEMU runs, {verb}");
         row(
             &fault,
             ended.code,
-            &first_line(&scene.env, &ended.stderr),
+            &first_line(&sandbox.env, &ended.stderr),
             &[],
         );
         assert_eq!(ended.code, 1, "{ended:?}");
         for word in [
             gone.as_str(),
-            "hint: end it, and begin anew: k3s-vm reset && k3s-vm setup",
+            "hint: recreate the VM: k3s-vm reset && k3s-vm setup",
         ] {
             assert!(ended.stderr.contains(word), "{ended:?}");
         }
         assert_eq!(
-            scene.env.pid().map(i32::cast_unsigned),
+            sandbox.env.pid().map(i32::cast_unsigned),
             Some(qemu),
             "nobody ended it"
         );
     }
-    let ended = scene.env.ok(&["reset", "--yes"]);
-    tell(&scene, "no record while QEMU runs, reset --yes", &ended);
-    scene.goes_on(scene.setup(&[]));
+    let ended = sandbox.env.ok(&["reset", "--yes"]);
+    tell(&sandbox, "no record while QEMU runs, reset --yes", &ended);
+    sandbox.goes_on(sandbox.setup(&[]));
 }

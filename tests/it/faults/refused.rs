@@ -12,7 +12,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::scene::{Background, Scene, eventually, in_other_mounts, program};
+use super::sandbox::{Background, Sandbox, eventually, in_other_mounts, program};
 use crate::support::{Ended, finish, names};
 
 fn fifo(path: &Path) -> String {
@@ -23,8 +23,8 @@ fn fifo(path: &Path) -> String {
 
 #[test]
 fn a_refused_flag_is_not_saved() {
-    let scene = Scene::new();
-    let theirs = scene.env.path("theirs.yaml");
+    let sandbox = Sandbox::new();
+    let theirs = sandbox.env.path("theirs.yaml");
     fs::write(&theirs, "apiVersion: v1\nkind: Config\n").expect("written");
     let theirs = theirs.display().to_string();
     let refused: [&[&str]; 9] = [
@@ -39,17 +39,17 @@ fn a_refused_flag_is_not_saved() {
         &["--api-port", "7001", "--port", "7001:80"],
     ];
     for flags in refused {
-        let ended = finish(scene.setup(flags));
+        let ended = finish(sandbox.setup(flags));
         assert!([1, 2].contains(&ended.code), "{flags:?}: {}", ended.stderr);
-        let config = fs::read_to_string(scene.file("config")).unwrap_or_default();
+        let config = fs::read_to_string(sandbox.file("config")).unwrap_or_default();
         assert_eq!(config, "", "{flags:?}");
     }
-    scene.stopped();
-    let config = fs::read_to_string(scene.file("config")).expect("there");
+    sandbox.stopped();
+    let config = fs::read_to_string(sandbox.file("config")).expect("there");
     for flags in refused {
-        let ended = finish(scene.setup(flags));
+        let ended = finish(sandbox.setup(flags));
         assert!([1, 2].contains(&ended.code), "{flags:?}: {}", ended.stderr);
-        let now = fs::read_to_string(scene.file("config")).expect("there");
+        let now = fs::read_to_string(sandbox.file("config")).expect("there");
         assert_eq!(now, config, "{flags:?}");
     }
     for flags in &refused[..7] {
@@ -59,52 +59,52 @@ fn a_refused_flag_is_not_saved() {
             // Only a QEMU that runs the guest can tell.
             continue;
         }
-        let ended = scene.env.run(&words);
+        let ended = sandbox.env.run(&words);
         assert!([1, 2].contains(&ended.code), "{flags:?}: {}", ended.stderr);
-        let now = fs::read_to_string(scene.file("config")).expect("there");
+        let now = fs::read_to_string(sandbox.file("config")).expect("there");
         assert_eq!(now, config, "configure {flags:?}");
     }
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 #[test]
 fn what_is_not_a_regular_file() {
-    let scene = Scene::new();
-    let pipe = fifo(&scene.env.path("fifo.yaml"));
+    let sandbox = Sandbox::new();
+    let pipe = fifo(&sandbox.env.path("fifo.yaml"));
     let words = ["not a regular file"];
     for path in [pipe.as_str(), "/dev/zero"] {
-        let image = scene.setup(&["--image", path]);
-        scene.fails(&format!("--image {path}"), image, 1, &["no plain file"]);
+        let image = sandbox.setup(&["--image", path]);
+        sandbox.fails(&format!("--image {path}"), image, 1, &["no plain file"]);
         for flag in ["--manifest", "--registries", "--ca-certificate"] {
             if flag == "--manifest" && path == "/dev/zero" {
                 // It is not called like a manifest.
                 continue;
             }
-            let setup = scene.setup(&[flag, path]);
-            scene.fails(&format!("{flag} {path}"), setup, 1, &words);
+            let setup = sandbox.setup(&[flag, path]);
+            sandbox.fails(&format!("{flag} {path}"), setup, 1, &words);
         }
     }
-    let folder = scene.env.path("manifests");
+    let folder = sandbox.env.path("manifests");
     fs::create_dir(&folder).expect("created");
     fifo(&folder.join("a.yaml"));
-    let setup = scene.setup(&["--manifest", &folder.display().to_string()]);
-    scene.fails("a FIFO in a folder of manifests", setup, 1, &words);
+    let setup = sandbox.setup(&["--manifest", &folder.display().to_string()]);
+    sandbox.fails("a FIFO in a folder of manifests", setup, 1, &words);
 
-    scene.finished(".kube/config".as_ref());
-    let mut merge = scene.env.command(&["kubeconfig", "--merge"]);
+    sandbox.finished(".kube/config".as_ref());
+    let mut merge = sandbox.env.command(&["kubeconfig", "--merge"]);
     merge.env("KUBECONFIG", &pipe);
-    scene.fails("KUBECONFIG is a FIFO", merge, 1, &words);
-    let mut merge = scene.env.command(&["kubeconfig", "--merge"]);
+    sandbox.fails("KUBECONFIG is a FIFO", merge, 1, &words);
+    let mut merge = sandbox.env.command(&["kubeconfig", "--merge"]);
     merge.env("KUBECONFIG", "/dev/null");
-    scene.fails("KUBECONFIG is /dev/null", merge, 1, &words);
+    sandbox.fails("KUBECONFIG is /dev/null", merge, 1, &words);
     for name in ["config", "record.json"] {
-        let path = scene.file(name);
+        let path = sandbox.file(name);
         let kept = fs::read(&path).expect("there");
         for place in ["/dev/zero", &pipe] {
             fs::remove_file(&path).expect("removed");
             symlink(place, &path).expect("linked");
-            let start = scene.env.command(&["start"]);
-            scene.fails(&format!("{name} is {place}"), start, 1, &words);
+            let start = sandbox.env.command(&["start"]);
+            sandbox.fails(&format!("{name} is {place}"), start, 1, &words);
         }
         fs::remove_file(&path).expect("removed");
         fs::write(&path, kept).expect("written");
@@ -113,8 +113,8 @@ fn what_is_not_a_regular_file() {
 
 #[test]
 fn a_folder_of_manifests_that_leads_to_itself() {
-    let scene = Scene::new();
-    let folder = scene.env.path("manifests");
+    let sandbox = Sandbox::new();
+    let folder = sandbox.env.path("manifests");
     fs::create_dir_all(folder.join("deep")).expect("created");
     for name in ["a.yaml", "deep/b.yaml"] {
         fs::write(folder.join(name), "a: 1\n").expect("written");
@@ -122,10 +122,10 @@ fn a_folder_of_manifests_that_leads_to_itself() {
     for link in ["x", "y", "deep/z"] {
         symlink(&folder, folder.join(link)).expect("linked");
     }
-    scene.goes_on(scene.setup(&["--manifest", &folder.display().to_string()]));
+    sandbox.goes_on(sandbox.setup(&["--manifest", &folder.display().to_string()]));
     let listed = Command::new("tar")
         .arg("-tf")
-        .arg(scene.file("settings.tar"))
+        .arg(sandbox.file("config.tar"))
         .output()
         .expect("tar runs");
     let listed = String::from_utf8(listed.stdout).expect("UTF-8");
@@ -136,19 +136,19 @@ fn a_folder_of_manifests_that_leads_to_itself() {
 
 #[test]
 fn a_certificate_on_one_line() {
-    let scene = Scene::new();
-    let path = scene.env.path("one.pem");
+    let sandbox = Sandbox::new();
+    let path = sandbox.env.path("one.pem");
     let line = "MIIC".repeat(300);
     let text = format!("-----BEGIN CERTIFICATE-----{line}-----END CERTIFICATE-----\n");
     fs::write(&path, text).expect("written");
-    let setup = scene.setup(&["--ca-certificate", &path.display().to_string()]);
-    let ended = scene.fails("a PEM of one line", setup, 2, &["one.pem"]);
+    let setup = sandbox.setup(&["--ca-certificate", &path.display().to_string()]);
+    let ended = sandbox.fails("a PEM of one line", setup, 2, &["one.pem"]);
     let error = ended.stderr.lines().find(|it| it.starts_with("error:"));
     assert!(error.is_some_and(|it| it.len() < 300), "{}", ended.stderr);
-    let path = scene.env.path("twice.yaml");
+    let path = sandbox.env.path("twice.yaml");
     fs::write(&path, "mirrors: {}\nmirrors: {}\n").expect("written");
-    let setup = scene.setup(&["--registries", &path.display().to_string()]);
-    let ended = scene.fails("a key that is there twice", setup, 2, &["mirrors"]);
+    let setup = sandbox.setup(&["--registries", &path.display().to_string()]);
+    let ended = sandbox.fails("a key that is there twice", setup, 2, &["mirrors"]);
     assert!(!ended.stderr.contains("Options"), "{}", ended.stderr);
     assert_eq!(
         ended.stderr.matches("error:").count(),
@@ -160,41 +160,41 @@ fn a_certificate_on_one_line() {
 
 #[test]
 fn a_tilde_that_the_shell_has_left() {
-    let scene = Scene::new();
-    let home = scene.env.path("home");
+    let sandbox = Sandbox::new();
+    let home = sandbox.env.path("home");
     fs::write(home.join("m.yaml"), "a: 1\n").expect("written");
-    let mut setup = scene.setup(&["--kubeconfig=~/k.yaml", "--manifest=~/m.yaml"]);
+    let mut setup = sandbox.setup(&["--kubeconfig=~/k.yaml", "--manifest=~/m.yaml"]);
     setup.env("K3S_VM_CACHE_DIR", "~/cache");
-    let ended = scene.survives("a tilde", setup, &[]);
-    assert_eq!(names(&scene.env.project), [".k3s-vm"], "{}", ended.stderr);
+    let ended = sandbox.survives("a tilde", setup, &[]);
+    assert_eq!(names(&sandbox.env.project), [".k3s-vm"], "{}", ended.stderr);
     assert!(home.join("cache/k3s").is_dir());
-    let record = fs::read_to_string(scene.file("record.json")).expect("there");
+    let record = fs::read_to_string(sandbox.file("record.json")).expect("there");
     let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
     assert_eq!(
         record["kubeconfig"],
         home.join("k.yaml").to_str().expect("UTF-8")
     );
     // In the file itself as well.
-    let config = fs::read_to_string(scene.file("config")).expect("there");
+    let config = fs::read_to_string(sandbox.file("config")).expect("there");
     let config = config.replace(&home.display().to_string(), "~");
     assert!(config.contains("\"~/m.yaml\""), "{config}");
-    fs::write(scene.file("config"), config).expect("written");
-    let mut setup = scene.setup(&[]);
+    fs::write(sandbox.file("config"), config).expect("written");
+    let mut setup = sandbox.setup(&[]);
     setup.env("K3S_VM_CACHE_DIR", "~/cache");
-    scene.goes_on(setup);
+    sandbox.goes_on(setup);
 }
 
 #[test]
 fn a_kubeconfig_that_cannot_be_replaced_is_written_in_place() {
-    let scene = Scene::new();
-    scene.finished(".kube/config".as_ref());
-    let [home, theirs] = ["home", "theirs"].map(|it| scene.env.path(it));
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    let [home, theirs] = ["home", "theirs"].map(|it| sandbox.env.path(it));
     let text = "apiVersion: v1\nkind: Config\n# theirs\n";
     fs::write(&theirs, text).expect("written");
     let script = "mkdir -p \"$HOME/.kube\"; touch \"$HOME/.kube/config\"; \
         mount --bind ../theirs \"$HOME/.kube/config\"; exec \"$@\"";
-    let merge = scene.env.command(&["kubeconfig", "--merge"]);
-    let ended = finish(in_other_mounts(&scene, &merge, script));
+    let merge = sandbox.env.command(&["kubeconfig", "--merge"]);
+    let ended = finish(in_other_mounts(&sandbox, &merge, script));
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let merged = fs::read_to_string(&theirs).expect("there");
     assert!(
@@ -205,8 +205,8 @@ fn a_kubeconfig_that_cannot_be_replaced_is_written_in_place() {
     let backup = kept.iter().find(|it| it.contains("k3s-vm-backup"));
     let backup = home.join(".kube").join(backup.expect("a copy"));
     assert_eq!(fs::read_to_string(backup).expect("there"), text);
-    let unmerge = scene.env.command(&["kubeconfig", "--unmerge"]);
-    let ended = finish(in_other_mounts(&scene, &unmerge, script));
+    let unmerge = sandbox.env.command(&["kubeconfig", "--unmerge"]);
+    let ended = finish(in_other_mounts(&sandbox, &unmerge, script));
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let apart = fs::read_to_string(&theirs).expect("there");
     assert!(!apart.contains("k3s-project-"), "{apart}");
@@ -214,43 +214,43 @@ fn a_kubeconfig_that_cannot_be_replaced_is_written_in_place() {
 
 #[test]
 fn the_users_kubeconfig_keeps_its_owner_and_its_bytes() {
-    let scene = Scene::new();
-    scene.finished(".kube/config".as_ref());
-    let folder = scene.env.path("home/.kube");
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    let folder = sandbox.env.path("home/.kube");
     fs::create_dir(&folder).expect("created");
     let path = folder.join("config");
     fs::write(&path, "apiVersion: v1\nkind: Config\n").expect("written");
     // Where the tests are not root's, there is only one owner.
     let _ = std::os::unix::fs::chown(&path, Some(1234), Some(1234));
     let owner = fs::metadata(&path).expect("there").uid();
-    scene.env.ok(&["kubeconfig", "--merge"]);
+    sandbox.env.ok(&["kubeconfig", "--merge"]);
     for name in names(&folder) {
         let metadata = fs::metadata(folder.join(&name)).expect("there");
         assert_eq!(metadata.uid(), owner, "{name}");
     }
     // A lock of ours that nobody holds was left behind; another program's may be in use.
     fs::write(folder.join("config.lock"), "k3s-vm\n").expect("written");
-    scene.env.ok(&["kubeconfig", "--unmerge"]);
+    sandbox.env.ok(&["kubeconfig", "--unmerge"]);
     assert!(!folder.join("config.lock").exists());
 
     let before = names(&folder);
     let odd = b"apiVersion: v1\nkind: Config\n# \xff\n";
     fs::write(&path, odd).expect("written");
-    let merge = scene.env.command(&["kubeconfig", "--merge"]);
-    scene.fails("a kubeconfig that is not UTF-8", merge, 1, &["UTF-8"]);
+    let merge = sandbox.env.command(&["kubeconfig", "--merge"]);
+    sandbox.fails("a kubeconfig that is not UTF-8", merge, 1, &["UTF-8"]);
     assert_eq!(fs::read(&path).expect("there"), odd);
     assert_eq!(names(&folder), before, "nothing beside it");
 }
 
 #[test]
 fn what_other_programs_mean_by_their_variables() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let run = |verb: &[&str], variables: &[(&str, &str)]| {
-        let mut command = scene.env.command(verb);
+        let mut command = sandbox.env.command(verb);
         command.envs(variables.iter().copied());
         finish(command)
     };
-    let log = scene.env.path("log").display().to_string();
+    let log = sandbox.env.path("log").display().to_string();
     for (variables, code) in [
         (&[("LOG_FILE", "")][..], 0),
         (&[("LOG_FILE", "/nowhere/log")], 0),
@@ -271,7 +271,7 @@ fn what_other_programs_mean_by_their_variables() {
         said.contains("warning:") && said.contains("/nowhere/log"),
         "{said}"
     );
-    let pipe = fifo(&scene.env.path("pipe"));
+    let pipe = fifo(&sandbox.env.path("pipe"));
     assert_eq!(run(&["list"], &[("LOG_FILE", &pipe)]).code, 0);
     for (variables, debug) in [
         (&[("DEBUG", "express:*")][..], false),
@@ -294,45 +294,45 @@ fn what_other_programs_mean_by_their_variables() {
 
 #[test]
 fn what_cannot_be_copied() {
-    let scene = Scene::new();
-    scene.finished(".kube/config".as_ref());
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
     for (arguments, code, words) in [
         (["cp", ":/etc/hostname", "-"], 2, "stdout"),
         (["cp", "-", ":/tmp/x"], 2, "stdin"),
         (["cp", "/dev/null", ":/tmp/x"], 1, "/dev/null is neither"),
     ] {
-        let command = scene.env.command(&arguments);
-        scene.fails(&arguments.join(" "), command, code, &[words]);
+        let command = sandbox.env.command(&arguments);
+        sandbox.fails(&arguments.join(" "), command, code, &[words]);
     }
 }
 
 #[test]
 fn memory_that_cannot_be_had_and_memory_that_is_tight() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let limited = "mount -t tmpfs none /sys/fs/cgroup; mkdir /sys/fs/cgroup/memory; \
         echo 500000000 | tee /sys/fs/cgroup/memory.max >/sys/fs/cgroup/memory/memory.limit_in_bytes; exec \"$@\"";
     let words = [
         "is to have 1GiB of memory, this process may use",
         "/sys/fs/cgroup",
     ];
-    let setup = in_other_mounts(&scene, &scene.setup(&[]), limited);
-    scene.fails("a cgroup with a limit of memory", setup, 1, &words);
+    let setup = in_other_mounts(&sandbox, &sandbox.setup(&[]), limited);
+    sandbox.fails("a cgroup with a limit of memory", setup, 1, &words);
     let tight = "printf 'MemTotal: 8000000 kB\\nMemAvailable: 500000 kB\\n' >../meminfo; \
         mount --bind ../meminfo /proc/meminfo; exec \"$@\"";
-    let setup = in_other_mounts(&scene, &scene.setup(&[]), tight);
-    scene.survives("memory that is in use just now", setup, &["warning: "]);
+    let setup = in_other_mounts(&sandbox, &sandbox.setup(&[]), tight);
+    sandbox.survives("memory that is in use just now", setup, &["warning: "]);
 }
 
 #[test]
 fn a_runtime_directory_that_is_too_long_for_sockets() {
-    let scene = Scene::new();
-    let long = scene.env.path(&"r".repeat(100));
+    let sandbox = Sandbox::new();
+    let long = sandbox.env.path(&"r".repeat(100));
     crate::support::private_dir(&long);
-    let mut setup = scene.setup(&[]);
+    let mut setup = sandbox.setup(&[]);
     setup.env("XDG_RUNTIME_DIR", &long);
-    let setup = Background::start(&scene, setup);
+    let setup = Background::start(&sandbox, setup);
     eventually("the machine runs", || {
-        let mut status = scene.env.command(&["status", "--json"]);
+        let mut status = sandbox.env.command(&["status", "--json"]);
         assert!(setup.is_running(), "{}", setup.said());
         status.env("XDG_RUNTIME_DIR", &long);
         finish(status).stdout.contains("\"run_state\": \"running\"")
@@ -343,9 +343,9 @@ fn a_runtime_directory_that_is_too_long_for_sockets() {
 
 #[test]
 fn too_few_open_files_are_not_a_taken_port() {
-    let scene = Scene::new();
-    let asked = scene.setup(&[]);
-    let mut setup = scene.env.tool("prlimit");
+    let sandbox = Sandbox::new();
+    let asked = sandbox.setup(&[]);
+    let mut setup = sandbox.env.tool("prlimit");
     setup
         .arg("--nofile=20")
         .arg(asked.get_program())
@@ -353,25 +353,30 @@ fn too_few_open_files_are_not_a_taken_port() {
     let ended = finish(setup);
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     assert!(!ended.stderr.contains("is taken"), "{}", ended.stderr);
-    scene.goes_on(scene.setup(&[]));
+    sandbox.goes_on(sandbox.setup(&[]));
 }
 
 #[test]
 fn a_kubectl_that_is_told_of_another_cluster() {
-    let scene = Scene::new();
-    scene.finished(".kube/config".as_ref());
-    let mut path = program(&scene, "kubectl", "echo \"$KUBECONFIG $*\"");
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    let mut path = program(&sandbox, "kubectl", "echo \"$KUBECONFIG $*\"");
     path.push(":/usr/bin:/bin");
     let run = |called: &str, arguments: &[&str], kubeconfig: &str| {
-        let link = scene.file("bin/kubectl");
-        let mut command = scene.env.tool(&link);
+        let link = sandbox.file("bin/kubectl");
+        let mut command = sandbox.env.tool(&link);
         command.env("PATH", &path).env("KUBECONFIG", kubeconfig);
         if called == "kubectl" {
             command.arg0(called);
         }
         finish_with(command, arguments)
     };
-    let own = scene.env.project.join(".kube/config").display().to_string();
+    let own = sandbox
+        .env
+        .project
+        .join(".kube/config")
+        .display()
+        .to_string();
     for (called, arguments, kubeconfig, code, stdout) in [
         (
             "kubectl",
@@ -424,8 +429,8 @@ fn finish_with(mut command: Command, arguments: &[&str]) -> Ended {
 
 #[test]
 fn a_name_that_is_not_found_is_told_of_once() {
-    let scene = Scene::new();
-    let ended = finish(scene.setup_from("http://k3s.invalid/releases", &[]));
+    let sandbox = Sandbox::new();
+    let ended = finish(sandbox.setup_from("http://k3s.invalid/releases", &[]));
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     let warnings = ended.stderr.matches("warning:").count();
     assert!(warnings <= 2, "{}", ended.stderr);

@@ -5,32 +5,32 @@ use std::{fs, path::Path, process::Command};
 use rustix::process::Signal;
 
 use super::{
-    scene::{Background, Scene, eventually},
-    server::{Server, Trouble},
+    sandbox::{Background, Sandbox, eventually},
+    server::{GuestFault, Server},
     table::tell,
 };
 /// The private keys and the seed that holds one, while everything is told that can be.
 #[test]
 fn keys_are_told_to_nobody() {
-    let scene = Scene::new();
-    let log = scene.env.path("log");
-    let mut setup = scene.setup(&["--debug"]);
+    let sandbox = Sandbox::new();
+    let log = sandbox.env.path("log");
+    let mut setup = sandbox.setup(&["--debug"]);
     setup.env("LOG_FILE", &log).env("RUST_LOG", "trace");
-    let setup = Background::start(&scene, setup);
+    let setup = Background::start(&sandbox, setup);
     eventually("the machine runs", || {
-        scene.status()["process"]["run_state"] == "running"
+        sandbox.status()["process"]["run_state"] == "running"
     });
     eventually("the wait for the guest", || {
         fs::read_to_string(&log).is_ok_and(|text| text.contains("phase=\"start QEMU\""))
     });
     let mut told = vec![
-        ("status --json".to_owned(), scene.status().to_string()),
-        ("ps".to_owned(), scene.processes().join("\n")),
-        ("environment".to_owned(), environment(scene.env.pid())),
+        ("status --json".to_owned(), sandbox.status().to_string()),
+        ("ps".to_owned(), sandbox.processes().join("\n")),
+        ("environment".to_owned(), environment(sandbox.env.pid())),
     ];
     setup.signal(Signal::INT);
     let ended = setup.end();
-    tell(&scene, "everything is logged", &ended);
+    tell(&sandbox, "everything is logged", &ended);
     assert!(ended.stderr.contains("qemu-system"), "the level is on");
     told.push(("stderr".to_owned(), ended.stderr));
     told.push(("LOG_FILE".to_owned(), read(&log)));
@@ -43,9 +43,9 @@ fn keys_are_told_to_nobody() {
         // What others may go on from has seen it.
         "seed.img",
     ] {
-        told.push((name.to_owned(), read(&scene.file(name))));
+        told.push((name.to_owned(), read(&sandbox.file(name))));
     }
-    let secrets = secrets(&scene);
+    let secrets = secrets(&sandbox);
     assert!(secrets.len() >= 4, "two keys of some lines each");
     for (place, text) in &told {
         for secret in &secrets {
@@ -55,8 +55,8 @@ fn keys_are_told_to_nobody() {
 }
 
 /// The lines of the private keys, but for the first, which is the same in all keys, and the last, which is short.
-fn secrets(scene: &Scene) -> Vec<String> {
-    let keys = ["id_ed25519", "host_ed25519"].map(|name| read(&scene.file(name)));
+fn secrets(sandbox: &Sandbox) -> Vec<String> {
+    let keys = ["id_ed25519", "host_ed25519"].map(|name| read(&sandbox.file(name)));
     let lines = keys.iter().flat_map(|pem| pem.lines().skip(2));
     lines
         .filter(|line| line.len() == 70)
@@ -78,37 +78,37 @@ fn read(path: &Path) -> String {
 /// A mirror behind a login: the password is used, kept where the config is, and told to nobody.
 #[test]
 fn the_password_of_a_mirror() {
-    let scene = Scene::new();
-    let server = Server::of(&scene.mirror, Trouble::None);
+    let sandbox = Sandbox::new();
+    let server = Server::of(&sandbox.mirror, GuestFault::None);
     let url = server.url.replace("http://", "http://ada:open-sesame@");
-    let log = scene.env.path("log");
+    let log = sandbox.env.path("log");
     let logged = |mut command: Command| {
         command.arg("--debug").env("LOG_FILE", &log);
         command
     };
     let words = ["http://***@127.0.0.1:", "/v1.2.3%2Bk3s1/", "answered 404"];
-    let setup = scene.setup_from(&url, &["--k3s-version", "v1.2.3+k3s1"]);
-    let ended = scene.fails("404 behind a login", logged(setup), 1, &words);
+    let setup = sandbox.setup_from(&url, &["--k3s-version", "v1.2.3+k3s1"]);
+    let ended = sandbox.fails("404 behind a login", logged(setup), 1, &words);
     assert!(server.requests()[0].contains("authorization: basic "));
     // The image comes from there, too, and is told wherever the machine is.
-    fs::copy(&scene.image, scene.mirror.join("dead.img")).expect("copied");
+    fs::copy(&sandbox.image, sandbox.mirror.join("dead.img")).expect("copied");
     let image = format!("{url}/dead.img");
     let flags = ["--image", &image, "--insecure-no-checksum"];
-    let setup = logged(scene.setup_from(&url, &flags));
-    let setup = Background::start(&scene, setup);
+    let setup = logged(sandbox.setup_from(&url, &flags));
+    let setup = Background::start(&sandbox, setup);
     eventually("the machine runs", || {
         assert!(setup.is_running(), "{}", setup.said());
-        scene.status()["process"]["run_state"] == "running"
+        sandbox.status()["process"]["run_state"] == "running"
     });
-    let told = scene.status();
+    let told = sandbox.status();
     assert!(
         told["machine"]["image"]
             .as_str()
             .is_some_and(|image| image.contains("***@"))
     );
-    let told = told.to_string() + &scene.processes().join(" ");
+    let told = told.to_string() + &sandbox.processes().join(" ");
     setup.signal(Signal::INT);
-    let other = scene.env.run(&["start", "--debug", "--timeout", "1s"]);
+    let other = sandbox.env.run(&["start", "--debug", "--timeout", "1s"]);
     for text in [
         ended.stderr,
         read(&log),

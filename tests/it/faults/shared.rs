@@ -6,26 +6,26 @@ use rustix::process::Signal;
 
 use super::{
     mirror::sizes,
-    scene::{Background, Scene, eventually, in_other_mounts},
-    server::{Server, Trouble},
+    sandbox::{Background, Sandbox, eventually, in_other_mounts},
+    server::{GuestFault, Server},
     table::row,
 };
 use crate::support::{dead_image, names, private_dir};
 
 /// Two projects of one user, and the server that both fetch from: it holds on in the middle of one file.
-fn two_projects(target: &'static str) -> (Scene, Scene, Server) {
-    let one = Scene::new();
-    let mut other = Scene::new();
+fn two_projects(target: &'static str) -> (Sandbox, Sandbox, Server) {
+    let one = Sandbox::new();
+    let mut other = Sandbox::new();
     other.env.cache.clone_from(&one.env.cache);
     dead_image(&one.mirror.join("disk.img"));
-    let server = Server::at(&one.mirror, target, Trouble::Hold);
+    let server = Server::at(&one.mirror, target, GuestFault::Hold);
     (one, other, server)
 }
 
 /// The same setup for both.
-fn setup(scene: &Scene, server: &Server) -> Command {
+fn setup(sandbox: &Sandbox, server: &Server) -> Command {
     let image = format!("{}/disk.img", server.url);
-    scene.setup_from(&server.url, &["--image", &image, "--insecure-no-checksum"])
+    sandbox.setup_from(&server.url, &["--image", &image, "--insecure-no-checksum"])
 }
 
 const WAITS: &str = "waiting for another k3s-vm that downloads ";
@@ -40,10 +40,10 @@ fn two_projects_that_need_the_same_download() {
         let waits = format!("{WAITS}{name}");
         second.says(&waits);
         server.mends();
-        for (scene, setup, fetches) in [(&one, first, true), (&other, second, false)] {
+        for (sandbox, setup, fetches) in [(&one, first, true), (&other, second, false)] {
             eventually("the machine runs", || {
                 assert!(setup.is_running(), "{}", setup.said());
-                scene.status()["process"]["run_state"] == "running"
+                sandbox.status()["process"]["run_state"] == "running"
             });
             setup.signal(Signal::INT);
             let ended = setup.end();
@@ -95,9 +95,9 @@ fn the_one_that_downloads_is_killed() {
 
 #[test]
 fn a_cache_that_may_only_be_read() {
-    let mut scene = Scene::new();
-    private_dir(&scene.env.cache);
-    let cache = scene.env.cache.display();
+    let mut sandbox = Sandbox::new();
+    private_dir(&sandbox.env.cache);
+    let cache = sandbox.env.cache.display();
     let script =
         format!("mount --bind {cache} {cache}; mount -o remount,bind,ro {cache}; exec \"$@\"");
     let words = [
@@ -106,60 +106,60 @@ fn a_cache_that_may_only_be_read() {
         "Read-only file system",
         "set K3S_VM_CACHE_DIR",
     ];
-    let empty = in_other_mounts(&scene, &scene.setup(&[]), &script);
-    scene.fails("an empty cache that is read-only", empty, 1, &words);
-    scene.goes_on(scene.setup(&[]));
+    let empty = in_other_mounts(&sandbox, &sandbox.setup(&[]), &script);
+    sandbox.fails("an empty cache that is read-only", empty, 1, &words);
+    sandbox.goes_on(sandbox.setup(&[]));
 
     // For another project, all that it needs is there.
-    let mut other = Scene::new();
-    other.env.cache.clone_from(&scene.env.cache);
-    std::mem::swap(&mut other.image, &mut scene.image);
-    std::mem::swap(&mut other.mirror, &mut scene.mirror);
+    let mut other = Sandbox::new();
+    other.env.cache.clone_from(&sandbox.env.cache);
+    std::mem::swap(&mut other.image, &mut sandbox.image);
+    std::mem::swap(&mut other.mirror, &mut sandbox.mirror);
     let full = in_other_mounts(&other, &other.setup(&[]), &script);
     other.survives("a full cache that is read-only", full, &[]);
 }
 
 #[test]
 fn a_cache_on_another_file_system() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let script = "mkdir ../cache; mount -t tmpfs -o size=64m,mode=700 none ../cache; exec \"$@\"";
-    let setup = in_other_mounts(&scene, &scene.setup(&[]), script);
-    scene.survives("a cache on another file system", setup, &[]);
-    assert_eq!(names(&scene.env.cache), Vec::<String>::new());
+    let setup = in_other_mounts(&sandbox, &sandbox.setup(&[]), script);
+    sandbox.survives("a cache on another file system", setup, &[]);
+    assert_eq!(names(&sandbox.env.cache), Vec::<String>::new());
 }
 
 #[test]
 fn no_home() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     let homeless = |variables: &[(&str, &str)]| {
-        let mut setup = scene.setup(&[]);
+        let mut setup = sandbox.setup(&[]);
         setup.env_remove("K3S_VM_CACHE_DIR").env_remove("HOME");
         setup.envs(variables.iter().copied());
         setup
     };
-    let images = |cache: &str| names(&scene.env.path(cache).join("k3s-vm/images")).len();
+    let images = |cache: &str| names(&sandbox.env.path(cache).join("k3s-vm/images")).len();
     let words = [
-        "there is no home directory for the cache: HOME is \"home\", which is no absolute path",
+        "there is no home directory for the cache: HOME is \"home\", which is not an absolute path",
         "set HOME, or K3S_VM_CACHE_DIR to a directory of yours",
     ];
-    scene.fails("a relative HOME", homeless(&[("HOME", "home")]), 1, &words);
+    sandbox.fails("a relative HOME", homeless(&[("HOME", "home")]), 1, &words);
 
-    let xdg = scene.env.path("xdg").display().to_string();
+    let xdg = sandbox.env.path("xdg").display().to_string();
     let setup = homeless(&[("XDG_CACHE_HOME", &xdg)]);
-    scene.survives("no HOME, but XDG_CACHE_HOME", setup, &[]);
+    sandbox.survives("no HOME, but XDG_CACHE_HOME", setup, &[]);
     assert_eq!(images("xdg"), 1);
 
-    let home = scene.env.path("home").display().to_string();
+    let home = sandbox.env.path("home").display().to_string();
     let setup = homeless(&[("HOME", &home), ("XDG_CACHE_HOME", "xdg")]);
-    scene.survives("a relative XDG_CACHE_HOME", setup, &[]);
+    sandbox.survives("a relative XDG_CACHE_HOME", setup, &[]);
     assert_eq!(images("home/.cache"), 1, "as if it were unset");
 
     // The user's entry is made up, so that no real home is touched.
     let script = "d=$(cd ..; pwd); echo \"root:x:0:0::$d/entry:/bin/sh\" > ../passwd; \
         mount --bind ../passwd /etc/passwd; exec \"$@\"";
     for (fault, variables) in [("no HOME", &[][..]), ("an empty HOME", &[("HOME", "")])] {
-        let setup = in_other_mounts(&scene, &homeless(variables), script);
-        scene.survives(fault, setup, &[]);
+        let setup = in_other_mounts(&sandbox, &homeless(variables), script);
+        sandbox.survives(fault, setup, &[]);
         assert_eq!(images("entry/.cache"), 1, "the home of the user database");
     }
 }

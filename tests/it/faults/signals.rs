@@ -13,7 +13,7 @@ use rustix::{
 };
 
 use super::{
-    scene::{Background, Scene, eventually},
+    sandbox::{Background, Sandbox, eventually},
     table::tell,
 };
 use crate::support::Ended;
@@ -25,65 +25,65 @@ const SIGNALS: [(Signal, &str, i32); 3] = [
 ];
 
 #[track_caller]
-fn runs(scene: &Scene) {
+fn runs(sandbox: &Sandbox) {
     eventually("the machine runs", || {
-        scene.status()["process"]["run_state"] == "running"
+        sandbox.status()["process"]["run_state"] == "running"
     });
 }
 
 #[test]
 fn during_start() {
-    let scene = Scene::new();
-    scene.finished(".kube/config".as_ref());
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
     for (signal, name, code) in SIGNALS {
-        let start = Background::start(&scene, scene.env.command(&["start"]));
-        runs(&scene);
+        let start = Background::start(&sandbox, sandbox.env.command(&["start"]));
+        runs(&sandbox);
         start.signal(signal);
         let ended = start.end();
-        tell(&scene, &format!("{name} during start"), &ended);
+        tell(&sandbox, &format!("{name} during start"), &ended);
         assert_eq!(ended.code, code);
         for word in ["error: interrupted", "hint: run the same command again"] {
             assert!(ended.stderr.contains(word), "{}", ended.stderr);
         }
-        assert_eq!(scene.status()["state"], "stopped");
+        assert_eq!(sandbox.status()["state"], "stopped");
     }
-    scene.goes_on(scene.env.command(&["start"]));
+    sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
 /// The guest has been asked to power off and may still do so; nobody pulls its plug.
 #[test]
 fn during_stop() {
-    let scene = Scene::new();
-    scene.left_running();
-    let qemu = scene.env.pid();
-    let stop = Background::start(&scene, scene.env.command(&["stop"]));
-    stop.says("powering the guest off");
+    let sandbox = Sandbox::new();
+    sandbox.left_running();
+    let qemu = sandbox.env.pid();
+    let stop = Background::start(&sandbox, sandbox.env.command(&["stop"]));
+    stop.says("shutting down the guest");
     stop.signal(Signal::INT);
     let ended = stop.end();
     assert_eq!(ended.code, 130, "{ended:?}");
     assert!(ended.stderr.contains("error: interrupted"), "{ended:?}");
-    assert_eq!(scene.env.pid(), qemu);
-    assert_eq!(scene.status()["process"]["run_state"], "running");
-    let again = scene.env.ok(&["stop", "--timeout", "1s"]);
-    tell(&scene, "Ctrl-C during stop, stop again", &again);
+    assert_eq!(sandbox.env.pid(), qemu);
+    assert_eq!(sandbox.status()["process"]["run_state"], "running");
+    let again = sandbox.env.ok(&["stop", "--timeout", "1s"]);
+    tell(&sandbox, "Ctrl-C during stop, stop again", &again);
     assert!(again.stderr.contains("stopped by force"), "{again:?}");
 }
 
 #[test]
 fn keys_of_a_terminal() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     for (fault, code, command) in [
-        ("Ctrl-C on a terminal during setup", 130, scene.setup(&[])),
+        ("Ctrl-C on a terminal during setup", 130, sandbox.setup(&[])),
         (
             "Ctrl-C on a terminal during start",
             130,
-            scene.env.command(&["start"]),
+            sandbox.env.command(&["start"]),
         ),
     ] {
-        let terminal = Terminal::with(&scene, &command);
-        runs(&scene);
+        let terminal = Terminal::with(&sandbox, &command);
+        runs(&sandbox);
         let ended = terminal.press(b"\x03");
-        tell(&scene, fault, &ended);
+        tell(&sandbox, fault, &ended);
         assert_eq!(ended.code, code, "{ended:?}");
         assert!(ended.stderr.contains("error: interrupted"), "{ended:?}");
     }
@@ -92,21 +92,21 @@ fn keys_of_a_terminal() {
 /// Whoever does not say yes has changed nothing.
 #[test]
 fn at_the_question_of_reset() {
-    let scene = Scene::new();
-    scene.left_running();
-    let qemu = scene.env.pid();
+    let sandbox = Sandbox::new();
+    sandbox.left_running();
+    let qemu = sandbox.env.pid();
     // What a shell calls 130 is a death by the signal, before there is anything to end.
     for (key, how, code) in [(b"\x03", "Ctrl-C", -1), (b"\x04", "end of input", 1)] {
-        let terminal = Terminal::with(&scene, &scene.env.command(&["reset"]));
+        let terminal = Terminal::with(&sandbox, &sandbox.env.command(&["reset"]));
         terminal.shows("[y/N]");
         let ended = terminal.press(key);
         assert!([code, 130].contains(&ended.code), "{how}: {ended:?}");
-        assert_eq!(scene.status()["process"]["run_state"], "running");
-        assert_eq!(scene.env.pid(), qemu);
+        assert_eq!(sandbox.status()["process"]["run_state"], "running");
+        assert_eq!(sandbox.env.pid(), qemu);
     }
-    let ended = scene.env.ok(&["reset", "--yes"]);
+    let ended = sandbox.env.ok(&["reset", "--yes"]);
     tell(
-        &scene,
+        &sandbox,
         "Ctrl-C at the question of reset, reset --yes",
         &ended,
     );
@@ -122,10 +122,10 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn with(scene: &Scene, command: &Command) -> Self {
+    fn with(sandbox: &Sandbox, command: &Command) -> Self {
         let terminal = nix::pty::openpty(None, None).expect("a terminal");
         let side = || Stdio::from(terminal.slave.try_clone().expect("cloned"));
-        let mut session = scene.env.tool("setsid");
+        let mut session = sandbox.env.tool("setsid");
         session
             .args(["--ctty", "--wait"])
             // A shell's background job ignores what a shell's foreground job does not.
@@ -170,7 +170,10 @@ impl Terminal {
         eventually("it ends", || {
             self.child.try_wait().expect("a child").is_some()
         });
-        let status = self.child.wait().expect("it has ended");
+        let status = self
+            .child
+            .wait()
+            .expect("wait until it ends, then run the same command again");
         assert_eq!(settings(&self.line), self.settings, "the terminal is sane");
         drop(self.line);
         let mut seen = Vec::new();

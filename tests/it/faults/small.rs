@@ -8,7 +8,7 @@ use std::{
 
 use rustix::fs::statvfs;
 
-use super::scene::Scene;
+use super::sandbox::Sandbox;
 use crate::support::{TestEnv, finish};
 
 pub(super) const PAGE: u64 = 4096;
@@ -23,11 +23,11 @@ pub(super) struct Small {
 
 impl Small {
     /// Covers `directory`; from now on the scene's commands are run there.
-    pub(super) fn over(scene: &mut Scene, directory: &Path, size: u64) -> Self {
+    pub(super) fn over(sandbox: &mut Sandbox, directory: &Path, size: u64) -> Self {
         // Not an argument: whose command line has the project in it is taken for something left behind.
         let script =
             format!("mount -t tmpfs -o mode=700,size={size} none \"$DIRECTORY\"; echo; read _");
-        let mut unshare = scene.env.tool("unshare");
+        let mut unshare = sandbox.env.tool("unshare");
         let mut keeper = unshare
             .args(["--map-root-user", "--mount", "sh", "-ec", &script])
             .env("DIRECTORY", directory)
@@ -37,28 +37,28 @@ impl Small {
             .expect("unshare runs");
         let stdout = keeper.stdout.as_mut().expect("piped");
         stdout.read_exact(&mut [0]).expect("mounted");
-        scene.mounts = Some(keeper.id());
-        let reset = scene.env.command(&["reset", "--yes"]);
+        sandbox.mounts = Some(keeper.id());
+        let reset = sandbox.env.command(&["reset", "--yes"]);
         Self {
-            reset: Some(enter(&scene.env, keeper.id(), &reset)),
+            reset: Some(enter(&sandbox.env, keeper.id(), &reset)),
             keeper,
             directory: directory.to_owned(),
         }
     }
 
     /// From now on there is room for so many bytes more.
-    pub(super) fn has_room_for(&self, scene: &Scene, bytes: u64) {
-        let now = statvfs(scene.seen(&self.directory)).expect("mounted");
+    pub(super) fn has_room_for(&self, sandbox: &Sandbox, bytes: u64) {
+        let now = statvfs(sandbox.seen(&self.directory)).expect("mounted");
         let used = (now.f_blocks - now.f_bfree) * PAGE;
-        self.remount(scene, &format!("size={}", used + bytes));
+        self.remount(sandbox, &format!("size={}", used + bytes));
     }
 
-    pub(super) fn remount(&self, scene: &Scene, options: &str) {
-        let mut mount = scene.env.tool("mount");
+    pub(super) fn remount(&self, sandbox: &Sandbox, options: &str) {
+        let mut mount = sandbox.env.tool("mount");
         let mount = mount.args(["-o", &format!("remount,{options}")]);
         // With a source, mount(8) leaves the options alone that were given before; its user it could not give again.
         let mount = mount.arg("none").arg(&self.directory);
-        let status = enter(&scene.env, self.keeper.id(), mount).status();
+        let status = enter(&sandbox.env, self.keeper.id(), mount).status();
         assert!(status.expect("nsenter runs").success(), "{options}");
     }
 }

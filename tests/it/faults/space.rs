@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, fs, path::PathBuf, thread};
 
 use super::{
     mirror::sizes,
-    scene::{Scene, eventually},
-    server::{Server, Trouble},
+    sandbox::{Sandbox, eventually},
+    server::{GuestFault, Server},
     small::{PAGE, Small},
 };
 use crate::support::{dead_image, names, private_dir};
@@ -19,7 +19,7 @@ const FILES: [(&str, &str); 7] = [
     ("record.json", "record.json"),
     ("disk.qcow2", "disk.qcow2"),
     ("config", "config"),
-    ("settings.tar", "record.json"),
+    ("config.tar", "record.json"),
     ("id_ed25519", "id_ed25519"),
     ("host_ed25519", "host_ed25519"),
     ("seed.img", "seed.img"),
@@ -28,7 +28,7 @@ const FILES: [(&str, &str); 7] = [
 /// All is well until the release comes; then the space goes.
 #[test]
 fn a_project_that_is_full_from_some_file_on() {
-    let whole = Scene::new();
+    let whole = Sandbox::new();
     whole.stopped();
     let size = |(file, _): &(&str, &str)| {
         let metadata = fs::metadata(whole.file(file)).expect("there");
@@ -41,47 +41,50 @@ fn a_project_that_is_full_from_some_file_on() {
             fails,
             " needed, ",
             " free",
-            "hint: make room on the file system of",
+            "hint: free space on the file system of",
         ];
         let fault = format!("no space in the project for {file}");
-        let mut scene = Scene::new();
-        let project = scene.env.project.clone();
-        let small = Small::over(&mut scene, &project, ENOUGH);
-        let server = Server::of(&scene.mirror, Trouble::Hold);
-        let setup = || scene.setup_from(&server.url, &[]);
+        let mut sandbox = Sandbox::new();
+        let project = sandbox.env.project.clone();
+        let small = Small::over(&mut sandbox, &project, ENOUGH);
+        let server = Server::of(&sandbox.mirror, GuestFault::Hold);
+        let setup = || sandbox.setup_from(&server.url, &[]);
         thread::scope(|threads| {
             threads.spawn(|| {
                 eventually("the release comes", || server.troubled().len() == 1);
-                small.has_room_for(&scene, room);
+                small.has_room_for(&sandbox, room);
                 server.mends();
             });
-            scene.fails(&fault, setup(), 1, &words);
+            sandbox.fails(&fault, setup(), 1, &words);
         });
-        small.remount(&scene, &format!("size={ENOUGH}"));
-        scene.goes_on(setup());
+        small.remount(&sandbox, &format!("size={ENOUGH}"));
+        sandbox.goes_on(setup());
         assert_eq!(server.troubled().len(), 1, "what was fetched is kept");
     }
 }
 
 /// Each run has room for one file more than the last one, and comes so much further.
 #[track_caller]
-fn one_file_more_each_time(place: &str, directory: impl Fn(&Scene) -> PathBuf) {
-    let mut scene = Scene::new();
-    let directory = directory(&scene);
+fn one_file_more_each_time(place: &str, directory: impl Fn(&Sandbox) -> PathBuf) {
+    let mut sandbox = Sandbox::new();
+    let directory = directory(&sandbox);
     fs::create_dir_all(&directory).expect("created");
-    let small = Small::over(&mut scene, &directory, ENOUGH);
-    let server = Server::of(&scene.mirror, Trouble::None);
+    let small = Small::over(&mut sandbox, &directory, ENOUGH);
+    let server = Server::of(&sandbox.mirror, GuestFault::None);
     let mut said = BTreeSet::new();
     for files in 1..40 {
-        small.remount(&scene, &format!("nr_inodes={files}"));
-        let setup = scene.setup_from(&server.url, &["--timeout", "3s"]);
+        small.remount(&sandbox, &format!("nr_inodes={files}"));
+        let setup = sandbox.setup_from(&server.url, &["--timeout", "3s"]);
         let fault = format!("no more than {files} files in the {place}");
-        let ended = scene.fails(&fault, setup, 1, &[]);
+        let ended = sandbox.fails(&fault, setup, 1, &[]);
         if ended.stderr.contains("not ready within 3s") {
             assert!(files > 10, "{files}");
             return;
         }
-        for word in ["No space left on device", "hint: make room on"] {
+        for word in [
+            "No space left on device",
+            "hint: free space on the file system of",
+        ] {
             assert!(ended.stderr.contains(word), "{fault}: {}", ended.stderr);
         }
         let counted = ended.stderr.contains("it takes no more files: df -i /");
@@ -97,12 +100,12 @@ fn one_file_more_each_time(place: &str, directory: impl Fn(&Scene) -> PathBuf) {
 
 #[test]
 fn a_project_that_takes_no_more_files() {
-    one_file_more_each_time("project", |scene| scene.env.project.clone());
+    one_file_more_each_time("project", |sandbox| sandbox.env.project.clone());
 }
 
 #[test]
 fn a_cache_that_takes_no_more_files() {
-    one_file_more_each_time("cache", |scene| scene.env.cache.clone());
+    one_file_more_each_time("cache", |sandbox| sandbox.env.cache.clone());
 }
 
 /// What has come stays, and the rest comes when there is room.
@@ -113,39 +116,39 @@ fn a_cache_that_fills_up_during_a_download() {
             "no space in the cache for k3s",
             "/k3s",
             1 << 19,
-            Trouble::Hold,
+            GuestFault::Hold,
         ),
         (
             "no space in the cache for the image",
             "/disk.img",
             1 << 20,
-            Trouble::Hold,
+            GuestFault::Hold,
         ),
         (
             "no space in the cache, from a server without ETags",
             "/k3s",
             1 << 19,
-            Trouble::HoldUnnamed,
+            GuestFault::HoldUnnamed,
         ),
     ] {
-        let mut scene = Scene::new();
-        let cache = scene.env.cache.clone();
+        let mut sandbox = Sandbox::new();
+        let cache = sandbox.env.cache.clone();
         private_dir(&cache);
-        dead_image(&scene.mirror.join("disk.img"));
-        let small = Small::over(&mut scene, &cache, 64 << 20);
-        let server = Server::at(&scene.mirror, target, trouble.clone());
+        dead_image(&sandbox.mirror.join("disk.img"));
+        let small = Small::over(&mut sandbox, &cache, 64 << 20);
+        let server = Server::at(&sandbox.mirror, target, trouble.clone());
         let image = format!("{}/disk.img", server.url);
         let setup = || {
             let flags = ["--image", &image, "--insecure-no-checksum"];
-            scene.setup_from(&server.url, &flags)
+            sandbox.setup_from(&server.url, &flags)
         };
-        let within = |directory| scene.seen(&cache.join(directory));
+        let within = |directory| sandbox.seen(&cache.join(directory));
         let half_is_here = || sizes(&within("partial")).contains(&half);
         let other_is_here = || names(&within("images")).len() + names(&within("k3s")).len() == 1;
         thread::scope(|threads| {
             threads.spawn(|| {
                 eventually("half of it is here", || half_is_here() && other_is_here());
-                small.has_room_for(&scene, 16 * PAGE);
+                small.has_room_for(&sandbox, 16 * PAGE);
                 server.mends();
             });
             let words = [
@@ -155,35 +158,35 @@ fn a_cache_that_fills_up_during_a_download() {
                 " free",
                 "hint: make room",
             ];
-            scene.fails(fault, setup(), 1, &words);
+            sandbox.fails(fault, setup(), 1, &words);
         });
         // What cannot be continued would only take the room.
         let kept = !names(&within("partial")).is_empty();
-        assert_eq!(kept, trouble == Trouble::Hold);
-        small.has_room_for(&scene, 64 << 20);
-        scene.goes_on(setup());
+        assert_eq!(kept, trouble == GuestFault::Hold);
+        small.has_room_for(&sandbox, 64 << 20);
+        sandbox.goes_on(setup());
         let requests = server.troubled();
         assert_eq!(requests.len(), 2, "{requests:?}");
         let resumed = requests[1].contains("\r\nrange: bytes=");
-        assert_eq!(resumed, trouble == Trouble::Hold, "{requests:?}");
+        assert_eq!(resumed, trouble == GuestFault::Hold, "{requests:?}");
         assert_eq!(names(&within("partial")), Vec::<String>::new());
     }
 }
 
 #[test]
 fn a_machine_whose_project_is_full() {
-    let mut scene = Scene::new();
-    let project = scene.env.project.clone();
-    let small = Small::over(&mut scene, &project, ENOUGH);
-    scene.stopped();
-    let start = || scene.inside(scene.env.command(&["start"]));
-    small.has_room_for(&scene, 0);
+    let mut sandbox = Sandbox::new();
+    let project = sandbox.env.project.clone();
+    let small = Small::over(&mut sandbox, &project, ENOUGH);
+    sandbox.stopped();
+    let start = || sandbox.inside(sandbox.env.command(&["start"]));
+    small.has_room_for(&sandbox, 0);
     let words = [
         "record.json: No space left on device",
         " needed, 0 B free",
-        "hint: make room on",
+        "hint: free space on the file system of",
     ];
-    scene.fails("no space for a start", start(), 1, &words);
-    small.has_room_for(&scene, ENOUGH);
-    scene.goes_on(start());
+    sandbox.fails("no space for a start", start(), 1, &words);
+    small.has_room_for(&sandbox, ENOUGH);
+    sandbox.goes_on(start());
 }

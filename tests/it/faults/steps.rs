@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::scene::{Scene, eventually, send};
+use super::sandbox::{Sandbox, eventually, send};
 use crate::support::{code, names};
 
 /// The calls that change a file or directory for good.
@@ -104,13 +104,13 @@ pub(super) struct Traced {
 
 impl Traced {
     pub(super) fn start(
-        scene: &Scene,
+        sandbox: &Sandbox,
         command: &Command,
         disturbed: Option<(&Step, Disturbance)>,
     ) -> Self {
-        let unique = names(&scene.env.path("")).len();
+        let unique = names(&sandbox.env.path("")).len();
         let [trace, said] =
-            ["trace", "said"].map(|kind| scene.env.path(&format!("{kind}-{unique}")));
+            ["trace", "said"].map(|kind| sandbox.env.path(&format!("{kind}-{unique}")));
         let mut strace = Command::new("strace");
         strace
             .args([
@@ -151,7 +151,7 @@ impl Traced {
                     .get_envs()
                     .filter_map(|(name, value)| Some((name, value?))),
             );
-        let mut strace = scene.inside(strace);
+        let mut strace = sandbox.inside(strace);
         let file = File::create(&said).expect("created");
         strace
             .stdin(Stdio::null())
@@ -200,7 +200,7 @@ impl Traced {
             status = self.strace.try_wait().expect("a child");
             status.is_some()
         });
-        let code = code(status.expect("it has ended"));
+        let code = code(status.expect("wait until it ends, then run the same command again"));
         (code, self.said(), self.steps())
     }
 

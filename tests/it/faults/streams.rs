@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::scene::Scene;
+use super::sandbox::Sandbox;
 use crate::support::{code, ended};
 
 /// With stdout on a full file system: the exit code, and whether the error says so.
@@ -35,21 +35,21 @@ fn on_closed_pipe(command: &mut Command) -> i32 {
 }
 
 #[track_caller]
-fn fails_only_on_full(scene: &Scene, arguments: &[&str], usual: i32) {
+fn fails_only_on_full(sandbox: &Sandbox, arguments: &[&str], usual: i32) {
     let what = arguments.join(" ");
-    let (code, stderr) = on_full(&mut scene.env.command(arguments));
+    let (code, stderr) = on_full(&mut sandbox.env.command(arguments));
     assert_eq!(code, 1, "{what}: {stderr}");
     assert!(
         stderr.contains("cannot write to stdout: No space left on device"),
         "{what}: {stderr}"
     );
-    let code = on_closed_pipe(&mut scene.env.command(arguments));
+    let code = on_closed_pipe(&mut sandbox.env.command(arguments));
     assert_eq!(code, usual, "{what}");
 }
 
 #[test]
 fn without_a_machine() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     for (arguments, usual) in [
         (&["--help"][..], 0),
         (&["-h"], 0),
@@ -62,17 +62,17 @@ fn without_a_machine() {
         (&["status", "--json"], 4),
         (&["cache", "list", "--json"], 0),
     ] {
-        fails_only_on_full(&scene, arguments, usual);
+        fails_only_on_full(&sandbox, arguments, usual);
     }
-    let mut words = scene.env.command(&["--", "k3s-vm", "sta"]);
+    let mut words = sandbox.env.command(&["--", "k3s-vm", "sta"]);
     let (code, stderr) = on_full(words.env("K3S_VM_COMPLETE", "1"));
     assert_eq!(code, 1, "{stderr}");
 }
 
 #[test]
 fn of_a_machine() {
-    let scene = Scene::new();
-    scene.finished(".kube/config".as_ref());
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
     for (arguments, usual) in [
         (&["kubeconfig"][..], 0),
         (&["kubeconfig", "--print"], 0),
@@ -85,6 +85,6 @@ fn of_a_machine() {
         (&["snapshot", "list", "--json"], 0),
         (&["autostart"], 0),
     ] {
-        fails_only_on_full(&scene, arguments, usual);
+        fails_only_on_full(&sandbox, arguments, usual);
     }
 }

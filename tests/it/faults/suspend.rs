@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use super::{
     live::{monitor, qemu},
-    scene::{Background, Scene, eventually, send},
+    sandbox::{Background, Sandbox, eventually, send},
     small::{PAGE, Small},
     steps::{Disturbance, Step, Traced},
     table::{tell, tell_running},
@@ -24,53 +24,53 @@ const TOUCHED: u64 = 512 << 20;
 
 /// The machine runs as if nothing had happened, in its old QEMU, and nothing is left of the attempt.
 #[track_caller]
-fn goes_on(scene: &Scene, qemu_before: u32) {
-    let status = scene.status();
+fn goes_on(sandbox: &Sandbox, qemu_before: u32) {
+    let status = sandbox.status();
     assert_eq!(status["process"]["run_state"], "running", "{status}");
-    assert_eq!(qemu(scene), qemu_before);
-    scene.state_is_gone();
+    assert_eq!(qemu(sandbox), qemu_before);
+    sandbox.state_is_gone();
 }
 
 #[test]
 fn a_disk_that_is_full() {
-    let mut scene = Scene::new();
-    scene.image = hungry_image(&scene.env.path("hungry.img"));
-    let project = scene.env.project.clone();
-    let small = Small::over(&mut scene, &project, ENOUGH);
-    let setup = scene.booting();
+    let mut sandbox = Sandbox::new();
+    sandbox.image = hungry_image(&sandbox.env.path("hungry.img"));
+    let project = sandbox.env.project.clone();
+    let small = Small::over(&mut sandbox, &project, ENOUGH);
+    let setup = sandbox.booting();
     eventually("the guest has touched its memory", || {
-        fs::read_to_string(scene.file("console.log")).is_ok_and(|text| text.contains('!'))
+        fs::read_to_string(sandbox.file("console.log")).is_ok_and(|text| text.contains('!'))
     });
     setup.signal(Signal::KILL);
     drop(setup);
-    scene.provisioned(".kube/config".as_ref());
-    let before = pid(&scene);
+    sandbox.provisioned(".kube/config".as_ref());
+    let before = pid(&sandbox);
     // Without its key, nobody waits for a guest that does not answer.
-    let (key, away) = (scene.file("id_ed25519"), scene.file("away"));
+    let (key, away) = (sandbox.file("id_ed25519"), sandbox.file("away"));
     fs::rename(&key, &away).expect("moved");
 
     let words = [
         "/.k3s-vm has ",
-        " free, and the guest's memory takes 51",
-        "hint: make room on the file system of",
+        " free, the guest's memory needs 51",
+        "hint: free space on the file system of",
         "k3s-vm stop --power-off",
     ];
-    small.has_room_for(&scene, 16 << 20);
-    let ended = scene.suspend();
-    fails(&scene, "no space for the memory", &ended, &words);
+    small.has_room_for(&sandbox, 16 << 20);
+    let ended = sandbox.suspend();
+    fails(&sandbox, "no space for the memory", &ended, &words);
     assert!(!ended.stderr.contains("saving the memory"), "{ended:?}");
-    assert_eq!(pid(&scene), before);
+    assert_eq!(pid(&sandbox), before);
 
     // There is room when the command looks, and none when QEMU writes: between the two an older file is removed.
-    small.has_room_for(&scene, ENOUGH);
-    let between = Step::to("unlink", &scene.env.project.join(".k3s-vm/memory"));
+    small.has_room_for(&sandbox, ENOUGH);
+    let between = Step::to("unlink", &sandbox.env.project.join(".k3s-vm/memory"));
     let stop = Traced::start(
-        &scene,
-        &scene.env.command(&["stop", "--suspend"]),
+        &sandbox,
+        &sandbox.env.command(&["stop", "--suspend"]),
         Some((&between, Disturbance::Signal(Signal::STOP))),
     );
     let stopped = stop.stopped();
-    small.has_room_for(&scene, 128 << 20);
+    small.has_room_for(&sandbox, 128 << 20);
     send(Signal::CONT, stopped);
     let (code, stderr, _) = stop.finish();
     let ended = Ended {
@@ -79,68 +79,68 @@ fn a_disk_that_is_full() {
         stderr,
     };
     let fault = "the space is gone while the memory is saved";
-    fails(&scene, fault, &ended, &words);
+    fails(&sandbox, fault, &ended, &words);
     assert!(ended.stderr.contains("saving the memory"), "{ended:?}");
-    assert_eq!(pid(&scene), before);
+    assert_eq!(pid(&sandbox), before);
 
-    small.has_room_for(&scene, ENOUGH);
-    assert_eq!(scene.suspend().code, 0);
-    let memory = fs::metadata(scene.file("memory")).expect("there");
+    small.has_room_for(&sandbox, ENOUGH);
+    assert_eq!(sandbox.suspend().code, 0);
+    let memory = fs::metadata(sandbox.file("memory")).expect("there");
     let used = memory.blocks() * 512;
     // The first MiB is the firmware's, and mostly zeros.
     let expected = TOUCHED - (1 << 20)..TOUCHED + (64 << 20);
     assert!(expected.contains(&used), "{used}");
     fs::rename(&away, &key).expect("moved back");
-    scene.goes_on_in_memory(scene.resume());
+    sandbox.goes_on_in_memory(sandbox.resume());
 }
 
 /// Of the scene's QEMU, wherever its files are.
-fn pid(scene: &Scene) -> u32 {
-    let pidfile = fs::read_to_string(scene.file("qemu.pid")).expect("it runs");
+fn pid(sandbox: &Sandbox) -> u32 {
+    let pidfile = fs::read_to_string(sandbox.file("qemu.pid")).expect("it runs");
     pidfile.trim().parse().expect("a number")
 }
 
 #[track_caller]
-fn fails(scene: &Scene, fault: &str, ended: &Ended, words: &[&str]) {
-    tell_running(scene, fault, ended);
+fn fails(sandbox: &Sandbox, fault: &str, ended: &Ended, words: &[&str]) {
+    tell_running(sandbox, fault, ended);
     assert_eq!(ended.code, 1, "{ended:?}");
     for word in words {
         assert!(ended.stderr.contains(word), "{word:?}: {}", ended.stderr);
     }
-    let status = scene.status();
+    let status = sandbox.status();
     assert_eq!(status["process"]["run_state"], "running", "{status}");
-    scene.state_is_gone();
+    sandbox.state_is_gone();
 }
 
 #[test]
 fn interrupted() {
-    let scene = Scene::new();
-    scene.runs();
-    let before = qemu(&scene);
+    let sandbox = Sandbox::new();
+    sandbox.runs();
+    let before = qemu(&sandbox);
     for (signal, name, code) in [
         (Signal::INT, "SIGINT", 130),
         (Signal::TERM, "SIGTERM", 143),
         (Signal::HUP, "SIGHUP", 129),
     ] {
-        let stop = Background::start(&scene, scene.env.command(&["stop", "--suspend"]));
+        let stop = Background::start(&sandbox, sandbox.env.command(&["stop", "--suspend"]));
         // It waits for a guest that does not answer.
         stop.says("suspending ");
         stop.signal(signal);
         let ended = stop.end();
-        tell_running(&scene, &format!("{name} during a suspend"), &ended);
+        tell_running(&sandbox, &format!("{name} during a suspend"), &ended);
         assert_eq!(ended.code, code);
-        goes_on(&scene, before);
+        goes_on(&sandbox, before);
     }
 }
 
 #[test]
 fn a_qemu_that_does_not_do_it() {
-    let scene = Scene::new();
-    scene.runs();
-    let before = qemu(&scene);
+    let sandbox = Sandbox::new();
+    sandbox.runs();
+    let before = qemu(&sandbox);
     send(Signal::STOP, before);
-    let ended = scene.suspend();
-    tell_running(&scene, "QEMU hangs, stop --suspend", &ended);
+    let ended = sandbox.suspend();
+    tell_running(&sandbox, "QEMU hangs, stop --suspend", &ended);
     assert_eq!(ended.code, 1);
     assert!(
         ended
@@ -148,22 +148,22 @@ fn a_qemu_that_does_not_do_it() {
             .contains("hint: end it by force: k3s-vm stop --force")
     );
     send(Signal::CONT, before);
-    goes_on(&scene, before);
+    goes_on(&sandbox, before);
 
     // What a person did by the monitor is no hindrance.
-    monitor(&scene, "stop");
-    assert_eq!(scene.suspend().code, 0);
-    scene.goes_on_in_memory(scene.resume());
+    monitor(&sandbox, "stop");
+    assert_eq!(sandbox.suspend().code, 0);
+    sandbox.goes_on_in_memory(sandbox.resume());
 
-    let killed = Background::start(&scene, scene.env.command(&["stop", "--suspend"]));
+    let killed = Background::start(&sandbox, sandbox.env.command(&["stop", "--suspend"]));
     killed.says("suspending ");
-    send(Signal::KILL, qemu(&scene));
+    send(Signal::KILL, qemu(&sandbox));
     let ended = killed.end();
-    tell(&scene, "QEMU is killed during a suspend", &ended);
+    tell(&sandbox, "QEMU is killed during a suspend", &ended);
     assert_eq!(ended.code, 1);
     assert!(ended.stderr.contains("QEMU ended while"), "{ended:?}");
-    scene.state_is_gone();
-    assert_eq!(scene.status()["state"], "stopped");
+    sandbox.state_is_gone();
+    assert_eq!(sandbox.status()["state"], "stopped");
 }
 
 /// A boot sector that writes to each page of the first half GiB, says so, and halts.

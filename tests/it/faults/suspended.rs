@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use super::{
     outdated::boots,
-    scene::{Background, Scene, eventually},
+    sandbox::{Background, Sandbox, eventually},
     table::tell_running,
 };
 use crate::support::{Ended, finish, mode, names, program};
@@ -20,7 +20,7 @@ use crate::support::{Ended, finish, mode, names, program};
 /// What the saved state is in.
 pub(super) const STATE: [&str; 2] = ["memory", "suspended.json"];
 
-impl Scene {
+impl Sandbox {
     /// A machine that runs after a setup that came to its end: nobody is at work on it.
     pub(super) fn runs(&self) {
         self.left_running();
@@ -79,7 +79,7 @@ impl Scene {
         for words in ["resuming ", "not done within 2s: the guest's kubeconfig"] {
             assert!(ended.stderr.contains(words), "{ended:?}");
         }
-        assert!(!ended.stderr.contains("boots instead"), "{ended:?}");
+        assert!(!ended.stderr.contains("instead of resuming"), "{ended:?}");
         self.is_in_memory();
         ended
     }
@@ -102,66 +102,70 @@ impl Scene {
 }
 
 /// The whole way there and back, twice, for a machine that still has the disks of its setup.
-fn there_and_back(scene: &Scene) {
-    scene.runs();
+fn there_and_back(sandbox: &Sandbox) {
+    sandbox.runs();
     for _ in 0..2 {
-        let ended = scene.suspend();
+        let ended = sandbox.suspend();
         assert_eq!(ended.code, 0, "{ended:?}");
-        assert!(
-            ended
-                .stderr
-                .contains("suspended; `k3s-vm start` has it go on")
-        );
-        scene.nothing_runs();
+        assert!(ended.stderr.contains("suspended; to resume: k3s-vm start"));
+        sandbox.nothing_runs();
         for name in STATE {
-            assert_eq!(mode(&scene.file(name)), 0o600, "{name}");
+            assert_eq!(mode(&sandbox.file(name)), 0o600, "{name}");
         }
-        let used = fs::metadata(scene.file("memory")).expect("there").blocks() * 512;
+        let used = fs::metadata(sandbox.file("memory"))
+            .expect("there")
+            .blocks()
+            * 512;
         assert!(used < 128 << 20, "{used} of 1 GiB");
-        let status = scene.status();
+        let status = sandbox.status();
         assert_eq!(status["suspended"]["memory_used"], used);
-        scene.goes_on_in_memory(scene.resume());
+        sandbox.goes_on_in_memory(sandbox.resume());
     }
-    scene.env.ok(&["stop", "--force"]);
-    assert_eq!(scene.status()["state"], "stopped");
+    sandbox.env.ok(&["stop", "--force"]);
+    assert_eq!(sandbox.status()["state"], "stopped");
 }
 
 #[test]
 fn a_suspended_machine_goes_on() {
-    there_and_back(&Scene::new());
+    there_and_back(&Sandbox::new());
 }
 
 #[test]
 #[ignore = "needs QEMU 10 under target/qemu10, where tests/run.sh unpacks it"]
 fn the_same_on_qemu_10() {
-    let mut scene = Scene::new();
-    let hosts = scene.env.programs.clone();
+    let mut sandbox = Sandbox::new();
+    let hosts = sandbox.env.programs.clone();
     let target = program().ancestors().nth(2).expect("target/").to_owned();
-    scene.env.programs = target.join("qemu10/bin").into();
-    scene.env.programs.push(":");
-    scene.env.programs.push(&hosts);
-    there_and_back(&scene);
+    sandbox.env.programs = target.join("qemu10/bin").into();
+    sandbox.env.programs.push(":");
+    sandbox.env.programs.push(&hosts);
+    there_and_back(&sandbox);
     // What it saved is of no use to the host's own.
-    scene.suspended_again();
-    scene.env.programs = hosts;
+    sandbox.suspended_again();
+    sandbox.env.programs = hosts;
     let fault = "suspended by another QEMU than the PATH has now";
-    boots(&scene, fault, scene.env.command(&["start"]), "QEMU was 10.");
+    boots(
+        &sandbox,
+        fault,
+        sandbox.env.command(&["start"]),
+        "QEMU was 10.",
+    );
 }
 
 #[test]
 fn what_a_suspended_machine_says() {
-    let scene = Scene::new();
-    scene.suspended();
+    let sandbox = Sandbox::new();
+    sandbox.suspended();
     for arguments in [
         &["ssh", "true"][..],
         &["kubectl", "get", "nodes"],
         &["logs", "k3s"],
     ] {
         let fault = format!("{} on a suspended machine", arguments.join(" "));
-        let words = ["is suspended", "hint: have it go on: k3s-vm start"];
-        scene.fails(&fault, scene.env.command(arguments), 3, &words);
+        let words = ["is suspended", "hint: resume it: k3s-vm start"];
+        sandbox.fails(&fault, sandbox.env.command(arguments), 3, &words);
     }
-    let status = scene.env.run(&["status", "--verbose"]);
+    let status = sandbox.env.run(&["status", "--verbose"]);
     assert_eq!(status.code, 3);
     for words in [
         "state        suspended\n",
@@ -175,23 +179,23 @@ fn what_a_suspended_machine_says() {
         &["stop", "--suspend"],
         &["stop", "--timeout", "1s"],
     ] {
-        let said = scene.env.ok(arguments).stderr;
-        assert!(said.contains("the machine is suspended already"), "{said}");
+        let said = sandbox.env.ok(arguments).stderr;
+        assert!(said.contains("the VM is already suspended"), "{said}");
     }
-    let said = scene.env.ok(&["stop", "--power-off"]).stderr;
+    let said = sandbox.env.ok(&["stop", "--power-off"]).stderr;
     assert!(
-        said.contains("its memory is given up; the next start boots it"),
+        said.contains("discarded the saved memory; the next start boots"),
         "{said}"
     );
-    scene.state_is_gone();
-    let said = scene.env.ok(&["stop"]).stderr;
-    assert!(said.contains("the machine is stopped already"), "{said}");
-    scene.suspended_again();
-    scene.env.ok(&["reset", "--yes"]);
-    scene.state_is_gone();
+    sandbox.state_is_gone();
+    let said = sandbox.env.ok(&["stop"]).stderr;
+    assert!(said.contains("the machine is already stopped"), "{said}");
+    sandbox.suspended_again();
+    sandbox.env.ok(&["reset", "--yes"]);
+    sandbox.state_is_gone();
 }
 
-impl Scene {
+impl Sandbox {
     /// A machine that was stopped is suspended.
     fn suspended_again(&self) {
         let start = Background::start(self, self.env.command(&["start", "--timeout", "5m"]));
@@ -207,20 +211,20 @@ impl Scene {
 /// The guest does not see where the host keeps its files.
 #[test]
 fn a_suspended_project_is_moved_and_copied() {
-    let mut scene = Scene::new();
-    scene.suspended();
-    let copy = scene.env.path("copy");
-    let careless = scene.env.path("careless");
+    let mut sandbox = Sandbox::new();
+    sandbox.suspended();
+    let copy = sandbox.env.path("copy");
+    let careless = sandbox.env.path("careless");
     for (flags, to) in [("-aT", &copy), ("-rT", &careless)] {
         let mut cp = Command::new("cp");
-        let status = cp.arg(flags).args([&scene.env.project, to]).status();
+        let status = cp.arg(flags).args([&sandbox.env.project, to]).status();
         assert!(status.expect("cp runs").success());
     }
-    let there = scene.env.path("moved");
-    fs::rename(&scene.env.project, &there).expect("moved");
-    scene.env.project = there;
-    scene.goes_on_in_memory(scene.resume());
-    let other = scene.elsewhere(copy);
+    let there = sandbox.env.path("moved");
+    fs::rename(&sandbox.env.project, &there).expect("moved");
+    sandbox.env.project = there;
+    sandbox.goes_on_in_memory(sandbox.resume());
+    let other = sandbox.elsewhere(copy);
     let ended = other.run(&["start", "--timeout", "2s"]);
     assert!(
         ended
@@ -230,35 +234,39 @@ fn a_suspended_project_is_moved_and_copied() {
     );
     assert_eq!(other.status()["process"]["run_state"], "running");
     drop(other);
-    let other = scene.elsewhere(careless);
+    let other = sandbox.elsewhere(careless);
     let ended = other.run(&["start", "--timeout", "2s"]);
-    let word = "boots instead of going on: its disk was written to meanwhile";
+    let word = " instead of resuming: its disk was written to meanwhile";
     assert!(ended.stderr.contains(word), "{ended:?}");
 }
 
 #[test]
 fn suspend_as_the_usual_way() {
-    let scene = Scene::new();
-    let setup = scene.booting();
+    let sandbox = Sandbox::new();
+    let setup = sandbox.booting();
     setup.signal(Signal::KILL);
     drop(setup);
     let words = [
-        "has not come to its end, and there is nothing to suspend yet",
-        "hint: finish it: k3s-vm setup; or power it off: k3s-vm stop --power-off",
+        "its setup is not complete",
+        "hint: complete it: k3s-vm setup; or power off: k3s-vm stop --power-off",
     ];
-    let ended = scene.suspend();
-    tell_running(&scene, "stop --suspend before the end of setup", &ended);
+    let ended = sandbox.suspend();
+    tell_running(&sandbox, "stop --suspend before the end of setup", &ended);
     assert_eq!(ended.code, 1);
     for word in words {
         assert!(ended.stderr.contains(word), "{ended:?}");
     }
-    let config = fs::read_to_string(scene.file("config")).expect("there");
-    fs::write(scene.file("config"), format!("{config}suspend = true\n")).expect("written");
+    let config = fs::read_to_string(sandbox.file("config")).expect("there");
+    fs::write(sandbox.file("config"), format!("{config}suspend = true\n")).expect("written");
     // It would power it off now.
-    scene.provisioned(".kube/config".as_ref());
-    scene.env.ok(&["stop"]);
-    assert!(scene.is_suspended());
-    scene.goes_on_in_memory(scene.resume());
-    scene.env.ok(&["stop", "--timeout", "1s"]);
-    assert_eq!(scene.status()["state"], "stopped", "who waits wants it off");
+    sandbox.provisioned(".kube/config".as_ref());
+    sandbox.env.ok(&["stop"]);
+    assert!(sandbox.is_suspended());
+    sandbox.goes_on_in_memory(sandbox.resume());
+    sandbox.env.ok(&["stop", "--timeout", "1s"]);
+    assert_eq!(
+        sandbox.status()["state"],
+        "stopped",
+        "who waits wants it off"
+    );
 }

@@ -11,7 +11,7 @@ use std::{
 
 use regex::Regex;
 
-use super::scene::Scene;
+use super::sandbox::Sandbox;
 use crate::support::{Ended, TestEnv, names};
 
 /// The rows of this run: area, fault, exit code, first line said, what is left.
@@ -22,22 +22,22 @@ fn file() -> PathBuf {
 /// Writes the row of a command that met a fault, and expects that nothing of it is left: no process, no socket, no
 /// temporary file, no held lock.
 #[track_caller]
-pub(super) fn tell(scene: &Scene, fault: &str, ended: &Ended) {
-    told(scene, fault, ended, &scene.left());
+pub(super) fn tell(sandbox: &Sandbox, fault: &str, ended: &Ended) {
+    told(sandbox, fault, ended, &sandbox.left());
 }
 
 /// The same of a machine that is to go on running: its QEMU and socket are no leavings.
 #[track_caller]
-pub(super) fn tell_running(scene: &Scene, fault: &str, ended: &Ended) {
-    let mut left = scene.left();
-    let sockets = names(&scene.env.path("run/k3s-vm"));
+pub(super) fn tell_running(sandbox: &Sandbox, fault: &str, ended: &Ended) {
+    let mut left = sandbox.left();
+    let sockets = names(&sandbox.env.path("run/k3s-vm"));
     left.retain(|it| !it.contains("qemu-system-x86_64 ") && !sockets.contains(it));
-    told(scene, fault, ended, &left);
+    told(sandbox, fault, ended, &left);
 }
 
 #[track_caller]
-fn told(scene: &Scene, fault: &str, ended: &Ended, left: &[String]) {
-    let said = first_line(&scene.env, &ended.stderr);
+fn told(sandbox: &Sandbox, fault: &str, ended: &Ended, left: &[String]) {
+    let said = first_line(&sandbox.env, &ended.stderr);
     row(fault, ended.code, &said, left);
     assert!(left.is_empty(), "left behind by {fault}: {left:?}");
 }
@@ -55,7 +55,7 @@ pub(super) fn row(fault: &str, code: i32, said: &str, left: &[String]) {
     } else {
         left.join(", ")
     };
-    super::scene::say(&format!("  {fault} | {code} | {said} | {left}"));
+    super::sandbox::say(&format!("  {fault} | {code} | {said} | {left}"));
     let line = [&area, fault, &code.to_string(), said, &left]
         .map(|cell| cell.replace(['\t', '\n'], " "))
         .join("\t");
@@ -87,8 +87,8 @@ pub(super) fn first_line(env: &TestEnv, stderr: &str) -> String {
         (r"(k3s-[a-z]+)-[0-9a-f]{6}", "$1-HASH"),
         (r"port [0-9]{4,5} on", "port N on"),
         (
-            r"[0-9.]+ [KMG]iB free, and the guest's memory takes [0-9.]+ MiB",
-            "FREE free, and the guest's memory takes NEEDED",
+            r"[0-9.]+ [KMG]iB free, the guest's memory needs [0-9.]+ MiB",
+            "FREE free, the guest's memory needs NEEDED",
         ),
         (r"[0-9]+\.[0-9]+\.[0-9]+ \(Debian [^)]+\)", "VERSION"),
         (

@@ -8,53 +8,53 @@ use std::{
 use k3s_vm::base::Digest;
 
 use super::{
-    scene::Scene,
-    server::{Server, Trouble},
+    sandbox::Sandbox,
+    server::{GuestFault, Server},
 };
 use crate::support::{VERSION, dead_image, finish, mode};
 
 const ANYWAY: &str = "--insecure-no-checksum";
 
 /// A server that has an image, too.
-fn with_image(scene: &Scene) -> (Server, String, String) {
-    let image = dead_image(&scene.mirror.join("disk.img"));
+fn with_image(sandbox: &Sandbox) -> (Server, String, String) {
+    let image = dead_image(&sandbox.mirror.join("disk.img"));
     let digest = Digest::of(&fs::read(image).expect("readable")).to_string();
-    let server = Server::at(&scene.mirror, "/disk.img", Trouble::None);
+    let server = Server::at(&sandbox.mirror, "/disk.img", GuestFault::None);
     let url = format!("{}/disk.img", server.url);
     (server, url, digest)
 }
 
 #[test]
 fn an_image_without_a_checksum() {
-    let scene = Scene::new();
-    let (server, url, digest) = with_image(&scene);
+    let sandbox = Sandbox::new();
+    let (server, url, digest) = with_image(&sandbox);
     let words = [
-        "nothing says what",
+        "cannot verify",
         &url,
-        "must come to",
+        "it has no checksum",
         "--image-sha256 HEX",
         ANYWAY,
     ];
-    let refused = |scene: &Scene, fault: &str| {
-        scene.fails(fault, scene.setup(&["--image", &url]), 1, &words);
+    let refused = |sandbox: &Sandbox, fault: &str| {
+        sandbox.fails(fault, sandbox.setup(&["--image", &url]), 1, &words);
     };
-    refused(&scene, "an image without a checksum");
+    refused(&sandbox, "an image without a checksum");
     assert_eq!(
         server.troubled(),
         Vec::<String>::new(),
         "not even asked for"
     );
 
-    let anyway = scene.setup(&["--image", &url, ANYWAY]);
+    let anyway = sandbox.setup(&["--image", &url, ANYWAY]);
     let fault = "an image without a checksum, --insecure-no-checksum";
-    scene.survives(fault, anyway, &["warning: nothing says what", ANYWAY]);
-    let config = fs::read_to_string(scene.file("config")).expect("written");
+    sandbox.survives(fault, anyway, &["warning: cannot verify", ANYWAY]);
+    let config = fs::read_to_string(sandbox.file("config")).expect("written");
     assert!(!config.contains("insecure"), "{config}");
     // The machine is begun, and needs nothing more.
-    scene.goes_on(scene.setup(&["--image", &url]));
+    sandbox.goes_on(sandbox.setup(&["--image", &url]));
 
-    let mut other = Scene::new();
-    other.env.cache.clone_from(&scene.env.cache);
+    let mut other = Sandbox::new();
+    other.env.cache.clone_from(&sandbox.env.cache);
     refused(
         &other,
         "an image that another project took without a checksum",
@@ -65,96 +65,96 @@ fn an_image_without_a_checksum() {
 
 #[test]
 fn a_release_without_checksums() {
-    let scene = Scene::new();
-    let sums = scene.mirror.join(VERSION).join("sha256sum-amd64.txt");
+    let sandbox = Sandbox::new();
+    let sums = sandbox.mirror.join(VERSION).join("sha256sum-amd64.txt");
     for (fault, text) in [
         ("a release without checksums", None),
         ("a release without its checksum", Some("0000  k3s.exe\n")),
     ] {
-        let scene = Scene {
-            mirror: scene.mirror.clone(),
-            ..Scene::new()
+        let sandbox = Sandbox {
+            mirror: sandbox.mirror.clone(),
+            ..Sandbox::new()
         };
         let written = match text {
             None => fs::remove_file(&sums),
             Some(text) => fs::write(&sums, text),
         };
         written.expect("changed");
-        let server = Server::of(&scene.mirror, Trouble::None);
-        let setup = |flags| scene.setup_from(&server.url, flags);
+        let server = Server::of(&sandbox.mirror, GuestFault::None);
+        let setup = |flags| sandbox.setup_from(&server.url, flags);
         let words = [server.url.as_str(), "sha256sum-amd64.txt", ANYWAY];
-        scene.fails(fault, setup(&[]), 1, &words);
+        sandbox.fails(fault, setup(&[]), 1, &words);
         assert_eq!(
             server.troubled(),
             Vec::<String>::new(),
             "not even asked for"
         );
         let anyway = format!("{fault}, {ANYWAY}");
-        scene.survives(
+        sandbox.survives(
             &anyway,
             setup(&[ANYWAY]),
             &["warning: ", "taken unverified"],
         );
-        scene.goes_on(setup(&[ANYWAY]));
+        sandbox.goes_on(setup(&[ANYWAY]));
         assert_eq!(server.troubled().len(), 1, "kept for those who take it");
-        scene.fails(&format!("{fault}, later"), setup(&[]), 1, &words);
+        sandbox.fails(&format!("{fault}, later"), setup(&[]), 1, &words);
     }
     let wrong = format!("{}  k3s\n", "0".repeat(64));
     fs::write(&sums, wrong).expect("changed");
     let fault = format!("wrong checksum, {ANYWAY}");
     let words = ["k3s has the wrong checksum", "hint: "];
-    scene.fails(&fault, scene.setup(&[ANYWAY]), 1, &words);
+    sandbox.fails(&fault, sandbox.setup(&[ANYWAY]), 1, &words);
 }
 
 #[test]
 fn a_password_in_a_url() {
-    let scene = Scene::new();
-    let (server, url, digest) = with_image(&scene);
+    let sandbox = Sandbox::new();
+    let (server, url, digest) = with_image(&sandbox);
     let secretly = |url: &str| url.replace("http://", "http://ada:hunter2@");
     let image = secretly(&url);
-    let log = scene.env.path("run/log");
+    let log = sandbox.env.path("run/log");
     let setup = |mirror: &str| {
         let flags = ["--debug", "--image", &image, "--image-sha256", &digest];
-        let mut setup = scene.setup_from(&secretly(mirror), &flags);
+        let mut setup = sandbox.setup_from(&secretly(mirror), &flags);
         setup.env("LOG_FILE", &log);
         setup
     };
-    let forbidden = Trouble::Status("403 Forbidden".to_owned());
+    let forbidden = GuestFault::Status("403 Forbidden".to_owned());
     for (fault, trouble, word) in [
         ("403, a password in the URL", forbidden, "/k3s answered 403"),
         (
             "a cut, a password in the URL",
-            Trouble::Cut,
+            GuestFault::Cut,
             "/k3s broke off",
         ),
         (
             "wrong checksum, a password in the URL",
-            Trouble::Body(b"else"),
+            GuestFault::Body(b"else"),
             "/k3s has the wrong checksum",
         ),
     ] {
-        let bad = Server::of(&scene.mirror, trouble);
+        let bad = Server::of(&sandbox.mirror, trouble);
         let words = ["http://***@127.0.0.1", word];
-        let ended = scene.fails(fault, setup(&bad.url), 1, &words);
+        let ended = sandbox.fails(fault, setup(&bad.url), 1, &words);
         assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
     }
-    let ended = scene.survives("a password in the URL", setup(&server.url), &[]);
+    let ended = sandbox.survives("a password in the URL", setup(&server.url), &[]);
     assert!(!ended.stderr.contains("hunter2"), "{}", ended.stderr);
     let authorized = |request: &String| request.contains("\r\nauthorization: basic ");
     assert!(server.requests().iter().all(authorized));
-    let status = scene.status();
+    let status = sandbox.status();
     let shown = status["machine"]["image"].as_str().unwrap_or_default();
     assert!(shown.starts_with("http://***@127.0.0.1"), "{status}");
     // Without the wish as it was said, the next setup could not fetch anything.
-    let config = scene.file("config");
+    let config = sandbox.file("config");
     assert_eq!(mode(&config), 0o600);
-    assert_eq!(files_with("hunter2", &scene.env.path("")), [config]);
-    assert!(files_with("***@", &scene.env.path("")).contains(&log));
+    assert_eq!(files_with("hunter2", &sandbox.env.path("")), [config]);
+    assert!(files_with("***@", &sandbox.env.path("")).contains(&log));
 }
 
 #[test]
 fn a_password_in_a_url_that_cannot_be() {
-    let scene = Scene::new();
+    let sandbox = Sandbox::new();
     for (flag, url, words) in [
         (
             "--image",
@@ -169,14 +169,14 @@ fn a_password_in_a_url_that_cannot_be() {
         (
             "--k3s-mirror",
             "ftp://ada:hunter2@h/x",
-            "\"ftp://***@h/x\" is no mirror",
+            "\"ftp://***@h/x\" invalid mirror",
         ),
     ] {
         let fault = format!("{flag} URL that cannot be, a password in it");
-        let ended = scene.fails(&fault, scene.setup(&[flag, url]), 2, &[words]);
+        let ended = sandbox.fails(&fault, sandbox.setup(&[flag, url]), 2, &[words]);
         assert!(!ended.stderr.contains("ter2"), "{}", ended.stderr);
     }
-    let mut help = scene.env.command(&["setup", "--help"]);
+    let mut help = sandbox.env.command(&["setup", "--help"]);
     help.env("K3S_VM_K3S_MIRROR", "http://ada:hunter2@h/");
     let help = finish(help).stdout;
     assert!(

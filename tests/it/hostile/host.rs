@@ -5,8 +5,8 @@ use k3s_vm::{
     k3s::api::parse_nodes,
     qemu::{
         Monitor, Version, firmware,
+        guest_abi::{difference, guest_abi},
         usernet::forwarded_port,
-        visible::{difference, visible},
     },
 };
 use qapi::qmp;
@@ -47,7 +47,7 @@ fn usernet() {
 fn arguments() {
     Storm::of("arguments").on(|input| {
         let line = String::from_utf8_lossy(input);
-        let seen = visible(line.split_terminator('\0'));
+        let seen = guest_abi(line.split_terminator('\0'));
         assert_eq!(difference(&seen, &seen), None);
         !seen.is_empty()
     });

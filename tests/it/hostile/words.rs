@@ -6,7 +6,7 @@ use std::{
 };
 
 use k3s_vm::{
-    base::{Digest, Forward, HostPort, Label, Mount, Name, Size},
+    base::{Digest, Forward, HostPort, Mount, Name, Size, SnapshotName},
     image::{Checksum, ImageSource},
     k3s::release::{self, Mirror, Version},
     project::config::{AccelChoice, FirmwareChoice, Timeout},
@@ -73,7 +73,7 @@ fn mount() {
 #[test]
 fn label() {
     Storm::of("label").on(text(|word| {
-        let label = reads_back::<Label>(word).map(|it| it.to_string());
+        let label = reads_back::<SnapshotName>(word).map(|it| it.to_string());
         label
             .inspect(|it| assert!(!it.contains('/') && !it.starts_with('.')))
             .is_some()

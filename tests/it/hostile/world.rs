@@ -4,7 +4,7 @@ use k3s_vm::{
     base::{Digest, Size},
     image::{self, BaseImage, Checksum, download::ContentRange, format::judge},
     k3s::release::{parse_checksums, stable_channel},
-    machine::cache::archive::List,
+    machine::cache::archive::ArchiveManifest,
 };
 use reqwest::{
     StatusCode,
@@ -85,7 +85,7 @@ fn content_range() {
 #[test]
 fn carried_list() {
     Storm::of("carried").on(|input| {
-        let Ok(list) = List::parse(input) else {
+        let Ok(list) = ArchiveManifest::parse(input) else {
             return false;
         };
         for (index, file) in list.files.iter().enumerate() {

@@ -198,13 +198,19 @@ fn each_archive_that_cannot_be_used_is_told_why() {
     };
     let guest = guest();
     assert_eq!(said(b"", &guest), "it is empty");
-    assert!(said(&b"MZ is no archive".repeat(99), &guest).contains("no tar archive"));
+    assert!(
+        said(&b"MZ is no archive".repeat(99), &guest)
+            .contains("it is not a tar archive, plain or compressed with gzip or zstd")
+    );
     let other = tar(&[("README".to_owned(), b"text".to_vec())]);
-    assert!(said(&other, &guest).contains("no image is in it"));
+    assert!(
+        said(&other, &guest)
+            .contains("the archive contains no image that index.json or manifest.json names")
+    );
     let arm = tar(&layout("arm64", Some("app:dev")));
     assert_eq!(
         said(&arm, &guest),
-        "it is for linux/arm64, and the machine runs linux/amd64"
+        "the image is for linux/arm64, and the node needs linux/amd64"
     );
     assert_eq!(
         said(&tar(&layout("amd64", Some("dev"))), &guest),
@@ -213,9 +219,9 @@ fn each_archive_that_cannot_be_used_is_told_why() {
 
     let mut files = layout("amd64", Some("app:dev"));
     files[2].1[0] ^= 1;
-    assert!(said(&tar(&files), &guest).contains("is not what its name says"));
+    assert!(said(&tar(&files), &guest).contains("does not match its digest"));
     files.remove(2);
-    assert!(said(&tar(&files), &guest).contains("which its image is made of"));
+    assert!(said(&tar(&files), &guest).contains(", a part of its image"));
     let full = Guest {
         room: Size::bytes(700),
         ..guest
@@ -251,7 +257,7 @@ fn one_name_is_for_one_image() {
     files.push(blob(config.as_bytes()));
     files.push(blob(manifest.as_bytes()));
     let error = named(&files).expect_err("there are two").to_string();
-    assert_eq!(error, "it has 2 images, and one name was given");
+    assert_eq!(error, "the archive has 2 images, and one name was given");
 }
 
 /// A reader that gives a byte at a time, as a pipe may.

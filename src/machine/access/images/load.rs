@@ -99,7 +99,7 @@ async fn sent(
         Some(node::import(ssh, archive, &loading).await?)
     };
     let passed = passing.await.expect("reading an archive does not panic");
-    let passed = judged(ssh, &what, passed, imported.as_ref(), saving).await?;
+    let passed = first_failure(ssh, &what, passed, imported.as_ref(), saving).await?;
     if imported.is_some() {
         let listed = node::name(ssh, &passed.images).await?;
         for image in &passed.images {
@@ -117,7 +117,7 @@ async fn sent(
 }
 
 /// Of three that depend on one another, the one that went wrong first.
-async fn judged(
+async fn first_failure(
     ssh: &Ssh,
     what: &str,
     passed: Result<Passed, ArchiveError>,

@@ -5,7 +5,7 @@ use tokio::io::AsyncRead;
 use crate::{
     base::Size,
     guest::Ssh,
-    k3s::images::{Arrival, Guest, Listed, listing},
+    k3s::images::{Guest, Listed, PendingImage, listing},
     machine::{MachineError, access::images::source::last_line, error::ImagesError},
 };
 
@@ -83,7 +83,10 @@ pub(crate) async fn import(
 const AT_ONCE: usize = 100;
 
 /// Gives whole images their names, and takes the others from them.
-pub(crate) async fn name(ssh: &Ssh, arrivals: &[Arrival]) -> Result<Vec<Listed>, MachineError> {
+pub(crate) async fn name(
+    ssh: &Ssh,
+    arrivals: &[PendingImage],
+) -> Result<Vec<Listed>, MachineError> {
     let mut named = Ok(());
     for some in arrivals.chunks(AT_ONCE) {
         if named.is_ok() {
@@ -97,8 +100,8 @@ pub(crate) async fn name(ssh: &Ssh, arrivals: &[Arrival]) -> Result<Vec<Listed>,
     images(ssh).await
 }
 
-fn naming(arrivals: &[Arrival]) -> String {
-    let tag = |arrival: &Arrival| {
+fn naming(arrivals: &[PendingImage]) -> String {
+    let tag = |arrival: &PendingImage| {
         let (from, to) = (&arrival.loading, &arrival.name);
         format!("{CTR} images tag --force '{from}' '{to}' >/dev/null && ")
     };
@@ -144,8 +147,8 @@ mod tests {
 
     #[test]
     fn a_batch_fits_on_a_command_line() {
-        let arrivals: Vec<Arrival> = (0..AT_ONCE)
-            .map(|number| Arrival {
+        let arrivals: Vec<PendingImage> = (0..AT_ONCE)
+            .map(|number| PendingImage {
                 name: format!("registry.example/{}:{number}", "a".repeat(220))
                     .parse()
                     .expect("a name"),

@@ -21,7 +21,7 @@ use crate::{
         MachineError, Spec,
         cache::{
             archive::{
-                Carried, Kind, List,
+                ArchiveEntry, ArchiveManifest, Kind,
                 list::{LIST, SCHEMA, Text},
             },
             assets::{self, BUCKET},
@@ -40,7 +40,7 @@ pub async fn collect(
     cache: &Cache,
     spec: &Spec,
     progress: &dyn Progress,
-) -> Result<List, MachineError> {
+) -> Result<ArchiveManifest, MachineError> {
     let release = async {
         let version = assets::choose_version(cache, spec).await?;
         let (binary, airgap) =
@@ -49,14 +49,14 @@ pub async fn collect(
     };
     let image = async { Ok(image(cache, spec, progress).await?) };
     let (image, (version, binary, airgap)) = try_join!(image, release)?;
-    let mut list = List {
+    let mut list = ArchiveManifest {
         schema: SCHEMA,
         files: Vec::new(),
         images: Vec::new(),
         texts: Vec::new(),
     };
     if let Some((image, known)) = image {
-        list.files.push(Carried {
+        list.files.push(ArchiveEntry {
             kind: Kind::BaseImage,
             name: spec.image.clone(),
             size: length(&image.path)?,
@@ -68,7 +68,7 @@ pub async fn collect(
     let airgap = airgap.map(|it| (Kind::K3sImages, format!("images of k3s {version}"), it));
     for (kind, name, path) in [Some(binary), airgap].into_iter().flatten() {
         let folder = path.parent().and_then(|it| it.file_name()?.to_str());
-        list.files.push(Carried {
+        list.files.push(ArchiveEntry {
             kind,
             name,
             size: length(&path)?,
@@ -98,10 +98,7 @@ async fn image(
     let source = &spec.image_source;
     let from = match source {
         ImageSource::Path(path) => {
-            tracing::warn!(
-                "{} is a file of your own; take it along yourself",
-                path.display()
-            );
+            tracing::warn!("{} is your own file; copy it yourself", path.display());
             return Ok(None);
         }
         ImageSource::Url(url) => shown(url),
@@ -120,15 +117,15 @@ async fn image(
 /// # Errors
 ///
 /// When the cache has none, or cannot be read.
-pub fn collect_all(cache: &Cache) -> Result<List, MachineError> {
-    let mut files: Vec<Carried> = Vec::new();
+pub fn collect_all(cache: &Cache) -> Result<ArchiveManifest, MachineError> {
+    let mut files: Vec<ArchiveEntry> = Vec::new();
     let mut images = cache.known_images()?;
     images.retain(|image| cache.image_path(image.digest).is_file());
     for image in &images {
         if files.iter().all(|it| it.sha256 != image.digest) {
             let mut catalogue = Catalog::builtin().images().iter();
             let entry = catalogue.find(|it| it.url == image.from);
-            files.push(Carried {
+            files.push(ArchiveEntry {
                 kind: Kind::BaseImage,
                 name: entry.map_or_else(|| image.from.clone(), |it| it.alias.clone()),
                 size: length(&cache.image_path(image.digest))?,
@@ -141,7 +138,7 @@ pub fn collect_all(cache: &Cache) -> Result<List, MachineError> {
         return Err(CacheArchiveError::Empty(cache.root().to_owned()).into());
     }
     let texts = cache.texts()?.into_iter();
-    Ok(List {
+    Ok(ArchiveManifest {
         schema: SCHEMA,
         files,
         images,
@@ -149,7 +146,7 @@ pub fn collect_all(cache: &Cache) -> Result<List, MachineError> {
     })
 }
 
-fn releases(cache: &Cache) -> Result<Vec<Carried>, FileError> {
+fn releases(cache: &Cache) -> Result<Vec<ArchiveEntry>, FileError> {
     let folders = fs::read_dir(cache.root().join(BUCKET));
     let mut digests: Vec<Digest> = folders
         .into_iter()
@@ -163,7 +160,7 @@ fn releases(cache: &Cache) -> Result<Vec<Carried>, FileError> {
         for &sha256 in &digests {
             let path = cache.file_path(BUCKET, sha256, file_name);
             if path.is_file() {
-                files.push(Carried {
+                files.push(ArchiveEntry {
                     kind,
                     name: format!("{file_name} {}", sha256.short(12)),
                     size: length(&path)?,
@@ -187,7 +184,7 @@ fn length(path: &std::path::Path) -> Result<u64, FileError> {
 /// When `out` does not take it, or a file of the cache is not what it was.
 pub fn write(
     cache: &Cache,
-    list: &List,
+    list: &ArchiveManifest,
     out: impl Write,
     progress: &dyn Progress,
 ) -> Result<(), MachineError> {
@@ -210,13 +207,13 @@ pub fn write(
 
 fn append(
     cache: &Cache,
-    file: &Carried,
+    file: &ArchiveEntry,
     archive: &mut Builder<impl Write>,
     progress: &dyn Progress,
     transfer: usize,
 ) -> Result<(), MachineError> {
     let path = file.path(cache);
-    let mut content = Watched {
+    let mut content = HashingReader {
         file: files::open_plain(&path)?.take(file.size),
         hasher: Hasher::default(),
         read: 0,
@@ -245,7 +242,7 @@ fn header(size: u64) -> Header {
 }
 
 /// A file that tells how far it is read, and what with.
-struct Watched<'a> {
+struct HashingReader<'a> {
     file: io::Take<File>,
     hasher: Hasher,
     read: u64,
@@ -254,7 +251,7 @@ struct Watched<'a> {
     trouble: Option<io::Error>,
 }
 
-impl Read for Watched<'_> {
+impl Read for HashingReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer).map_err(|error| {
             let kind = error.kind();

@@ -22,7 +22,7 @@ use crate::{
         MachineError,
         cache::{
             archive::{
-                Carried, Kind, List,
+                ArchiveEntry, ArchiveManifest, Kind,
                 list::{LIST, LONGEST},
             },
             assets::{BUCKET, DATA},
@@ -43,9 +43,9 @@ pub async fn import(
     cache: &Cache,
     source: impl Read + Send + 'static,
     progress: Arc<dyn Progress>,
-) -> Result<Vec<(Carried, bool)>, MachineError> {
+) -> Result<Vec<(ArchiveEntry, bool)>, MachineError> {
     let _lock = cache.lock("import", "what an archive has").await?;
-    let waiting = Waiting::begin(cache)?;
+    let waiting = ImportStaging::begin(cache)?;
     let (shared, folder) = (cache.clone(), waiting.0.clone());
     let list = spawn_blocking(move || receive(&shared, &folder, source, &*progress))
         .await
@@ -67,7 +67,7 @@ pub async fn import(
     Ok(taken)
 }
 
-async fn admit(cache: &Cache, file: &Carried, waiting: PathBuf) -> Result<(), ImageError> {
+async fn admit(cache: &Cache, file: &ArchiveEntry, waiting: PathBuf) -> Result<(), ImageError> {
     let digest = file.sha256;
     match file.kind {
         Kind::BaseImage => cache.admit_image(waiting, digest, &file.name).await,
@@ -83,9 +83,9 @@ async fn admit(cache: &Cache, file: &Carried, waiting: PathBuf) -> Result<(), Im
 }
 
 /// The folder of files that wait; there is one at a time, and what an import that was killed has left in it is of no use.
-struct Waiting(PathBuf);
+struct ImportStaging(PathBuf);
 
-impl Waiting {
+impl ImportStaging {
     fn begin(cache: &Cache) -> Result<Self, MachineError> {
         let waiting = Self(cache.root().join(WAITING));
         waiting.remove();
@@ -93,7 +93,7 @@ impl Waiting {
         Ok(waiting)
     }
 
-    fn path(&self, file: &Carried) -> PathBuf {
+    fn path(&self, file: &ArchiveEntry) -> PathBuf {
         self.0.join(file.sha256.to_string())
     }
 
@@ -104,7 +104,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for ImportStaging {
     fn drop(&mut self) {
         self.remove();
     }
@@ -116,7 +116,7 @@ fn receive(
     folder: &Path,
     source: impl Read,
     progress: &dyn Progress,
-) -> Result<List, MachineError> {
+) -> Result<ArchiveManifest, MachineError> {
     let mut archive = Archive::new(source);
     // As they are: what tar has for long names and sparse files has no place in this archive.
     let mut entries = archive
@@ -126,7 +126,7 @@ fn receive(
     let first = entries.next().and_then(Result::ok);
     let list = list_of(first.ok_or(CacheArchiveError::NoArchive)?)?;
     require_room(cache, folder, &list)?;
-    let mut missing: Vec<&Carried> = list.files.iter().collect();
+    let mut missing: Vec<&ArchiveEntry> = list.files.iter().collect();
     for entry in entries {
         let entry = match entry {
             Ok(entry) => entry,
@@ -153,13 +153,15 @@ fn receive(
     }
 }
 
-fn list_of(mut entry: Entry<'_, impl Read>) -> Result<List, CacheArchiveError> {
+fn list_of(mut entry: Entry<'_, impl Read>) -> Result<ArchiveManifest, CacheArchiveError> {
     if *entry.path_bytes() != *LIST.as_bytes() || !entry.header().entry_type().is_file() {
         return Err(CacheArchiveError::NoArchive);
     }
     let size = entry.size();
     if size > LONGEST {
-        return Err(CacheArchiveError::List(format!("it is of {size} bytes")));
+        return Err(CacheArchiveError::ArchiveManifest(format!(
+            "it is of {size} bytes"
+        )));
     }
     let mut text = Vec::new();
     entry
@@ -168,15 +170,15 @@ fn list_of(mut entry: Entry<'_, impl Read>) -> Result<List, CacheArchiveError> {
     if (text.len() as u64) < size {
         return Err(CacheArchiveError::Torn("its list".to_owned()));
     }
-    List::parse(&text)
+    ArchiveManifest::parse(&text)
 }
 
 /// The file of the list that this is, once.
 fn announced<'a>(
     entry: &Entry<'_, impl Read>,
-    list: &'a List,
-    missing: &mut Vec<&'a Carried>,
-) -> Result<&'a Carried, CacheArchiveError> {
+    list: &'a ArchiveManifest,
+    missing: &mut Vec<&'a ArchiveEntry>,
+) -> Result<&'a ArchiveEntry, CacheArchiveError> {
     let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
     if !entry.header().entry_type().is_file() {
         return Err(CacheArchiveError::NotPlain(name));
@@ -200,7 +202,7 @@ fn announced<'a>(
 
 /// Reads one file to its end, into `to` unless that is there already.
 fn take(
-    file: &Carried,
+    file: &ArchiveEntry,
     mut entry: Entry<'_, impl Read>,
     mut to: Option<(File, PathBuf)>,
     progress: &dyn Progress,
@@ -236,7 +238,7 @@ fn take(
     Ok(())
 }
 
-fn require_room(cache: &Cache, folder: &Path, list: &List) -> Result<(), MachineError> {
+fn require_room(cache: &Cache, folder: &Path, list: &ArchiveManifest) -> Result<(), MachineError> {
     let new = list.files.iter().filter(|file| !file.is_in(cache));
     let needed = new.fold(0_u64, |sum, file| sum.saturating_add(file.size));
     let free = free_space(folder)?.bytes;

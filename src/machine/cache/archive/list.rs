@@ -22,11 +22,11 @@ pub(crate) const LONGEST: u64 = 8 << 20;
 
 /// What an archive holds, and what is to be known of it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct List {
+pub struct ArchiveManifest {
     /// The layout's number.
     pub schema: u32,
     /// The files, in the archive's order.
-    pub files: Vec<Carried>,
+    pub files: Vec<ArchiveEntry>,
     /// Which of them a URL was found to be.
     pub(crate) images: Vec<Known>,
     /// Checksums of releases and the stable version, by what their URLs are known as.
@@ -35,7 +35,7 @@ pub struct List {
 
 /// A file of the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Carried {
+pub struct ArchiveEntry {
     /// What it is.
     pub kind: Kind,
     /// How people call it.
@@ -64,7 +64,7 @@ pub(crate) struct Text {
     pub(crate) text: String,
 }
 
-impl Carried {
+impl ArchiveEntry {
     /// Where the cache has it.
     pub(crate) fn path(&self, cache: &Cache) -> PathBuf {
         match self.kind {
@@ -86,7 +86,7 @@ impl Carried {
     }
 }
 
-impl List {
+impl ArchiveManifest {
     /// Reads the list of an archive, and looks whether it can be right.
     ///
     /// # Errors
@@ -97,7 +97,8 @@ impl List {
         struct Numbered {
             schema: u32,
         }
-        let damaged = |error: serde_json::Error| CacheArchiveError::List(error.to_string());
+        let damaged =
+            |error: serde_json::Error| CacheArchiveError::ArchiveManifest(error.to_string());
         // The number first: of another layout nothing else may be as it is here.
         let Numbered { schema } = serde_json::from_slice(text).map_err(damaged)?;
         if schema != SCHEMA {
@@ -109,7 +110,9 @@ impl List {
             .chain(list.images.iter().map(|it| &it.from))
             .find(|it| !is_shown(it))
         {
-            return Err(CacheArchiveError::List(format!("{name:.80?} is no name")));
+            return Err(CacheArchiveError::ArchiveManifest(format!(
+                "{name:.80?} is no name"
+            )));
         }
         for (index, file) in list.files.iter().enumerate() {
             if list.files[..index]
@@ -124,7 +127,7 @@ impl List {
             files.any(|it| it.sha256 == digest && it.kind == Kind::BaseImage)
         };
         match list.images.iter().find(|it| !is_image(it.digest)) {
-            Some(image) => Err(CacheArchiveError::List(format!(
+            Some(image) => Err(CacheArchiveError::ArchiveManifest(format!(
                 "{} is none of its files",
                 image.from
             ))),

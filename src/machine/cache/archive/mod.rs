@@ -9,4 +9,4 @@ mod tests;
 
 pub use export::{collect, collect_all, write};
 pub use import::import;
-pub use list::{Carried, Kind, List};
+pub use list::{ArchiveEntry, ArchiveManifest, Kind};

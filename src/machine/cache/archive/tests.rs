@@ -73,7 +73,7 @@ fn exported(host: &Host) -> Vec<u8> {
     archive
 }
 
-async fn taken(host: &Host, archive: &[u8]) -> Result<Vec<(Carried, bool)>, MachineError> {
+async fn taken(host: &Host, archive: &[u8]) -> Result<Vec<(ArchiveEntry, bool)>, MachineError> {
     let archive = Cursor::new(archive.to_vec());
     import(&host.cache, archive, std::sync::Arc::new(Silent)).await
 }
@@ -137,7 +137,7 @@ async fn an_archive_that_is_cut_off_anywhere_changes_nothing() {
             .await
             .expect_err("cut off")
             .to_string();
-        let told = error.contains("before") || error.contains("no archive");
+        let told = error.contains("truncated") || error.contains("not an archive");
         assert!(told, "{cut}: {error}");
         assert_eq!(files(&there), Vec::<String>::new(), "{cut}");
     }
@@ -155,7 +155,7 @@ async fn a_file_that_has_changed_is_not_carried() {
         assert!(
             error
                 .to_string()
-                .ends_with("/k3s is not what it was when it was verified"),
+                .ends_with("/k3s has changed since it was verified"),
             "{error}"
         );
     }
@@ -219,13 +219,13 @@ async fn a_hostile_archive_writes_nothing_anywhere() {
     let foreign = json!({ "schema": 1, "files": [one(3)], "texts": [],
         "images": [{ "from": "u", "digest": digest, "verified": true }] });
     for (archive, says) in [
-        (Vec::new(), "no archive"),
-        (b"\x1f\x8b\x08 something packed".to_vec(), "no archive"),
-        (vec![b'x'; 4096], "no archive"),
-        (archive_of(vec![right()]), "no archive"),
+        (Vec::new(), "not an archive"),
+        (b"\x1f\x8b\x08 something packed".to_vec(), "not an archive"),
+        (vec![b'x'; 4096], "not an archive"),
+        (archive_of(vec![right()]), "not an archive"),
         (
             archive_of(vec![entry("k3s-vm-cache.json", EntryType::Symlink, b"")]),
-            "no archive",
+            "not an archive",
         ),
         (text("{"), "list is damaged"),
         (text("{\"schema\": 1}"), "list is damaged"),
@@ -235,7 +235,7 @@ async fn a_hostile_archive_writes_nothing_anywhere() {
         (archive_of(vec![list(json!([odd]))]), "is no name"),
         (huge, "not enough space"),
         (two, "k3s twice"),
-        (with(vec![]), "ends before k3s is whole"),
+        (with(vec![]), "truncated in k3s"),
         (with(vec![right(), right()]), "k3s twice"),
         (with(vec![entry(&path, plain, b"k4s")]), "k3s is damaged"),
         (
@@ -257,26 +257,26 @@ async fn a_hostile_archive_writes_nothing_anywhere() {
         ),
         (
             with(vec![entry(&path, EntryType::Symlink, b"")]),
-            "no plain file",
+            "not a regular file",
         ),
         (
             with(vec![entry(&path, EntryType::Link, b"")]),
-            "no plain file",
+            "not a regular file",
         ),
         (
             with(vec![entry("files", EntryType::Directory, b"")]),
-            "no plain file",
+            "not a regular file",
         ),
         (
             with(vec![
                 entry("x", EntryType::GNULongName, b"../../x"),
                 right(),
             ]),
-            "no plain file",
+            "not a regular file",
         ),
         (
             with(vec![entry("x", EntryType::GNUSparse, b""), right()]),
-            "no plain file",
+            "not a regular file",
         ),
     ] {
         let there = host();

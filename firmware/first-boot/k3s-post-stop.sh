@@ -1,6 +1,6 @@
 #!/bin/sh
 # After each end of k3s (ExecStopPost= of its unit): tells the host why, and keeps a copy of the datastore when k3s has
-# closed it in good order, for `k3s-starting` to put back when the datastore is damaged.
+# closed it in good order, for `k3s-pre-start` to put back when the datastore is damaged.
 lib=/usr/local/lib/k3s-vm
 server=/var/lib/rancher/k3s/server
 copy=$server/k3s-vm-datastore.tar
@@ -8,7 +8,7 @@ umask 077
 
 journalctl --sync 2>/dev/null
 said=$(journalctl --quiet --no-pager --output=cat --lines=100 "_SYSTEMD_INVOCATION_ID=$INVOCATION_ID")
-damage=$(printf "%s\n" "$said" | "$lib/damage")
+damage=$(printf "%s\n" "$said" | "$lib/detect-datastore-corruption")
 
 # last PATTERN: the last line of it that matches.
 last() {

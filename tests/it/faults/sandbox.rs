@@ -22,7 +22,7 @@ use crate::support::{Ended, TestEnv, VERSION, code, dead_image, finish, names};
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A project with everything that a setup needs.
-pub(super) struct Scene {
+pub(super) struct Sandbox {
     pub(super) env: TestEnv,
     pub(super) image: PathBuf,
     pub(super) mirror: PathBuf,
@@ -30,7 +30,7 @@ pub(super) struct Scene {
     pub(super) mounts: Option<u32>,
 }
 
-impl Scene {
+impl Sandbox {
     pub(super) fn new() -> Self {
         Self::named("project")
     }
@@ -163,7 +163,7 @@ impl Scene {
             .to_owned()
     }
 
-    /// Nothing is left behind: see [`Scene::left`].
+    /// Nothing is left behind: see [`Sandbox::left`].
     #[track_caller]
     pub(super) fn nothing_runs(&self) {
         assert_eq!(self.left(), Vec::<String>::new());
@@ -226,9 +226,9 @@ pub(super) struct Background {
 }
 
 impl Background {
-    pub(super) fn start(scene: &Scene, mut command: Command) -> Self {
-        let unique = names(&scene.env.path("")).len();
-        let stderr = scene.env.path(&format!("stderr-{unique}"));
+    pub(super) fn start(sandbox: &Sandbox, mut command: Command) -> Self {
+        let unique = names(&sandbox.env.path("")).len();
+        let stderr = sandbox.env.path(&format!("stderr-{unique}"));
         let file = File::create(&stderr).expect("created");
         let stdout = file.try_clone().expect("shared");
         let child = command
@@ -322,8 +322,8 @@ fn small_release(directory: &Path) {
 }
 
 /// A program of the test's own, in a directory for the `PATH`.
-pub(super) fn program(scene: &Scene, name: &str, script: &str) -> OsString {
-    let directory = scene.env.path("bin");
+pub(super) fn program(sandbox: &Sandbox, name: &str, script: &str) -> OsString {
+    let directory = sandbox.env.path("bin");
     fs::create_dir_all(&directory).expect("created");
     let path = directory.join(name);
     fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
@@ -333,8 +333,8 @@ pub(super) fn program(scene: &Scene, name: &str, script: &str) -> OsString {
 
 /// The same command under another mount table, which `script` changes before it runs `"$@"`. As root, or in a user
 /// namespace where there is no root.
-pub(super) fn in_other_mounts(scene: &Scene, command: &Command, script: &str) -> Command {
-    let mut unshare = scene.env.tool("unshare");
+pub(super) fn in_other_mounts(sandbox: &Sandbox, command: &Command, script: &str) -> Command {
+    let mut unshare = sandbox.env.tool("unshare");
     let variables = command.get_envs();
     unshare
         .env_clear()

@@ -22,7 +22,7 @@ use crate::{
     image::{Cache, ImageSource},
     machine::{
         MachineError, Spec,
-        cache::archive::{self, Carried, Kind, List},
+        cache::archive::{self, ArchiveEntry, ArchiveManifest, Kind},
         error::CacheArchiveError,
         model::spec::image_name,
     },
@@ -127,7 +127,7 @@ async fn collect(
     cache: &Cache,
     context: &Context,
     output: &Output,
-) -> Result<List, CommandError> {
+) -> Result<ArchiveManifest, CommandError> {
     if args.all {
         return Ok(archive::collect_all(cache)?);
     }
@@ -153,10 +153,10 @@ async fn collect(
 /// Writes the archive beside its place: what has its name is whole.
 async fn saved(
     cache: Cache,
-    list: List,
+    list: ArchiveManifest,
     path: &Path,
     output: &Output,
-) -> Result<List, CommandError> {
+) -> Result<ArchiveManifest, CommandError> {
     let unwritable = |error: io::Error| {
         CommandError::new(format!("cannot write {}", path.display())).because(&error)
     };
@@ -186,13 +186,13 @@ fn persisted(temporary: NamedTempFile, path: &Path) -> io::Result<()> {
 }
 
 /// That nobody reads any more is no failure of ours.
-async fn piped(cache: Cache, list: List, output: &Output) -> Result<(), CommandError> {
+async fn piped(cache: Cache, list: ArchiveManifest, output: &Output) -> Result<(), CommandError> {
     let stdout = File::from(
         rustix::io::dup(io::stdout())
             .map_err(|error| CommandError::new("cannot write to stdout").because(&error))?,
     );
     match written(cache, list, stdout, output).await {
-        Err(MachineError::Carried(CacheArchiveError::Write(error)))
+        Err(MachineError::CacheArchive(CacheArchiveError::Write(error)))
             if error.kind() == ErrorKind::BrokenPipe =>
         {
             Ok(())
@@ -204,10 +204,10 @@ async fn piped(cache: Cache, list: List, output: &Output) -> Result<(), CommandE
 /// In a thread of its own, so that Ctrl-C is heard meanwhile.
 async fn written(
     cache: Cache,
-    list: List,
+    list: ArchiveManifest,
     file: impl Write + Send + 'static,
     output: &Output,
-) -> Result<List, MachineError> {
+) -> Result<ArchiveManifest, MachineError> {
     let progress = output.copying();
     spawn_blocking(move || {
         archive::write(&cache, &list, file, &progress)?;
@@ -247,7 +247,7 @@ pub(crate) async fn import(
         let items = taken.iter().map(|(file, was)| Item::of(file, Some(*was)));
         return output.document(&Document::of(None, items.collect()));
     }
-    let new: Vec<&Carried> = taken
+    let new: Vec<&ArchiveEntry> = taken
         .iter()
         .filter_map(|(file, was_there)| (!was_there).then_some(file))
         .collect();
@@ -256,15 +256,15 @@ pub(crate) async fn import(
         tracing::info!("{}{there}", file.name);
     }
     match new.len() {
-        0 => tracing::info!("all of it was there; nothing to do"),
-        files => tracing::info!("{files} files are new, {}", size_of(new.into_iter())),
+        0 => tracing::info!("everything is already in the cache; nothing to do"),
+        files => tracing::info!("imported {files} files, {}", size_of(new.into_iter())),
     }
     Ok(())
 }
 
 /// The same error, with the archive's name.
 fn of_file(path: &Path, error: MachineError) -> CommandError {
-    let is_of_it = matches!(error, MachineError::Carried(_));
+    let is_of_it = matches!(error, MachineError::CacheArchive(_));
     let mut error = CommandError::from(error);
     if is_of_it {
         error.message = format!("cannot take {}: {}", path.display(), error.message);
@@ -272,7 +272,7 @@ fn of_file(path: &Path, error: MachineError) -> CommandError {
     error
 }
 
-fn size_of<'a>(files: impl Iterator<Item = &'a Carried>) -> String {
+fn size_of<'a>(files: impl Iterator<Item = &'a ArchiveEntry>) -> String {
     Size::bytes(files.map(|it| it.size).sum()).approximate()
 }
 
@@ -307,7 +307,7 @@ struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
-    fn of(file: &'a Carried, was_there: Option<bool>) -> Self {
+    fn of(file: &'a ArchiveEntry, was_there: Option<bool>) -> Self {
         Self {
             kind: file.kind,
             name: &file.name,

@@ -10,11 +10,11 @@ use crate::base::dns_label::is_dns_label;
 /// characters, and none that a file beside it has already.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Nickname(String);
+pub struct MachineAlias(String);
 
 /// Why a text is no such name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ParseNicknameError {
+pub enum ParseMachineAliasError {
     /// It cannot be a part of a host's name.
     #[error("it takes 1 to 32 of a-z, 0-9 and -, and no - at either end")]
     Characters,
@@ -25,46 +25,46 @@ pub enum ParseNicknameError {
 
 const LONGEST: usize = 32;
 
-impl Nickname {
+impl MachineAlias {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl FromStr for Nickname {
-    type Err = ParseNicknameError;
+impl FromStr for MachineAlias {
+    type Err = ParseMachineAliasError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
-            "default" => Err(ParseNicknameError::Reserved(
+            "default" => Err(ParseMachineAliasError::Reserved(
                 "the project's own machine has no name: leave it out",
             )),
             // Its kubeconfig would be .kube/config, or lie where kubectl has its cache.
-            "config" | "cache" => Err(ParseNicknameError::Reserved(
+            "config" | "cache" => Err(ParseMachineAliasError::Reserved(
                 "a file in .kube/ is called so already",
             )),
             _ if text.len() <= LONGEST && is_dns_label(text) => Ok(Self(text.to_owned())),
-            _ => Err(ParseNicknameError::Characters),
+            _ => Err(ParseMachineAliasError::Characters),
         }
     }
 }
 
-impl TryFrom<String> for Nickname {
-    type Error = ParseNicknameError;
+impl TryFrom<String> for MachineAlias {
+    type Error = ParseMachineAliasError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
     }
 }
 
-impl From<Nickname> for String {
-    fn from(name: Nickname) -> Self {
+impl From<MachineAlias> for String {
+    fn from(name: MachineAlias) -> Self {
         name.0
     }
 }
 
-impl fmt::Display for Nickname {
+impl fmt::Display for MachineAlias {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -79,7 +79,7 @@ mod tests {
         let longest = "a".repeat(32);
         for text in ["a", "staging", "k8s-1-33", "0", &longest] {
             assert_eq!(
-                text.parse::<Nickname>().map(|it| it.to_string()),
+                text.parse::<MachineAlias>().map(|it| it.to_string()),
                 Ok(text.into())
             );
         }
@@ -88,7 +88,7 @@ mod tests {
             "", "-a", "a-", "A", "a_b", "a.b", "a b", "a/b", "..", "a\n", "é", "config", "cache",
             "default", &longer,
         ] {
-            assert!(text.parse::<Nickname>().is_err(), "{text:?}");
+            assert!(text.parse::<MachineAlias>().is_err(), "{text:?}");
         }
     }
 }

@@ -11,7 +11,7 @@ use tar::{Entry, EntryType, Header};
 use crate::{
     base::{Size, digest::Hasher},
     k3s::images::{
-        ArchiveError, Arrival, Guest, Listed, Passed, Reference,
+        ArchiveError, Guest, Listed, Passed, PendingImage, Reference,
         contents::{Blob, Contents, Found, INDEX, LAYOUT, MANIFEST, WHOLE_NAME},
         parts::{GZIP, digest_in, is_part, is_zstd, plain},
     },
@@ -21,7 +21,7 @@ use crate::{
 const DOCUMENT: u64 = 8 << 20;
 
 /// An archive that is read and, but for what the node has, written.
-pub(crate) struct Passing<'a, W> {
+pub(crate) struct ArchiveFilter<'a, W> {
     guest: &'a Guest,
     pub(crate) contents: Contents,
     out: W,
@@ -29,7 +29,7 @@ pub(crate) struct Passing<'a, W> {
     left_out: u64,
 }
 
-impl<'a, W: Write> Passing<'a, W> {
+impl<'a, W: Write> ArchiveFilter<'a, W> {
     pub(crate) fn new(guest: &'a Guest, out: W) -> Self {
         Self {
             guest,
@@ -144,14 +144,14 @@ impl<'a, W: Write> Passing<'a, W> {
             let loading = format!("{loading}{number}");
             let mut target = found.target.clone();
             target.annotations = [(WHOLE_NAME.to_owned(), loading.clone())].into();
-            images.push(Arrival {
+            images.push(PendingImage {
                 name: name.clone(),
                 loading,
                 digest: target.digest.clone(),
             });
             manifests.push(target);
         }
-        let is_there = |arrival: &Arrival| {
+        let is_there = |arrival: &PendingImage| {
             let listed = |it: &&Listed| it.name == arrival.name.as_str();
             let listed = self.guest.images.iter().find(listed);
             listed.is_some_and(|it| it.digest == arrival.digest)

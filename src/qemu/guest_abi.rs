@@ -9,7 +9,7 @@ use super::command_line::FOLDER_DRIVER;
 const FIRST: &str = "-nodefaults";
 
 /// The options that the guest sees, in their order, each with its value.
-pub fn visible<S: AsRef<str>>(arguments: impl IntoIterator<Item = S>) -> Vec<String> {
+pub fn guest_abi<S: AsRef<str>>(arguments: impl IntoIterator<Item = S>) -> Vec<String> {
     let mut arguments = arguments
         .into_iter()
         .skip_while(|argument| argument.as_ref() != FIRST);
@@ -80,12 +80,12 @@ mod tests {
     use super::*;
     use crate::qemu::{
         Launch,
-        command_line::{Attachment, Folder, STAGE_PORT, WORD_PORT, tests::example},
+        command_line::{AttachedDisk, HostShare, IDENTITY_PORT, STAGE_PORT, tests::example},
         firmware::Uefi,
     };
 
     fn of(launch: &Launch) -> Vec<String> {
-        visible(
+        guest_abi(
             launch
                 .arguments()
                 .into_iter()
@@ -100,7 +100,7 @@ mod tests {
             attachments: example()
                 .attachments
                 .into_iter()
-                .map(|it| Attachment {
+                .map(|it| AttachedDisk {
                     file: "/elsewhere".into(),
                     ..it
                 })
@@ -109,7 +109,7 @@ mod tests {
             isolated: true,
             incoming: true,
             monitor: "/m".into(),
-            requests: "/r".into(),
+            exec: "/r".into(),
             console_log: "/c".into(),
             stages_log: "/s".into(),
             pidfile: "/p".into(),
@@ -119,11 +119,11 @@ mod tests {
         let seen = of(&example());
         assert!(has_disk(&seen, "disk") && has_disk(&seen, "k3s"));
         assert!(!has_disk(&seen, "airgap"));
-        assert!(has_port(&seen, STAGE_PORT) && !has_port(&seen, WORD_PORT));
+        assert!(has_port(&seen, STAGE_PORT) && !has_port(&seen, IDENTITY_PORT));
         let wrapped = ["-L", "/usr/share", "-m", "1M"].map(String::from);
         let arguments = example().arguments().into_iter();
         let arguments = arguments.filter_map(|it| it.into_string().ok());
-        assert_eq!(visible(wrapped.into_iter().chain(arguments)), seen);
+        assert_eq!(guest_abi(wrapped.into_iter().chain(arguments)), seen);
     }
 
     #[test]
@@ -147,13 +147,13 @@ mod tests {
             then(by_uefi),
             "nothing then, -drive if=pflash,unit=0,format=raw,readonly=on now"
         );
-        let folders = vec![Folder {
+        let shares = vec![HostShare {
             tag: "mount0".to_owned(),
             path: "/src".into(),
             read_only: false,
         }];
         let shares = Launch {
-            folders,
+            shares,
             ..example()
         };
         assert!(has_folder(&of(&shares)) && !has_folder(&seen));

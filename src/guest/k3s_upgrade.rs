@@ -155,7 +155,7 @@ impl Ssh {
     /// # Errors
     ///
     /// When the guest does not tell.
-    pub async fn last_words_of_k3s(&self) -> Result<String, SshError> {
+    pub async fn k3s_log_tail(&self) -> Result<String, SshError> {
         let said = self.output(LAST_WORDS).await?;
         Ok(String::from_utf8_lossy(&said).into_owned())
     }

@@ -5,7 +5,7 @@
 # Asked is one line: a number and a command. The answer is a line with the number, the exit status and the length of what
 # the command said, and then that.
 export LC_ALL=C
-port=/dev/virtio-ports/org.k3s-vm.requests
+port=/dev/virtio-ports/org.k3s-vm.exec
 for _ in {1..100}; do
     [ ! -e "$port" ] || break
     sleep 0.1

@@ -23,7 +23,7 @@ const PASSING: [&str; 8] = [
 
 /// How far the guest has come, by all its reports since the boot. A start of k3s makes up for all that was before.
 #[derive(Debug, Default)]
-pub struct Course {
+pub struct BootState {
     /// k3s has started and has not ended since.
     pub started: bool,
     /// k3s has been started, with whatever success.
@@ -32,7 +32,7 @@ pub struct Course {
     pub last_stage: Option<String>,
     exits: usize,
     same: Option<SameExits>,
-    trouble: Option<Trouble>,
+    fault: Option<GuestFault>,
 }
 
 /// Exits in a row with the same error.
@@ -44,11 +44,11 @@ struct SameExits {
 
 /// What does not mend itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
+pub enum GuestFault {
     /// A step of the guest's own failed.
     Failed(String),
     /// It did not receive its identity: the step that failed.
-    Handover(String),
+    IdentityNotReceived(String),
     /// k3s does not read its datastore: sqlite's words, and whether there is a copy.
     Datastore(String),
     /// k3s ended again and again.
@@ -68,7 +68,7 @@ pub struct CrashLoop {
     pub always: bool,
 }
 
-impl Course {
+impl BootState {
     /// Goes on by one report.
     pub fn take(&mut self, report: Report) {
         if !matches!(report.stage, Stage::K3sStarting | Stage::K3sExited) {
@@ -76,14 +76,14 @@ impl Course {
             self.same = None;
         }
         // What failed is told beside the stage before it.
-        if !matches!(report.stage, Stage::Failed | Stage::HandoverFailed) {
+        if !matches!(report.stage, Stage::Failed | Stage::IdentityFailed) {
             self.last_stage = Some(report.describe());
         }
         match report.stage {
             Stage::K3sStarted => {
                 self.started = true;
                 self.exits = 0;
-                self.trouble = None;
+                self.fault = None;
             }
             Stage::K3sStarting => {
                 self.k3s_tried = true;
@@ -93,9 +93,11 @@ impl Course {
                 self.started = false;
                 self.exit(&report);
             }
-            Stage::DatastoreDamaged => self.trouble = Some(Trouble::Datastore(report.detail)),
-            Stage::Failed => self.trouble = Some(Trouble::Failed(report.detail)),
-            Stage::HandoverFailed => self.trouble = Some(Trouble::Handover(report.detail)),
+            Stage::DatastoreDamaged => self.fault = Some(GuestFault::Datastore(report.detail)),
+            Stage::Failed => self.fault = Some(GuestFault::Failed(report.detail)),
+            Stage::IdentityFailed => {
+                self.fault = Some(GuestFault::IdentityNotReceived(report.detail))
+            }
             _ => {}
         }
     }
@@ -110,7 +112,7 @@ impl Course {
         let always = lasting && same >= SAME_EXITS;
         if always || self.exits >= MOST_EXITS {
             let exits = if always { same } else { self.exits };
-            self.trouble.get_or_insert(Trouble::CrashLoop(CrashLoop {
+            self.fault.get_or_insert(GuestFault::CrashLoop(CrashLoop {
                 exits,
                 result: result.to_owned(),
                 error: error.map(str::to_owned),
@@ -132,22 +134,24 @@ impl Course {
     }
 
     /// What was wrong may have been mended since: only what is reported from now on speaks against the guest.
-    pub fn forgive(&mut self) {
+    pub fn clear_faults(&mut self) {
         self.exits = 0;
         self.same = None;
-        self.trouble = None;
+        self.fault = None;
     }
 
     /// Why there is no hope, if there is none.
-    pub fn trouble(&self) -> Option<&Trouble> {
-        self.trouble.as_ref()
+    pub fn fault(&self) -> Option<&GuestFault> {
+        self.fault.as_ref()
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for GuestFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(step) | Self::Handover(step) => write!(f, "the guest cannot {step}"),
+            Self::Failed(step) | Self::IdentityNotReceived(step) => {
+                write!(f, "the guest cannot {step}")
+            }
             Self::Datastore(what) => write!(f, "k3s's datastore in the guest is damaged: {what}"),
             Self::CrashLoop(it) => it.fmt(f),
         }
@@ -193,8 +197,8 @@ fn without_numbers(error: &str) -> String {
 mod tests {
     use super::*;
 
-    fn course(reports: &[&str]) -> Course {
-        let mut course = Course::default();
+    fn course(reports: &[&str]) -> BootState {
+        let mut course = BootState::default();
         for report in reports {
             course.take(Report::parse(&format!("1.0 {report}")).expect("a report"));
         }
@@ -206,20 +210,20 @@ mod tests {
         let fell = ["k3s-starting", "k3s-exited exit-code 1"].repeat(8);
         let fallen = course(&fell);
         let words = "k3s ended 8 times, the last time with exit-code 1";
-        assert_eq!(fallen.trouble().expect("hopeless").to_string(), words);
-        assert!(course(&fell[2..]).trouble().is_none(), "it may still come");
+        assert_eq!(fallen.fault().expect("hopeless").to_string(), words);
+        assert!(course(&fell[2..]).fault().is_none(), "it may still come");
         let up = course(&[&fell[..], &["k3s-starting", "k3s-started"]].concat());
-        assert!(up.started && up.trouble().is_none());
+        assert!(up.started && up.fault().is_none());
         let ended = course(&["k3s-started", "k3s-exited success 0"]);
-        assert!(!ended.started && ended.trouble().is_none());
+        assert!(!ended.started && ended.fault().is_none());
     }
 
     const NO_ROUTE: &str =
         r#"k3s-exited exit-code 1: Error: no default routes found in "/proc/net/route""#;
 
-    fn crash_loop(course: &Course) -> Option<(usize, bool)> {
-        match course.trouble()? {
-            Trouble::CrashLoop(it) => Some((it.exits, it.always)),
+    fn crash_loop(course: &BootState) -> Option<(usize, bool)> {
+        match course.fault()? {
+            GuestFault::CrashLoop(it) => Some((it.exits, it.always)),
             other => panic!("{other}"),
         }
     }
@@ -230,7 +234,7 @@ mod tests {
         assert_eq!(crash_loop(&course(&row)), Some((3, true)));
         assert_eq!(crash_loop(&course(&row[..5])), None);
         let words = "k3s cannot start: Error: no default routes found in \"/proc/net/route\" (exit-code 1, 3 times in a row)";
-        assert_eq!(course(&row).trouble().expect("hopeless").to_string(), words);
+        assert_eq!(course(&row).fault().expect("hopeless").to_string(), words);
         assert_eq!(
             course(&row).last_stage.as_deref(),
             Some("k3s ended (exit-code 1)")
@@ -245,7 +249,7 @@ mod tests {
             assert_eq!(crash_loop(&course(&broken)), None, "{between}");
         }
         let mut forgiven = course(&row);
-        forgiven.forgive();
+        forgiven.clear_faults();
         forgiven.take(Report::parse(&format!("9.0 {NO_ROUTE}")).expect("a report"));
         assert_eq!(crash_loop(&forgiven), None);
     }
@@ -287,7 +291,7 @@ mod tests {
     #[test]
     fn a_damaged_datastore_is_named_through_all_exits() {
         let damaged = ["datastore-damaged torn", "k3s-exited exit-code 1"].repeat(9);
-        let trouble = course(&damaged).trouble().cloned();
-        assert_eq!(trouble, Some(Trouble::Datastore("torn".to_owned())));
+        let fault = course(&damaged).fault().cloned();
+        assert_eq!(fault, Some(GuestFault::Datastore("torn".to_owned())));
     }
 }

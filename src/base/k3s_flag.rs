@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// A flag of `k3s server`. Whether k3s knows it is k3s's to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Flag {
+pub struct K3sFlag {
     /// Its name, without dashes.
     pub name: String,
     /// Its value; a flag without one is switched on.
@@ -18,10 +18,10 @@ pub struct Flag {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseFlagError {
     /// It is not written like one.
-    #[error("{0:?} is no flag of k3s: write it like --cluster-cidr=10.52.0.0/16, in one word")]
+    #[error("invalid k3s flag {0:?}: expected one word, e.g. --cluster-cidr=10.52.0.0/16")]
     Malformed(String),
     /// It is what the program itself relies on.
-    #[error("--{0} is set by k3s-vm, which relies on it")]
+    #[error("cannot set --{0}: k3s-vm sets it and relies on it")]
     Ours(String),
 }
 
@@ -37,7 +37,7 @@ const OURS: [&str; 8] = [
     "write-kubeconfig-mode",
 ];
 
-impl FromStr for Flag {
+impl FromStr for K3sFlag {
     type Err = ParseFlagError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -65,7 +65,7 @@ impl FromStr for Flag {
     }
 }
 
-impl fmt::Display for Flag {
+impl fmt::Display for K3sFlag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
             Some(value) => write!(f, "--{}={value}", self.name),
@@ -74,7 +74,7 @@ impl fmt::Display for Flag {
     }
 }
 
-impl TryFrom<String> for Flag {
+impl TryFrom<String> for K3sFlag {
     type Error = ParseFlagError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
@@ -82,8 +82,8 @@ impl TryFrom<String> for Flag {
     }
 }
 
-impl From<Flag> for String {
-    fn from(flag: Flag) -> Self {
+impl From<K3sFlag> for String {
+    fn from(flag: K3sFlag) -> Self {
         flag.to_string()
     }
 }
@@ -100,20 +100,20 @@ mod tests {
             ("--kubelet-arg=max-pods=50", "--kubelet-arg=max-pods=50"),
         ] {
             assert_eq!(
-                text.parse::<Flag>().map(|it| it.to_string()),
+                text.parse::<K3sFlag>().map(|it| it.to_string()),
                 Ok(shown.to_owned())
             );
         }
         for (wrong, word) in [
-            ("", "no flag"),
-            ("-v", "no flag"),
+            ("", "invalid k3s flag"),
+            ("-v", "invalid k3s flag"),
             ("--cluster-cidr 10.52.0.0/16", "one word"),
-            ("--Disable=traefik", "no flag"),
-            ("--token=a\nb", "no flag"),
+            ("--Disable=traefik", "invalid k3s flag"),
+            ("--token=a\nb", "invalid k3s flag"),
             ("--node-name=x", "relies on it"),
             ("data-dir=/x", "relies on it"),
         ] {
-            let message = wrong.parse::<Flag>().expect_err(wrong).to_string();
+            let message = wrong.parse::<K3sFlag>().expect_err(wrong).to_string();
             assert!(message.contains(word), "{message}");
         }
     }

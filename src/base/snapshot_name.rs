@@ -5,26 +5,26 @@ use std::{fmt, str::FromStr};
 /// The name of something kept: 1 to 64 of the letters and digits of ASCII, `.`, `_` and `-`, the first one a letter or a
 /// digit. So it is a file's name on any file system, hides no file, leads nowhere else and is no option.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Label(String);
+pub struct SnapshotName(String);
 
 /// Why a text is no such name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no name: it takes 1 to 64 of a-z, A-Z, 0-9, ., _ and -, and begins with a letter or a digit"
+    "invalid name {0:?}: expected 1 to 64 of a-z, A-Z, 0-9, ., _ and -, with a letter or digit first"
 )]
-pub struct ParseLabelError(String);
+pub struct ParseSnapshotNameError(String);
 
 const LONGEST: usize = 64;
 
-impl Label {
+impl SnapshotName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl FromStr for Label {
-    type Err = ParseLabelError;
+impl FromStr for SnapshotName {
+    type Err = ParseSnapshotNameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -34,12 +34,12 @@ impl FromStr for Label {
         if sound {
             Ok(Self(text.to_owned()))
         } else {
-            Err(ParseLabelError(text.to_owned()))
+            Err(ParseSnapshotNameError(text.to_owned()))
         }
     }
 }
 
-impl fmt::Display for Label {
+impl fmt::Display for SnapshotName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -61,7 +61,7 @@ mod tests {
             &longest,
         ] {
             assert_eq!(
-                text.parse::<Label>().map(|it| it.to_string()),
+                text.parse::<SnapshotName>().map(|it| it.to_string()),
                 Ok(text.into())
             );
         }
@@ -70,7 +70,7 @@ mod tests {
             "", ".", "..", ".a", "-a", "_a", "a/b", "../a", "a b", "a\n", "a\0", "é", "a:b",
             &longer,
         ] {
-            assert!(text.parse::<Label>().is_err(), "{text:?}");
+            assert!(text.parse::<SnapshotName>().is_err(), "{text:?}");
         }
     }
 }

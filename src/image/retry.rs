@@ -12,7 +12,7 @@ use super::ImageError;
 
 /// How long and how often a server is asked.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// How many tries in a row may fail without bringing anything new.
     pub tries: u32,
     /// The pause after the first failure; each further one is twice as long.
@@ -23,7 +23,7 @@ pub struct Patience {
     pub first_contact: Duration,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// For questions that have a second-best answer at hand: one try, and no long wait.
     pub const BRIEF: Self = Self {
         tries: 1,
@@ -33,7 +33,7 @@ impl Patience {
     };
 }
 
-impl Default for Patience {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             tries: 5,
@@ -46,8 +46,8 @@ impl Default for Patience {
 
 /// Decides after each failure whether to go on, and waits a while if so.
 #[derive(Debug)]
-pub(super) struct Tries<'a> {
-    patience: &'a Patience,
+pub(super) struct Retries<'a> {
+    retry: &'a RetryPolicy,
     started: Instant,
     failed: u32,
     furthest: u64,
@@ -56,11 +56,11 @@ pub(super) struct Tries<'a> {
     told: String,
 }
 
-impl<'a> Tries<'a> {
+impl<'a> Retries<'a> {
     /// Nothing has failed yet, and `reached` bytes are here.
-    pub(super) fn new(patience: &'a Patience, reached: u64) -> Self {
+    pub(super) fn new(retry: &'a RetryPolicy, reached: u64) -> Self {
         Self {
-            patience,
+            retry,
             started: Instant::now(),
             failed: 0,
             furthest: reached,
@@ -83,11 +83,11 @@ impl<'a> Tries<'a> {
         }
         self.failed += 1;
         self.answered |= error.server_answered();
-        let nobody_there = !self.answered && self.started.elapsed() >= self.patience.first_contact;
-        if !error.may_pass() || self.failed >= self.patience.tries || nobody_there {
+        let nobody_there = !self.answered && self.started.elapsed() >= self.retry.first_contact;
+        if !error.may_pass() || self.failed >= self.retry.tries || nobody_there {
             return Err(error);
         }
-        let pause = self.patience.pause * 2u32.pow((self.failed - 1).min(6));
+        let pause = self.retry.pause * 2u32.pow((self.failed - 1).min(6));
         let reason = reasons(&error);
         if reason == self.told {
             debug!("{reason}; trying again");

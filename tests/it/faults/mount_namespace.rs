@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use k3s_vm::qemu::Monitor;
 use regex::Regex;
 
-use super::scene::{Background, Scene, eventually};
+use super::sandbox::{Background, Sandbox, eventually};
 use crate::support::{finish, program};
 
 /// All of them: what the machine type cannot be without, and what the guest is given. Neither display, sound, USB and
@@ -52,18 +52,18 @@ async fn the_same_on_qemu_10() {
 }
 
 async fn caged(programs: Option<&Path>) {
-    let scene = Scene::new();
-    let mut setup = scene.setup(&[]);
+    let sandbox = Sandbox::new();
+    let mut setup = sandbox.setup(&[]);
     if let Some(programs) = programs {
         let others = std::env::var("PATH").unwrap_or_default();
         setup.env("PATH", format!("{}:{others}", programs.display()));
     }
-    let setup = Background::start(&scene, setup);
+    let setup = Background::start(&sandbox, setup);
     eventually("the machine runs", || {
         assert!(setup.is_running(), "{}", setup.said());
-        scene.status()["process"]["run_state"] == "running"
+        sandbox.status()["process"]["run_state"] == "running"
     });
-    let status = scene.status();
+    let status = sandbox.status();
     let socket = status["process"]["monitor"].as_str().expect("a socket");
     let mut monitor = Monitor::connect(Path::new(socket))
         .await
@@ -86,7 +86,7 @@ async fn caged(programs: Option<&Path>) {
     );
     drop(monitor);
 
-    let pid = scene.env.pid().expect("it runs");
+    let pid = sandbox.env.pid().expect("it runs");
     for thread in fs::read_dir(format!("/proc/{pid}/task"))
         .expect("Linux")
         .flatten()
@@ -96,15 +96,15 @@ async fn caged(programs: Option<&Path>) {
             assert!(status.contains(line), "{line:?} is not in {status}");
         }
     }
-    assert_eq!(listening(&scene, pid), ["127.0.0.1", "127.0.0.1"]);
+    assert_eq!(listening(&sandbox, pid), ["127.0.0.1", "127.0.0.1"]);
     drop(setup);
-    scene.env.ok(&["stop", "--force"]);
-    scene.nothing_runs();
+    sandbox.env.ok(&["stop", "--force"]);
+    sandbox.nothing_runs();
 }
 
 /// The addresses of the process's sockets that wait for others, TCP and UDP.
-fn listening(scene: &Scene, pid: i32) -> Vec<String> {
-    let mut ss = scene.env.tool("ss");
+fn listening(sandbox: &Sandbox, pid: i32) -> Vec<String> {
+    let mut ss = sandbox.env.tool("ss");
     ss.arg("-Hltunp");
     let said = finish(ss).stdout;
     let of_it = said

@@ -29,10 +29,10 @@ const EMPTY: &str = "apiVersion: v1\nkind: Config\npreferences: {}\n";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MergeError {
     /// It is none.
-    #[error("it is no kubeconfig: {0}")]
+    #[error("invalid kubeconfig: {0}")]
     Malformed(String),
     /// It has an entry of the machine's name, and that is somebody else's.
-    #[error("its {what} {name} is not this machine's")]
+    #[error("its {what} {name} does not belong to this VM")]
     NotOurs {
         /// Cluster, user or context.
         what: &'static str,

@@ -1,4 +1,4 @@
-//! Short commands for the guest by way of a virtio-serial port, where its listener (`firmware/first-boot/listen.sh`) does
+//! Short commands for the guest by way of a virtio-serial port, where its listener (`firmware/first-boot/exec-agent.sh`) does
 //! them. It is what SSH is for, without a login: an emulated guest takes half a second for one.
 //!
 //! QEMU's end of the port is a pair of FIFOs. They have no connections, so each request carries a number of its own, and
@@ -74,7 +74,7 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
 /// # Errors
 ///
 /// See [`ListenerError`].
-pub async fn ask(path: &Path, command: &str) -> Result<Vec<u8>, ListenerError> {
+pub async fn exec(path: &Path, command: &str) -> Result<Vec<u8>, ListenerError> {
     let [to, from] = ends(path);
     let mut to = pipe::OpenOptions::new().open_sender(to)?;
     let from = pipe::OpenOptions::new().open_receiver(from)?;
@@ -143,7 +143,7 @@ mod tests {
             .enable_all()
             .build()
             .expect("a runtime")
-            .block_on(ask(&port, "echo \"$HOME\""));
+            .block_on(exec(&port, "echo \"$HOME\""));
         guest.join().expect("no panic");
         remove(&port).expect("removed");
         asked
@@ -188,10 +188,10 @@ mod tests {
     async fn where_nobody_is_nothing_is_waited_for() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let port = directory.path().join("requests");
-        let said = ask(&port, "true").await;
+        let said = exec(&port, "true").await;
         assert!(matches!(said, Err(ListenerError::Port(_))), "{said:?}");
         make(&port).expect("made");
-        let said = ask(&port, "true").await;
+        let said = exec(&port, "true").await;
         assert!(matches!(said, Err(ListenerError::Port(_))), "{said:?}");
     }
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
-# settings ARCHIVE: installs the files of the guest's configuration, and removes those of the last one that are not in it.
+# apply-config ARCHIVE: installs the files of the guest's configuration, and removes those of the last one that are not in it.
 set -eu
-list=/etc/k3s-vm/settings
+list=/etc/k3s-vm/config-files
 umask 022
 mkdir -p "${list%/*}"
 # Until it is done, the list has the files of both.

@@ -15,14 +15,14 @@ frozen=
 finish() {
     status=$?
     [ -z "$frozen" ] || fsfreeze --unfreeze /
-    [ "$status" -eq 0 ] || { sync && "$lib/report" handover-failed "$step"; }
+    [ "$status" -eq 0 ] || { sync && "$lib/report" identity-failed "$step"; }
 }
 trap finish EXIT
 port=
 for candidate in /sys/class/virtio-ports/*; do
     name=
     [ ! -e "$candidate/name" ] || read -r name <"$candidate/name"
-    [ "$name" != org.k3s-vm.words ] || port=/dev/${candidate##*/}
+    [ "$name" != org.k3s-vm.identity ] || port=/dev/${candidate##*/}
 done
 [ -n "$port" ]
 
@@ -66,12 +66,12 @@ if [ ! -e /etc/k3s-vm/grown ] && reseed && fsfreeze --freeze / 2>/dev/null; then
     began=$(seconds)
     until receive; do
         # Reported before the thaw: what the host captured later would not be whole.
-        [ $(($(seconds) - began)) -lt 10 ] || { "$lib/report" went-on && break; }
+        [ $(($(seconds) - began)) -lt 10 ] || { "$lib/report" capture-skipped && break; }
     done
     fsfreeze --unfreeze /
     frozen=
 else
-    "$lib/report" went-on
+    "$lib/report" capture-skipped
 fi
 until [ -s "$received.tar" ]; do
     receive || true

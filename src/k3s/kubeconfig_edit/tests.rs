@@ -1,4 +1,4 @@
-use crate::k3s::merged::*;
+use crate::k3s::kubeconfig_edit::*;
 
 /// As people keep it: comments, other indents, things that k3s-vm does not know.
 const THEIRS: &str = "\
@@ -134,7 +134,7 @@ fn what_is_somebody_elses_is_an_error() {
         let error = theirs(text);
         assert_eq!(
             error.to_string(),
-            format!("its {what} k3s-shop-1a2b3c is not this machine's")
+            format!("its {what} k3s-shop-1a2b3c does not belong to this VM")
         );
         assert_eq!(without(name().as_str(), text).expect_err("theirs"), error);
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     support::{VERSION, code, mode, names},
-    telling::{Story, chapter},
+    transcript::{Story, chapter},
 };
 
 const NAME: &str = "k3s-shop-1a2b3c";
@@ -29,7 +29,7 @@ fn give_a_machine(project: &Path) {
 /// A machine called `name`, whose files are in `directory`.
 pub(crate) fn give_a_record(project: &Path, directory: &Path, name: &str, kubeconfig: &str) {
     let record = format!(
-        r#"{{"schema":2,"name":"{name}","uuid":"4bcc0bb8-8d54-455f-90ad-1de650375771",
+        r#"{{"schema":3,"name":"{name}","uuid":"4bcc0bb8-8d54-455f-90ad-1de650375771",
             "disk":"20GiB","image":{{"source":"debian-13","path":"/nowhere/debian.img","digest":"{digest}"}},
             "release":{{"version":"v1.33.5+k3s1","binary":"/nowhere/k3s","airgap":null}},"firmware":"bios",
             "api_port":16443,"kubeconfig":"{kubeconfig}","provisioned":true}}"#,
@@ -66,7 +66,7 @@ fn a_kubeconfig_of_ones_own_takes_the_machine_in_and_lets_it_go() {
     story
         .run("k3s-vm kubeconfig --unmerge")
         .succeeds()
-        .says("nothing is to be changed");
+        .says("is up to date");
     assert!(!own.exists());
     let merged = story.run("k3s-vm kubeconfig --merge").succeeds();
     merged
@@ -109,7 +109,7 @@ fn a_kubeconfig_of_ones_own_takes_the_machine_in_and_lets_it_go() {
     story
         .run("k3s-vm kubeconfig --merge")
         .succeeds()
-        .says("nothing is to be changed");
+        .says("is up to date");
     assert_eq!(names(&home(&story, ".kube")).len(), 2, "no second copy");
 
     chapter("A reset tells of it, and it can still be taken out");
@@ -139,9 +139,9 @@ fn what_is_not_ours_in_a_kubeconfig_stays() {
     for (text, says) in [
         (
             OWN.replace("office", NAME),
-            "its cluster k3s-shop-1a2b3c is not this machine's",
+            "its cluster k3s-shop-1a2b3c does not belong to this VM",
         ),
-        ("a: b: c".to_owned(), "it is no kubeconfig"),
+        ("a: b: c".to_owned(), "invalid kubeconfig"),
         (
             "clusters: [{name: a, cluster: {server: b}}]\n".to_owned(),
             "does not edit",
@@ -179,7 +179,7 @@ fn what_is_not_ours_in_a_kubeconfig_stays() {
         .run("k3s-vm kubeconfig --unmerge")
         .exits(1)
         .says("config.lock is there, still after 5s")
-        .says("hint: if nothing is at work on it");
+        .says("hint: if no program is using it, remove the lock: rm -f");
     fs::remove_file(home(&story, ".kube/config.lock")).expect("removed");
 
     chapter("A link is followed, and one that leads nowhere is said");
@@ -197,7 +197,7 @@ fn what_is_not_ours_in_a_kubeconfig_stays() {
     story
         .run("k3s-vm kubeconfig --merge")
         .exits(1)
-        .says("is a link that leads nowhere");
+        .says("is a dangling symbolic link");
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn all_machines_are_listed_whatever_became_of_them() {
     story
         .run("k3s-vm list")
         .succeeds()
-        .says("there are no machines")
+        .says("no VMs; create one: k3s-vm setup")
         .prints("");
     let root = story.env.project.parent().expect("a parent").to_owned();
     let place = |name: &str| root.join(name);
@@ -363,7 +363,7 @@ fn every_verb_has_a_page_in_the_manual() {
     story
         .run("k3s-vm man ../man/man1")
         .succeeds()
-        .says("pages are written to ../man/man1")
+        .says("pages to ../man/man1")
         .prints("");
     let pages = names(&story.env.path("man/man1"));
     for page in [
@@ -418,7 +418,7 @@ fn a_setup_tells_a_program_what_happens() {
         (&events[0]["event"], &events[0]["code"]),
         (&"error".into(), &4.into())
     );
-    assert_eq!(events[0]["hints"][0], "make one: k3s-vm setup");
+    assert_eq!(events[0]["hints"][0], "create it: k3s-vm setup");
 
     chapter("Transfers, and an error with its way out");
     let mirror = story.env.mirror();

@@ -13,9 +13,9 @@ pub enum Step {
 
 /// Why a release cannot take the place of another one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StepError {
+pub enum VersionSkewError {
     /// The datastore of a newer one is not for an older one.
-    #[error("the machine has k3s {from}, and {to} is older: k3s does not go back")]
+    #[error("cannot upgrade k3s {from} to {to}: it is older, and k3s cannot be downgraded")]
     Older {
         /// What is there.
         from: Version,
@@ -23,9 +23,7 @@ pub enum StepError {
         to: Version,
     },
     /// Minor versions lie between them.
-    #[error(
-        "the machine has k3s {from}, and {to} is too far from it: k3s takes one minor version at a time"
-    )]
+    #[error("cannot upgrade k3s {from} to {to}: k3s is upgraded one minor version at a time")]
     TooFar {
         /// What is there.
         from: Version,
@@ -35,7 +33,7 @@ pub enum StepError {
         next: String,
     },
     /// Nobody knows what such a release would make of the datastore.
-    #[error("the machine has k3s {from}, and {to} is of another major version")]
+    #[error("cannot upgrade k3s {from} to {to}: it is another major version")]
     Major {
         /// What is there.
         from: Version,
@@ -49,18 +47,18 @@ pub enum StepError {
 /// # Errors
 ///
 /// Says why not.
-pub fn step(from: &Version, to: &Version) -> Result<Step, StepError> {
+pub fn check(from: &Version, to: &Version) -> Result<Step, VersionSkewError> {
     let ((major, minor), (new_major, new_minor)) = (from.minor(), to.minor());
     let (from, to) = (from.clone(), to.clone());
     if to == from {
         Ok(Step::None)
     } else if to < from {
-        Err(StepError::Older { from, to })
+        Err(VersionSkewError::Older { from, to })
     } else if new_major != major {
-        Err(StepError::Major { from, to })
+        Err(VersionSkewError::Major { from, to })
     } else if new_minor > minor + 1 {
         let next = format!("v{major}.{}", minor + 1);
-        Err(StepError::TooFar { from, to, next })
+        Err(VersionSkewError::TooFar { from, to, next })
     } else {
         Ok(Step::Up)
     }
@@ -73,7 +71,7 @@ mod tests {
     #[test]
     fn one_minor_version_at_a_time_and_never_back() {
         let from: Version = "v1.33.5+k3s1".parse().expect("a version");
-        let to = |text: &str| step(&from, &text.parse().expect(text));
+        let to = |text: &str| check(&from, &text.parse().expect(text));
         assert_eq!(to("v1.33.5+k3s1"), Ok(Step::None));
         for next in [
             "v1.33.5+k3s2",
@@ -89,11 +87,17 @@ mod tests {
             "v1.32.9+k3s1",
             "v0.99.0+k3s1",
         ] {
-            assert!(matches!(to(older), Err(StepError::Older { .. })), "{older}");
+            assert!(
+                matches!(to(older), Err(VersionSkewError::Older { .. })),
+                "{older}"
+            );
         }
-        assert!(matches!(to("v2.0.0+k3s1"), Err(StepError::Major { .. })));
+        assert!(matches!(
+            to("v2.0.0+k3s1"),
+            Err(VersionSkewError::Major { .. })
+        ));
         match to("v1.36.0+k3s1") {
-            Err(StepError::TooFar { next, .. }) => assert_eq!(next, "v1.34"),
+            Err(VersionSkewError::TooFar { next, .. }) => assert_eq!(next, "v1.34"),
             other => panic!("{other:?}"),
         }
     }

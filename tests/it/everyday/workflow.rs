@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::story_of;
 use crate::{
-    desk::{documents, unpacked},
-    telling::{Story, chapter},
+    transcript::{Story, chapter},
+    workflow::{documents, unpacked},
 };
 
 #[test]

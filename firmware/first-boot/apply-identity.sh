@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the guest this machine: its name, its keys, its configuration and the size of its disk. They come from what
-# `prepare` has received, or from the seed. Does nothing when the firmware's UUID and serial number, which is a digest of
+# `capture-point` has received, or from the seed. Does nothing when the firmware's UUID and serial number, which is a digest of
 # the configuration, are those of the last time. Run early at each boot, and by `provision` ("now") in the first one.
 set -eu
 lib=/usr/local/lib/k3s-vm
@@ -20,12 +20,12 @@ serial=
 
 grown=/run/k3s-vm/grow.log
 mkdir -p "${grown%/*}"
-"$lib/grow" >"$grown" 2>&1 &
+"$lib/grow-root" >"$grown" 2>&1 &
 growing=$!
 step="mount the seed"
 umask 077
 mkdir -p "$seed"
-mountpoint -q "$seed" || mount -t vfat -o ro,umask=077 "$("$lib/disk" seed)" "$seed"
+mountpoint -q "$seed" || mount -t vfat -o ro,umask=077 "$("$lib/find-disk" seed)" "$seed"
 [ -e "$told/machine" ] || told=$seed
 
 step="set its name"
@@ -45,9 +45,9 @@ rm -f /etc/ssh/ssh_host_*
 install -m 0600 "$told/host_key" /etc/ssh/ssh_host_ed25519_key
 install -m 0644 "$told/host_key.pub" /etc/ssh/ssh_host_ed25519_key.pub
 
-applied=/run/k3s-vm/settings.log
+applied=/run/k3s-vm/config.log
 step="apply its configuration"
-"$lib/settings" "$told/settings.tar" 2>"$applied" || {
+"$lib/apply-config" "$told/config.tar" 2>"$applied" || {
     step="$step: $(tail -n 1 "$applied")"
     exit 1
 }
