@@ -33,7 +33,7 @@ use k3s_vm::qemu::version::find_program;
 
 use figures::Figures;
 use host::Host;
-use server::{GuestFault, Server};
+use server::{Server, ServerFault};
 use support::{VERSION, make_release, repository};
 
 /// The file with the tables, the marks around them in it, and the picture.
@@ -50,7 +50,7 @@ fn main() {
 
     let releases = tempfile::tempdir().expect("temporary directory");
     make_release(&releases.path().join(VERSION), VERSION);
-    let mirror = Server::of(releases.path(), GuestFault::None).url;
+    let mirror = Server::of(releases.path(), ServerFault::None).url;
     let mut figures = Figures::default();
     course::short(&mut figures);
     let seen = course::warm_up(&mirror);

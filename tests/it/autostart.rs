@@ -72,7 +72,7 @@ fn a_unit_is_written_on_request_and_goes_with_the_machine() {
     story
         .run("k3s-vm autostart off")
         .succeeds()
-        .says("starts by hand alone");
+        .says("autostart is off");
     story.run("k3s-vm autostart").prints("off");
     story
         .run("k3s-vm autostart on && k3s-vm reset --yes")

@@ -161,7 +161,7 @@ fn a_wrong_config_is_named_with_file_line_and_key() {
         fs::write(&config, text).expect("written");
         let refused = env.run(&["setup"]);
         assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{text}");
-        for part in [config.to_str().expect("Unicode"), line, key, "hint: mend"] {
+        for part in [config.to_str().expect("Unicode"), line, key, "hint: fix"] {
             assert!(refused.stderr.contains(part), "{text}: {}", refused.stderr);
         }
         assert_eq!(fs::read_to_string(&config).expect("still there"), text);

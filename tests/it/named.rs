@@ -48,7 +48,7 @@ fn names_are_checked_and_a_machine_that_is_not_there_is_told_of() {
         .run("k3s-vm start --name next")
         .exits(4)
         .says("there is no machine next in ")
-        .says("hint: make one: k3s-vm --name next setup");
+        .says("hint: create it: k3s-vm --name next setup");
     story
         .run("k3s-vm --name next status")
         .exits(4)

@@ -33,7 +33,7 @@ fn a_second_machine_stands_on_what_the_first_has_prepared() {
     chapter("One of another shape boots from the disk alone");
     qemu.setup(&third, "--cpus 1")
         .succeeds()
-        .says("it was started otherwise: -smp 2 then, -smp 1 now")
+        .says("it was started differently: -smp 2 then, -smp 1 now")
         .never_says("installed");
     differs(&one, &identity(&third));
     third
@@ -121,7 +121,7 @@ fn a_cluster_that_is_cloned() {
     let middle = bytes.len() / 2;
     bytes[middle..middle + 4096].fill(0x5a);
     fs::remove_file(&memory).expect("removed");
-    boots_for(&second, SHARE, ".memory is gone");
+    boots_for(&second, SHARE, ".memory is missing");
     second.run("k3s-vm reset --yes").succeeds();
     fs::write(&memory, bytes).expect("written");
     boots_for(&second, SHARE, ".memory is damaged");

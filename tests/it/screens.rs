@@ -9,7 +9,7 @@ use std::{
 use regex::Regex;
 
 use crate::{
-    faults::server::{GuestFault, Server},
+    faults::server::{Server, ServerFault},
     support::{VERSION, guest_image, make_release},
     transcript::{Story, chapter},
 };
@@ -115,7 +115,7 @@ fn a_transfer_on_a_terminal() {
     let story = Story::begin("screens");
     let root = story.env.path("mirror");
     make_release(&root.join(VERSION), VERSION);
-    let server = Server::of(&root, GuestFault::Hold);
+    let server = Server::of(&root, ServerFault::Hold);
     let setup = format!(
         "k3s-vm setup --image {} --k3s-version {VERSION} --k3s-mirror {} --accel tcg",
         guest_image().display(),

@@ -648,7 +648,7 @@ fn setup_again_fetches_nothing(story: &Story, guest: &Guest) {
     story
         .run("k3s-vm setup")
         .succeeds()
-        .says("runs already")
+        .says("is already running")
         .never_says("fetching");
     found("a setup that is killed in the middle is finished by the next one");
     story

@@ -31,10 +31,10 @@ pub(crate) fn difference(
         return Ok(Some(format!("QEMU was {} and is {qemu}", then.qemu)));
     }
     if let Some(difference) = guest_abi::difference(&then.arguments, now) {
-        return Ok(Some(format!("it was started otherwise: {difference}")));
+        return Ok(Some(format!("it was started differently: {difference}")));
     }
     if host::processor(now) != then.processor {
-        return Ok(Some("this host's processor is another one".to_owned()));
+        return Ok(Some("this host has another CPU".to_owned()));
     }
     Ok(None)
 }
@@ -57,7 +57,7 @@ pub(crate) fn incompatibility(
     let seed = project.seed();
     let mut disks = launch.attachments.iter().map(|it| &it.file);
     if let Some(disk) = disks.find(|it| !it.exists() && **it != seed) {
-        return Ok(Some(format!("{} is gone", disk.display())));
+        return Ok(Some(format!("{} is missing", disk.display())));
     }
     let memory = &suspended.memory;
     let arguments = launch.arguments().into_iter();
@@ -66,14 +66,14 @@ pub(crate) fn incompatibility(
         return Ok(Some(difference));
     }
     if FileStamp::of(&project.disk())? != suspended.disk {
-        return Ok(Some("its disk was written to meanwhile".to_owned()));
+        return Ok(Some("its disk has changed since".to_owned()));
     }
     if suspended.from.is_none() && config_archive::config_changed(project, spec, record)? {
-        return Ok(Some("it is set otherwise now".to_owned()));
+        return Ok(Some("its configuration has changed".to_owned()));
     }
     let path = suspended.path(project);
     Ok(match fs::metadata(&path) {
-        Err(_) => Some(format!("{} is gone", path.display())),
+        Err(_) => Some(format!("{} is missing", path.display())),
         Ok(it) if it.len() != memory.length => {
             Some(format!("{} has another length", path.display()))
         }

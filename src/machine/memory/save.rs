@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Why the memory of a machine with mounts cannot be saved.
-pub const FOLDERS: &str = "it has folders of this host, which QEMU cannot save";
+pub const FOLDERS: &str = "it has mounts, which QEMU cannot save";
 
 type QemuMonitor = Monitor<UnixStream>;
 

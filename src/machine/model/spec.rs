@@ -216,7 +216,7 @@ impl Spec {
             _ => {}
         }
         if self.firmware != FirmwareChoice::Auto && self.firmware.name() != record.firmware {
-            return contradiction("firmware", &record.firmware, &self.firmware.name());
+            return contradiction("the firmware", &record.firmware, &self.firmware.name());
         }
         Ok(())
     }
@@ -404,7 +404,7 @@ mod tests {
                     firmware: Some(FirmwareChoice::Uefi),
                     ..config()
                 },
-                "firmware from bios",
+                "the firmware from bios",
             ),
         ] {
             let error = resolve(&other).expect("sound").agrees_with(&record());

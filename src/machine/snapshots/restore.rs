@@ -105,7 +105,7 @@ async fn copy_disks(
         )
     });
     if !disk.1.exists() {
-        return Err(damaged(name, format!("{} is gone", disk.1.display())));
+        return Err(damaged(name, format!("{} is missing", disk.1.display())));
     }
     let needed = room_for_copy(&disk.1, draft.path())?;
     let free = free_space(draft.path())?.bytes;

@@ -97,12 +97,12 @@ fn nothing_is_saved(story: &Story) {
     story
         .run("k3s-vm stop --suspend")
         .exits(1)
-        .says("cannot suspend the VM: it has folders of this host")
+        .says("cannot suspend the VM: it has mounts, which QEMU cannot save")
         .says("k3s-vm stop --power-off");
     story
         .run("k3s-vm snapshot create")
         .exits(1)
-        .says("cannot create a snapshot: it has folders of this host")
+        .says("cannot create a snapshot: it has mounts, which QEMU cannot save")
         .says("k3s-vm stop --power-off && k3s-vm snapshot create");
     story.run("k3s-vm ssh cat /src/file").prints("changed");
     story.run("k3s-vm pause && k3s-vm resume").succeeds();

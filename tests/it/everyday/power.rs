@@ -104,7 +104,7 @@ fn pauses(story: &Story, boot: &str) {
     story
         .run("k3s-vm resume")
         .succeeds()
-        .says("goes on")
+        .says("resumed the paused VM")
         .says("/.kube/config");
     assert_eq!(story.status()["healthy"], true);
     assert_eq!(story.qemu(), qemu);

@@ -171,7 +171,7 @@ fn what_cannot_be_copied_is_said(story: &Story) {
     story
         .run("unshare -Urm bash -c 'mkdir small; mount -t tmpfs -o size=1m none small && k3s-vm cp :/root/big small/ || ls -A small | wc -l'")
         .says("No space left on device")
-        .says("make room")
+        .says("free space")
         .prints("0");
     story.run("ls -A src back . | grep k3s-vm-cp").exits(1);
 }

@@ -156,7 +156,7 @@ fn takes_back(story: &Story, company: &Company) {
         .says("hint: resume it: k3s-vm start");
     let start = story
         .run("sed -i 's/^.k3s.$/&\\nlabels = [\"tier=late\"]/' .k3s-vm/config && k3s-vm start")
-        .says(" instead of resuming: it was started otherwise");
+        .says(" instead of resuming: it was started differently");
     mounts::this_kernel_cannot(story, start);
     story
         .run("k3s-vm ssh 'cat /etc/rancher/k3s/config.yaml && ls /etc/rancher/k3s'")
@@ -217,6 +217,6 @@ fn a_new_machine_has_them_from_its_beginning(story: &Story) {
              kill -INT $!; wait $!; code=$?; cat told; exit $code",
         )
         .exits(130)
-        .says(" instead of resuming: it is set otherwise now");
+        .says(" instead of resuming: its configuration has changed");
     story.run("k3s-vm reset --yes").succeeds();
 }

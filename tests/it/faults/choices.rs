@@ -25,7 +25,7 @@ fn other_choices_for_a_machine_that_never_booted() {
     disk.and_then(|disk| disk.set_len(1 << 20))
         .expect("written");
     let words = [
-        "was made with a disk of 30GiB",
+        "cannot change the disk size from 30GiB",
         "k3s-vm reset && k3s-vm setup",
     ];
     sandbox.fails(
@@ -44,7 +44,7 @@ fn choices_that_a_running_machine_cannot_take() {
         &sandbox,
         sandbox.setup(&["--cpus", "3", "--memory", "2GiB"]),
     );
-    setup.says("runs already");
+    setup.says("is already running");
     let later = "from the next start on (k3s-vm restart)";
     for choice in ["cpus = 3 instead of 2", "memory = 2GiB instead of 1GiB"] {
         let line = format!("{choice}: {later}");

@@ -55,7 +55,7 @@ fn damaged_keys() {
             assert_eq!(sandbox.env.run(&["status"]).code, 3);
         }
         fs::remove_file(&path).expect("removed");
-        let gone = format!("k3s-vm/{key} is gone");
+        let gone = format!("k3s-vm/{key} is missing");
         let words = [gone.as_str(), "k3s-vm reset && k3s-vm setup"];
         sandbox.fails(
             &format!("{key} is gone, start"),
@@ -104,7 +104,10 @@ fn a_damaged_disk() {
         &words,
     );
     fs::remove_file(&path).expect("removed");
-    let words = ["k3s-vm/disk.qcow2 is gone", "k3s-vm reset && k3s-vm setup"];
+    let words = [
+        "k3s-vm/disk.qcow2 is missing",
+        "k3s-vm reset && k3s-vm setup",
+    ];
     for (verb, command) in [
         ("start", sandbox.env.command(&["start"])),
         ("setup", sandbox.setup(&[])),
@@ -150,7 +153,7 @@ fn a_base_image_that_is_gone() {
             &format!("the {what} is gone, start"),
             sandbox.env.command(&["start"]),
             1,
-            &[&gone, "is gone", "hint: restore it"],
+            &[&gone, "is missing", "hint: restore it"],
         );
         fs::rename(&away, path).expect("put back");
     }

@@ -18,22 +18,22 @@ fn flags_that_contradict_the_machine() {
     for (flags, made, asked) in [
         (
             ["--disk", "10GiB"],
-            "a disk of 20GiB",
+            "the disk size from 20GiB",
             "to 10GiB: it is fixed when the VM is created",
         ),
         (
             ["--image", &other],
-            &format!("the image {image}"),
+            &format!("the image from {image}"),
             &format!("to {other}: it is fixed when the VM is created"),
         ),
         (
             ["--firmware", "uefi"],
-            "firmware bios",
+            "the firmware from bios",
             "to uefi: it is fixed when the VM is created",
         ),
         (
             ["--k3s-version", "v1.2.3+k3s1"],
-            "k3s v1.33.5+k3s1",
+            "k3s from v1.33.5+k3s1",
             "to v1.2.3+k3s1: it is fixed when the VM is created",
         ),
     ] {
@@ -49,7 +49,7 @@ fn flags_that_contradict_the_machine() {
         };
         named.env("VM_NAME", "another");
         let words = [
-            "made with the name k3s-project-",
+            "the name from k3s-project-",
             "to another: it is fixed when the VM is created",
             "hint: ",
         ];
@@ -140,7 +140,7 @@ fn nonsense_in_the_config() {
                 "k3s-vm/config: ",
                 words[0],
                 words[1],
-                "mend the line, or move the move the file: mv ",
+                "fix the line, or move the file: mv ",
             ];
             sandbox.fails(&format!("a config of {text:?}, {verb}"), command, 1, &words);
         }

@@ -61,7 +61,7 @@ fn what_keeps_it_from_going_on() {
 
     let image = sandbox.env.path("cache/images");
     fs::rename(&image, sandbox.env.path("away")).expect("moved");
-    let words = ["the VM's base image", "is gone"];
+    let words = ["the VM's base image", "is missing"];
     sandbox.fails(
         "a base image that is gone, start of a suspended machine",
         sandbox.resume(),

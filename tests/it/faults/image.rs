@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{
     sandbox::Sandbox,
-    server::{GuestFault, Server},
+    server::{Server, ServerFault},
 };
 use crate::support::VERSION;
 
@@ -85,7 +85,7 @@ fn an_image_from_the_web_that_is_none() {
         "<!DOCTYPE html><title>Log in</title>",
     )
     .expect("written");
-    let server = Server::of(&sandbox.mirror, GuestFault::None);
+    let server = Server::of(&sandbox.mirror, ServerFault::None);
     let digest = "0".repeat(64);
     for (fault, file, flags, word) in [
         (

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use super::{
     sandbox::{Background, Sandbox, eventually},
-    server::{GuestFault, Server},
+    server::{Server, ServerFault},
     table::tell,
 };
 use crate::support::{VERSION, free_port};
@@ -30,7 +30,7 @@ fn a_mirror_that_is_not_there() {
 #[test]
 fn a_mirror_without_the_version() {
     let sandbox = Sandbox::new();
-    let server = Server::of(&sandbox.mirror, GuestFault::None);
+    let server = Server::of(&sandbox.mirror, ServerFault::None);
     let other = ["--k3s-version", "v1.2.3+k3s1"];
     let words = [
         &server.url,
@@ -44,7 +44,7 @@ fn a_mirror_without_the_version() {
         "check the address and the version",
     ];
     sandbox.fails("no such directory", sandbox.setup(&other), 1, &words);
-    let words = ["\"1.33\" invalid k3s version"];
+    let words = ["invalid k3s version \"1.33\""];
     sandbox.fails(
         "no version",
         sandbox.setup(&["--k3s-version", "1.33"]),
@@ -59,11 +59,11 @@ fn a_mirror_without_the_version() {
 #[test]
 fn a_transfer_that_always_breaks_off() {
     let sandbox = Sandbox::new();
-    let server = Server::of(&sandbox.mirror, GuestFault::Cut);
+    let server = Server::of(&sandbox.mirror, ServerFault::Cut);
     let words = [
         &server.url,
         "/k3s was interrupted after 1000 of 1048576 bytes",
-        "goes on where it stopped",
+        "continues where it stopped",
     ];
     sandbox.fails(
         "a transfer that breaks off",
@@ -92,7 +92,7 @@ fn a_release_that_is_not_what_its_checksums_say() {
         ", got SHA-256 ",
         "hint: run the same command again",
     ];
-    let server = Server::of(&sandbox.mirror, GuestFault::None);
+    let server = Server::of(&sandbox.mirror, ServerFault::None);
     sandbox.fails(
         "wrong checksum, http",
         sandbox.setup_from(&server.url, &[]),
@@ -127,7 +127,7 @@ fn a_release_that_is_not_what_its_checksums_say() {
 #[test]
 fn an_interrupted_download_goes_on_where_it_stopped() {
     let sandbox = Sandbox::new();
-    let server = Server::of(&sandbox.mirror, GuestFault::Stall);
+    let server = Server::of(&sandbox.mirror, ServerFault::Stall);
     let setup = Background::start(&sandbox, sandbox.setup_from(&server.url, &[]));
     let half = fs::metadata(sandbox.mirror.join(VERSION).join("k3s"))
         .expect("there")
@@ -140,7 +140,7 @@ fn an_interrupted_download_goes_on_where_it_stopped() {
     tell(&sandbox, "Ctrl-C during a download", &ended);
     assert_eq!(ended.code, 130);
     assert!(
-        ended.stderr.contains("it goes on where it stopped"),
+        ended.stderr.contains("it continues where it stopped"),
         "{}",
         ended.stderr
     );

@@ -2,14 +2,14 @@
 
 use super::{
     sandbox::Sandbox,
-    server::{GuestFault, Server},
+    server::{Server, ServerFault},
 };
 use crate::support::free_port;
 
 const RELEASE: &str = "/v1.33.5%2Bk3s1/";
 
-fn once(trouble: GuestFault) -> GuestFault {
-    GuestFault::Once(Box::new(trouble))
+fn once(trouble: ServerFault) -> ServerFault {
+    ServerFault::Once(Box::new(trouble))
 }
 
 #[test]
@@ -17,22 +17,22 @@ fn a_server_that_has_a_bad_moment() {
     for (fault, trouble, word) in [
         (
             "500, then success",
-            GuestFault::Status("500 Internal Server Error".to_owned()),
+            ServerFault::Status("500 Internal Server Error".to_owned()),
             "/k3s answered 500; trying again",
         ),
         (
             "429, then success",
-            GuestFault::Status("429 Too Many Requests".to_owned()),
+            ServerFault::Status("429 Too Many Requests".to_owned()),
             "/k3s answered 429; trying again",
         ),
         (
             "a cut, then the rest",
-            GuestFault::Cut,
+            ServerFault::Cut,
             "was interrupted after 1000 of 1048576 bytes",
         ),
         (
             "more promised than sent",
-            GuestFault::Length(7),
+            ServerFault::Length(7),
             "was interrupted after 1048576 of 1048583 bytes",
         ),
     ] {
@@ -50,35 +50,35 @@ fn a_server_that_stays_bad() {
         (
             "500, always",
             "/k3s",
-            GuestFault::Status("500 Internal Server Error".to_owned()),
+            ServerFault::Status("500 Internal Server Error".to_owned()),
             "k3s answered 500",
             5,
         ),
         (
             "403",
             "/k3s",
-            GuestFault::Status("403 Forbidden".to_owned()),
+            ServerFault::Status("403 Forbidden".to_owned()),
             "k3s answered 403",
             1,
         ),
         (
             "a redirect loop",
             ".txt",
-            GuestFault::Status("302 Found\r\nLocation: sha256sum-amd64.txt".to_owned()),
+            ServerFault::Status("302 Found\r\nLocation: sha256sum-amd64.txt".to_owned()),
             "too many redirects",
             11,
         ),
         (
             "less promised than sent",
             "/k3s",
-            GuestFault::Length(-1),
+            ServerFault::Length(-1),
             "k3s has the wrong checksum",
             1,
         ),
         (
             "a packed file",
             "/k3s",
-            GuestFault::Body(b"\x1f\x8b packed"),
+            ServerFault::Body(b"\x1f\x8b packed"),
             "k3s has the wrong checksum",
             1,
         ),
@@ -95,10 +95,10 @@ fn a_server_that_stays_bad() {
 #[test]
 fn a_file_that_comes_in_halves() {
     for (fault, trouble, resumes) in [
-        ("a server without ranges", GuestFault::NoRanges, "1"),
+        ("a server without ranges", ServerFault::NoRanges, "1"),
         (
             "a file that changes between two halves",
-            GuestFault::Changed,
+            ServerFault::Changed,
             "0",
         ),
     ] {
@@ -120,7 +120,7 @@ fn a_file_that_comes_in_halves() {
 
 #[test]
 fn an_answer_that_says_it_is_packed() {
-    let header = GuestFault::Header("Content-Encoding: gzip\r\n");
+    let header = ServerFault::Header("Content-Encoding: gzip\r\n");
     let sandbox = Sandbox::new();
     let server = Server::of(&sandbox.mirror, header.clone());
     let setup = sandbox.setup_from(&server.url, &[]);
@@ -148,7 +148,7 @@ fn an_answer_that_says_it_is_packed() {
 #[test]
 fn a_server_that_falls_silent() {
     let sandbox = Sandbox::new();
-    let server = Server::of(&sandbox.mirror, once(GuestFault::Stall));
+    let server = Server::of(&sandbox.mirror, once(ServerFault::Stall));
     let setup = sandbox.setup_from(&server.url, &[]);
     let words = ["no data from", "/k3s for 30 s; trying again"];
     let ended = sandbox.survives("silence in the middle, then the rest", setup, &words);
@@ -160,7 +160,7 @@ fn a_server_that_falls_silent() {
 #[test]
 fn a_server_that_says_nothing_at_all() {
     let sandbox = Sandbox::new();
-    let server = Server::at(&sandbox.mirror, ".txt", GuestFault::Mute);
+    let server = Server::at(&sandbox.mirror, ".txt", ServerFault::Mute);
     let words = ["no data from", ".txt for 30 s", "check the network"];
     let setup = sandbox.setup_from(&server.url, &[]);
     sandbox.fails("a server that says nothing", setup, 1, &words);
@@ -173,7 +173,7 @@ fn a_proxy_that_refuses() {
     let sandbox = Sandbox::new();
     let nobody = free_port();
     let absent = format!("http://127.0.0.1:{nobody}");
-    let forbidding = GuestFault::Status("407 Proxy Authentication Required".to_owned());
+    let forbidding = ServerFault::Status("407 Proxy Authentication Required".to_owned());
     let forbidding = Server::at(&sandbox.mirror, "", forbidding);
     for (fault, variable, proxy, mirror, word) in [
         (
@@ -210,7 +210,7 @@ fn a_proxy_that_refuses() {
         let words = [mirror, word, "the proxy variables (https_proxy, no_proxy)"];
         sandbox.fails(fault, setup, 1, &words);
     }
-    let server = Server::of(&sandbox.mirror, GuestFault::None);
+    let server = Server::of(&sandbox.mirror, ServerFault::None);
     let mut setup = sandbox.setup_from(&server.url, &[]);
     setup
         .env("http_proxy", &absent)
@@ -222,7 +222,7 @@ fn a_proxy_that_refuses() {
 fn a_certificate_that_nobody_vouches_for() {
     let sandbox = Sandbox::new();
     let pem = sandbox.env.path("server.pem");
-    let server = Server::by_https(&sandbox.mirror, GuestFault::None, &pem);
+    let server = Server::by_https(&sandbox.mirror, ServerFault::None, &pem);
     let words = [&server.url, "certificate", "SSL_CERT_FILE"];
     let setup = sandbox.setup_from(&server.url, &[]);
     let ended = sandbox.fails("an untrusted certificate", setup, 1, &words);
@@ -236,10 +236,10 @@ fn a_certificate_that_nobody_vouches_for() {
 #[test]
 fn a_way_from_https_to_http() {
     let sandbox = Sandbox::new();
-    let plain = Server::of(&sandbox.mirror, GuestFault::None);
+    let plain = Server::of(&sandbox.mirror, ServerFault::None);
     let there = format!("302 Found\r\nLocation: {}/v1.33.5+k3s1/k3s", plain.url);
     let pem = sandbox.env.path("server.pem");
-    let server = Server::by_https(&sandbox.mirror, GuestFault::Status(there), &pem);
+    let server = Server::by_https(&sandbox.mirror, ServerFault::Status(there), &pem);
     let mut setup = sandbox.setup_from(&server.url, &[]);
     setup.env("SSL_CERT_FILE", &pem);
     let words = [&server.url, "it leads from https to another protocol"];

@@ -9,7 +9,7 @@ use crate::support::NOTHING;
 
 #[track_caller]
 pub(super) fn boots(sandbox: &Sandbox, fault: &str, start: Command, word: &str) {
-    let words = ["warning: k3s-", "  instead of resuming: ", word];
+    let words = ["warning: booting k3s-", " instead of resuming: ", word];
     let said = sandbox.survives(fault, start, &words).stderr;
     assert_eq!(said.matches("warning:").count(), 1, "{said}");
     sandbox.state_is_gone();
@@ -76,7 +76,7 @@ const CHANGES: [Change; 13] = [
     Change {
         fault: "saved memory that is gone",
         change: |sandbox| fs::remove_file(sandbox.file("memory")).expect("removed"),
-        word: "/.k3s-vm/memory is gone",
+        word: "/.k3s-vm/memory is missing",
     },
     Change {
         fault: "saved memory that QEMU does not take",
@@ -119,7 +119,7 @@ const CHANGES: [Change; 13] = [
                 json["memory"]["origin"]["processor"] = "Another 486DX2".into()
             })
         },
-        word: "this host's processor is another one",
+        word: "this host has another CPU",
     },
     Change {
         fault: "other resources since it was suspended",
@@ -128,7 +128,7 @@ const CHANGES: [Change; 13] = [
             let config = config.replace("cpus = 2", "cpus = 1");
             fs::write(sandbox.file("config"), config).expect("written");
         },
-        word: "it was started otherwise: -smp 2 then, -smp 1 now",
+        word: "it was started differently: -smp 2 then, -smp 1 now",
     },
     Change {
         fault: "a disk that was written to since it was suspended",
@@ -140,7 +140,7 @@ const CHANGES: [Change; 13] = [
             disk.and_then(|disk| disk.set_modified(now))
                 .expect("touched");
         },
-        word: "its disk was written to meanwhile",
+        word: "its disk has changed since",
     },
     Change {
         fault: "an attached disk that is gone since it was suspended",
@@ -182,7 +182,7 @@ fn a_start_that_wants_a_boot() {
     let sandbox = Sandbox::new();
     sandbox.suspended();
     let start = sandbox.env.command(&["start", "--restore-datastore"]);
-    let word = "it was started otherwise: ";
+    let word = "it was started differently: ";
     boots(
         &sandbox,
         "start --restore-datastore of a suspended machine",

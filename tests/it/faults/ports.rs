@@ -132,7 +132,7 @@ fn a_chosen_port_that_is_taken_between_the_look_and_the_start() {
     );
     assert_eq!(ended.code, 1);
     for word in [
-        &format!("port {port} on 127.0.0.1 is taken"),
+        &format!("port {port} on 127.0.0.1 is in use"),
         "ss -ltnp",
         "--api-port N",
     ] {
@@ -151,7 +151,7 @@ fn two_projects_that_chose_the_same_port() {
     assert_eq!(agreed(&sandbox).to_string(), port);
     let second = sandbox.elsewhere(sandbox.env.path("second"));
     fs::create_dir(&second.project).expect("created");
-    let message = format!("port {port} on 127.0.0.1 is taken");
+    let message = format!("port {port} on 127.0.0.1 is in use");
     let refused =
         Background::start(&sandbox, second.here(sandbox.setup(&["--api-port", &port]))).end();
     assert_eq!(refused.code, 1, "{refused:?}");

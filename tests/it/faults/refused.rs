@@ -312,7 +312,7 @@ fn memory_that_cannot_be_had_and_memory_that_is_tight() {
     let limited = "mount -t tmpfs none /sys/fs/cgroup; mkdir /sys/fs/cgroup/memory; \
         echo 500000000 | tee /sys/fs/cgroup/memory.max >/sys/fs/cgroup/memory/memory.limit_in_bytes; exec \"$@\"";
     let words = [
-        "is to have 1GiB of memory, this process may use",
+        "cannot give the VM 1GiB of memory: this process may use",
         "/sys/fs/cgroup",
     ];
     let setup = in_other_mounts(&sandbox, &sandbox.setup(&[]), limited);

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use super::{
     sandbox::{Background, Sandbox, eventually},
-    server::{GuestFault, Server},
+    server::{Server, ServerFault},
     table::tell,
 };
 /// The private keys and the seed that holds one, while everything is told that can be.
@@ -79,7 +79,7 @@ fn read(path: &Path) -> String {
 #[test]
 fn the_password_of_a_mirror() {
     let sandbox = Sandbox::new();
-    let server = Server::of(&sandbox.mirror, GuestFault::None);
+    let server = Server::of(&sandbox.mirror, ServerFault::None);
     let url = server.url.replace("http://", "http://ada:open-sesame@");
     let log = sandbox.env.path("log");
     let logged = |mut command: Command| {

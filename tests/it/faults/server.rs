@@ -14,7 +14,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyD
 
 /// What the server does to one file, mostly the release's binary; all else it serves as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum GuestFault {
+pub(crate) enum ServerFault {
     None,
     /// Nothing comes but the first thousand bytes, whatever is promised.
     Cut,
@@ -35,7 +35,7 @@ pub(crate) enum GuestFault {
     /// Other bytes than the file's.
     Body(&'static [u8]),
     /// The first request meets this trouble, and no other one.
-    Once(Box<GuestFault>),
+    Once(Box<ServerFault>),
     /// The first request is cut; all others get the whole, whatever part they ask for.
     NoRanges,
     /// The first request gets the beginning of what was another file then.
@@ -53,23 +53,23 @@ struct State {
     root: PathBuf,
     /// The end of the path that the trouble is with.
     target: &'static str,
-    trouble: GuestFault,
+    trouble: ServerFault,
     requests: Vec<String>,
 }
 
 impl Server {
     /// With trouble about the release's binary.
-    pub(crate) fn of(root: &Path, trouble: GuestFault) -> Self {
+    pub(crate) fn of(root: &Path, trouble: ServerFault) -> Self {
         Self::at(root, "/k3s", trouble)
     }
 
     /// With trouble about all files whose path ends so.
-    pub(crate) fn at(root: &Path, target: &'static str, trouble: GuestFault) -> Self {
+    pub(crate) fn at(root: &Path, target: &'static str, trouble: ServerFault) -> Self {
         Self::start(root, target, trouble, None)
     }
 
     /// By https, with a certificate that nobody vouches for, and that is put at `pem`.
-    pub(crate) fn by_https(root: &Path, trouble: GuestFault, pem: &Path) -> Self {
+    pub(crate) fn by_https(root: &Path, trouble: ServerFault, pem: &Path) -> Self {
         let names = vec![Ipv4Addr::LOCALHOST.to_string()];
         let own = rcgen::generate_simple_self_signed(names).expect("a certificate");
         fs::write(pem, own.cert.pem()).expect("written");
@@ -84,7 +84,7 @@ impl Server {
     fn start(
         root: &Path,
         target: &'static str,
-        trouble: GuestFault,
+        trouble: ServerFault,
         tls: Option<Arc<ServerConfig>>,
     ) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -117,7 +117,7 @@ impl Server {
     }
 
     pub(crate) fn mends(&self) {
-        self.state.lock().expect("sound").trouble = GuestFault::None;
+        self.state.lock().expect("sound").trouble = ServerFault::None;
     }
 
     /// The requests so far, heads and all.
@@ -141,16 +141,16 @@ fn path(head: &str) -> String {
 
 impl State {
     /// Counts a request in, and says what it meets.
-    fn meets(&mut self, head: &str) -> GuestFault {
+    fn meets(&mut self, head: &str) -> ServerFault {
         let is_target = |head: &String| path(head).ends_with(self.target);
         let first = !self.requests.iter().any(is_target);
         self.requests.push(head.to_owned());
         match &self.trouble {
-            _ if !path(head).ends_with(self.target) => GuestFault::None,
-            GuestFault::Once(trouble) if first => (**trouble).clone(),
-            GuestFault::Changed if !first => GuestFault::None,
-            GuestFault::Once(_) => GuestFault::None,
-            GuestFault::NoRanges if first => GuestFault::Cut,
+            _ if !path(head).ends_with(self.target) => ServerFault::None,
+            ServerFault::Once(trouble) if first => (**trouble).clone(),
+            ServerFault::Changed if !first => ServerFault::None,
+            ServerFault::Once(_) => ServerFault::None,
+            ServerFault::NoRanges if first => ServerFault::Cut,
             trouble => trouble.clone(),
         }
     }
@@ -172,24 +172,24 @@ fn serve(client: &mut (impl Read + Write), state: &Mutex<State>) -> std::io::Res
         format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
     };
     match &trouble {
-        GuestFault::Mute => return client.read_to_end(&mut Vec::new()).map(drop),
-        GuestFault::Status(text) => return client.write_all(&status(text)),
+        ServerFault::Mute => return client.read_to_end(&mut Vec::new()).map(drop),
+        ServerFault::Status(text) => return client.write_all(&status(text)),
         _ => {}
     }
     let Ok(bytes) = fs::read(root.join(path(&head).trim_start_matches('/'))) else {
         return client.write_all(&status("404 Not Found"));
     };
     match trouble {
-        GuestFault::Body(body) => return answer(client, &head, body, &GuestFault::None),
-        GuestFault::Changed => {
+        ServerFault::Body(body) => return answer(client, &head, body, &ServerFault::None),
+        ServerFault::Changed => {
             let old = vec![b'?'; bytes.len()];
-            return answer(client, &head, &old, &GuestFault::Changed);
+            return answer(client, &head, &old, &ServerFault::Changed);
         }
         _ => answer(client, &head, &bytes, &trouble)?,
     }
-    if matches!(trouble, GuestFault::Hold | GuestFault::HoldUnnamed) {
+    if matches!(trouble, ServerFault::Hold | ServerFault::HoldUnnamed) {
         let began = Instant::now();
-        let holds = || state.lock().expect("sound").trouble != GuestFault::None;
+        let holds = || state.lock().expect("sound").trouble != ServerFault::None;
         // A test that has failed does not mend anything.
         while holds() && began.elapsed() < Duration::from_secs(60) {
             thread::sleep(Duration::from_millis(20));
@@ -204,12 +204,12 @@ fn answer(
     client: &mut (impl Read + Write),
     head: &str,
     bytes: &[u8],
-    trouble: &GuestFault,
+    trouble: &ServerFault,
 ) -> std::io::Result<()> {
     let range = head
         .split_once("\r\nrange: bytes=")
         .and_then(|(_, rest)| rest.split_once('-')?.0.parse().ok())
-        .filter(|_| *trouble != GuestFault::NoRanges && head.contains("\r\nif-range: \"1\"\r\n"));
+        .filter(|_| *trouble != ServerFault::NoRanges && head.contains("\r\nif-range: \"1\"\r\n"));
     let from: usize = range.unwrap_or(0);
     if from >= bytes.len() {
         let all = bytes.len();
@@ -228,14 +228,14 @@ fn answer(
     let body = &bytes[from..];
     let half = &body[..body.len() / 2];
     let (length, header, etag, body) = match trouble {
-        GuestFault::Cut => (0, "", 1, &bytes[from.min(1000)..1000]),
-        GuestFault::Changed => (0, "", 0, &bytes[..1000]),
-        GuestFault::Stall | GuestFault::Hold | GuestFault::HoldUnnamed => (0, "", 1, half),
-        GuestFault::Length(more) => (*more, "", 1, body),
-        GuestFault::Header(header) => (0, *header, 1, body),
+        ServerFault::Cut => (0, "", 1, &bytes[from.min(1000)..1000]),
+        ServerFault::Changed => (0, "", 0, &bytes[..1000]),
+        ServerFault::Stall | ServerFault::Hold | ServerFault::HoldUnnamed => (0, "", 1, half),
+        ServerFault::Length(more) => (*more, "", 1, body),
+        ServerFault::Header(header) => (0, *header, 1, body),
         _ => (0, "", 1, body),
     };
-    let etag = if *trouble == GuestFault::HoldUnnamed {
+    let etag = if *trouble == ServerFault::HoldUnnamed {
         String::new()
     } else {
         format!("ETag: \"{etag}\"\r\n")
@@ -249,7 +249,7 @@ fn answer(
     )?;
     client.write_all(body)?;
     client.flush()?;
-    if *trouble == GuestFault::Stall {
+    if *trouble == ServerFault::Stall {
         client.read_to_end(&mut Vec::new())?;
     }
     Ok(())

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use super::{
     mirror::sizes,
     sandbox::{Background, Sandbox, eventually, in_other_mounts},
-    server::{GuestFault, Server},
+    server::{Server, ServerFault},
     table::row,
 };
 use crate::support::{dead_image, names, private_dir};
@@ -18,7 +18,7 @@ fn two_projects(target: &'static str) -> (Sandbox, Sandbox, Server) {
     let mut other = Sandbox::new();
     other.env.cache.clone_from(&one.env.cache);
     dead_image(&one.mirror.join("disk.img"));
-    let server = Server::at(&one.mirror, target, GuestFault::Hold);
+    let server = Server::at(&one.mirror, target, ServerFault::Hold);
     (one, other, server)
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf, thread};
 use super::{
     mirror::sizes,
     sandbox::{Sandbox, eventually},
-    server::{GuestFault, Server},
+    server::{Server, ServerFault},
     small::{PAGE, Small},
 };
 use crate::support::{dead_image, names, private_dir};
@@ -47,7 +47,7 @@ fn a_project_that_is_full_from_some_file_on() {
         let mut sandbox = Sandbox::new();
         let project = sandbox.env.project.clone();
         let small = Small::over(&mut sandbox, &project, ENOUGH);
-        let server = Server::of(&sandbox.mirror, GuestFault::Hold);
+        let server = Server::of(&sandbox.mirror, ServerFault::Hold);
         let setup = || sandbox.setup_from(&server.url, &[]);
         thread::scope(|threads| {
             threads.spawn(|| {
@@ -70,7 +70,7 @@ fn one_file_more_each_time(place: &str, directory: impl Fn(&Sandbox) -> PathBuf)
     let directory = directory(&sandbox);
     fs::create_dir_all(&directory).expect("created");
     let small = Small::over(&mut sandbox, &directory, ENOUGH);
-    let server = Server::of(&sandbox.mirror, GuestFault::None);
+    let server = Server::of(&sandbox.mirror, ServerFault::None);
     let mut said = BTreeSet::new();
     for files in 1..40 {
         small.remount(&sandbox, &format!("nr_inodes={files}"));
@@ -87,7 +87,7 @@ fn one_file_more_each_time(place: &str, directory: impl Fn(&Sandbox) -> PathBuf)
         ] {
             assert!(ended.stderr.contains(word), "{fault}: {}", ended.stderr);
         }
-        let counted = ended.stderr.contains("it takes no more files: df -i /");
+        let counted = ended.stderr.contains("it has no free inodes: df -i /");
         assert!(
             counted || ended.stderr.contains("PID file"),
             "{}",
@@ -116,19 +116,19 @@ fn a_cache_that_fills_up_during_a_download() {
             "no space in the cache for k3s",
             "/k3s",
             1 << 19,
-            GuestFault::Hold,
+            ServerFault::Hold,
         ),
         (
             "no space in the cache for the image",
             "/disk.img",
             1 << 20,
-            GuestFault::Hold,
+            ServerFault::Hold,
         ),
         (
             "no space in the cache, from a server without ETags",
             "/k3s",
             1 << 19,
-            GuestFault::HoldUnnamed,
+            ServerFault::HoldUnnamed,
         ),
     ] {
         let mut sandbox = Sandbox::new();
@@ -156,19 +156,19 @@ fn a_cache_that_fills_up_during_a_download() {
                 "/cache/partial: ",
                 " needed, ",
                 " free",
-                "hint: make room",
+                "hint: free space",
             ];
             sandbox.fails(fault, setup(), 1, &words);
         });
         // What cannot be continued would only take the room.
         let kept = !names(&within("partial")).is_empty();
-        assert_eq!(kept, trouble == GuestFault::Hold);
+        assert_eq!(kept, trouble == ServerFault::Hold);
         small.has_room_for(&sandbox, 64 << 20);
         sandbox.goes_on(setup());
         let requests = server.troubled();
         assert_eq!(requests.len(), 2, "{requests:?}");
         let resumed = requests[1].contains("\r\nrange: bytes=");
-        assert_eq!(resumed, trouble == GuestFault::Hold, "{requests:?}");
+        assert_eq!(resumed, trouble == ServerFault::Hold, "{requests:?}");
         assert_eq!(names(&within("partial")), Vec::<String>::new());
     }
 }

@@ -50,7 +50,7 @@ fn a_disk_that_is_full() {
     fs::rename(&key, &away).expect("moved");
 
     let words = [
-        "/.k3s-vm has ",
+        "/.k3s-vm: ",
         " free, the guest's memory needs 51",
         "hint: free space on the file system of",
         "k3s-vm stop --power-off",

@@ -189,7 +189,7 @@ fn what_a_suspended_machine_says() {
     );
     sandbox.state_is_gone();
     let said = sandbox.env.ok(&["stop"]).stderr;
-    assert!(said.contains("the machine is already stopped"), "{said}");
+    assert!(said.contains("the VM is already stopped"), "{said}");
     sandbox.suspended_again();
     sandbox.env.ok(&["reset", "--yes"]);
     sandbox.state_is_gone();
@@ -236,7 +236,7 @@ fn a_suspended_project_is_moved_and_copied() {
     drop(other);
     let other = sandbox.elsewhere(careless);
     let ended = other.run(&["start", "--timeout", "2s"]);
-    let word = " instead of resuming: its disk was written to meanwhile";
+    let word = " instead of resuming: its disk has changed since";
     assert!(ended.stderr.contains(word), "{ended:?}");
 }
 

@@ -9,7 +9,7 @@ use k3s_vm::base::Digest;
 
 use super::{
     sandbox::Sandbox,
-    server::{GuestFault, Server},
+    server::{Server, ServerFault},
 };
 use crate::support::{VERSION, dead_image, finish, mode};
 
@@ -19,7 +19,7 @@ const ANYWAY: &str = "--insecure-no-checksum";
 fn with_image(sandbox: &Sandbox) -> (Server, String, String) {
     let image = dead_image(&sandbox.mirror.join("disk.img"));
     let digest = Digest::of(&fs::read(image).expect("readable")).to_string();
-    let server = Server::at(&sandbox.mirror, "/disk.img", GuestFault::None);
+    let server = Server::at(&sandbox.mirror, "/disk.img", ServerFault::None);
     let url = format!("{}/disk.img", server.url);
     (server, url, digest)
 }
@@ -80,7 +80,7 @@ fn a_release_without_checksums() {
             Some(text) => fs::write(&sums, text),
         };
         written.expect("changed");
-        let server = Server::of(&sandbox.mirror, GuestFault::None);
+        let server = Server::of(&sandbox.mirror, ServerFault::None);
         let setup = |flags| sandbox.setup_from(&server.url, flags);
         let words = [server.url.as_str(), "sha256sum-amd64.txt", ANYWAY];
         sandbox.fails(fault, setup(&[]), 1, &words);
@@ -119,17 +119,17 @@ fn a_password_in_a_url() {
         setup.env("LOG_FILE", &log);
         setup
     };
-    let forbidden = GuestFault::Status("403 Forbidden".to_owned());
+    let forbidden = ServerFault::Status("403 Forbidden".to_owned());
     for (fault, trouble, word) in [
         ("403, a password in the URL", forbidden, "/k3s answered 403"),
         (
             "a cut, a password in the URL",
-            GuestFault::Cut,
-            "/k3s broke off",
+            ServerFault::Cut,
+            "/k3s was interrupted",
         ),
         (
             "wrong checksum, a password in the URL",
-            GuestFault::Body(b"else"),
+            ServerFault::Body(b"else"),
             "/k3s has the wrong checksum",
         ),
     ] {
@@ -169,7 +169,7 @@ fn a_password_in_a_url_that_cannot_be() {
         (
             "--k3s-mirror",
             "ftp://ada:hunter2@h/x",
-            "\"ftp://***@h/x\" invalid mirror",
+            "invalid mirror \"ftp://***@h/x\"",
         ),
     ] {
         let fault = format!("{flag} URL that cannot be, a password in it");
