@@ -1,6 +1,10 @@
 //! Proxies for HTTP, as their variables name them.
 
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    env, fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
@@ -45,6 +49,87 @@ impl Proxy {
 
 fn is_local(address: Ipv4Addr) -> bool {
     address.is_loopback() || address.is_unspecified()
+}
+
+/// The proxy that the environment names for a scheme, by curl's and Go's order; an error for one that is none.
+pub fn of_environment(scheme: &str) -> Option<Result<Proxy, ParseProxyError>> {
+    let own = format!("{scheme}_proxy");
+    let names = [
+        own.clone(),
+        own.to_uppercase(),
+        "all_proxy".into(),
+        "ALL_PROXY".into(),
+    ];
+    // What a web server calls so is a header that anybody sends (httpoxy.org).
+    let of_server = |it: &&String| *it == "HTTP_PROXY" && env::var_os("REQUEST_METHOD").is_some();
+    let mut values = names
+        .iter()
+        .filter(|it| !of_server(it))
+        .filter_map(|it| env::var(it).ok());
+    Some(values.find(|it| !it.is_empty())?.parse())
+}
+
+/// What the environment says is reached without a proxy.
+pub fn direct_of_environment() -> Option<String> {
+    let mut values = ["no_proxy", "NO_PROXY"]
+        .iter()
+        .filter_map(|it| env::var(it).ok());
+    values.find(|it| !it.is_empty())
+}
+
+/// Whether `url` is on a list of what is reached without a proxy: `*`, names with all below them, addresses and networks,
+/// each with or without a port.
+pub fn is_direct(list: &str, url: &Url) -> bool {
+    let plain = |name: &str| {
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        name.trim_matches('.').to_ascii_lowercase()
+    };
+    let host = plain(url.host_str().unwrap_or_default());
+    let address: Option<IpAddr> = host.parse().ok();
+    let entries = list.split([',', ' ', '\t']).filter(|it| !it.is_empty());
+    entries.into_iter().any(|entry| {
+        if entry == "*" {
+            return true;
+        }
+        // Of an IPv6 address without brackets, no colon is before a port.
+        let (name, port) = match entry.rsplit_once(':') {
+            Some((name, port)) if name.ends_with(']') || !name.contains(':') => (name, Some(port)),
+            _ => (entry, None),
+        };
+        if port.is_some_and(|it| it.parse().ok() != url.port_or_known_default()) {
+            return false;
+        }
+        let name = plain(name.strip_prefix('*').unwrap_or(name));
+        match (address, name.split_once('/')) {
+            (Some(address), Some((network, bits))) => {
+                is_in(address, network, bits).unwrap_or(false)
+            }
+            (Some(address), None) => name.parse() == Ok(address),
+            (None, Some(_)) => false,
+            (None, None) => {
+                let rest = host.strip_suffix(&name).filter(|_| !name.is_empty());
+                rest.is_some_and(|it| it.is_empty() || it.ends_with('.'))
+            }
+        }
+    })
+}
+
+fn is_in(address: IpAddr, network: &str, bits: &str) -> Option<bool> {
+    let bits: u32 = bits.parse().ok()?;
+    let (one, other, length) = match (address, network.parse().ok()?) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => (one.to_bits().into(), other.to_bits().into(), 32),
+        (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits(), other.to_bits(), 128),
+        _ => return Some(false),
+    };
+    let host = u32::checked_sub(length, bits)?;
+    let difference: u128 = one ^ other;
+    Some(difference.checked_shr(host).unwrap_or_default() == 0)
+}
+
+impl From<Proxy> for Url {
+    fn from(proxy: Proxy) -> Self {
+        proxy.0
+    }
 }
 
 impl FromStr for Proxy {
@@ -95,6 +180,41 @@ impl fmt::Debug for Proxy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// After the tables of curl (tests/unit/unit1614.c) and Go (x/net/http/httpproxy/proxy_test.go).
+    #[test]
+    fn what_is_reached_without_a_proxy() {
+        for (list, url, direct) in [
+            ("*", "https://any.example", true),
+            ("foobar.example", "https://foobar.example", true),
+            ("foobar.example", "https://a.foobar.example", true),
+            ("foobar.example", "https://afoobar.example", false),
+            (".foobar.example", "https://a.foobar.example", true),
+            ("*.foobar.example", "https://a.foobar.example", true),
+            ("FooBar.example.", "https://foobar.example./x", true),
+            ("a.example, b.example", "http://b.example", true),
+            ("a.example b.example", "http://b.example", true),
+            ("b.example:8080", "http://b.example:8080", true),
+            ("b.example:8080", "http://b.example", false),
+            ("b.example:443", "https://b.example", true),
+            ("192.0.2.7", "http://192.0.2.7", true),
+            ("192.0.2.7:80", "http://192.0.2.7", true),
+            ("192.0.2.0/24", "http://192.0.2.7", true),
+            ("192.0.2.0/24", "http://192.0.3.7", false),
+            ("192.0.2.0/33", "http://192.0.2.0", false),
+            ("0.0.0.0/0", "http://192.0.2.7", true),
+            ("[::1]", "http://[::1]:6443", true),
+            ("::1", "http://[::1]:6443", true),
+            ("[::1]:6443", "http://[::1]:6443", true),
+            ("[::1]:443", "http://[::1]:6443", false),
+            ("2001:db8::/32", "http://[2001:db8::7]", true),
+            ("", "http://a.example", false),
+            (",. ,", "http://a.example", false),
+        ] {
+            let parsed = url.parse().expect(url);
+            assert_eq!(is_direct(list, &parsed), direct, "{list:?} {url}");
+        }
+    }
 
     #[test]
     fn a_proxy_on_loopback_is_the_gateway_to_the_guest() {

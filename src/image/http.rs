@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::OnceLock, time::Duration};
 
-use reqwest::{Certificate, Client, RequestBuilder, Response, header, redirect};
+use reqwest::{Certificate, Client, Proxy, RequestBuilder, Response, header, redirect};
 use tracing::warn;
 use url::Url;
 
@@ -10,7 +10,7 @@ use super::{
     ImageError, RetryPolicy,
     retry::{Retries, reasons},
 };
-use crate::base::{FileError, address::shown, files, tls};
+use crate::base::{FileError, address::shown, files, proxy, tls};
 
 /// The client, built when it is first needed: it reads the host's certificate authorities.
 ///
@@ -27,6 +27,7 @@ pub fn http_client() -> Result<&'static Client, ImageError> {
         Client::builder()
             .user_agent(concat!("k3s-vm/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))
+            .proxy(proxies())
             .redirect(redirect::Policy::custom(follow))
     };
     let client = builder()
@@ -44,6 +45,25 @@ pub fn http_client() -> Result<&'static Client, ImageError> {
                 .map_err(ImageError::Client)
         })?;
     Ok(CLIENT.get_or_init(|| client))
+}
+
+/// Those of the environment, by the rules of curl and Go.
+fn proxies() -> Proxy {
+    let of = |scheme: &str| -> Option<Url> {
+        let proxy = proxy::of_environment(scheme)?;
+        let proxy = proxy.inspect_err(|error| warn!("no proxy for {scheme}: {error}"));
+        Some(proxy.ok()?.into())
+    };
+    let (http, https) = (of("http"), of("https"));
+    let direct = proxy::direct_of_environment().unwrap_or_default();
+    Proxy::custom(move |url| {
+        let proxy = if url.scheme() == "https" {
+            &https
+        } else {
+            &http
+        };
+        proxy.clone().filter(|_| !proxy::is_direct(&direct, url))
+    })
 }
 
 /// Ten steps at most, and none from https to where anybody may listen and answer.

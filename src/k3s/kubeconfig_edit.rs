@@ -185,6 +185,7 @@ fn edited(
         wanted = read(EMPTY)?;
     }
     let mut lines = Lines::of(&text);
+    let mut json = JsonText(text.clone());
     for (key, _) in LISTS {
         let ours = ours.map(|it| it[key].as_array().cloned().unwrap_or_default());
         if ours.is_none() && entry_of(&wanted, key, name).is_none() {
@@ -192,27 +193,34 @@ fn edited(
         }
         let gone = |entry: &Value| entry["name"] == name;
         let entries = wanted[key].as_array().cloned().unwrap_or_default();
-        if !is_json {
-            let gone: Vec<bool> = entries.iter().map(gone).collect();
-            lines.edit(key, &gone, ours.as_deref().unwrap_or_default())?;
+        let (going, added): (Vec<bool>, _) = (
+            entries.iter().map(gone).collect(),
+            ours.as_deref().unwrap_or_default(),
+        );
+        if is_json {
+            json.edit(key, &going, added)
+                .ok_or(MergeError::Layout(key))?;
+        } else {
+            lines.edit(key, &going, added)?;
         }
         let kept = entries.into_iter().filter(|entry| !gone(entry));
         wanted[key] = kept.chain(ours.into_iter().flatten()).collect();
     }
     if ours.is_none() && wanted[CURRENT] == name {
         lines.set(CURRENT, "\"\"");
+        let _ = json.set(CURRENT, "");
         wanted[CURRENT] = "".into();
     }
-    if is_json {
-        let json = serde_json::to_string_pretty(&wanted).map_err(malformed)?;
-        return Ok(json + "\n");
-    }
-    let text = lines.0.concat();
+    let text = if is_json { json.0 } else { lines.0.concat() };
     match read(&text) {
         Ok(value) if value == wanted => Ok(text),
         _ => Err(MergeError::Layout("entries")),
     }
 }
+
+mod json_text;
+
+use json_text::JsonText;
 
 /// A kubeconfig in YAML, each line with its end.
 struct Lines(Vec<String>);

@@ -1,9 +1,9 @@
 //! `setup`: from nothing to a node that is Ready.
 
-use std::{env, process::ExitCode};
+use std::process::ExitCode;
 
 use crate::{
-    base::{Digest, Forward},
+    base::{Digest, Forward, proxy},
     cli::{
         choices::Choices,
         context::Context,
@@ -138,26 +138,21 @@ fn inherit_proxies(flags: &mut Config, file: &Config) {
     if chosen(flags) || chosen(file) {
         return;
     }
-    let value = |names: &[&str]| {
-        names
-            .iter()
-            .find_map(|name| env::var(name).ok().filter(|it| !it.is_empty()))
-    };
-    let proxy = |names: &[&str]| {
-        let parsed = value(names)?.parse();
-        parsed
-            .inspect_err(|error| tracing::warn!("{} is not the guest's proxy: {error}", names[0]))
-            .ok()
+    let of = |scheme: &str| {
+        let proxy = proxy::of_environment(scheme)?;
+        let proxy = proxy
+            .inspect_err(|error| tracing::warn!("the guest has no proxy for {scheme}: {error}"));
+        proxy.ok()
     };
     let network = &mut flags.network;
-    network.http_proxy = proxy(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]);
-    network.https_proxy = proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]);
+    network.http_proxy = of("http");
+    network.https_proxy = of("https");
     if (&network.http_proxy, &network.https_proxy) != (&None, &None) {
         tracing::info!("the guest uses the proxies of the environment");
         network.no_proxy = network
             .no_proxy
             .take()
-            .or_else(|| value(&["no_proxy", "NO_PROXY"]));
+            .or_else(proxy::direct_of_environment);
     }
 }
 

@@ -158,3 +158,37 @@ fn what_is_somebody_elses_is_an_error() {
         assert!(!error.to_string().is_empty(), "{text}");
     }
 }
+
+#[test]
+fn json_keeps_its_bytes() {
+    let cluster = r#"{"name":"office","cluster":{"server":"https://10.0.0.1"}}"#;
+    for theirs in [
+        format!(
+            "{{\"kind\": \"Config\", \"clusters\":[{cluster}],\"users\":[],\"contexts\": null,\"x\":1.50}}"
+        ),
+        format!(
+            "{{\n    \"z\" : [1,2],\n    \"clusters\": [\n        {cluster}\n    ],\n\n    \"a\": \"\\u00e9\"\n}}\n"
+        ),
+        format!("{{\n\t\"current-context\": \"office\",\n\t\"clusters\": [ {cluster} ]\n}}"),
+    ] {
+        let merged = with(&ours(16443), &name(), &theirs).expect("merged");
+        assert!(merged.contains(cluster), "{merged}");
+        for part in [
+            "1.50",
+            "\"z\" : [1,2],",
+            "\\u00e9",
+            "\"current-context\": \"office\"",
+        ] {
+            assert_eq!(merged.contains(part), theirs.contains(part), "{merged}");
+        }
+        assert_eq!(machines(&merged).len(), 1, "{merged}");
+        assert_eq!(merged.ends_with('\n'), theirs.ends_with('\n'));
+        let again = with(&ours(7000), &name(), &merged).expect("merged");
+        assert_eq!(again, merged.replace("16443", "7000"));
+        let (apart, _) = without(name().as_str(), &again).expect("taken out");
+        assert!(
+            apart.contains(cluster) && machines(&apart).is_empty(),
+            "{apart}"
+        );
+    }
+}

@@ -104,7 +104,7 @@ async fn launch_once(
     );
     let process = match spawn::launch(startup, record, accelerator, None).await {
         Err(MachineError::Process(error))
-            if accelerator == Accelerator::Kvm && blames_kvm(&error) =>
+            if accelerator == Accelerator::Kvm && blames_kvm(&error.to_string()) =>
         {
             return Err(Failure::AcceleratorFailed(error.to_string()));
         }
@@ -115,7 +115,56 @@ async fn launch_once(
     Ok((process, limits))
 }
 
-fn blames_kvm(error: &crate::qemu::ProcessError) -> bool {
-    let text = error.to_string().to_ascii_lowercase();
-    text.contains("kvm") || text.contains("msr") || text.contains("vcpu")
+/// What QEMU says of a KVM that does not do what it should (accel/kvm/kvm-all.c, target/i386/kvm/kvm.c). A path may have
+/// these letters as well.
+const OF_KVM: [&str; 10] = [
+    "kvm kernel module",
+    "initialize kvm",
+    "requires kvm",
+    "kvm run failed",
+    "kvm_init",
+    "kvm_buf_set",
+    "ioctl(kvm_",
+    "set msr",
+    "get msr",
+    "vcpu ioctl",
+];
+
+fn blames_kvm(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    OF_KVM.iter().any(|words| text.contains(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_not_a_complaint_of_kvm() {
+        for (said, blamed) in [
+            (
+                "Could not access KVM kernel module: No such file or directory",
+                true,
+            ),
+            (
+                "-accel kvm: failed to initialize kvm: Device or resource busy",
+                true,
+            ),
+            ("error: failed to set MSR 0x10a to 0x0", true),
+            (
+                "kvm_init_vcpu: kvm_get_vcpu failed (0): Invalid argument",
+                true,
+            ),
+            (
+                "-drive file=/home/ada/kvm-lab/disk.qcow2: Could not open it",
+                false,
+            ),
+            (
+                "Could not open '/home/kvm/vcpu/msr.img': Permission denied",
+                false,
+            ),
+        ] {
+            assert_eq!(blames_kvm(said), blamed, "{said}");
+        }
+    }
 }
