@@ -1,181 +1,243 @@
 //! The command line. Doc comments are the help text.
 
-use clap::{Parser, Subcommand};
+use std::fmt::Write;
+
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
     cli::{
         commands::{
-            autostart, cache, completions, configure, cp, doctor, env, idle_watch, image,
+            autostart, cache, completions, configure, cp, doctor, env, help, idle_watch, image,
             kubeconfig, list, logs, man, pause, port, reset, restart, resume, setup, snapshot, ssh,
             ssh_config, start, status, stop, tool, trim, upgrade,
         },
         global::Global,
+        topics,
     },
     machine::lifecycle,
 };
 
-/// A local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU
+/// A local k3s cluster in a QEMU VM: rootless, with nothing installed but QEMU
 ///
-/// Everything of a project's machine lies in .k3s-vm/ of the project, its kubeconfig in .kube/config (or
-/// web/.kube/config); your own ~/.kube/config is touched only by `kubeconfig --merge`.
+/// The VM of a project is in its .k3s-vm/ directory, its kubeconfig in .kube/config. Only `kubeconfig --merge` changes
+/// your own ~/.kube/config.
 #[derive(Debug, Parser)]
 #[command(
     name = "k3s-vm",
     version,
     propagate_version = true,
+    disable_help_subcommand = true,
     max_term_width = 100
 )]
-#[command(after_help = "Examples:\n  \
-    k3s-vm setup                    # from nothing to a node that is Ready\n  \
-    k3s-vm kubectl get nodes\n  \
-    k3s-vm stop; k3s-vm start\n  \
-    k3s-vm reset                    # and it is gone\n\n\
-    When something fails, `k3s-vm doctor` looks at the host and `k3s-vm logs` at the machine.")]
 pub struct Cli {
-    /// What holds for every verb.
+    /// The flags of every command.
     #[command(flatten)]
     pub global: Global,
-    /// The verb.
+    /// Print the license
+    #[arg(long)]
+    pub license: bool,
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The verbs.
+/// The commands by what they are for, as `--help` lists them.
+const GROUPS: [(&str, &[&str]); 5] = [
+    (
+        "Lifecycle",
+        &[
+            "setup", "start", "stop", "restart", "pause", "resume", "reset",
+        ],
+    ),
+    (
+        "Cluster",
+        &["status", "kubectl", "k9s", "kubeconfig", "env", "image"],
+    ),
+    ("Access", &["ssh", "ssh-config", "cp", "port", "logs"]),
+    (
+        "Maintenance",
+        &["configure", "upgrade", "snapshot", "trim", "autostart"],
+    ),
+    (
+        "Host",
+        &["list", "doctor", "cache", "completions", "man", "help"],
+    ),
+];
+
+/// The examples and the topics, behind the commands and flags.
+const EXAMPLES: &str = "Examples:
+  k3s-vm setup
+  k3s-vm kubectl get nodes
+  k3s-vm stop; k3s-vm start
+  k3s-vm reset";
+
+/// The whole command line; the program parses with this, so that its help has the groups and topics.
+pub(crate) fn command() -> clap::Command {
+    let cli = Cli::command();
+    let header = *cli.get_styles().get_header();
+    let literal = *cli.get_styles().get_literal();
+    let mut groups = String::new();
+    for (title, names) in GROUPS {
+        let _ = writeln!(groups, "{header}{title}:{header:#}");
+        for name in names {
+            let about = cli.find_subcommand(name).and_then(clap::Command::get_about);
+            let about = about.map(ToString::to_string).unwrap_or_default();
+            let _ = writeln!(groups, "  {literal}{name:<12}{literal:#} {about}");
+        }
+        groups.push('\n');
+    }
+    let template = format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{groups}{header}Options:{header:#}\n{{options}}{{after-help}}"
+    );
+    let after = format!(
+        "{EXAMPLES}\n\nTopics:\n{}\nHelp on a command or a topic: k3s-vm help NAME",
+        topics::overview()
+    );
+    cli.help_template(template).after_help(after)
+}
+
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make the machine, boot it and install k3s, until the node is Ready
+    /// Create the VM, install k3s and wait for the node
     ///
-    /// Flags are saved to .k3s-vm/config and hold for every later start.
+    /// Creates the VM of the project, or continues a setup that was interrupted, and returns when the node is Ready.
+    /// Flags are saved to .k3s-vm/config and apply to each later start. Prints the path of the kubeconfig.
     Setup(Box<setup::Args>),
-    /// Boot the stopped machine, or have a suspended one go on, until the node is Ready
+    /// Start the VM and wait for the node
     ///
-    /// A suspended machine goes on where it was. A changed .k3s-vm/config takes effect.
+    /// Boots a stopped VM or resumes a suspended one, and returns when the node is Ready. Changes in .k3s-vm/config
+    /// take effect.
     Start(start::Args),
-    /// Stop k3s and power the machine off, or suspend it
+    /// Shut the VM down, or suspend it
     ///
-    /// k3s is stopped, the guest powers itself off; after the deadline QEMU is told to quit. With --suspend, the
-    /// guest's memory is kept in .k3s-vm/ instead, and the next start goes on where it was, within seconds.
+    /// Stops k3s and shuts the guest down. After the limit, QEMU is ended. With --suspend, the guest's memory is saved
+    /// in .k3s-vm/, and the next start resumes it.
     Stop(stop::Args),
-    /// Change the machine: its size, k3s's settings, the guest's network
+    /// Change the size and settings of the VM
     ///
-    /// The flags are saved to .k3s-vm/config. What needs a restart is said, and on a terminal the restart is offered.
+    /// Saves the flags to .k3s-vm/config. Says which changes need a restart, and offers it on a terminal. See also:
+    /// k3s-vm help config
     Configure(Box<configure::Args>),
-    /// Power the machine off and boot it, until the node is Ready
+    /// Restart the VM and wait for the node
     ///
-    /// k3s is stopped, the guest powers itself off and is booted; returns when the node is Ready. The API keeps its
-    /// port. A stopped machine is started, and a changed .k3s-vm/config takes effect.
+    /// Shuts the guest down, boots it, and returns when the node is Ready. The port of the API stays the same. A
+    /// stopped VM is started. Changes in .k3s-vm/config take effect.
     Restart(restart::Args),
-    /// Have the machine stand still; it keeps its memory, and takes no processor time
+    /// Pause the VM
     ///
-    /// The memory stays where it is, in QEMU, and `k3s-vm status` says paused. To have the memory back as well: k3s-vm
-    /// stop --suspend.
+    /// Stops the guest's CPUs. Its memory stays in QEMU. To free the memory as well: k3s-vm stop --suspend
     Pause(pause::Args),
-    /// Have a paused or suspended machine go on, until the node is Ready
+    /// Resume a paused or suspended VM
     ///
-    /// The guest goes on where it was, is told the time, mixes its random numbers anew, and the command returns when
-    /// the node is Ready. A suspended machine goes on as with start. A stopped one has nothing to go on with: that is
-    /// for start alone.
+    /// Continues the guest, sets its clock, and returns when the node is Ready. A stopped VM is started with `k3s-vm
+    /// start`.
     Resume(resume::Args),
-    /// Show the machine, its ports and its cluster
+    /// Show the VM, its ports and its cluster
     ///
-    /// Exit code: 0 running and healthy, 3 stopped or suspended, 4 absent, 5 running and not healthy.
+    /// Exit code: 0 running and healthy, 3 stopped or suspended, 4 no VM, 5 running and not healthy, or paused.
     Status(status::Args),
-    /// Remove the machine with all that is in it
+    /// Delete the VM
     ///
-    /// Stops the machine and deletes its disk, snapshots, keys, seed and kubeconfig. The config and the shared cache
-    /// stay.
+    /// Stops the VM and deletes its disk, snapshots, keys and kubeconfig. The config and the shared cache are kept.
     Reset(reset::Args),
-    /// Keep the machine as it is now, or bring it back as it was
+    /// Save the VM, or roll it back
     ///
-    /// Keeps the whole machine as it is at a moment, its disk and, unless it is stopped, its memory; and brings it back
-    /// as it was. Snapshots lie in .k3s-vm/snapshots/ and go with the machine when it is reset.
+    /// A snapshot has the disk and, unless the VM is stopped, the memory. Snapshots are in .k3s-vm/snapshots/ and are
+    /// deleted with the VM. See also: k3s-vm help snapshots
     Snapshot(snapshot::Args),
-    /// Give back to the host what the guest has freed of its disk
+    /// Reclaim disk space that the guest has freed
     ///
-    /// The machine's disk takes what was ever written to it, also what is removed in the guest. This has the guest tell
-    /// which blocks it does not use any more, and the host has their room again. An orderly stop does the same on its
-    /// way.
+    /// The disk file grows with each block that the guest writes. This reclaims the blocks that the guest does not use.
+    /// A clean stop does the same.
     Trim(trim::Args),
-    /// Put a newer k3s into the machine, and the machine as it was back if that does not come up
+    /// Upgrade k3s, with a rollback on failure
     ///
-    /// The release is fetched and verified, the machine is kept as a snapshot, k3s is replaced and started anew; returns
-    /// when the node is Ready with it. If it does not become so, the snapshot is put back, and the machine is what it was.
-    /// k3s goes up one minor version at a time, and never down.
+    /// Downloads and verifies the release, takes a snapshot, and replaces k3s. Returns when the node is Ready. If it
+    /// does not become Ready, the snapshot is restored. k3s goes up one minor version at a time. See also: k3s-vm help
+    /// upgrades
     Upgrade(upgrade::Args),
-    /// Run kubectl on the machine's cluster
+    /// Run kubectl on the VM's cluster
     #[command(disable_help_flag = true, disable_version_flag = true, after_help = tool::KUBECTL_HELP)]
     Kubectl(tool::Args),
-    /// Run k9s on the machine's cluster
+    /// Run k9s on the VM's cluster
     #[command(disable_help_flag = true, disable_version_flag = true, after_help = tool::K9S_HELP)]
     K9s(tool::Args),
-    /// Forward ports of 127.0.0.1 into the guest
+    /// Forward ports of 127.0.0.1 to the guest
     ///
-    /// What is added is forwarded at once, and at every later start. Only 127.0.0.1 listens.
+    /// Added ports are forwarded at once and at each later start. See also: k3s-vm help ports
     Port(port::Args),
-    /// Look at what the host has and lacks
+    /// Check the host
     ///
-    /// Exit code: 0 when a machine can be set up, 1 when something is missing for it.
+    /// Prints the command that fixes each problem. Exit code: 0 if a VM can be set up, 1 if something is missing.
     Doctor(doctor::Args),
-    /// Show what all projects share, remove what none needs, or carry it to another host
+    /// List, prune, export or import the shared cache
     ///
-    /// All projects share base images, k3s releases, and the disks that a first setup has prepared for the next ones.
-    /// Images and releases can be carried to a host without internet.
+    /// All projects share base images, k3s releases, and the disks and memory that a first setup prepares. Images and
+    /// releases can be exported to a host without internet. See also: k3s-vm help offline
     Cache(cache::Args),
-    /// Load container images into the node, list or remove them
+    /// Load, list or remove container images
     ///
-    /// Images are taken from docker, podman or nerdctl on this host, or from an archive, and go straight into k3s's
-    /// containerd. Layers that the node has are not sent again.
+    /// Images come from Docker, Podman or nerdctl on this host, or from an archive, and go to k3s's containerd. Layers
+    /// that the node has are not sent again. See also: k3s-vm help images
     Image(image::Args),
-    /// Open a shell in the guest, or run a command there
+    /// Open a shell in the guest, or run a command
     ///
-    /// As root, with the machine's own key. The exit code is the command's; 128 and the signal's number when a signal
-    /// ended it.
+    /// Logs in as root, with the VM's own key. The exit code is that of the command, or 128 and the signal's number.
     Ssh(ssh::Args),
-    /// Print what OpenSSH, scp, rsync and editors need to connect to the guest
+    /// Print a configuration for OpenSSH
     ///
-    /// Prints a block for ~/.ssh/config. It holds until the machine is stopped: the next start may have another port.
+    /// Prints a block for ~/.ssh/config, which scp, rsync and editors can use. The next start may use another port:
+    /// print it again then.
     SshConfig(ssh_config::Args),
-    /// Copy files and folders between this host and the guest
+    /// Copy files between this host and the guest
     ///
-    /// One side is the guest's, with a `:` before the path; a relative one begins in /root. Folders are copied with all
-    /// that is in them, modes, times and links included. In a folder that is there the copy gets the name of the
-    /// source; with `/.` behind the source its content goes there. A file is replaced only when the new one is whole.
+    /// A path of the guest starts with a colon; a relative one starts in /root. Directories are copied with their
+    /// contents, modes, times and links. In an existing directory, the copy gets the name of the source. With /. after
+    /// the source, its contents are copied. A file is replaced when the new one is complete.
     Cp(cp::Args),
-    /// Show the logs that explain a failed start
+    /// Show the logs of the VM
     ///
-    /// The console and QEMU's own log also of a stopped machine; what the guest's journal has, of a running one.
+    /// The logs of the console and of QEMU are also there for a stopped VM. Those of k3s and cloud-init come from the
+    /// running guest. `all` shows the console first, for its lines have no time, and sorts the others by time (UTC).
     Logs(logs::Args),
     /// Print completions for a shell
+    ///
+    /// They complete commands, flags, and the names of snapshots, ports, images and projects.
     Completions(completions::Args),
-    /// Print where the kubeconfig is, or merge it into your own
+    /// Print the kubeconfig, or merge it into yours
     ///
-    /// Without a flag, prints the path of the machine's kubeconfig.
-    ///
-    /// --merge puts the machine's cluster, user and context, all called as the machine, into your own kubeconfig, and
-    /// --unmerge takes them out again. That is ~/.kube/config, or what kubectl would write to: of the files in KUBECONFIG
-    /// the first one that is there. All else in it stays as it is, comments too, and so does the current context; a copy
-    /// of what it was lies beside it. A start that takes another port wants another --merge.
+    /// Prints the path of the VM's kubeconfig. With --merge, adds the VM's cluster, user and context to your own
+    /// kubeconfig: the first existing file of KUBECONFIG, or ~/.kube/config. Everything else in it stays as it is, with
+    /// comments and the current context, and a backup is written. If a start uses another port, merge again.
     Kubeconfig(kubeconfig::Args),
-    /// Print what makes a shell use the machine's cluster
+    /// Print shell code that selects the cluster
     ///
-    /// KUBECONFIG is the machine's, and the kubectl and k9s of .k3s-vm/bin come first in PATH; they stay with this
-    /// project's machine in whatever directory you call them.
+    /// Sets KUBECONFIG to the VM's kubeconfig and puts the kubectl and k9s of .k3s-vm/bin first in PATH. They use this
+    /// VM from any directory.
     Env(env::Args),
-    /// List the machines of all projects
+    /// List the VMs of all projects
     ///
-    /// A copy of a project is known from its next start on; one that was moved is shown where it was, until its next
-    /// start.
+    /// A copy of a project is listed after its next start. A project that was moved is listed at its old place until
+    /// its next start.
     List(list::Args),
-    /// Start the machine with the login session, or no more
+    /// Start the VM when you log in
     ///
-    /// A unit of your own systemd starts the machine when you log in, and stops it when you are logged out (or suspends
-    /// it, where .k3s-vm/config says suspend = true). Without a word, it prints on or off.
+    /// Installs a unit of your user's systemd, which starts the VM at login and stops it at logout. With suspend = true
+    /// in the config, it suspends and resumes the VM.
     Autostart(autostart::Args),
-    /// Suspend the machine when nobody uses it
+    /// Suspend the VM when nobody uses it
     #[command(name = lifecycle::idle::VERB, hide = true)]
     IdleWatch(idle_watch::Args),
     /// Print the manual, or write its pages
+    ///
+    /// Without a directory, prints the page of k3s-vm. With one, writes the pages of all commands (section 1) and topics
+    /// (section 7).
     Man(man::Args),
+    /// List commands and topics, or show the help of one
+    ///
+    /// A topic is a longer text, like `k3s-vm help network`.
+    Help(help::Args),
 }
 
 impl Command {

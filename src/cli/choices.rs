@@ -18,44 +18,46 @@ use crate::{
     },
 };
 
-/// What a machine may have otherwise at its next start.
+/// The headings of the flags in `--help`.
+pub(crate) mod heading {
+    pub(crate) const VM: &str = "VM";
+    pub(crate) const K3S: &str = "k3s";
+    pub(crate) const ACCESS: &str = "Ports and files";
+    pub(crate) const NETWORK: &str = "Network";
+}
+
+/// The choices that take effect at the next start.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Choices {
-    /// Virtual CPUs [default: 2]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST_CPUS)))]
+    /// Number of CPUs [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(MOST_CPUS)), help_heading = heading::VM)]
     cpus: Option<u8>,
-    /// The guest's memory, like 4GiB [default: 4GiB]
-    #[arg(long, value_name = "SIZE")]
+    /// Memory of the guest [default: 4GiB]
+    #[arg(long, value_name = "SIZE", help_heading = heading::VM)]
     memory: Option<Size>,
-    /// The disk's size; it takes only what is written to it, grows and never shrinks [default: 20GiB]
-    #[arg(long, value_name = "SIZE")]
+    /// Size of the disk, which grows and never shrinks [default: 20GiB]
+    #[arg(long, value_name = "SIZE", help_heading = heading::VM)]
     disk: Option<Size>,
-    /// The API's port on 127.0.0.1 [default: 6443 or a free one]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    api_port: Option<u16>,
-    /// How the guest runs: auto, kvm or tcg (emulation) [default: auto]
-    #[arg(long, value_name = "HOW")]
+    /// Accelerator: auto, kvm or tcg (emulation) [default: auto]
+    #[arg(long, value_name = "ACCEL", help_heading = heading::VM, hide_short_help = true)]
     accel: Option<AccelChoice>,
-    /// The processor's model, one of `qemu-system-x86_64 -cpu help`, with features like Westmere,enforce: saved memory is
-    /// of use on all hosts of one vendor that have it [default: all that the host's processor can do]
-    #[arg(long, value_name = "MODEL")]
+    /// CPU model of QEMU, e.g. Westmere,enforce, for saved memory that fits several hosts [default: the host's]
+    #[arg(long, value_name = "MODEL", help_heading = heading::VM, hide_short_help = true)]
     cpu_model: Option<String>,
-    /// Where to write the kubeconfig [default: web/.kube/config or .kube/config of the project]
-    #[arg(long, value_name = "PATH")]
-    kubeconfig: Option<PathBuf>,
-    /// How long the start may take, like 5m [default: 5m with KVM, 30m without]
-    #[arg(long, value_name = "DUR")]
-    timeout: Option<Timeout>,
-    /// Keep the guest from the network and from the host; false undoes it. Without it, pods can pull images from the
-    /// internet, and the guest reaches what listens on this host's loopback, too (as 10.0.2.2)
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    isolated: Option<bool>,
-    /// Suspend the machine when nobody has talked to it for so long, like 30m; off undoes it [default: off]
-    #[arg(long, value_name = "DUR")]
+    /// Suspend the VM when nobody has used it for this time, e.g. 30m [default: off]
+    #[arg(long, value_name = "DURATION", help_heading = heading::VM, hide_short_help = true)]
     idle_suspend: Option<Idle>,
-    /// A folder of this host in the guest, like ./src:/src, or ~/data:/data:ro if the guest is only to read it; may be said
-    /// more than once. A machine with such folders cannot be suspended
-    #[arg(long, value_name = "HOST:GUEST[:ro]")]
+    /// Limit until the node is Ready, e.g. 5m [default: 5m with KVM, 30m without]
+    #[arg(long, value_name = "DURATION", help_heading = heading::VM, hide_short_help = true)]
+    timeout: Option<Timeout>,
+    /// Port of the API on 127.0.0.1 [default: 6443 or a free one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = heading::ACCESS, hide_short_help = true)]
+    api_port: Option<u16>,
+    /// Path of the kubeconfig [default: .kube/config or web/.kube/config of the project]
+    #[arg(long, value_name = "PATH", help_heading = heading::ACCESS, hide_short_help = true)]
+    kubeconfig: Option<PathBuf>,
+    /// Mount a host directory in the guest, e.g. ./src:/src or ~/data:/data:ro (repeatable)
+    #[arg(long, value_name = "HOST:GUEST[:ro]", help_heading = heading::ACCESS)]
     mount: Vec<Mount>,
     #[command(flatten)]
     cluster: Cluster,
@@ -65,44 +67,46 @@ pub(crate) struct Choices {
 
 /// The table `[k3s]` of the config.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "k3s")]
 struct Cluster {
-    /// A flag of `k3s server`, like --k3s-arg=--flannel-backend=host-gw; may be said more than once
-    #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
+    /// Flag of `k3s server`, e.g. --k3s-arg=--flannel-backend=host-gw (repeatable)
+    #[arg(long, value_name = "FLAG", allow_hyphen_values = true, help_heading = heading::K3S, hide_short_help = true)]
     k3s_arg: Vec<K3sFlag>,
-    /// Packaged components that are not deployed, like traefik,servicelb,metrics-server
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    /// Components that k3s does not deploy, e.g. traefik,servicelb,metrics-server
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = heading::K3S, hide_short_help = true)]
     disable: Vec<String>,
-    /// A label of the node, like tier=dev; may be said more than once
-    #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',')]
+    /// Label of the node, e.g. tier=dev (repeatable)
+    #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', help_heading = heading::K3S, hide_short_help = true)]
     node_label: Vec<NodeLabel>,
-    /// A manifest, or a folder of them, that k3s deploys at its start; may be said more than once
-    #[arg(long, value_name = "PATH")]
+    /// Manifest that k3s deploys at each start, or a directory of them (repeatable)
+    #[arg(long, value_name = "PATH", help_heading = heading::K3S, hide_short_help = true)]
     manifest: Vec<PathBuf>,
-    /// k3s's registries.yaml: mirrors and logins of registries. A registry on this host is 10.0.2.2 to the guest
-    #[arg(long, value_name = "FILE")]
+    /// registries.yaml for k3s; a registry on this host is 10.0.2.2 in it
+    #[arg(long, value_name = "FILE", help_heading = heading::K3S, hide_short_help = true)]
     registries: Option<PathBuf>,
 }
 
 /// The table `[network]` of the config.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "The guest's network")]
 struct Surroundings {
-    /// The proxy for http of k3s and containerd; one on this host's loopback is found from the guest, too
-    #[arg(long, value_name = "URL")]
+    /// Proxy for http, which may be on this host's loopback
+    #[arg(long, value_name = "URL", help_heading = heading::NETWORK, hide_short_help = true)]
     http_proxy: Option<String>,
-    /// The proxy for https
-    #[arg(long, value_name = "URL")]
+    /// Proxy for https
+    #[arg(long, value_name = "URL", help_heading = heading::NETWORK, hide_short_help = true)]
     https_proxy: Option<String>,
-    /// What is reached without a proxy, besides the cluster itself, like .corp.example,192.0.2.0/24
-    #[arg(long, value_name = "LIST")]
+    /// Destinations without a proxy, e.g. .corp.example,192.0.2.0/24
+    #[arg(long, value_name = "LIST", help_heading = heading::NETWORK, hide_short_help = true)]
     no_proxy: Option<String>,
-    /// A certificate (PEM) that the guest and containerd are to trust; may be said more than once
-    #[arg(long, value_name = "FILE")]
+    /// CA certificate (PEM) that the guest and containerd trust (repeatable)
+    #[arg(long, value_name = "FILE", help_heading = heading::NETWORK, hide_short_help = true)]
     ca_certificate: Vec<PathBuf>,
-    /// A name server for the guest and its pods; may be said more than once [default: the host's]
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    /// DNS server of the guest and its pods (repeatable) [default: the host's]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', help_heading = heading::NETWORK, hide_short_help = true)]
     dns: Vec<IpAddr>,
+    /// Cut the guest off from the internet and from this host; forwarded ports still work
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        help_heading = heading::NETWORK, hide_short_help = true)]
+    isolated: Option<bool>,
 }
 
 impl Choices {
@@ -123,7 +127,7 @@ impl Choices {
             cpu_model: self.cpu_model,
             kubeconfig: self.kubeconfig.map(path).transpose()?,
             timeout: self.timeout,
-            isolated: self.isolated,
+            isolated: surroundings.isolated,
             idle_suspend: self.idle_suspend,
             mounts: mounts(project, self.mount)?,
             k3s: K3s {

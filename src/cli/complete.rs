@@ -17,7 +17,7 @@ use clap_complete::engine::{
 };
 
 use crate::{
-    cli::{args::Cli, context::Context, global::Global},
+    cli::{args::Cli, context::Context, global::Global, topics},
     image::Catalog,
     k3s::images::Reference,
     machine::{
@@ -82,6 +82,7 @@ fn with_names(command: Command, words: &[OsString]) -> Command {
         ("snapshot", Some("delete"), "names", of(snapshots)),
         ("image", Some("rm"), "names", of(images)),
         ("port", Some("rm"), "ports", of(forwarded)),
+        ("help", None, "words", of(|_| Some(help_words()))),
     ];
     let command = command.mut_arg("directory", |it| it.add(projects(Arc::clone(&words))));
     named
@@ -101,6 +102,18 @@ fn context(words: &[OsString]) -> Option<Context> {
     let command = Cli::command().ignore_errors(true);
     let matches = command.try_get_matches_from(written).ok()?;
     Context::new(&Global::from_arg_matches(&matches).ok()?).ok()
+}
+
+/// The commands and topics.
+fn help_words() -> Vec<CompletionCandidate> {
+    let command = Cli::command();
+    let commands = command.get_subcommands().filter(|it| !it.is_hide_set());
+    let commands = commands.map(|it| it.get_name().to_owned());
+    let topics = topics::TOPICS.iter().map(|it| it.name.to_owned());
+    commands
+        .chain(topics)
+        .map(CompletionCandidate::new)
+        .collect()
 }
 
 fn aliases() -> Vec<CompletionCandidate> {

@@ -2,13 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
-
 use crate::{
     cli::{
-        args::{Cli, Command},
+        args::{self, Cli, Command},
         commands::{
-            autostart, cache, completions, configure, cp, doctor, env, idle_watch, image,
+            autostart, cache, completions, configure, cp, doctor, env, help, idle_watch, image,
             kubeconfig, list, logs, man, pause, port, reset, restart, resume, setup, snapshot, ssh,
             ssh_config, start, status, stop, tool, trim, upgrade,
         },
@@ -20,13 +18,16 @@ use crate::{
     project::idle,
 };
 
-/// Runs the verb.
+/// Runs the command.
 pub(crate) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
     if let Command::Completions(args) = &cli.command {
         return Ok(completions::run(args, output));
     }
-    if let Command::Man(args) = &cli.command {
-        return man::run(args, Cli::command(), output);
+    if let Command::Man(man) = &cli.command {
+        return man::run(man, args::command(), output);
+    }
+    if let Command::Help(help) = &cli.command {
+        return help::run(help, args::command(), output);
     }
     let context = Context::new(&cli.global)?;
     if cli.command.is_use() {
@@ -60,6 +61,8 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Autostart(args) => autostart::run(&args, &context, output),
         Command::IdleWatch(args) => idle_watch::run(&args, &context).await,
         Command::List(args) => list::run(&args, &context, output).await,
-        Command::Completions(_) | Command::Man(_) => unreachable!("handled above"),
+        Command::Completions(_) | Command::Man(_) | Command::Help(_) => {
+            unreachable!("handled above")
+        }
     }
 }

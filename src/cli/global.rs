@@ -6,14 +6,14 @@ use clap::{ColorChoice, builder::TypedValueParser};
 
 use crate::base::{MachineAlias, machine_alias::ParseMachineAliasError};
 
-/// What holds for every verb.
+/// The flags of every command.
 #[derive(Debug, Default, clap::Args)]
-#[command(next_help_heading = "Options of every verb")]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Work on the project of DIR instead of the current directory's
+    /// Use the project in DIR [default: the current directory]
     #[arg(short = 'C', value_name = "DIR", global = true)]
     pub directory: Option<PathBuf>,
-    /// Work on a further machine of the project, called NAME: each has a disk, ports and a kubeconfig of its own
+    /// Use the additional VM NAME of the project, with its own disk, ports and kubeconfig
     #[arg(
         id = "machine",
         long = "name",
@@ -24,19 +24,31 @@ pub struct Global {
         hide_env_values = true
     )]
     pub machine: Option<MachineSelector>,
-    /// Show what is done in detail
-    #[arg(short, long, global = true)]
+    /// Print more detail
+    #[arg(short, long, global = true, hide_short_help = true)]
     pub verbose: bool,
-    /// Show only warnings, errors and results
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    /// Print only warnings, errors and results
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        hide_short_help = true
+    )]
     pub quiet: bool,
-    /// Show everything, QEMU's command line included
-    #[arg(long, global = true, env = "K3S_VM_DEBUG", value_parser = clap::builder::FalseyValueParser::new())]
+    /// Print everything, with QEMU's command line
+    #[arg(long, global = true, hide_short_help = true, env = "K3S_VM_DEBUG", value_parser = clap::builder::FalseyValueParser::new())]
     pub debug: bool,
-    /// When to use colours
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    /// When to use colors
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        value_name = "WHEN",
+        default_value = "auto"
+    )]
     pub color: ColorChoice,
-    /// Keep a copy of the log in FILE
+    /// Write a copy of the log to FILE
     #[arg(
         long,
         global = true,
@@ -50,7 +62,7 @@ pub struct Global {
 
 impl Global {
     /// Whether everything is shown. `DEBUG` counts without a flag or `K3S_VM_DEBUG`, where it says yes: other programs
-    /// take the names of their parts in it.
+    /// name their parts in it.
     pub(crate) fn is_debug(&self) -> bool {
         let says_yes = |value: String| {
             let value = value.to_lowercase();
@@ -61,7 +73,7 @@ impl Global {
     }
 }
 
-/// Which machine of the project; an empty name is the project's own one.
+/// The VM of the project; an empty name is the main VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineSelector(pub Option<MachineAlias>);
 
@@ -76,15 +88,15 @@ impl FromStr for MachineSelector {
     }
 }
 
-/// For a verb that has a `--name` of its own.
+/// The selector for a command whose `--name` means something else.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MachineFlag {
-    /// Work on a further machine of the project, called NAME; before the verb, --name does the same
+    /// Use the additional VM NAME of the project; before the command, --name does the same
     #[arg(
         id = "machine",
         long = "machine",
         value_name = "NAME",
-        help_heading = "Options of every verb"
+        help_heading = "Global options"
     )]
     machine: Option<MachineSelector>,
 }

@@ -10,7 +10,9 @@ mod error;
 mod global;
 mod hints;
 mod interrupt;
+mod license;
 mod run;
 mod terminal;
+mod topics;
 
 pub use run::main;

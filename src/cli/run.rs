@@ -8,18 +8,18 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory, Parser};
+use clap::{FromArgMatches, error::ErrorKind};
 
 use crate::{
     base::{MachineAlias, umask},
     cli::{
-        args::{Cli, Command},
+        args::{self, Cli, Command},
         commands::tool::ON_PATH,
         complete, dispatch,
         error::CommandError,
         global::Global,
-        terminal::log,
-        terminal::output::Output,
+        license,
+        terminal::{log, machine_flag, output::Output},
     },
     k3s::tools::Tool,
     project::Project,
@@ -29,28 +29,52 @@ use crate::{
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
     if let Some(answer) = complete::answer(&arguments) {
-        let output = Output::new(&Global::default(), false, Vec::new());
+        let output = Output::new(&Global::default(), false, Vec::new(), String::new());
         output.data(&answer);
         return output.end(ExitCode::SUCCESS);
     }
+    if matches!(&arguments[..], [_, flag] if flag == license::FLAG) {
+        let output = Output::new(&Global::default(), false, Vec::new(), String::new());
+        output.data(&license::text());
+        return output.end(ExitCode::SUCCESS);
+    }
+    let called = machine_flag::called(arguments.first());
     let program = OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());
-    let cli = match Cli::try_parse_from(as_wrapper(arguments, Path::new(program))) {
+    let cli = match parse(as_wrapper(arguments, Path::new(program))) {
         Ok(cli) => cli,
         // clap's own exit codes: 0 for help, 2 for a mistake.
         Err(error) if error.use_stderr() => error.exit(),
         Err(error) => {
-            let output = Output::new(&Global::default(), false, Vec::new());
+            let output = Output::new(&Global::default(), false, Vec::new(), String::new());
             output.data(&error.render().ansi().to_string());
             return output.end(ExitCode::SUCCESS);
         }
     };
-    let verbs = Cli::command();
-    let verbs = verbs.get_subcommands().map(|it| it.get_name().to_owned());
-    let output = Output::new(&cli.global, cli.command.prints_events(), verbs.collect());
+    let commands = args::command();
+    let commands = commands
+        .get_subcommands()
+        .map(|it| it.get_name().to_owned());
+    let output = Output::new(
+        &cli.global,
+        cli.command.prints_events(),
+        commands.collect(),
+        called,
+    );
     match run(cli, &output) {
         Ok(code) => output.end(code),
         Err(error) => output.fail(&error),
     }
+}
+
+fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut command = args::command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    if cli.license {
+        let message = "--license takes no command beside it";
+        return Err(command.error(ErrorKind::ArgumentConflict, message));
+    }
+    Ok(cli)
 }
 
 /// Called through a link named `kubectl` or `k9s`, the program is that wrapper, of the machine in whose `bin/` the
@@ -106,13 +130,11 @@ fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        args::command().debug_assert();
     }
 
     #[test]
@@ -158,26 +180,148 @@ mod tests {
         );
     }
 
+    /// The whole command tree without what is hidden.
+    fn visible(command: &clap::Command) -> Vec<clap::Command> {
+        let inner = command.get_subcommands().filter(|it| !it.is_hide_set());
+        std::iter::once(command.clone())
+            .chain(inner.flat_map(visible))
+            .collect()
+    }
+
     #[test]
-    fn what_is_said_of_a_verb_reaches_its_help() {
-        let cli = Cli::command();
-        for verb in cli.get_subcommands().filter(|it| !it.is_hide_set()) {
-            // A comment on the arguments' type would be lost: the one on the verb takes its place.
-            let help = verb.clone().render_long_help().to_string();
-            let lost = help.contains(&format!("What `{}` takes", verb.get_name()));
-            let says_more = verb.get_long_about().is_some();
-            let is_plain = ["completions", "man", "kubectl", "k9s"].contains(&verb.get_name());
-            assert!(!lost && (says_more || is_plain), "{}", verb.get_name());
+    fn each_command_has_a_summary_and_examples() {
+        for command in args::command().get_subcommands() {
+            let (name, about) = (command.get_name(), command.get_about());
+            let about = about.map(ToString::to_string).unwrap_or_default();
+            assert!((1..=60).contains(&about.len()), "{name}: {about}");
+            assert!(!about.ends_with('.'), "{name}: {about}");
+            // A comment on the type of the arguments would be shown in place of the command's own.
+            let is_plain = ["kubectl", "k9s", "idle-watch"].contains(&name);
+            assert!(is_plain || command.get_long_about().is_some(), "{name}");
+            let after = command.get_after_help().expect(name).to_string();
+            assert!(after.starts_with("Examples:\n"), "{name}: {after}");
         }
     }
 
     #[test]
-    fn every_verb_has_examples_and_a_way_out() {
-        for verb in Cli::command().get_subcommands() {
-            let help = verb.clone().render_long_help().to_string();
-            for part in ["Examples:", "When it fails:"] {
-                assert!(help.contains(part), "{} lacks {part}", verb.get_name());
+    fn each_command_is_in_one_group() {
+        let help = args::command().render_help().to_string();
+        for command in args::command().get_subcommands() {
+            let line = format!("\n  {:<12} ", command.get_name());
+            let expected = usize::from(!command.is_hide_set());
+            assert_eq!(help.matches(&line).count(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn examples_fit_a_terminal() {
+        for command in visible(&args::command()) {
+            let after = command.get_after_help().map(ToString::to_string);
+            let after = after.unwrap_or_default();
+            let examples = after.split("\n\n").next().unwrap_or_default();
+            for line in examples.lines() {
+                assert!(line.chars().count() <= 80, "{line}");
             }
+        }
+    }
+
+    #[test]
+    fn the_short_help_of_setup_has_ten_flags() {
+        let mut cli = args::command();
+        cli.build();
+        let setup = cli.find_subcommand("setup").expect("there");
+        let flags = setup.get_arguments().filter(|it| {
+            !it.is_hide_set() && !it.is_hide_short_help_set() && it.get_long() != Some("help")
+        });
+        let flags: Vec<_> = flags.filter(|it| it.get_id() != "version").collect();
+        assert_eq!(flags.len(), 10, "{flags:#?}");
+    }
+
+    #[test]
+    fn the_help_is_as_agreed() {
+        let mut cli = args::command().term_width(80);
+        cli.build();
+        let mut shown = String::new();
+        let mut commands = visible(&cli);
+        commands.retain(|it| it.get_name() != "help" || it.get_bin_name() == Some("k3s-vm help"));
+        for command in &mut commands {
+            let name = command.get_bin_name().unwrap_or("k3s-vm").to_owned();
+            let help = command.render_long_help().to_string();
+            // The same for all of them.
+            let (own, rest) = help.split_once("Global options:").unwrap_or((&help, ""));
+            let after = rest.split_once("\n\nExamples:").map_or("", |it| it.1);
+            let after = if after.is_empty() {
+                String::new()
+            } else {
+                format!("Examples:{after}")
+            };
+            shown += &format!("==== {name}\n{own}{after}\n");
+        }
+        let lines = shown.lines().map(str::trim_end);
+        insta::assert_snapshot!("help", lines.collect::<Vec<_>>().join("\n"));
+    }
+
+    /// The commands in fenced code and in `code` of a line, each without what a shell does with it.
+    fn commands_in(text: &str) -> Vec<String> {
+        let text = text.replace("\\\n", " ");
+        let mut found = Vec::new();
+        for (index, part) in text.split("```").enumerate() {
+            if index % 2 == 1 {
+                found.extend(part.lines().map(|line| line.trim_start_matches("$ ")));
+            } else {
+                found.extend(part.split('`').skip(1).step_by(2));
+            }
+        }
+        let parts = found
+            .into_iter()
+            .flat_map(|line| line.split(['|', ';', '&', '>', '#']));
+        let parts = parts
+            .map(str::trim)
+            .filter(|part| part.starts_with("k3s-vm "));
+        let plain = parts.filter(|part| !part.contains(['"', '\'', '$', '(', ')', '<']));
+        plain.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_program_accepts_all_documented_commands() {
+        let readme = include_str!("../../README.md");
+        let topics = crate::cli::topics::TOPICS.iter().map(|topic| topic.text);
+        let examples = visible(&args::command()).into_iter().filter_map(|command| {
+            let after = command.get_after_help()?.to_string();
+            let examples = after.split("\n\n").next()?.replace("\n  ", "\n");
+            Some(format!("```{examples}```"))
+        });
+        let texts: Vec<String> = std::iter::once(readme)
+            .chain(topics)
+            .map(str::to_owned)
+            .chain(examples)
+            .collect();
+        let commands: Vec<String> = texts.iter().flat_map(|text| commands_in(text)).collect();
+        assert!(commands.len() > 150, "{commands:#?}");
+        for line in commands {
+            let words = line.split_whitespace().filter(|word| *word != "...");
+            let parsed = args::command().try_get_matches_from(words);
+            // Prose names commands without what they need.
+            let kind = parsed.err().map(|error| error.kind());
+            let is_incomplete = matches!(
+                kind,
+                Some(
+                    ErrorKind::MissingRequiredArgument
+                        | ErrorKind::MissingSubcommand
+                        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                )
+            );
+            let is_sound = kind.is_none() || is_incomplete || line == "k3s-vm --license";
+            assert!(is_sound, "{line}: {kind:?}");
+        }
+    }
+
+    #[test]
+    fn no_topic_has_the_name_of_a_command() {
+        let cli = args::command();
+        for topic in crate::cli::topics::TOPICS {
+            assert!(cli.find_subcommand(topic.name).is_none(), "{}", topic.name);
+            assert!(topic.text.starts_with("# "), "{}", topic.name);
         }
     }
 }

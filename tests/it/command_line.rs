@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::{Ended, TestEnv, ended, mode, names, on_a_terminal};
 
-const VERBS: [&str; 28] = [
+const VERBS: [&str; 29] = [
     "autostart",
     "setup",
     "start",
@@ -37,23 +37,20 @@ const VERBS: [&str; 28] = [
     "trim",
     "port",
     "upgrade",
+    "help",
 ];
 
 /// The sequence that begins every colour.
 const ESCAPE: &str = "\x1b[";
 
 #[test]
-fn every_verb_has_help_with_examples_and_a_way_out() {
+fn every_verb_has_help_with_examples() {
     let env = TestEnv::new();
     let overview = env.ok(&["--help"]).stdout;
     for verb in VERBS {
         assert!(overview.contains(&format!("\n  {verb} ")), "{verb}");
         let help = env.ok(&["help", verb]);
-        for part in [
-            &format!("Usage: k3s-vm {verb}"),
-            "Examples:",
-            "When it fails:",
-        ] {
+        for part in [&format!("Usage: k3s-vm {verb}"), "Examples:"] {
             assert!(help.stdout.contains(part), "{verb} lacks {part}");
         }
         assert_eq!(help.stderr, "");
@@ -67,6 +64,50 @@ fn every_verb_has_help_with_examples_and_a_way_out() {
     let nothing = env.run::<&str>(&[]);
     assert_eq!((nothing.code, nothing.stdout.as_str()), (2, ""));
     assert!(nothing.stderr.contains("Usage: k3s-vm"));
+}
+
+#[test]
+fn topics_are_listed_and_shown() {
+    let env = TestEnv::new();
+    let overview = env.ok(&["help"]).stdout;
+    assert_eq!(env.ok(&["--help"]).stdout, overview);
+    for topic in ["config", "network", "exit-codes", "internals"] {
+        assert!(overview.contains(&format!("\n  {topic} ")), "{topic}");
+        let shown = env.ok(&["help", topic]).stdout;
+        assert!(shown.lines().count() > 10, "{shown}");
+        assert!(!shown.contains(ESCAPE) && !shown.contains('#'), "{shown}");
+        assert!(
+            shown.lines().all(|line| line.chars().count() <= 120),
+            "{shown}"
+        );
+    }
+    let unknown = env.run(&["help", "nonsense"]);
+    assert_eq!((unknown.code, unknown.stdout.as_str()), (2, ""));
+    assert!(unknown.stderr.contains("hint: "), "{}", unknown.stderr);
+}
+
+#[test]
+fn the_licenses_are_in_the_program() {
+    let env = TestEnv::new();
+    let text = env.ok(&["--license"]).stdout;
+    for part in ["Permission is hereby granted", "Apache License"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(env.run(&["--license", "list"]).code, 2);
+}
+
+#[test]
+fn hints_call_a_program_off_the_path_as_it_was_called() {
+    let env = TestEnv::new();
+    let called = crate::support::program();
+    let absent = finish(env.command(&["stop"]).env("PATH", "/nowhere"));
+    let hint = format!("hint: make one: {} setup\n", called.display());
+    assert!(absent.stderr.ends_with(&hint), "{}", absent.stderr);
+    let absent = env.run(&["stop"]).stderr;
+    assert!(
+        absent.ends_with("hint: create it: k3s-vm setup\n"),
+        "{absent}"
+    );
 }
 
 #[test]

@@ -59,11 +59,15 @@ impl TestEnv {
             fs::create_dir_all(path).expect("created");
         }
         private_dir(&directory.path().join("run"));
+        // With the program itself, so that it calls itself `k3s-vm` in hints.
+        let mut programs = std::env::var_os("PATH").unwrap_or_default();
+        programs.push(":");
+        programs.push(program().parent().expect("target/debug"));
         Self {
             directory,
             project,
             cache,
-            programs: std::env::var_os("PATH").unwrap_or_default(),
+            programs,
         }
     }
 

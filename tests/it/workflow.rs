@@ -365,7 +365,16 @@ fn every_verb_has_a_page_in_the_manual() {
         .succeeds()
         .says("pages to ../man/man1")
         .prints("");
+    let topics = names(&story.env.path("man/man7"));
+    assert!(
+        topics.iter().any(|it| it == "k3s-vm-network.7"),
+        "{topics:?}"
+    );
     let pages = names(&story.env.path("man/man1"));
+    assert!(
+        !pages.iter().any(|it| it.contains("idle-watch")),
+        "{pages:?}"
+    );
     for page in [
         "k3s-vm.1",
         "k3s-vm-setup.1",

@@ -13,14 +13,14 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm autostart on\n  \
-    k3s-vm autostart                # on or off, and where the unit is\n  \
+    k3s-vm autostart                # prints on or off\n  \
     k3s-vm autostart off\n  \
-    loginctl enable-linger          # once, for machines that run without a login\n\n\
+    loginctl enable-linger          # to run without a login\n\n\
     When it fails:\n  \
-    See what systemd says: journalctl --user -u 'k3s-vm-*'. A project that was moved, and a k3s-vm that\n  \
-    was moved, want another autostart on.")]
+    systemd has the reason: journalctl --user -u 'k3s-vm-*'. After moving the project or k3s-vm, run \
+    `k3s-vm autostart on` again.")]
 pub struct Args {
-    /// What it is to be from now on
+    /// New state [default: print the current one]
     #[arg(value_enum)]
     switch: Option<Switch>,
 }

@@ -26,16 +26,14 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     k3s-vm cache list\n  \
     k3s-vm cache list --json | jq '[.items[].size] | add'\n  \
-    k3s-vm cache prune              # what no machine needs; asks before\n  \
-    k3s-vm cache prune --yes        # without asking, for scripts\n  \
-    k3s-vm cache export shop.tar    # all that a setup of this project needs ...\n  \
-    k3s-vm cache import shop.tar    # ... on a host without internet\n  \
+    k3s-vm cache prune              # asks first\n  \
+    k3s-vm cache prune --yes        # for scripts\n  \
+    k3s-vm cache export shop.tar\n  \
+    k3s-vm cache import shop.tar    # on a host without internet\n  \
     k3s-vm cache export - | ssh host k3s-vm cache import -\n\n\
     When it fails:\n  \
-    An archive that is cut off, damaged or something else changes nothing. It says itself what its files must\n  \
-    come to: take it only from whom you trust.\n  \
-    A machine needs what it was last begun with. One that was copied from another project, or that an\n  \
-    older k3s-vm has begun, is known from its next start on.")]
+    A truncated or damaged archive changes nothing. An archive has its own checksums, so import only what comes from a \
+    source that you trust. A VM that was copied from another project is known to `list` and `prune` after its next start.")]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -43,27 +41,26 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Show what the cache holds, and which projects need it
+    /// List the files of the cache and the projects that need them
     List {
-        /// Print one JSON document; its layout is numbered by "schema"
+        /// Print one JSON document with a "schema" number
         #[arg(long)]
         json: bool,
     },
-    /// Remove what no machine needs
+    /// Remove the files that no VM needs
     Prune {
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
     },
-    /// Write all that a setup needs into an archive, for a host without internet
+    /// Write what a setup needs to an archive
     ///
-    /// By default that is what a new machine of this project would be made of, and what of it is missing is fetched. A base
-    /// image that is a file of your own is left out. So are prepared disks and memory, which depend on the host: the first
-    /// setup there makes its own.
+    /// By default it has what a new VM of this project would be created from, and downloads what is missing. A base image
+    /// that is a file of yours is left out. Prepared disks and memory are left out, for they depend on the host.
     Export(cache_archive::Export),
-    /// Take what an archive of `cache export` has; a setup of the same choices needs no internet then
+    /// Add the contents of an archive to the cache
     ///
-    /// Without flags, setup takes the k3s then that was the stable one at the export. What nothing needs, `cache prune` removes.
+    /// A setup with the same choices needs no internet then. Without flags, it uses the k3s that was stable at the export.
     Import(cache_archive::Import),
 }
 

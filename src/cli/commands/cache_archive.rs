@@ -31,19 +31,19 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Export {
-    /// The archive, or - for standard output
+    /// Archive to write, or - for standard output
     #[arg(value_name = "FILE|-", default_value = DEFAULT)]
     file: PathBuf,
-    /// The base image: an alias or a URL [default: the project's]
+    /// Base image: an alias or a URL [default: the project's]
     #[arg(long, value_name = "ALIAS|URL")]
     image: Option<String>,
-    /// The SHA-256 that the image must have
+    /// Expected SHA-256 of the image
     #[arg(long, value_name = "HEX", requires = "image")]
     image_sha256: Option<Digest>,
-    /// The k3s release [default: the project's, else what the stable channel names]
-    #[arg(long, value_name = "V")]
+    /// k3s release [default: the project's, or the stable channel]
+    #[arg(long, value_name = "VERSION")]
     k3s_version: Option<String>,
-    /// Where k3s releases come from; setup must be told the same there [default: the project's, else GitHub]
+    /// Source of k3s releases; setup on the other host needs the same [default: the project's, or GitHub]
     #[arg(
         long,
         value_name = "URL",
@@ -51,20 +51,20 @@ pub(crate) struct Export {
         hide_env_values = true
     )]
     k3s_mirror: Option<String>,
-    /// Carry all images and releases that the cache has, and fetch nothing
+    /// Export all images and releases of the cache, and download nothing
     #[arg(long, conflicts_with_all = ["image", "image_sha256", "k3s_version"])]
     all: bool,
-    /// Print what was carried as one JSON document; its layout is numbered by "schema"
+    /// Print one JSON document with a "schema" number
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Import {
-    /// The archive, or - for standard input
+    /// Archive to read, or - for standard input
     #[arg(value_name = "FILE|-", default_value = DEFAULT)]
     file: PathBuf,
-    /// Print what was taken as one JSON document; its layout is numbered by "schema"
+    /// Print one JSON document with a "schema" number
     #[arg(long)]
     json: bool,
 }

@@ -11,12 +11,9 @@ use crate::cli::terminal::output::Output;
 #[command(after_help = "Examples:\n  \
     source <(k3s-vm completions bash)\n  \
     k3s-vm completions zsh > ~/.zfunc/_k3s-vm\n  \
-    k3s-vm completions fish > ~/.config/fish/completions/k3s-vm.fish\n\n\
-    When it fails:\n  \
-    Only bash, zsh and fish are known. What is completed is asked of the k3s-vm that your shell finds on its PATH:\n  \
-    verbs, flags, snapshots, ports, images, projects. Where it knows nothing, files are completed.")]
+    k3s-vm completions fish > ~/.config/fish/completions/k3s-vm.fish")]
 pub struct Args {
-    /// The shell
+    /// Shell
     #[arg(value_enum)]
     shell: Shell,
 }

@@ -19,25 +19,23 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm configure --cpus 4 --memory 8GiB --restart\n  \
-    k3s-vm configure --disk 40GiB          # it grows at the next start, and nothing in it is lost\n  \
+    k3s-vm configure --disk 40GiB          # grows at the next start\n  \
     k3s-vm configure --disable traefik --k3s-arg=--flannel-backend=host-gw\n  \
-    k3s-vm configure --mount ./src:/src --restart   # a folder of this host in the guest\n  \
+    k3s-vm configure --mount ./src:/src --restart\n  \
     k3s-vm configure --unset k3s.disable\n\n\
     When it fails:\n  \
-    Nothing was changed. The image, the firmware and the identity of a machine stay what they are:\n  \
-    k3s-vm reset && k3s-vm setup makes another one. A machine that does not start with its new\n  \
-    settings takes others: k3s-vm configure --unset KEY --restart")]
-#[command(next_help_heading = "Options")]
+    Nothing has changed. Image, firmware and identity are fixed for the life of a VM: k3s-vm reset && k3s-vm setup. \
+    If the VM does not start with a new value: k3s-vm configure --unset KEY --restart")]
 pub struct Args {
     #[command(flatten)]
     choices: Choices,
-    /// Take the choice of a key of .k3s-vm/config back, like memory or k3s.args; may be said more than once
+    /// Remove a key from the config, e.g. memory or k3s.args (repeatable)
     #[arg(long, value_name = "KEY", value_delimiter = ',')]
     unset: Vec<String>,
-    /// Restart the machine at once where that is needed
+    /// Restart the VM at once if a change needs it
     #[arg(long)]
     restart: bool,
-    /// Do not ask; say what needs a restart
+    /// Do not ask for a restart
     #[arg(long, conflicts_with = "restart")]
     no_restart: bool,
 }

@@ -18,17 +18,16 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     k3s-vm cp app.yaml :/var/lib/rancher/k3s/server/manifests/\n  \
     k3s-vm cp :/etc/rancher/k3s/k3s.yaml .\n  \
-    k3s-vm cp ./site/. guest:/srv/www        # what is in it\n  \
-    k3s-vm cp ./guest:odd.txt :/tmp          # a file of the host with a colon in its name\n\n\
+    k3s-vm cp ./site/. guest:/srv/www        # its contents\n  \
+    k3s-vm cp ./guest:odd.txt :/tmp          # a file of the host with a colon\n\n\
     When it fails:\n  \
-    Nothing half is left: a copy gets its name when it is whole. A folder that exists keeps its mode and what\n  \
-    else is in it. What comes from the guest is yours, what goes there is root's. Files in /proc and /sys\n  \
-    have no size to copy: k3s-vm ssh cat.")]
+    No incomplete copy is left. An existing directory keeps its mode and its other files. Copies from the guest are \
+    yours, copies to the guest are root's. Files in /proc and /sys have no size: use k3s-vm ssh cat.")]
 pub struct Args {
-    /// What to copy
+    /// Files and directories to copy
     #[arg(required = true, value_name = "SRC")]
     sources: Vec<PathBuf>,
-    /// Where to; several things go into a folder
+    /// Destination; a directory if there are several sources
     #[arg(value_name = "DST")]
     target: PathBuf,
 }

@@ -28,15 +28,12 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     k3s-vm doctor\n  \
     k3s-vm doctor --json\n  \
-    k3s-vm doctor --bundle          # an archive to go with a report of a fault\n\n\
-    When it fails:\n  \
-    Each line that is not ok is followed by the command that mends it.")]
+    k3s-vm doctor --bundle          # an archive for a bug report")]
 pub struct Args {
-    /// Print one JSON document; its layout is numbered by "schema"
+    /// Print one JSON document with a "schema" number
     #[arg(long)]
     json: bool,
-    /// Write all that explains a fault into an archive, without keys, tokens, certificates and passwords [default:
-    /// k3s-vm-bundle-<time>.tar.gz in the current directory]
+    /// Write an archive for a bug report, without keys, tokens and passwords [default: k3s-vm-bundle-<time>.tar.gz]
     #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with = "json")]
     bundle: Option<Option<PathBuf>>,
 }

@@ -25,13 +25,13 @@ use crate::{
     eval \"$(k3s-vm env --unset)\"\n  \
     k3s-vm env --shell fish | source\n\n\
     When it fails:\n  \
-    Nothing is printed, so nothing is changed. KUBECONFIG and PATH are lists with a colon between the\n  \
-    parts; a project with a colon in its path can be in neither.")]
+    It prints nothing, so the shell is unchanged. The path of the project must not contain a colon, which separates \
+    the parts of KUBECONFIG and PATH.")]
 pub struct Args {
-    /// The shell that reads it [default: what SHELL names]
+    /// Shell that reads the output [default: that of SHELL]
     #[arg(long, value_enum)]
     shell: Option<Shell>,
-    /// Take both out again, of whatever project they are
+    /// Undo the settings of any project
     #[arg(long)]
     unset: bool,
 }

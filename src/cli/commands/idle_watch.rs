@@ -10,9 +10,7 @@ use crate::{
 /// Begun by setup, start and resume, and ended with QEMU.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    k3s-vm start --idle-suspend 30m   # runs it in the background\n\n\
-    When it fails:\n  \
-    .k3s-vm/idle.log tells why. The next start runs another one.")]
+    k3s-vm start --idle-suspend 30m   # runs it in the background")]
 pub struct Args {}
 
 pub(crate) async fn run(_: &Args, context: &Context) -> Result<ExitCode, CommandError> {

@@ -24,15 +24,15 @@ use crate::{
 /// What `image` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    k3s-vm image load app:dev                 # from docker, podman or nerdctl, whichever has it\n  \
+    k3s-vm image load app:dev       # from Docker, Podman or nerdctl\n  \
     k3s-vm image load app.tar base.tar.gz\n  \
     ssh build docker save app:dev | k3s-vm image load -\n  \
     k3s-vm image list\n  \
     k3s-vm image rm app:dev\n\n\
     When it fails:\n  \
-    An image must be there for linux/amd64. An archive that breaks off, is damaged or does not fit leaves nothing\n  \
-    behind in the node. A pod finds an image by the name that load prints; one with the tag latest, or without a\n  \
-    tag, is asked of the registry all the same unless the pod says imagePullPolicy: IfNotPresent (or Never).")]
+    The image must have linux/amd64. A truncated or damaged archive, or one that is too large, leaves the node \
+    unchanged. A pod must use the name that `load` prints. With the tag latest, or without a tag, it also needs \
+    imagePullPolicy: IfNotPresent or Never, for k3s asks the registry otherwise.")]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -40,27 +40,27 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Send images into the node; prints the names that pods must use
+    /// Load images and print the names that pods must use
     Load {
-        /// An image of docker, podman or nerdctl, an archive, or - for an archive on standard input
+        /// Image of Docker, Podman or nerdctl, an archive, or - for an archive on standard input
         #[arg(required = true, value_name = "REF|FILE|-")]
         images: Vec<String>,
-        /// Call the image NAME in the node
+        /// Name of the image in the node
         #[arg(long, value_name = "NAME")]
         name: Option<Reference>,
         #[command(flatten)]
         _machine: MachineFlag,
     },
-    /// Show the images that the node has
+    /// List the images of the node
     #[command(visible_alias = "ls")]
     List {
-        /// Print one JSON document; its layout is numbered by "schema"
+        /// Print one JSON document with a "schema" number
         #[arg(long)]
         json: bool,
     },
     /// Remove images from the node
     Rm {
-        /// A name, as `list` shows it or shorter
+        /// Name as `list` shows it, or the short form
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },

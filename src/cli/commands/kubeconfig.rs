@@ -28,20 +28,19 @@ use crate::{
     k3s-vm kubeconfig --merge       # then: kubectl --context NAME get nodes\n  \
     k3s-vm kubeconfig --unmerge     # also after a reset\n\n\
     When it fails:\n  \
-    There is a kubeconfig from the first setup on, and every start writes it anew.\n  \
-    A name in your kubeconfig that is somebody else's is never replaced, and a file that is laid out\n  \
-    in an odd way is left as it is. The copies are called config.k3s-vm-backup-TIME.")]
+    `k3s-vm start` writes the VM's kubeconfig again. An entry of another program with the same name is never replaced, \
+    and a file in flow style is not changed. Backups are called config.k3s-vm-backup-TIME.")]
 pub struct Args {
-    /// Print the path (this is what it does without a flag)
+    /// Print the path (default)
     #[arg(long, group = "what")]
     path: bool,
-    /// Print the kubeconfig itself, with the key that is in it
+    /// Print the kubeconfig, with its key
     #[arg(long, group = "what")]
     print: bool,
-    /// Put the machine into your own kubeconfig
+    /// Add the VM to your own kubeconfig
     #[arg(long, group = "what")]
     merge: bool,
-    /// Take it out again
+    /// Remove the VM from your own kubeconfig
     #[arg(long, group = "what")]
     unmerge: bool,
 }

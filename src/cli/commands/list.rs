@@ -18,10 +18,9 @@ use crate::{
     k3s-vm list\n  \
     k3s-vm list --json | jq -r '.machines[] | select(.state == \"running\").project'\n\n\
     When it fails:\n  \
-    It does not: of a machine that cannot be looked at, it tells why. `k3s-vm -C PROJECT status` tells more.\n  \
-    Machines are known by the shared cache, so K3S_VM_CACHE_DIR must be what they were set up with.")]
+    A VM that is missing was set up with another K3S_VM_CACHE_DIR. `k3s-vm -C PROJECT status` shows more of one VM.")]
 pub struct Args {
-    /// Print one JSON document; its layout is numbered by "schema"
+    /// Print one JSON document with a "schema" number
     #[arg(long)]
     json: bool,
 }

@@ -34,20 +34,18 @@ use crate::{
     k3s-vm logs                     # the guest's console\n  \
     k3s-vm logs k3s --follow\n  \
     k3s-vm logs k3s --since 10m\n  \
-    k3s-vm logs cloud-init          # the first boot: cloud-init, and what makes a node of the guest\n  \
+    k3s-vm logs cloud-init          # the first boot\n  \
     k3s-vm logs all | less\n\n\
-    In `all`, the console comes first, for its lines have no time of day; the others are sorted by theirs, in\n  \
-    UTC, from the last boot on. With --since, only what has a time is shown.\n\n\
     When it fails:\n  \
-    k3s's journal lies in the guest; when that does not answer, the console tells why: k3s-vm logs console")]
+    The guest must answer for k3s and cloud-init. If it does not: k3s-vm logs console")]
 pub struct Args {
-    /// Go on as the log grows, until Ctrl-C or the machine's end
+    /// Follow the log, until Ctrl-C or the end of the VM
     #[arg(long, short)]
     follow: bool,
-    /// Only what was said in the last DUR, like 10m
-    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    /// Only lines of this last time, e.g. 10m
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     since: Option<Duration>,
-    /// Which log
+    /// Log to show
     #[arg(value_enum, default_value = "console")]
     source: Source,
 }

@@ -1,13 +1,21 @@
-//! `man`: the manual, of the same words as the help.
+//! `man`: the manual, from the texts of the help. Commands are pages of section 1, topics of section 7.
 
-use std::{fmt::Write, fs, io, path::PathBuf, process::ExitCode};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Command;
 use clap_mangen::Man;
 
 use crate::{
     base::{FileError, files},
-    cli::{error::CommandError, terminal::output::Output},
+    cli::{
+        error::CommandError,
+        terminal::{markup, output::Output},
+        topics::{self, TOPICS, Topic},
+    },
     machine::MachineError,
 };
 
@@ -15,96 +23,163 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm man | man -l -\n  \
-    k3s-vm man ~/.local/share/man/man1      # then: man k3s-vm-setup\n\n\
-    When it fails:\n  \
-    The directory cannot be made or written; the message names it.")]
+    k3s-vm man ~/.local/share/man/man1      # then: man k3s-vm-setup\n  \
+    man k3s-vm-network                      # a topic")]
 pub struct Args {
-    /// Where the pages go; made when it is missing
+    /// Directory for the pages; for one called man1, the topics are written to man7 beside it
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
 }
 
-/// Pages are read by everybody.
+/// Everybody may read the pages.
 const MODE: u32 = 0o644;
 
-/// With the program's command line.
-pub(crate) fn run(args: &Args, cli: Command, output: &Output) -> Result<ExitCode, CommandError> {
-    let mut command = cli.disable_help_subcommand(true);
-    command.build();
+const SOURCE: &str = concat!("k3s-vm ", env!("CARGO_PKG_VERSION"));
+
+const MANUAL: &str = "k3s-vm manual";
+
+/// The topics that are sections of k3s-vm(1) as well.
+const SECTIONS: [(&str, &str); 3] = [
+    ("ENVIRONMENT", "environment"),
+    ("FILES", "files"),
+    ("EXIT STATUS", "exit-codes"),
+];
+
+/// Prints the main page of the command line `cli`, or writes all pages.
+pub(crate) fn run(
+    args: &Args,
+    mut cli: Command,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    cli.build();
     let Some(directory) = &args.directory else {
-        let page = page(command).map_err(unwritable)?;
-        output.data(&String::from_utf8_lossy(&page));
+        let page = command_page(&cli, true).map_err(unwritable)?;
+        output.data(&page);
         return Ok(ExitCode::SUCCESS);
     };
+    let topics_directory = if directory.ends_with("man1") {
+        directory.with_file_name("man7")
+    } else {
+        directory.clone()
+    };
+    let mut pages = Vec::new();
+    for (index, command) in visible(&cli).into_iter().enumerate() {
+        let name = format!("{}.1", page_name(command));
+        let page = command_page(command, index == 0).map_err(unwritable)?;
+        pages.push((directory.join(name), page));
+    }
+    for topic in TOPICS {
+        let name = format!("k3s-vm-{}.7", topic.name);
+        pages.push((topics_directory.join(name), topic_page(*topic)));
+    }
+    for directory in [directory, &topics_directory] {
+        make(directory)?;
+    }
+    for (path, page) in &pages {
+        files::write_among_others(path, page.as_bytes(), MODE).map_err(MachineError::from)?;
+    }
+    tracing::info!(
+        "{} pages are written to {}",
+        pages.len(),
+        directory.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn make(directory: &Path) -> Result<(), CommandError> {
     fs::create_dir_all(directory)
         .map_err(FileError::on("create", directory))
         .map_err(MachineError::from)?;
-    let mut written = 0;
-    for command in with_verbs(command) {
-        let name = Man::new(command.clone()).get_filename();
-        let page = page(command).map_err(unwritable)?;
-        files::write_among_others(&directory.join(name), &page, MODE)
-            .map_err(MachineError::from)?;
-        written += 1;
-    }
-    tracing::info!("wrote {written} pages to {}", directory.display());
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn unwritable(error: io::Error) -> CommandError {
     CommandError::new("cannot write a page of the manual").because(&error)
 }
 
-/// The program, its verbs, and theirs.
-fn with_verbs(command: Command) -> Vec<Command> {
-    let verbs: Vec<Command> = command.get_subcommands().cloned().collect();
+/// The command and those below it, but for the hidden ones and clap's own `help`.
+fn visible(command: &Command) -> Vec<&Command> {
+    let is_root = command.get_name() == "k3s-vm";
+    let inner = command
+        .get_subcommands()
+        .filter(|inner| !inner.is_hide_set() && (is_root || inner.get_name() != "help"));
     std::iter::once(command)
-        .chain(verbs.into_iter().flat_map(with_verbs))
+        .chain(inner.flat_map(visible))
         .collect()
 }
 
-fn page(command: Command) -> io::Result<Vec<u8>> {
-    let verbs = command.has_subcommands();
-    let after = command.get_after_help().map(ToString::to_string);
-    let man = Man::new(command);
+/// The name of the page, like `k3s-vm-cache-export`.
+fn page_name(command: &Command) -> &str {
+    command
+        .get_display_name()
+        .unwrap_or_else(|| command.get_name())
+}
+
+fn command_page(command: &Command, is_main: bool) -> io::Result<String> {
+    // The renderer leaves out the help of what is hidden from `-h`.
+    let shown = command.clone().mut_args(|arg| arg.hide_short_help(false));
+    let man = Man::new(shown)
+        .title(page_name(command).to_uppercase())
+        .source(SOURCE)
+        .manual(MANUAL);
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
+    page.extend(synopsis(command).into_bytes());
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
-    if verbs {
+    if command.has_subcommands() {
         man.render_subcommands_section(&mut page)?;
     }
+    let after = command.get_after_help().map(ToString::to_string);
     page.extend(sections(&after.unwrap_or_default()).into_bytes());
-    man.render_version_section(&mut page)?;
+    let mut page = String::from_utf8_lossy(&page).into_owned();
+    if is_main {
+        for (heading, name) in SECTIONS {
+            let body = topics::find(name).map(Topic::body).unwrap_or_default();
+            page += &format!(".SH \"{heading}\"\n{}", markup::to_roff(body, ".SS"));
+        }
+    }
     Ok(page)
 }
 
-/// What stands behind the options: a heading is a line that ends with a colon, and what is indented below it keeps its
-/// lines.
-fn sections(text: &str) -> String {
-    let mut roff = String::new();
-    for line in text.lines() {
-        let _ = match line.strip_suffix(':') {
-            Some(heading) if !line.starts_with(' ') => {
-                writeln!(roff, ".fi\n.SH \"{}\"\n.nf", heading.to_uppercase())
-            }
-            _ if line.is_empty() => writeln!(roff, ".fi\n.PP"),
-            _ => writeln!(roff, "{}", literal(line.strip_prefix("  ").unwrap_or(line))),
-        };
-    }
-    roff + ".fi\n"
+fn synopsis(command: &Command) -> String {
+    let usage = command.clone().render_usage().to_string();
+    let usage = usage.trim_start_matches("Usage:").trim();
+    let lines = usage.lines().map(str::trim);
+    format!(".SH SYNOPSIS\n{}", markup::literal(lines))
 }
 
-/// A line that does not steer the formatter.
-fn literal(line: &str) -> String {
-    let line = line.replace('\\', "\\e").replace('-', "\\-");
-    if line.starts_with(['.', '\'']) {
-        format!("\\&{line}")
-    } else {
-        line
+fn topic_page(topic: Topic) -> String {
+    let name = format!("k3s-vm-{}", topic.name);
+    let (title, name) = (
+        markup::in_line(&name.to_uppercase()),
+        markup::in_line(&name),
+    );
+    format!(
+        ".TH {title} 7 \"\" \"{SOURCE}\" \"{MANUAL}\"\n.SH NAME\n{name} \\- {}\n.SH DESCRIPTION\n{}\
+         .SH \"SEE ALSO\"\n.BR k3s\\-vm (1)\n",
+        markup::in_line(topic.title()),
+        markup::to_roff(topic.body(), ".SH")
+    )
+}
+
+/// The sections behind the options. A line that ends with a colon is a heading, and what is below it is indented.
+/// Examples and lists keep their lines; prose is filled.
+fn sections(text: &str) -> String {
+    let mut roff = String::new();
+    for section in text.split("\n\n") {
+        let (heading, body) = section.split_once(":\n").unwrap_or(("NOTES", section));
+        let lines = body.lines().map(|line| line.trim_start_matches("  "));
+        let body = if ["Examples", "Topics"].contains(&heading) {
+            markup::literal(lines)
+        } else {
+            let lines: Vec<_> = lines.collect();
+            format!("{}\n", markup::in_line(&lines.join(" ")))
+        };
+        roff += &format!(".SH \"{}\"\n{body}", heading.to_uppercase());
     }
+    roff
 }
 
 #[cfg(test)]
@@ -112,9 +187,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn examples_keep_their_lines_and_steer_nothing() {
-        let roff = sections("Examples:\n  a -b\n  .PP \\n\n\nWhen it fails:\n  no");
-        let expected = ".fi\n.SH \"EXAMPLES\"\n.nf\na \\-b\n\\&.PP \\en\n.fi\n.PP\n.fi\n.SH \"WHEN IT FAILS\"\n.nf\nno\n.fi\n";
+    fn examples_keep_their_lines_and_prose_is_filled() {
+        let roff = sections("Examples:\n  a -b\n  .PP \\n\n\nWhen it fails:\n  run `c`");
+        let expected = ".SH \"EXAMPLES\"\n.PP\n.RS 4\n.nf\na \\-b\n\\&.PP \\en\n.fi\n.RE\n\
+            .SH \"WHEN IT FAILS\"\nrun \\fBc\\fR\n";
         assert_eq!(roff, expected);
     }
 }

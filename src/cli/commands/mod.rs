@@ -10,6 +10,7 @@ pub mod configure;
 pub mod cp;
 pub mod doctor;
 pub mod env;
+pub mod help;
 pub mod idle_watch;
 pub mod image;
 pub mod kubeconfig;

@@ -15,10 +15,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm pause\n  \
-    k3s-vm resume                   # it goes on, and is told the time\n\n\
-    When it fails:\n  \
-    Only a machine that runs can be paused; one that is paused already stays so. When QEMU does not\n  \
-    answer: k3s-vm stop --force && k3s-vm start")]
+    k3s-vm resume")]
 pub struct Args {}
 
 pub(crate) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandError> {

@@ -18,12 +18,12 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     k3s-vm port add 3000:30000      # a NodePort\n  \
     k3s-vm port add 5353:53/udp\n  \
-    k3s-vm port add svc/web         # finds the Service's port, and a port of the host that is free\n  \
+    k3s-vm port add svc/web         # finds the port of the Service\n  \
     k3s-vm port rm 3000\n  \
     k3s-vm port list\n\n\
     When it fails:\n  \
-    A port that is taken, or that only root may open, is refused and nothing is changed. At a start, what\n  \
-    is taken meanwhile is left out with a warning.")]
+    A port that is in use, or that needs root, is refused, and nothing changes. A start leaves a port out that is in \
+    use then, with a warning.")]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -31,24 +31,24 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Forward a port
+    /// Forward ports, now and at each start
     Add {
         /// HOST:GUEST, HOST:GUEST/udp, svc/NAME or svc/NAME:PORT
         #[arg(value_name = "PORT", required = true)]
         ports: Vec<Wanted>,
-        /// The Service's namespace
+        /// Namespace of the Service
         #[arg(long, short, value_name = "NAMESPACE", default_value = "default")]
         namespace: String,
     },
-    /// Forward a port no more
+    /// Stop forwarding ports
     Rm {
         /// HOST, or HOST/udp
         #[arg(value_name = "PORT", required = true)]
         ports: Vec<HostPort>,
     },
-    /// Show what is forwarded
+    /// List the forwarded ports
     List {
-        /// Print one JSON document; its layout is numbered by "schema"
+        /// Print one JSON document with a "schema" number
         #[arg(long)]
         json: bool,
     },

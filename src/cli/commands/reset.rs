@@ -17,11 +17,11 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm reset\n  \
-    k3s-vm reset --yes              # without asking, for scripts\n\n\
+    k3s-vm reset --yes              # for scripts\n\n\
     When it fails:\n  \
-    Run it again; what is deleted already does not matter. It works on a damaged machine, too.")]
+    Run it again. It works on a damaged VM and on one that is half deleted.")]
 pub struct Args {
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, short)]
     yes: bool,
 }

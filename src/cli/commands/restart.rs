@@ -18,20 +18,18 @@ use crate::{
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm restart\n  \
-    k3s-vm restart --force          # a guest that hangs: pull the plug, and boot\n\n\
+    k3s-vm restart --force          # for a guest that hangs\n\n\
     When it fails:\n  \
-    Nothing is lost: `k3s-vm start` goes on where it ended. `k3s-vm logs console` shows the boot.\n  \
-    A suspended machine is not restarted, for its memory would be lost: `k3s-vm resume` has it go on,\n  \
-    and `k3s-vm stop --power-off && k3s-vm start` boots it.")]
+    Nothing is lost: run `k3s-vm start`. `k3s-vm logs console` shows the boot. A suspended VM is not restarted, for \
+    its memory would be lost: `k3s-vm resume` resumes it, `k3s-vm stop --power-off && k3s-vm start` boots it.")]
 pub struct Args {
-    /// Do not wait for the guest to power off: end QEMU at once
+    /// End QEMU at once, without a clean shutdown
     #[arg(long)]
     force: bool,
-    /// How long the guest may take to power off, and then the node to be Ready, like 5m [default: 2m, and 5m with KVM or
-    /// 30m without]
-    #[arg(long, value_name = "DUR")]
+    /// Limit of the shutdown, and then of the start, e.g. 5m [default: 2m, and 5m with KVM or 30m without]
+    #[arg(long, value_name = "DURATION")]
     timeout: Option<Timeout>,
-    /// Show where the time of the start went
+    /// Print where the time of the start went
     #[arg(long)]
     timings: bool,
 }

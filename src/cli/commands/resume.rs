@@ -20,11 +20,10 @@ use crate::{
     k3s-vm pause; k3s-vm resume\n  \
     k3s-vm stop --suspend; k3s-vm resume\n\n\
     When it fails:\n  \
-    A machine that is stopped is started instead: k3s-vm start. `k3s-vm logs k3s` tells why a node\n  \
-    does not become Ready again.")]
+    A stopped VM cannot be resumed: run `k3s-vm start`. `k3s-vm logs k3s` shows why a node is not Ready.")]
 pub struct Args {
-    /// How long it may take until the node is Ready, like 5m [default: 5m with KVM, 30m without]
-    #[arg(long, value_name = "DUR")]
+    /// Limit until the node is Ready, e.g. 5m [default: 5m with KVM, 30m without]
+    #[arg(long, value_name = "DURATION")]
     timeout: Option<Timeout>,
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::{
     base::{Digest, Forward, proxy},
     cli::{
-        choices::Choices,
+        choices::{Choices, heading},
         context::Context,
         error::CommandError,
         hints, interrupt,
@@ -30,53 +30,52 @@ use crate::{
     export KUBECONFIG=\"$(k3s-vm setup -q)\"\n  \
     k3s-vm setup --json -q | jq -r 'select(.event == \"done\").server'\n\n\
     When it fails:\n  \
-    Run it again; it goes on where it stopped. `k3s-vm doctor` looks at the host,\n  \
-    `k3s-vm logs console` and `k3s-vm logs k3s` at the guest.\n  \
-    To begin anew: k3s-vm reset && k3s-vm setup")]
-#[command(next_help_heading = "Options")]
+    Run it again: it continues where it stopped. `k3s-vm doctor` checks the host, `k3s-vm logs console` and \
+    `k3s-vm logs k3s` show the guest. To start over: k3s-vm reset && k3s-vm setup")]
 pub struct Args {
     #[command(flatten)]
     choices: Choices,
-    /// The base image: an alias (debian-13, debian-12, ubuntu-26.04, ubuntu-24.04, ubuntu-22.04), a path or a URL
-    /// [default: debian-13]
-    #[arg(long, value_name = "ALIAS|PATH|URL")]
+    /// Base image: debian-13, debian-12, ubuntu-26.04, ubuntu-24.04, ubuntu-22.04, a path or a URL [default: debian-13]
+    #[arg(long, value_name = "ALIAS|PATH|URL", help_heading = heading::VM)]
     image: Option<String>,
-    /// The SHA-256 that the image must have
-    #[arg(long, value_name = "HEX", requires = "image")]
+    /// Expected SHA-256 of the image
+    #[arg(long, value_name = "HEX", requires = "image", help_heading = heading::VM, hide_short_help = true)]
     image_sha256: Option<Digest>,
-    /// Fetch also an image or a k3s release that has no checksum; holds for this run only
-    #[arg(long)]
-    insecure_no_checksum: bool,
-    /// The k3s release, like v1.33.5+k3s1 [default: what the stable channel names]
-    #[arg(long, value_name = "V")]
+    /// Copy a template of yours, keys and certificates included: ready within seconds, after the first one
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        help_heading = heading::VM, hide_short_help = true)]
+    share_identity: Option<bool>,
+    /// Firmware: auto, bios or uefi [default: auto]
+    #[arg(long, value_name = "KIND", help_heading = heading::VM, hide_short_help = true)]
+    firmware: Option<FirmwareChoice>,
+    /// k3s release, e.g. v1.33.5+k3s1 [default: the stable channel]
+    #[arg(long, value_name = "VERSION", help_heading = heading::K3S)]
     k3s_version: Option<String>,
-    /// Where k3s releases come from (http, https or file) [default: k3s's releases on GitHub]
+    /// Source of k3s releases: http, https or file [default: GitHub]
     #[arg(
         long,
         value_name = "URL",
         env = "K3S_VM_K3S_MIRROR",
-        hide_env_values = true
+        hide_env_values = true,
+        help_heading = heading::K3S,
+        hide_short_help = true
     )]
     k3s_mirror: Option<String>,
-    /// Forward a port of 127.0.0.1 into the guest, like 8080:80 or 5353:53/udp; may be said more than once [default:
-    /// 8080:80 and 8443:443, where they are free]
-    #[arg(long, short, value_name = "HOST:GUEST")]
+    /// Forward a port of 127.0.0.1 to the guest, e.g. 8080:80 or 5353:53/udp (repeatable) [default: 8080:80 and 8443:443,
+    /// if they are free]
+    #[arg(long, short, value_name = "HOST:GUEST", help_heading = heading::ACCESS)]
     port: Vec<Forward>,
-    /// Be a copy of one machine of yours that is kept for this, keys and certificates included: a ready cluster within
-    /// seconds, except for the first time
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    share_identity: Option<bool>,
-    /// How the guest boots: auto, bios or uefi [default: auto]
-    #[arg(long, value_name = "HOW")]
-    firmware: Option<FirmwareChoice>,
-    /// Install a missing QEMU with the system's package manager
+    /// Install QEMU with the system's package manager if it is missing
     #[arg(long)]
     install_missing: bool,
-    /// Show where the time went
-    #[arg(long)]
+    /// Download an image or a k3s release without a checksum, in this run
+    #[arg(long, hide_short_help = true)]
+    insecure_no_checksum: bool,
+    /// Print where the time went
+    #[arg(long, hide_short_help = true)]
     timings: bool,
-    /// Print what happens on stdout, one JSON document a line; their layout is numbered by "schema"
-    #[arg(long)]
+    /// Print events on stdout, one JSON document a line
+    #[arg(long, hide_short_help = true)]
     json: bool,
 }
 

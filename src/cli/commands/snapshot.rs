@@ -30,12 +30,12 @@ use crate::{
     k3s-vm snapshot create before-upgrade\n  \
     k3s-vm snapshot list\n  \
     k3s-vm snapshot restore before-upgrade\n  \
-    k3s-vm snapshot restore before-upgrade --yes   # without asking, for scripts\n  \
+    k3s-vm snapshot restore before-upgrade --yes   # for scripts\n  \
     k3s-vm snapshot delete before-upgrade\n\n\
     When it fails:\n  \
-    The machine stays what it is, and there is no half of a snapshot: run it again. A snapshot takes\n  \
-    as much room as the disk's file, and as the guest has touched of its memory. A memory that is of\n  \
-    no use any more, as after an update of QEMU, is told of in a word; the machine boots then.")]
+    The VM is unchanged, and no incomplete snapshot is left: run it again. A snapshot needs disk space for the disk \
+    file and for the memory that the guest uses. If the memory is unusable, e.g. after an update of QEMU, the VM boots \
+    from the disk of the snapshot.")]
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -43,31 +43,35 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Keep the machine as it is now; one that runs stands still for a second or some. Prints the name
+    /// Save the VM and print the snapshot's name
+    ///
+    /// A running VM is paused for a second or a few.
     Create {
-        /// A name of letters, digits, '.', '_' and '-' [default: the time]
+        /// Name of letters, digits, '.', '_' and '-' [default: the time]
         name: Option<SnapshotName>,
     },
-    /// Show the snapshots of this machine
+    /// List the snapshots of the VM
     List {
-        /// Print one JSON document; its layout is numbered by "schema"
+        /// Print one JSON document with a "schema" number
         #[arg(long)]
         json: bool,
     },
-    /// Bring the machine back as it was; what the cluster was told since is lost
+    /// Roll the VM back to a snapshot
+    ///
+    /// Changes in the cluster since the snapshot are lost. A VM that was running is started again.
     Restore {
-        /// Which one
+        /// Snapshot to restore
         name: SnapshotName,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long, short, visible_alias = "force")]
         yes: bool,
-        /// Start the machine also if it is not running now
+        /// Start the VM even if it is not running now
         #[arg(long)]
         start: bool,
     },
-    /// Remove snapshots
+    /// Delete snapshots
     Delete {
-        /// Which ones
+        /// Snapshots to delete
         #[arg(required = true)]
         names: Vec<SnapshotName>,
     },

@@ -27,17 +27,17 @@ use crate::{
     k3s-vm ssh --forward-agent git clone git@example.org:shop.git\n  \
     tar c src | k3s-vm ssh tar x -C /tmp\n\n\
     When it fails:\n  \
-    A guest that does not answer shows why on its console: k3s-vm logs console. Words are joined with\n  \
-    spaces and read by the guest's shell, as OpenSSH does. A signal that is to end k3s-vm ends the command:\n  \
-    it gets the same one, and is killed when it still runs 10 s later.")]
+    The console shows why a guest does not answer: k3s-vm logs console. Arguments are joined with spaces and read by \
+    the guest's shell, as in OpenSSH. A signal that ends k3s-vm is passed to the command, which is killed if it still \
+    runs 10 s later.")]
 pub struct Args {
-    /// Give the command a terminal, as a shell has one anyway
+    /// Allocate a terminal for the command
     #[arg(long, short)]
     tty: bool,
-    /// Let the guest ask your SSH agent while the command runs
+    /// Forward your SSH agent while the command runs
     #[arg(long, short = 'A')]
     forward_agent: bool,
-    /// The command; a login shell without one
+    /// Command to run [default: a login shell]
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,

@@ -10,16 +10,15 @@ use crate::{
 /// What `ssh-config` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    k3s-vm ssh-config --name shop >~/.ssh/shop.config   # and once: Include shop.config, in ~/.ssh/config\n  \
+    k3s-vm ssh-config --name shop >~/.ssh/shop.config\n  \
     ssh -F ~/.ssh/shop.config shop\n  \
     rsync -e 'ssh -F ~/.ssh/shop.config' -a src/ shop:/srv/src/\n  \
     scp -F ~/.ssh/shop.config shop:/etc/hosts .\n\n\
     When it fails:\n  \
-    Only a running machine has a port: k3s-vm start. OpenSSH refuses a guest that has not the machine's own\n  \
-    host key, which is pinned in .k3s-vm/known_hosts; a block of an earlier start has a port that may be\n  \
-    another program's by now, so print it anew.")]
+    The VM must be running: k3s-vm start. If OpenSSH refuses the host key, another program has the port now: print the \
+    configuration again.")]
 pub struct Args {
-    /// What the host is called in it [default: the machine's name]
+    /// Name of the host in the configuration [default: the VM's name]
     #[arg(long, value_name = "HOST", value_parser = host)]
     name: Option<String>,
     #[command(flatten)]

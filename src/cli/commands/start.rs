@@ -21,23 +21,21 @@ use crate::{
     k3s-vm start --timings\n  \
     k3s-vm start --restore-datastore\n\n\
     When it fails:\n  \
-    Nothing is lost: run it again. `k3s-vm logs console` shows the boot, `k3s-vm logs qemu` what\n  \
-    QEMU itself said. When a port is taken, k3s-vm takes another one unless api_port is set.")]
+    Run it again: nothing is lost. `k3s-vm logs console` shows the boot, `k3s-vm logs qemu` the messages of QEMU.")]
 pub struct Args {
-    /// How long the start may take, like 5m [default: 5m with KVM, 30m without]
-    #[arg(long, value_name = "DUR")]
+    /// Limit until the node is Ready, e.g. 5m [default: 5m with KVM, 30m without]
+    #[arg(long, value_name = "DURATION")]
     timeout: Option<Timeout>,
-    /// Put the copy of k3s's datastore back that was kept at the last orderly stop, when the datastore is damaged; what
-    /// the cluster was told since then is lost
+    /// Restore the copy of k3s's datastore from the last clean stop; later changes are lost
     #[arg(long)]
     restore_datastore: bool,
-    /// Suspend the machine when nobody has talked to it for so long, like 30m, from now on; off undoes it
-    #[arg(long, value_name = "DUR")]
+    /// Suspend the VM when nobody has used it for this time, e.g. 30m, or off
+    #[arg(long, value_name = "DURATION")]
     idle_suspend: Option<Idle>,
-    /// Show where the time went
+    /// Print where the time went
     #[arg(long)]
     timings: bool,
-    /// Print what happens on stdout, one JSON document a line; their layout is numbered by "schema"
+    /// Print events on stdout, one JSON document a line
     #[arg(long)]
     json: bool,
 }

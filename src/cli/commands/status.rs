@@ -31,13 +31,13 @@ use crate::{
     k3s-vm status --watch\n  \
     k3s-vm status -q || k3s-vm start\n\n\
     When it fails:\n  \
-    Exit code 1 means that the machine's record or config is damaged; the message names the file.\n  \
-    A machine that runs and is not healthy (5) tells why in `k3s-vm logs k3s` and `k3s-vm logs console`.")]
+    Exit code 1 means that the record or the config of the VM is damaged; the error names the file. `k3s-vm logs k3s` \
+    and `k3s-vm logs console` show why a running VM is not healthy (5).")]
 pub struct Args {
-    /// Print one JSON document; its layout is numbered by "schema"
+    /// Print one JSON document with a "schema" number
     #[arg(long)]
     json: bool,
-    /// Show it anew every second, until Ctrl-C; with --json, one document a line
+    /// Refresh every second, until Ctrl-C; with --json, print one document a line
     #[arg(long, short)]
     watch: bool,
 }

@@ -18,24 +18,24 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     k3s-vm stop\n  \
     k3s-vm stop --timeout 20s\n  \
-    k3s-vm stop --suspend           # start goes on where the guest was\n  \
-    k3s-vm stop --power-off         # where .k3s-vm/config says suspend = true\n  \
-    k3s-vm stop --force             # at once, like pulling the plug\n\n\
+    k3s-vm stop --suspend           # the next start resumes the guest\n  \
+    k3s-vm stop --power-off         # if the config has suspend = true\n  \
+    k3s-vm stop --force             # end QEMU at once\n\n\
     When it fails:\n  \
-    A machine that cannot be suspended, for want of room on the disk above all, goes on.\n  \
-    k3s-vm stop --force ends QEMU over its monitor, and by a kill where the monitor does not answer.")]
+    A VM that cannot be suspended, e.g. for lack of disk space, keeps running. `k3s-vm stop --force` ends QEMU over \
+    its monitor, or kills it if the monitor does not answer.")]
 pub struct Args {
-    /// Do not wait for the guest: end QEMU at once
+    /// End QEMU at once, without a clean shutdown
     #[arg(long)]
     force: bool,
-    /// Keep the guest's memory, which takes as much room as the guest has touched of it
+    /// Save the guest's memory, so that the next start resumes it
     #[arg(long, conflicts_with_all = ["force", "power_off", "timeout"])]
     suspend: bool,
-    /// Power the guest off whatever the config says; gives up the memory of a machine that is suspended
+    /// Shut down even if the config has suspend = true; discard the memory of a suspended VM
     #[arg(long, conflicts_with = "force")]
     power_off: bool,
-    /// How long the guest may take to power off, like 30s [default: 2m]
-    #[arg(long, value_name = "DUR", conflicts_with = "force")]
+    /// Limit of the clean shutdown, e.g. 30s [default: 2m]
+    #[arg(long, value_name = "DURATION", conflicts_with = "force")]
     timeout: Option<Timeout>,
 }
 

@@ -14,27 +14,33 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_millis(500);
 
-pub(crate) const KUBECTL_HELP: &str = "Examples:\n  \
-    k3s-vm kubectl get nodes\n  \
-    k3s-vm kubectl apply -f app.yaml\n  \
-    .k3s-vm/bin/kubectl get pods -A   # the same, for tools that want a program called kubectl\n\n\
-    When it fails:\n  \
-    All words behind `kubectl` are kubectl's own, and so is the exit code. `k3s-vm status` tells whether\n  \
-    the cluster is well. Without a kubectl on the host, the cached k3s is used, which is one.";
+pub(crate) const KUBECTL_HELP: &str = "Examples:
+  \
+    k3s-vm kubectl get nodes
+  \
+    k3s-vm kubectl apply -f app.yaml
+  \
+    .k3s-vm/bin/kubectl get pods -A   # for tools that need a kubectl
 
-pub(crate) const K9S_HELP: &str = "Examples:\n  \
-    k3s-vm k9s\n  \
-    k3s-vm k9s -n kube-system\n\n\
-    When it fails:\n  \
-    All words behind `k9s` are k9s's own. `k3s-vm status` tells whether the cluster is well.";
+\
+    When it fails:
+  \
+    All arguments are passed to kubectl, and the exit code is kubectl's. `k3s-vm status` shows whether the cluster is \
+    healthy. Without a kubectl on the host, the one in k3s is used.";
+
+pub(crate) const K9S_HELP: &str = "Examples:
+  \
+    k3s-vm k9s
+  \
+    k3s-vm k9s -n kube-system";
 
 /// What is passed on to the tool.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The shell found a link of the machine's on its PATH
+    /// The shell found a link of the VM's on its PATH
     #[arg(long = ON_PATH, hide = true)]
     on_path: bool,
-    /// Passed on as they are
+    /// Arguments of the tool
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,

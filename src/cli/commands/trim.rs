@@ -16,10 +16,9 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm trim\n  \
-    k3s-vm ssh k3s crictl rmi --prune && k3s-vm trim   # images that no pod needs, too\n\n\
+    k3s-vm ssh k3s crictl rmi --prune && k3s-vm trim   # unused images first\n\n\
     When it fails:\n  \
-    Nothing is lost: run it again. It needs a machine that runs. What a snapshot keeps stays in the\n  \
-    snapshot: k3s-vm snapshot list")]
+    The VM must be running. A snapshot keeps the blocks that are in it: k3s-vm snapshot list")]
 pub struct Args {}
 
 pub(crate) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandError> {

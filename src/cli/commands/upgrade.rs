@@ -19,23 +19,21 @@ use crate::{
 /// What `upgrade` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    k3s-vm upgrade                           # to what the stable channel names\n  \
+    k3s-vm upgrade                           # the stable channel\n  \
     k3s-vm upgrade --channel v1.34\n  \
     k3s-vm upgrade --k3s-version v1.34.1+k3s1\n  \
-    k3s-vm snapshot list                     # the machine as it was before, until you delete it\n\n\
+    k3s-vm snapshot list                     # has the VM before the upgrade\n\n\
     When it fails:\n  \
-    The machine is what it was before, and runs. Interrupted, or killed: run it again, and it goes on\n  \
-    where it ended; `k3s-vm snapshot restore before-...` brings back what was. What the cluster was\n  \
-    told while the new k3s was waited for is lost when that does not come up. It takes room for a\n  \
-    snapshot on the host, and for the release on the guest's disk.")]
+    The VM runs with the k3s that it had. Changes in the cluster during the upgrade are lost. After an interruption, \
+    run it again: it continues. It needs space for a snapshot on the host and for the release in the guest.")]
 pub struct Args {
-    /// The k3s release, like v1.34.1+k3s1
-    #[arg(long, value_name = "V", conflicts_with = "channel")]
+    /// k3s release, e.g. v1.34.1+k3s1
+    #[arg(long, value_name = "VERSION", conflicts_with = "channel")]
     k3s_version: Option<Version>,
-    /// The channel of k3s that names the release: stable, latest, or a minor version like v1.34
-    #[arg(long, value_name = "C", default_value = STABLE)]
+    /// k3s channel: stable, latest, or a minor version, e.g. v1.34
+    #[arg(long, value_name = "CHANNEL", default_value = STABLE)]
     channel: String,
-    /// Where k3s releases come from, this time (http, https or file) [default: where the machine's came from]
+    /// Source of k3s releases for this run: http, https or file [default: the VM's]
     #[arg(
         long,
         value_name = "URL",
@@ -43,16 +41,16 @@ pub struct Args {
         hide_env_values = true
     )]
     k3s_mirror: Option<String>,
-    /// Take also a release that has no checksum
+    /// Download a release without a checksum
     #[arg(long)]
     insecure_no_checksum: bool,
-    /// How long the node may take to be Ready with it, like 5m [default: 5m with KVM, 30m without]
-    #[arg(long, value_name = "DUR")]
+    /// Limit until the node is Ready, e.g. 5m [default: 5m with KVM, 30m without]
+    #[arg(long, value_name = "DURATION")]
     timeout: Option<Timeout>,
-    /// Show where the time went
+    /// Print where the time went
     #[arg(long)]
     timings: bool,
-    /// Print what happens on stdout, one JSON document a line; their layout is numbered by "schema"
+    /// Print events on stdout, one JSON document a line
     #[arg(long)]
     json: bool,
 }

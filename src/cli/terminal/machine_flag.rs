@@ -1,40 +1,83 @@
-//! Commands that people are told to type, for a further machine of a project: they are about that one, too.
+//! Commands in hints: they name the additional VM that the command line named, and the program as it was called, so that
+//! they can be copied.
 
-use crate::base::MachineAlias;
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs,
+    path::Path,
+};
 
-/// How the program is called in all that it says.
-const PROGRAM: &str = "k3s-vm ";
+use crate::{base::MachineAlias, qemu::version::find_program};
 
-/// Knows the machine, and the verbs.
-#[derive(Debug, Clone, Default)]
+/// The program in all texts.
+const PROGRAM: &str = "k3s-vm";
+
+/// What a user types to call this program: its name, if that finds it on the `PATH`, and its path otherwise.
+pub(crate) fn called(first: Option<&OsString>) -> String {
+    let own = env::current_exe().unwrap_or_default();
+    let found = find_program(PROGRAM).and_then(|path| fs::canonicalize(path).ok());
+    if found.is_some_and(|path| path == own) {
+        return PROGRAM.to_owned();
+    }
+    let typed = Path::new(first.map_or(OsStr::new(PROGRAM), OsString::as_os_str));
+    // A link of another name is kubectl's or k9s's.
+    let is_own_name = typed.file_name() == Some(OsStr::new(PROGRAM));
+    let path = if is_own_name { typed } else { &own };
+    match path.to_str() {
+        Some(path) if path.contains(|c: char| c.is_whitespace() || "'\"\\$".contains(c)) => {
+            format!("'{}'", path.replace('\'', "'\\''"))
+        }
+        Some(path) => path.to_owned(),
+        None => PROGRAM.to_owned(),
+    }
+}
+
+/// The program and the machine that commands in texts are written for.
+#[derive(Debug, Clone)]
 pub(crate) struct CommandHints {
     name: Option<MachineAlias>,
-    verbs: Vec<String>,
+    commands: Vec<String>,
+    program: String,
 }
 
 impl CommandHints {
-    /// Of the machine that the command line names, and the program's commands.
-    pub(crate) fn new(name: Option<MachineAlias>, verbs: Vec<String>) -> Self {
-        Self { name, verbs }
+    /// With the machine of the command line, the names of all commands, and the program as users call it.
+    pub(crate) const fn new(
+        name: Option<MachineAlias>,
+        commands: Vec<String>,
+        program: String,
+    ) -> Self {
+        Self {
+            name,
+            commands,
+            program,
+        }
     }
 
-    /// The text, whose commands name the machine.
+    /// The text with its commands as they must be typed.
     pub(crate) fn commands_in(&self, text: &str) -> String {
-        let Some(name) = &self.name else {
-            return text.to_owned();
-        };
-        let mut parts = text.split(PROGRAM);
-        let mut told = parts.next().unwrap_or_default().to_owned();
+        let mut parts = text.split("k3s-vm ");
+        let mut written = parts.next().unwrap_or_default().to_owned();
         for part in parts {
             let end = part.find(|c: char| !c.is_ascii_lowercase() && c != '-');
-            let verb = &part[..end.unwrap_or(part.len())];
-            told += PROGRAM;
-            if self.verbs.iter().any(|it| it == verb) {
-                told += &format!("--name {name} ");
+            let command = &part[..end.unwrap_or(part.len())];
+            let is_command = self.commands.iter().any(|name| name == command);
+            let is_selector = part.starts_with("-C ") || part.starts_with("--name ");
+            // Part of a path, like `/run/k3s-vm `.
+            let is_whole = !written.ends_with(['/', '.', '-']);
+            written += if is_whole && (is_command || is_selector) {
+                &self.program
+            } else {
+                PROGRAM
+            };
+            written.push(' ');
+            if let (true, Some(name)) = (is_command, &self.name) {
+                written += &format!("--name {name} ");
             }
-            told += part;
+            written += part;
         }
-        told
+        written
     }
 }
 
@@ -52,7 +95,8 @@ mod tests {
             "ssh-config",
             "start",
         ];
-        CommandHints::new(name, verbs.map(str::to_owned).into()).commands_in(text)
+        let program = "k3s-vm".to_owned();
+        CommandHints::new(name, verbs.map(str::to_owned).into(), program).commands_in(text)
     }
 
     #[test]
@@ -76,6 +120,22 @@ mod tests {
         ] {
             assert_eq!(told(Some("next"), text), expected);
             assert_eq!(told(None, text), text);
+        }
+    }
+
+    #[test]
+    fn a_program_off_the_path_is_called_by_its_path() {
+        let commands = vec!["setup".to_owned(), "reset".to_owned()];
+        let named = CommandHints::new(None, commands, "target/debug/k3s-vm".to_owned());
+        for (text, expected) in [
+            (
+                "recreate it: k3s-vm reset && k3s-vm setup",
+                "recreate it: target/debug/k3s-vm reset && target/debug/k3s-vm setup",
+            ),
+            ("k3s-vm -C /p reset", "target/debug/k3s-vm -C /p reset"),
+            ("a k3s-vm on the PATH", "a k3s-vm on the PATH"),
+        ] {
+            assert_eq!(named.commands_in(text), expected);
         }
     }
 }

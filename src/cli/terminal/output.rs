@@ -49,7 +49,12 @@ pub(crate) struct Output {
 
 impl Output {
     /// With `events`, stdout is for a program that reads what happens.
-    pub(crate) fn new(global: &Global, events: bool, verbs: Vec<String>) -> Self {
+    pub(crate) fn new(
+        global: &Global,
+        events: bool,
+        commands: Vec<String>,
+        program: String,
+    ) -> Self {
         let choice = match global.color {
             clap::ColorChoice::Auto => anstream::ColorChoice::Auto,
             clap::ColorChoice::Always => anstream::ColorChoice::Always,
@@ -69,7 +74,11 @@ impl Output {
             moving,
             quiet: global.quiet,
             events,
-            named: CommandHints::new(global.machine.clone().and_then(|which| which.0), verbs),
+            named: CommandHints::new(
+                global.machine.clone().and_then(|which| which.0),
+                commands,
+                program,
+            ),
             began: Instant::now(),
             closed: Arc::default(),
         }
