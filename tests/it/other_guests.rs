@@ -44,7 +44,7 @@ fn lives(kind: &str) {
     is_a_node(&story);
     let addresses = addresses(&story);
     story
-        .run("k3s-vm ssh 'systemctl --failed --no-legend; df -Pm / | tail -n 1'")
+        .run("k3s-vm ssh 'systemctl --failed --no-legend; df -Pk / | tail -n 1'")
         .succeeds();
 
     chapter("Stop and start");
