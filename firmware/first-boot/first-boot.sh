@@ -21,6 +21,11 @@ for tool in bash cat chmod cp cut date df find grep head install ln mount mv rm 
     command -v "$tool" >/dev/null || missing="$missing $tool"
 done
 [ -z "$missing" ] || refuse "it lacks$missing"
+# Nothing in a boot needs /boot and /boot/efi: they are mounted when a program opens them. In a slow guest, udev may take
+# longer than the 90 seconds that systemd waits for their devices, so this comes first and systemd reads fstab again at once.
+[ ! -w /etc/fstab ] || sed -Ei '/noauto/!s,^([^[:space:]#]+[[:space:]]+/boot(/efi)?[[:space:]]+[^[:space:]]+[[:space:]]+)([^[:space:]]+),\1\3\,noauto\,x-systemd.automount,' /etc/fstab
+read -r uptime _ </proc/uptime
+[ "${uptime%%.*}" -lt 20 ] || systemctl daemon-reload
 # has_module NAME FILE: built in, or one that can be loaded.
 has_module() {
     [ -e "$2" ] || modprobe "$1" 2>/dev/null
@@ -39,11 +44,6 @@ for script in $scripts; do
     install -D -m 0755 "$seed/$script.sh" "$lib/$script"
 done
 "$lib/report" booted
-# Nothing in a boot needs /boot and /boot/efi: they are mounted when a program opens them. In a slow guest, udev may take
-# longer than the 90 seconds that systemd waits for their devices, so systemd reads fstab again at once.
-[ ! -e /etc/fstab ] || sed -Ei '/noauto/!s,^([^[:space:]#]+[[:space:]]+/boot(/efi)?[[:space:]]+[^[:space:]]+[[:space:]]+)([^[:space:]]+),\1\3\,noauto\,x-systemd.automount,' /etc/fstab
-read -r uptime _ </proc/uptime
-[ "${uptime%%.*}" -lt 20 ] || systemctl daemon-reload
 enabled() {
     systemctl is-enabled --quiet "$1" 2>/dev/null
 }
