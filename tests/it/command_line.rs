@@ -101,7 +101,7 @@ fn hints_call_a_program_off_the_path_as_it_was_called() {
     let env = TestEnv::new();
     let called = crate::support::program();
     let absent = finish(env.command(&["stop"]).env("PATH", "/nowhere"));
-    let hint = format!("hint: make one: {} setup\n", called.display());
+    let hint = format!("hint: create it: {} setup\n", called.display());
     assert!(absent.stderr.ends_with(&hint), "{}", absent.stderr);
     let absent = env.run(&["stop"]).stderr;
     assert!(

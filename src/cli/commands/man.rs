@@ -78,11 +78,7 @@ pub(crate) fn run(
     for (path, page) in &pages {
         files::write_among_others(path, page.as_bytes(), MODE).map_err(MachineError::from)?;
     }
-    tracing::info!(
-        "{} pages are written to {}",
-        pages.len(),
-        directory.display()
-    );
+    tracing::info!("wrote {} pages to {}", pages.len(), directory.display());
     Ok(ExitCode::SUCCESS)
 }
 

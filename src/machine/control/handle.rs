@@ -92,7 +92,6 @@ pub struct Machine {
     pub cache: PathBuf,
     launched: AtomicBool,
     /// Whether QEMU has taken its arguments, whatever became of it.
-    ran: AtomicBool,
     suspending: AtomicBool,
     captured: Mutex<Option<CapturedMemory>>,
     _lock: Lock,
@@ -135,7 +134,6 @@ impl Machine {
             given_name,
             cache,
             launched: AtomicBool::new(false),
-            ran: AtomicBool::new(false),
             suspending: AtomicBool::new(false),
             captured: Mutex::default(),
             _lock: lock,
@@ -171,16 +169,6 @@ impl Machine {
     /// From now on, QEMU is this command's child to end when the command does not come to its end.
     pub fn adopt_qemu(&self) {
         self.launched.store(true, Ordering::Relaxed);
-    }
-
-    /// QEMU has taken its arguments.
-    pub(crate) fn mark_ran(&self) {
-        self.ran.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it has in this command.
-    pub(crate) fn has_run(&self) -> bool {
-        self.ran.load(Ordering::Relaxed)
     }
 
     /// From now on the guest is paused, and goes on when the command does not come to its end.

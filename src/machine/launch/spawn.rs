@@ -52,7 +52,6 @@ pub(crate) async fn launch(
                 break;
             }
             Ok(process) => {
-                machine.mark_ran();
                 if grows {
                     // Long before the guest looks at its disk.
                     resize(&machine.project, record).await?;

@@ -26,7 +26,7 @@ use crate::{
         template::{backing, publish, ready},
     },
     project::{Config, Project, Record, Suspended, user},
-    qemu::{Accelerator, Process},
+    qemu::{Accelerator, Process, ProcessError},
 };
 
 /// What a command that brings the machine up has to tell.
@@ -101,7 +101,7 @@ pub async fn setup(
     let former = files::read_if_exists(&path)?;
     config.save(&path)?;
     let result = boot_or_resume(startup, record, timings).await;
-    if result.is_err() && !machine.has_run() {
+    if let Err(MachineError::Process(ProcessError::Ended { .. })) = result {
         // What QEMU itself refuses would be refused at each start from now on.
         match former {
             Some(text) => files::write(&path, text.as_bytes(), PRIVATE)?,

@@ -61,7 +61,7 @@ fn flags_that_contradict_the_machine() {
         "VM_NAME that is none",
         named,
         1,
-        &["VM_NAME: \"No Name\" is no machine name", "unset VM_NAME"],
+        &["VM_NAME: invalid VM name \"No Name\"", "unset VM_NAME"],
     );
     assert_eq!(
         fs::read(sandbox.file("record.json")).expect("there"),

@@ -10,7 +10,7 @@ use super::{
     table::tell,
 };
 
-const EMULATED: &str = "running without KVM, many times slower (see k3s-vm doctor)";
+const EMULATED: &str = "running without KVM, many times slower (see ";
 
 /// `setup` on a host with such a `/dev/kvm`, and perhaps such a QEMU.
 fn on_that_host(sandbox: &Sandbox, flags: &[&str], case: &Case) -> Command {

@@ -51,7 +51,7 @@ fn a_mirror_without_the_version() {
         2,
         &words,
     );
-    let words = ["\"ftp://h/\" invalid mirror: it takes http, https or file"];
+    let words = ["invalid mirror \"ftp://h/\": it takes http, https or file"];
     sandbox.fails("no mirror", sandbox.setup_from("ftp://h/", &[]), 2, &words);
     sandbox.goes_on(sandbox.setup_from(&server.url, &[]));
 }

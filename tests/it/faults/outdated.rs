@@ -150,7 +150,7 @@ const CHANGES: [Change; 13] = [
             let binary = record["release"]["binary"].as_str().expect("a path");
             fs::remove_file(binary).expect("removed");
         },
-        word: "/k3s is gone",
+        word: "/k3s is missing",
     },
 ];
 
