@@ -38,7 +38,7 @@ impl FromStr for MachineAlias {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "default" => Err(ParseMachineAliasError::Reserved(
-                "the project's own machine has no name: leave it out",
+                "the project's own VM has no name: leave it out",
             )),
             // Its kubeconfig would be .kube/config, or lie where kubectl has its cache.
             "config" | "cache" => Err(ParseMachineAliasError::Reserved(

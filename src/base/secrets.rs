@@ -247,7 +247,7 @@ mod tests {
             "\"path\": \"/home/ada/.cache/k3s-vm/prepared/56b19616ca5032cd6748fa80cb026cfa4499e7063dd84faf20b0453fa616d122-4bcc0bb8.qcow2\"",
             "/var/lib/rancher/k3s/agent/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/27/fs",
             "qemu-system-x86_64: -netdev user,id=net,hostfwd=tcp:127.0.0.1:6443-:6443: Could not set up",
-            "uuid 4bcc0bb8-8d54-455f-90ad-1de650375771, token of a machine",
+            "uuid 4bcc0bb8-8d54-455f-90ad-1de650375771, token of a VM",
             "I1123 17:04:57.000000 controller.go:615] quota admission added evaluator for: endpoints",
             "no password",
             "",

@@ -220,9 +220,9 @@ pub enum ConfigError {
 }
 
 const HEADER: &str = "\
-# The machine of this project, for k3s-vm. Edit it, or let the flags of `k3s-vm setup` do so.
+# The VM of this project, for k3s-vm. Edit it, or let the flags of `k3s-vm setup` do so.
 # Changes hold from the next start on (k3s-vm restart); a disk grows and never shrinks; another k3s_version comes with
-# k3s-vm upgrade. Only image, firmware and share_identity are for a machine that is made anew (k3s-vm reset, k3s-vm setup).
+# k3s-vm upgrade. Only image, firmware and share_identity are for a VM that is made anew (k3s-vm reset, k3s-vm setup).
 #
 # image = \"debian-13\"      # or debian-12, ubuntu-26.04, ubuntu-24.04, ubuntu-22.04, a path, a URL
 # image_sha256 = \"...\"     # what the image must come to
@@ -237,9 +237,9 @@ const HEADER: &str = "\
 # ports = [\"8080:80\"]     # of 127.0.0.1 into the guest; k3s-vm port add and rm change them at once
 # mounts = [\"./src:/src\"]  # folders of the host in the guest; with :ro behind it, it only reads
 # isolated = true           # the guest reaches neither the network nor the host
-# share_identity = true     # a copy of one machine of yours, keys and certificates included
+# share_identity = true     # a copy of one VM of yours, keys and certificates included
 # suspend = true            # stop keeps the guest's memory, and start goes on where it was
-# idle_suspend = \"30m\"      # suspends a machine to which nobody has talked for that long; or \"off\"
+# idle_suspend = \"30m\"      # suspends a VM to which nobody has talked for that long; or \"off\"
 #
 # [k3s]
 # args = [\"--flannel-backend=host-gw\"]   # flags of k3s server

@@ -54,7 +54,7 @@ fn a_unit_is_written_on_request_and_goes_with_the_machine() {
         units(&story).join(&unit)
     );
 
-    chapter("A further machine has its own");
+    chapter("A further VM has its own");
     let directory = story.file("machines/next");
     fs::create_dir_all(&directory).expect("created");
     give_a_record(&story.env.project, &directory, NAME, ".kube/next");
@@ -68,7 +68,7 @@ fn a_unit_is_written_on_request_and_goes_with_the_machine() {
     story.run("k3s-vm --name next reset --yes").succeeds();
     story.run("k3s-vm autostart").prints("on");
 
-    chapter("Off, and with the machine");
+    chapter("Off, and with the VM");
     story
         .run("k3s-vm autostart off")
         .succeeds()

@@ -264,7 +264,7 @@ fn verbs_without_a_machine_say_so_and_leave_nothing_behind() {
         assert_eq!(absent.code, code, "{line}: {}", absent.stderr);
         if code == 4 && !line.starts_with("status") {
             assert_eq!(absent.stdout, "", "{line}");
-            assert!(absent.stderr.contains("error: there is no machine in "));
+            assert!(absent.stderr.contains("error: there is no VM in "));
             assert!(absent.stderr.contains("\nhint: create it: k3s-vm setup"));
         }
     }
@@ -468,7 +468,7 @@ fn the_log_is_copied_to_a_file_with_times_and_without_colours() {
         assert_eq!((told.code, told.stderr.as_str()), (0, ""));
     }
     let text = fs::read_to_string(&log).expect("a log");
-    assert_eq!(text.matches("there is no machine in").count(), 2, "{text}");
+    assert_eq!(text.matches("there is no VM in").count(), 2, "{text}");
     let stamped = text
         .lines()
         .all(|line| line.starts_with("20") && line.contains("INFO"));

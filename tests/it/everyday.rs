@@ -26,7 +26,7 @@ use crate::{
 
 /// A user whose project has a machine that runs, its node Ready.
 pub(crate) fn story_of(project: &str) -> Story {
-    chapter(&format!("{project}: a machine that runs"));
+    chapter(&format!("{project}: a VM that runs"));
     let qemu = Qemu::newest();
     let story = qemu.story(project);
     qemu.setup(&story, "--share-identity").succeeds();

@@ -69,7 +69,7 @@ pub(crate) fn differs(one: &Identity, other: &Identity) {
 /// Nothing of the machine's identity is in what its setup has left for others: all that the published disk shows to a
 /// guest, and all that the guest had in its memory, byte by byte. The machine is stopped or suspended.
 pub(crate) fn is_in_nothing_published(story: &Story, identity: &Identity) {
-    chapter("Nothing on the prepared disk and in the prepared memory is the first machine's");
+    chapter("Nothing on the prepared disk and in the prepared memory is the first VM's");
     let folder = story.env.cache.join("prepared");
     let uuid = identity["uuid"].split('-').next().expect("a first part");
     let own = |name: &String| name.ends_with(&format!("-{uuid}.qcow2"));

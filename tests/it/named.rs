@@ -47,7 +47,7 @@ fn names_are_checked_and_a_machine_that_is_not_there_is_told_of() {
     story
         .run("k3s-vm start --name next")
         .exits(4)
-        .says("there is no machine next in ")
+        .says("there is no VM next in ")
         .says("hint: create it: k3s-vm --name next setup");
     story
         .run("k3s-vm --name next status")
@@ -56,7 +56,7 @@ fn names_are_checked_and_a_machine_that_is_not_there_is_told_of() {
     story
         .run("k3s-vm reset --name next")
         .succeeds()
-        .says("there is no machine next in ")
+        .says("there is no VM next in ")
         .says("nothing to do");
     assert_eq!(names(&story.env.project), [""; 0], "nothing is left behind");
 }
@@ -158,7 +158,7 @@ fn what_the_user_chose_for_all_projects_holds_where_nothing_else_is_said() {
         let status: Value = serde_json::from_str(&told).expect("a document");
         status["machine"]["cpus"].clone()
     };
-    chapter("It holds for all machines, and a project says otherwise");
+    chapter("It holds for all VMs, and a project says otherwise");
     fs::write(&config, "cpus = 6 # many\nimage = \"debian-12\"\n").expect("written");
     fs::write(story.file("config"), "cpus = 3\n").expect("written");
     assert_eq!(cpus("k3s-vm status --json"), 3);
@@ -167,7 +167,7 @@ fn what_the_user_chose_for_all_projects_holds_where_nothing_else_is_said() {
         .run("k3s-vm start")
         .exits(1)
         .never_says("made with the image");
-    chapter("A new machine is made by it, unless a flag says otherwise");
+    chapter("A new VM is made by it, unless a flag says otherwise");
     fs::write(&config, "image = \"/nowhere/a.img\"\naccel = \"tcg\"\n").expect("written");
     story
         .run("k3s-vm setup --name new")

@@ -66,7 +66,7 @@ fn lives(kind: &str) {
     is_a_node(&story);
     story.knows_the_time();
 
-    chapter("A second machine");
+    chapter("A second VM");
     story.run("k3s-vm reset --yes").succeeds();
     story
         .run(&setup)

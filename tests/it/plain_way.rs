@@ -34,7 +34,7 @@ fn a_guest_that_cannot_receive_its_identity() {
     is_a_node(&story);
     nothing_is_published(&story);
 
-    chapter("It stops and starts as every machine");
+    chapter("It stops and starts as every VM");
     story.run("k3s-vm stop").succeeds().never_says("by force");
     story.run("k3s-vm start").succeeds();
     is_a_node(&story);
@@ -83,7 +83,7 @@ fn an_identity_that_cannot_be_sent() {
 fn nothing_is_published(story: &Story) {
     let left = names(&story.env.cache.join("prepared"));
     assert!(!left.iter().any(|name| name.ends_with(".json")), "{left:?}");
-    found("no template for other machines");
+    found("no template for other VMs");
 }
 
 #[track_caller]

@@ -100,7 +100,7 @@ fn measured(guest: &Guest) -> Vec<String> {
         (story, took)
     };
 
-    chapter("A second project, whose machine is its own");
+    chapter("A second project, whose VM is its own");
     let (story, second) = beside("second", "");
     let seconds = |line: &str| story.run(line).succeeds().seconds;
     let stop = seconds("k3s-vm stop");

@@ -151,7 +151,7 @@ fn an_older_guest_comes_up_by_cloud_init() {
 }
 
 pub(crate) fn nothing_is_there(story: &Story) {
-    chapter("A project, and no machine yet");
+    chapter("A project, and no VM yet");
     story.run("git init --quiet").succeeds();
     story.run("k3s-vm status").exits(4).says("none in");
     story
@@ -175,7 +175,7 @@ pub(crate) fn setup_makes_a_cluster(story: &Story, guest: &Guest) -> Told {
 }
 
 fn its_files_are_private_and_out_of_the_way(story: &Story) {
-    chapter("The machine's files are private, and git does not see them");
+    chapter("The VM's files are private, and git does not see them");
     let machine = story.file("");
     let kube = story.env.project.join(".kube");
     for directory in [&machine, &machine.join("bin"), &kube] {
@@ -331,7 +331,7 @@ fn status_tells_what_is(story: &Story, guest: &Guest) {
 }
 
 fn a_second_setup_has_nothing_to_do(story: &Story) {
-    chapter("A second setup, and choices that contradict the machine");
+    chapter("A second setup, and choices that contradict the VM");
     let (pid, config) = (story.qemu(), config(story));
     let kubeconfig = story.env.project.join(".kube/config");
     story
@@ -382,7 +382,7 @@ fn ssh_is_a_pipe_into_the_guest(story: &Story) {
     story
         .run("k3s-vm ssh true")
         .exits(1)
-        .says("answers with another host key than this machine's");
+        .says("answers with another host key than this VM's");
     story.run("mv pinned .k3s-vm/host_ed25519").succeeds();
     let told = story.run(
         "head -c 4M /dev/urandom >bytes && sha256sum <bytes && k3s-vm ssh sha256sum <bytes; rm bytes",
@@ -444,7 +444,7 @@ fn logs_are_at_hand(story: &Story) {
 }
 
 fn only_loopback_listens(story: &Story) {
-    chapter("Nobody but this host reaches the machine");
+    chapter("Nobody but this host reaches the VM");
     let status = story.status();
     let ports = ["api_port", "ssh_port"].map(|port| {
         let port = status["process"][port].as_u64().expect("a port");
@@ -626,7 +626,7 @@ fn reset_takes_the_machine_and_leaves_the_choices(story: &Story) {
     assert!(!story.env.project.join(".kube").exists());
     assert_eq!(self::config(story), config);
     assert_eq!(names(&story.env.cache), cached);
-    found("the machine and its kubeconfig are gone; the config and the cache are not");
+    found("the VM and its kubeconfig are gone; the config and the cache are not");
     story.run("git status --porcelain").succeeds().prints("");
 }
 
@@ -656,13 +656,13 @@ fn setup_again_fetches_nothing(story: &Story, guest: &Guest) {
         .succeeds()
         .says(" Ready ");
     story.run("k3s-vm kubectl get configmap proof").exits(1);
-    found("it is a new machine");
+    found("it is a new VM");
 }
 
 fn a_running_machine_is_stopped_by_reset(story: &Story) {
     let pid = story.qemu();
     story.run("k3s-vm reset --yes").succeeds();
-    assert!(!is_qemu(pid), "a running machine is stopped first");
+    assert!(!is_qemu(pid), "a running VM is stopped first");
     story.run("k3s-vm status").exits(4);
 }
 

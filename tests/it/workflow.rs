@@ -161,7 +161,7 @@ fn what_is_not_ours_in_a_kubeconfig_stays() {
         );
     }
 
-    chapter("A copy of the project has a machine of the same name");
+    chapter("A copy of the project has a VM of the same name");
     fs::write(&own, OWN).expect("written");
     story.run("k3s-vm kubeconfig --merge").succeeds();
     let copy = story.env.path("copy");
@@ -500,7 +500,7 @@ fn a_status_is_watched_until_ctrl_c() {
         .split_once("\x1b[?7h\x1b[?25h\x1b[?1049l")
         .expect("as before");
     assert!(
-        after.starts_with("machine ") && after.contains("stopped"),
+        after.starts_with("VM ") && after.contains("stopped"),
         "{after:?}"
     );
     assert!(!after.contains('\x1b'), "{after:?}");
@@ -565,7 +565,7 @@ fn what_goes_with_a_report_of_a_fault_has_no_secrets() {
         "{none}"
     );
 
-    chapter("Secrets in every file of the machine");
+    chapter("Secrets in every file of the VM");
     with_a_stopped_machine(&story);
     let [word, base64, ssh, jwt, token, ..] = SECRETS;
     let all = format!(

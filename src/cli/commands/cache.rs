@@ -170,7 +170,7 @@ fn table(items: &[Item]) -> String {
             item.path.display()
         );
         let users = if item.users.is_empty() {
-            "needed by no machine".to_owned()
+            "needed by no VM".to_owned()
         } else {
             let users: Vec<String> = item
                 .users

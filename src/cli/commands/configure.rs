@@ -67,7 +67,7 @@ pub(crate) async fn run(
         output.line(&format!("  {choice}"));
     }
     let may_ask = !args.no_restart && std::io::stdin().is_terminal();
-    if args.restart || (may_ask && interrupt::dropped(answer("Restart the machine now?")).await?) {
+    if args.restart || (may_ask && interrupt::dropped(answer("Restart the VM now?")).await?) {
         return restart::run(restart::Args::default(), context, output).await;
     }
     tracing::info!("to restart it: k3s-vm restart");

@@ -168,7 +168,7 @@ fn api_port() -> Check {
         Err(error) => lacking(
             "port 6443",
             Outcome::Optional,
-            format!("{error}; a new machine takes a free one"),
+            format!("{error}; a new VM takes a free one"),
             Vec::new(),
         ),
     }
@@ -226,7 +226,7 @@ fn memory() -> Check {
     match host::available_memory() {
         Some(available) if available < MEMORY => {
             let found = format!(
-                "{} available, a machine takes {MEMORY} by default",
+                "{} available, a VM takes {MEMORY} by default",
                 available.approximate()
             );
             lacking(

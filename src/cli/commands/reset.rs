@@ -85,10 +85,7 @@ fn ask(context: &Context) -> Result<bool, CommandError> {
         several => format!(" and its {several} snapshots"),
     };
     let which = context.project.alias();
-    let which = which.map_or_else(
-        || "the machine".to_owned(),
-        |it| format!("the machine {it}"),
-    );
+    let which = which.map_or_else(|| "the VM".to_owned(), |it| format!("the VM {it}"));
     crate::cli::terminal::confirm::confirm(&format!(
         "Delete {which} of {} with all that is in it{snapshots}?",
         context.project.root().display()

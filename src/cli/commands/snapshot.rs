@@ -128,7 +128,7 @@ fn ask(project: &Project, name: &SnapshotName) -> Result<bool, CommandError> {
         .with_code(code::USAGE));
     }
     crate::cli::terminal::confirm::confirm(&format!(
-        "Replace the machine of {} by its snapshot {name}? What the cluster was told since is lost.",
+        "Replace the VM of {} by its snapshot {name}? What the cluster was told since is lost.",
         project.root().display()
     ))
 }

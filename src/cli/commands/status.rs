@@ -132,10 +132,10 @@ fn screen(status: &Status, verbose: bool) -> String {
         let vm = status.vm.as_ref();
         let which = vm.map_or_else(|| "none".to_owned(), |it| format!("none called {it}"));
         let project = status.project.display();
-        screen.row("machine", format_args!("{which} in {project}"));
+        screen.row("VM", format_args!("{which} in {project}"));
         return screen.0;
     };
-    screen.row("machine", &machine.name);
+    screen.row("VM", &machine.name);
     screen.row("state", state(status));
     screen.row("resources", resources(machine));
     if let Some(after) = &machine.idle_suspend {

@@ -83,7 +83,7 @@ struct CacheLease {
 pub(crate) fn register(machine: &Machine, record: Option<&Record>) -> Result<(), FileError> {
     match try_to_sign(machine, record) {
         Err(error) if error.is_forbidden() => {
-            tracing::debug!(%error, "the cache does not know of this machine");
+            tracing::debug!(%error, "the cache does not know of this VM");
             Ok(())
         }
         result => result,
@@ -132,7 +132,7 @@ pub(crate) fn sign_off(machine: &Machine) {
     let (note, lock) = files_of(&machine.cache, &machine.project);
     for path in [lock, note] {
         if let Err(error) = files::remove_if_exists(&path) {
-            tracing::debug!(%error, "the cache still knows of this machine");
+            tracing::debug!(%error, "the cache still knows of this VM");
         }
     }
 }

@@ -94,7 +94,7 @@ pub enum MachineError {
     #[error("a command is running in {} and may need files of the cache", .0.display())]
     CacheInUse(PathBuf),
     /// What says which files of the cache a machine needs is torn or somebody else's.
-    #[error("the machine's note in the cache {} does not say what a machine needs", .0.display())]
+    #[error("the VM's note in the cache {} does not say what a VM needs", .0.display())]
     CacheNote(PathBuf),
     /// A verb that needs a machine, in a project that has none.
     #[error("{}", absent(.0))]
@@ -164,7 +164,7 @@ pub enum MachineError {
     #[error("cannot restore the datastore: the VM is running")]
     Running,
     /// QEMU runs for a machine of which nothing else is known.
-    #[error("QEMU runs here (process {pid}), and its machine's record {} is gone", path.display())]
+    #[error("QEMU runs here (process {pid}), and its VM's record {} is gone", path.display())]
     Unrecorded {
         /// The record.
         path: PathBuf,
@@ -391,8 +391,8 @@ fn absent(place: &Path) -> String {
     let project = Project::at_place(place);
     let root = project.root().display();
     match project.alias() {
-        None => format!("there is no machine in {root}"),
-        Some(name) => format!("there is no machine {name} in {root}"),
+        None => format!("there is no VM in {root}"),
+        Some(name) => format!("there is no VM {name} in {root}"),
     }
 }
 

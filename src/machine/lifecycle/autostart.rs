@@ -205,7 +205,7 @@ fn text(
     let path = quoted(&format!("PATH={path}"));
     Ok(format!(
         "# By `k3s-vm autostart on`; `k3s-vm autostart off` removes it.\n\
-         [Unit]\nDescription=k3s-vm machine {name}\nConditionPathExists={record}\n{OWNER}{place}\n\n\
+         [Unit]\nDescription=k3s-vm VM {name}\nConditionPathExists={record}\n{OWNER}{place}\n\n\
          [Service]\n# QEMU goes on when `start` has ended, and only `stop` ends it.\n\
          Type=oneshot\nRemainAfterExit=yes\nKillMode=process\nTimeoutStartSec=infinity\nTimeoutStopSec=180\n\
          Environment={cache}\nEnvironment={path}\nExecStart={start}\nExecStop={stop}\n\n\

@@ -74,7 +74,7 @@ pub(crate) async fn publish(record: &Record, taken: CapturedMemory, identity: Op
         Err(error) => Err(error),
     };
     match published {
-        Ok(()) => tracing::debug!("the disk is prepared for other machines"),
-        Err(error) => tracing::debug!(%error, "the disk stays this machine's own"),
+        Ok(()) => tracing::debug!("the disk is prepared for other VMs"),
+        Err(error) => tracing::debug!(%error, "the disk stays this VM's own"),
     }
 }

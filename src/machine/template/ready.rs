@@ -81,5 +81,5 @@ pub(crate) async fn publish_ready(
         tracing::warn!(%error, "cannot publish {} as a template", record.name);
         machine.cleanup_on_failure().await;
     }
-    timings.lap("the machine is kept as a template", TimeSpentIn::Own);
+    timings.lap("the VM is kept as a template", TimeSpentIn::Own);
 }

@@ -87,7 +87,7 @@ pub async fn upgrade(
     };
     let check = check(&from, &to).map_err(UpgradeError::from)?;
     let running = Running::look(machine).await?;
-    timings.lap("look at the machine", TimeSpentIn::Own);
+    timings.lap("look at the VM", TimeSpentIn::Own);
     let mut upgrade = Upgrade {
         machine,
         spec,
@@ -143,7 +143,7 @@ impl Upgrade<'_> {
             self.note(there)?;
         }
         let mut kept = SafetySnapshot::create(self.machine, to).await?;
-        self.timings.lap("the machine is kept", TimeSpentIn::Own);
+        self.timings.lap("the VM is kept", TimeSpentIn::Own);
         let ssh = guest::connect(project).await?;
         let files = files_of(&release);
         ssh.stage_k3s(&files, copying).await?;

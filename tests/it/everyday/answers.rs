@@ -64,7 +64,7 @@ fn every_command_has_an_answer() {
     fs::write(absent.env.project.join("README"), "x").expect("written");
     answers(&absent, "absent", ASK.iter().chain(&BEGIN[1..]));
 
-    chapter("A machine that another command is at work on");
+    chapter("A VM that another command is at work on");
     let lock = File::open(story.file("lock")).expect("there");
     lock.lock().expect("free");
     // Who only looks does not wait, and has a test of its own.
@@ -78,7 +78,7 @@ fn every_command_has_an_answer() {
     story.run("k3s-vm stop --power-off").succeeds();
     answers(&story, "stopped", &ASK);
 
-    chapter("A machine whose record is torn");
+    chapter("A VM whose record is torn");
     let record = story.file("record.json");
     let sound = fs::read(&record).expect("there");
     fs::write(&record, &sound[..1]).expect("written");

@@ -347,7 +347,7 @@ fn completed(story: &Story) {
 }
 
 fn not_running(story: &Story) {
-    chapter("a machine that is suspended, is stopped, goes on, is gone");
+    chapter("a VM that is suspended, is stopped, goes on, is gone");
     story.run("k3s-vm stop --suspend").succeeds();
     story
         .run("k3s-vm image load ../one.tar")

@@ -118,7 +118,7 @@ fn all_are_followed(story: &Story) {
 }
 
 fn a_machine_that_does_not_run_shows_what_is_here(story: &Story) {
-    chapter("of machines that do not run, what is on the host");
+    chapter("of VMs that do not run, what is on the host");
     let without_guest = |code: i32, said: &str| {
         story.run("k3s-vm logs k3s").exits(code).says(said);
         story.run("k3s-vm logs cloud-init").exits(code).says(said);
@@ -131,12 +131,12 @@ fn a_machine_that_does_not_run_shows_what_is_here(story: &Story) {
     story
         .run("k3s-vm logs all | grep -c ^console")
         .succeeds()
-        .says("warning: k3s and cloud-init are not shown: the machine ");
+        .says("warning: k3s and cloud-init are not shown: the VM ");
     story.run("k3s-vm logs all --follow >/dev/null").succeeds();
     story.run("k3s-vm reset --yes").succeeds();
-    without_guest(4, "there is no machine in ");
+    without_guest(4, "there is no VM in ");
     story
         .run("k3s-vm logs all")
         .exits(4)
-        .says("there is no machine in ");
+        .says("there is no VM in ");
 }

@@ -9,7 +9,7 @@ use crate::transcript::{Story, chapter, found};
 fn two_machines_in_one_project() {
     let story = story_of("several");
     let qemu = story.qemu();
-    chapter("A further machine beside the project's own one");
+    chapter("A further VM beside the project's own one");
     let port = |flag: &str| port_of(&story, flag);
     story
         .run(&format!("{} --name next", setup_of(&story)))
@@ -34,7 +34,7 @@ fn two_machines_in_one_project() {
     story
         .run("k3s-vm reset --yes")
         .succeeds()
-        .says("the machine next stays");
+        .says("the VM next stays");
     story
         .run("k3s-vm kubectl --name next get configmap of-next -o name")
         .succeeds()

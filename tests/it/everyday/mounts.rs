@@ -172,7 +172,7 @@ pub(super) fn this_kernel_cannot(story: &Story, start: Told) {
         .run("k3s-vm kubectl get nodes")
         .succeeds()
         .says(" Ready ");
-    found("the machine runs all the same");
+    found("the VM runs all the same");
     story.run("k3s-vm start").exits(1).says("cannot mount");
     story
         .run("k3s-vm configure --unset mounts --no-restart")

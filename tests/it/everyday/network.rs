@@ -71,7 +71,7 @@ impl Company {
     }
 
     pub(super) fn is_unknown_to(&self, story: &Story) {
-        chapter("nothing of the company's network is known to a machine that is not told of it");
+        chapter("nothing of the company's network is known to a VM that is not told of it");
         story.run(&self.asks_tls()).exits(60);
         assert_eq!(environment(story), "");
         story
@@ -84,7 +84,7 @@ impl Company {
     }
 
     pub(super) fn configures(&self, story: &Story) -> Told {
-        chapter("what cannot be is refused, and the rest is told to the machine");
+        chapter("what cannot be is refused, and the rest is told to the VM");
         refused(story);
         let port = &self.proxy.port;
         fs::write(story.env.project.join("registries.yaml"), self.mirrors()).expect("written");

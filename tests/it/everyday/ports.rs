@@ -66,7 +66,7 @@ fn ports_lead_into_the_guest() {
 
     let service = services(&story);
 
-    chapter("Ports are kept, also where they are changed while the machine is stopped");
+    chapter("Ports are kept, also where they are changed while the VM is stopped");
     story.run("k3s-vm stop --suspend").succeeds();
     assert!(!answers(web), "{web}");
     story

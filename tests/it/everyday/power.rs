@@ -17,7 +17,7 @@ fn restart_pause_and_resume() {
     resumes_what_is_suspended(&story, &boot);
     restarts(&story, &boot);
     trims(&story);
-    chapter("A machine that is stopped");
+    chapter("A VM that is stopped");
     story
         .run("k3s-vm pause")
         .exits(3)
@@ -118,7 +118,7 @@ fn pauses(story: &Story, boot: &str) {
 }
 
 fn resumes_what_is_suspended(story: &Story, boot: &str) {
-    chapter("A suspended machine");
+    chapter("A suspended VM");
     story.run("k3s-vm stop --suspend").succeeds();
     for line in ["k3s-vm pause", "k3s-vm restart", "k3s-vm restart --force"] {
         story.run(line).exits(3).says("is suspended");

@@ -214,7 +214,7 @@ fn a_hostile_guest_writes_nowhere_else(story: &Story) {
 }
 
 fn who_does_not_run_is_not_reached(story: &Story) {
-    chapter("machines that are suspended, stopped or gone");
+    chapter("VMs that are suspended, stopped or gone");
     let everyone = |code: i32, said: &str| {
         for line in [
             "k3s-vm ssh true",
@@ -230,7 +230,7 @@ fn who_does_not_run_is_not_reached(story: &Story) {
     story.run("k3s-vm stop --power-off").succeeds();
     everyone(3, "is stopped");
     story.run("k3s-vm reset --yes").succeeds();
-    everyone(4, "there is no machine in ");
+    everyone(4, "there is no VM in ");
 }
 
 fn commands_end_as_they_do_here(story: &Story) {
@@ -345,7 +345,7 @@ fn openssh_connects(story: &Story) {
         .exits(2)
         .says("a host's name takes");
 
-    chapter("a guest that has another host key than the machine is not let near the agent");
+    chapter("a guest that has another host key than the VM is not let near the agent");
     story
         .run(
             "cp .k3s-vm/known_hosts kept && ssh-keygen -q -t ed25519 -N '' -C '' -f other && \

@@ -76,7 +76,7 @@ fn refuses_what_cannot_be(story: &Story) {
 }
 
 fn sets(story: &Story, company: &Company) {
-    chapter("The machine is set otherwise, at its next start");
+    chapter("The VM is set otherwise, at its next start");
     let deploy = story.env.project.join("deploy");
     fs::create_dir_all(deploy.join("more")).expect("made");
     fs::write(deploy.join("more/app.yaml"), MANIFEST).expect("written");
@@ -208,7 +208,7 @@ fn a_new_machine_has_them_from_its_beginning(story: &Story) {
     let mark = story.run(boot).succeeds().ended.stdout;
     story.run("k3s-vm restart --force").succeeds();
     story.run(boot).succeeds().prints(mark.trim_end());
-    found("an unchanged machine does not look at its settings again");
+    found("an unchanged VM does not look at its settings again");
     story.run("k3s-vm stop --suspend").succeeds();
     story
         .run(

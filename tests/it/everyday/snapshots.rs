@@ -61,7 +61,7 @@ fn there_and_back() {
     without_room(&story);
     by_another_qemu(&story, &boot);
 
-    chapter("A reset says what goes with the machine");
+    chapter("A reset says what goes with the VM");
     let (code, screen) = on_a_terminal(story.env.command(&["reset"]), "n\n");
     assert_eq!(code, 1, "{screen}");
     assert!(screen.contains(" and its 3 snapshots? [y/N]"), "{screen}");
@@ -97,12 +97,12 @@ fn wrong_names(story: &Story) {
     story
         .run("mkdir ../empty && k3s-vm -C ../empty snapshot list")
         .exits(4)
-        .says("there is no machine");
+        .says("there is no VM");
     assert!(names(&story.env.path("empty")).is_empty());
 }
 
 fn of_a_running_machine(story: &Story, boot: &str) {
-    chapter("A snapshot of a machine that runs");
+    chapter("A snapshot of a VM that runs");
     let qemu = story.qemu();
     story
         .run("k3s-vm snapshot create first")
@@ -184,7 +184,7 @@ fn back_while_it_runs(story: &Story, boot: &str) {
 }
 
 fn of_a_paused_machine(story: &Story, boot: &str) {
-    chapter("A paused machine");
+    chapter("A paused VM");
     story.run("k3s-vm pause").succeeds();
     story
         .run("k3s-vm snapshot create still")
@@ -196,7 +196,7 @@ fn of_a_paused_machine(story: &Story, boot: &str) {
 }
 
 fn of_a_suspended_machine(story: &Story, boot: &str) {
-    chapter("A suspended machine");
+    chapter("A suspended VM");
     story.run("k3s-vm stop --suspend").succeeds();
     story
         .run("k3s-vm snapshot create asleep")
@@ -221,11 +221,11 @@ fn of_a_suspended_machine(story: &Story, boot: &str) {
         .succeeds()
         .says("resuming ");
     has(story, "configmap/before\nconfigmap/later-2");
-    found("the snapshots of a paused and of a suspended machine bring it back as well");
+    found("the snapshots of a paused and of a suspended VM bring it back as well");
 }
 
 fn of_a_stopped_machine(story: &Story, boot: &str) {
-    chapter("A stopped machine");
+    chapter("A stopped VM");
     story.run("k3s-vm stop --force").succeeds();
     story
         .run("k3s-vm snapshot create off")
@@ -334,7 +334,7 @@ fn without_room(story: &Story) {
     assert_eq!(story.status()["process"]["run_state"], "running");
     story.run(BOOT).succeeds().prints(&boot);
     assert_eq!(names_of(story), ["first", "asleep"]);
-    found("the machine runs on");
+    found("the VM runs on");
 }
 
 fn by_another_qemu(story: &Story, boot: &str) {

@@ -116,7 +116,7 @@ fn refused(story: &Story) {
     assert_eq!(story.qemu(), qemu);
     assert!(names_of(story).is_empty(), "nothing was kept");
     runs(story, VERSION);
-    found("the machine is as it was");
+    found("the VM is as it was");
 }
 
 fn by_channels(story: &Story) {
@@ -200,7 +200,7 @@ fn to_a_broken_one(story: &Story, first_boot: &str) {
 }
 
 fn not_running(story: &Story) {
-    chapter("A machine that does not run");
+    chapter("A VM that does not run");
     story.run("k3s-vm pause").succeeds();
     upgrade(story, NEXT)
         .exits(5)

@@ -44,7 +44,7 @@ fn shells_know_the_cluster(story: &Story, name: &str) {
 }
 
 fn it_is_one_of_all_machines(story: &Story, name: &str) {
-    chapter("One among all machines");
+    chapter("One among all VMs");
     let port = story.status()["process"]["ssh_port"].to_string();
     story
         .run("k3s-vm -C / list")

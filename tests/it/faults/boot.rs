@@ -287,7 +287,7 @@ fn a_k3s_disk_that_is_gone() {
         fs::rename(&path, &away).expect("moved");
         eventually(what, || !path.exists());
         sandbox.goes_on(sandbox.setup(&[]));
-        assert!(path.exists(), "an unfinished machine gets its {what} anew");
+        assert!(path.exists(), "an unfinished VM gets its {what} anew");
     }
 }
 

@@ -36,7 +36,7 @@ fn what_a_machine_needs_is_not_pruned() {
     let asked = sandbox.env.command(&["cache", "prune"]);
     sandbox.fails("prune without a terminal", asked, 2, &words);
     let pruned = prune(&sandbox);
-    tell(&sandbox, "prune of what a machine needs", &pruned);
+    tell(&sandbox, "prune of what a VM needs", &pruned);
     assert!(pruned.stderr.contains("nothing to do"), "{pruned:?}");
 
     // The second machine stands on the same image and release, and takes its own disk with it.
@@ -86,10 +86,10 @@ fn a_cache_that_is_about_to_be_needed() {
         .into_iter()
         .find(|name| name.ends_with(".json"));
     fs::write(users.join(note.expect("a note")), "{").expect("written");
-    let words = ["the machine's note in the cache", "hint: remove it"];
+    let words = ["the VM's note in the cache", "hint: remove it"];
     let command = sandbox.env.command(&["cache", "prune", "--yes"]);
     sandbox.fails(
-        "a machine's note in the cache is torn, prune",
+        "a VM's note in the cache is torn, prune",
         command,
         1,
         &words,

@@ -47,7 +47,7 @@ fn another_place_for_the_kubeconfig(story: &Story) {
 }
 
 fn moved_while_it_runs(story: &mut Story) {
-    chapter("The project is moved while its machine runs");
+    chapter("The project is moved while its VM runs");
     let new = story.env.path("shop");
     let old = std::mem::replace(&mut story.env.project, new);
     fs::rename(&old, &story.env.project).expect("moved");
@@ -68,7 +68,7 @@ fn moved_while_it_runs(story: &mut Story) {
 }
 
 fn two_copies_at_once(story: &Story, copy: &Elsewhere) {
-    chapter("A copy of the project, and both machines at once");
+    chapter("A copy of the project, and both VMs at once");
     story.run("cp -a ../shop ../shop-copy").succeeds();
     let told = story
         .run("k3s-vm start >first 2>&1 & (cd ../shop-copy && k3s-vm start) && wait $! || { cat first; exit 1; }")
@@ -83,7 +83,7 @@ fn two_copies_at_once(story: &Story, copy: &Elsewhere) {
         (&true.into(), &true.into())
     );
     assert_eq!(first["machine"]["name"], second["machine"]["name"]);
-    found("two healthy machines of one name");
+    found("two healthy VMs of one name");
     story
         .run("cd ../shop-copy && k3s-vm kubectl create configmap only-in-the-copy")
         .succeeds();
@@ -172,7 +172,7 @@ fn a_damaged_kubeconfig(story: &Story) {
 }
 
 fn a_runtime_directory_that_is_gone(story: &Story) {
-    chapter("The runtime directory is removed while the machine runs");
+    chapter("The runtime directory is removed while the VM runs");
     fs::remove_dir_all(story.env.path("run/k3s-vm")).expect("removed");
     story
         .run("k3s-vm status")

@@ -16,7 +16,7 @@ use crate::support::{names, skipped};
 #[track_caller]
 pub(super) fn survives(sandbox: &Sandbox, fault: &str, command: Command) {
     let command = Background::start(sandbox, command);
-    eventually("the machine runs", || {
+    eventually("the VM runs", || {
         assert!(command.is_running(), "{fault}: {}", command.said());
         sandbox.status()["process"]["run_state"] == "running"
     });
@@ -114,7 +114,7 @@ fn a_damaged_disk() {
     ] {
         sandbox.fails(&format!("the disk is gone, {verb}"), command, 1, &words);
     }
-    assert!(!path.exists(), "an empty disk would pass for the machine's");
+    assert!(!path.exists(), "an empty disk would pass for the VM's");
     fs::write(&path, sound).expect("put back");
     sandbox.goes_on(sandbox.env.command(&["start"]));
 }
@@ -183,7 +183,7 @@ fn a_prepared_disk_that_is_altered() {
     assert!(!told.stderr.contains("fetching"), "{}", told.stderr);
     let words = [
         "the VM's prepared disk",
-        "is damaged: it is not what it was when the machine was made",
+        "is damaged: it is not what it was when the VM was made",
         "hint: restore it, or recreate the VM",
     ];
     let sound = fs::read(prepared).expect("there");
@@ -214,7 +214,7 @@ fn a_prepared_disk_that_is_altered() {
         };
         let mut setup = other.setup(&[]);
         setup.env("K3S_VM_CACHE_DIR", &sandbox.env.cache);
-        let fault = format!("the prepared disk is {how}, setup of another machine");
+        let fault = format!("the prepared disk is {how}, setup of another VM");
         other.survives(&fault, setup, &["has changed; creating another template"]);
     }
     fs::remove_file(prepared).expect("removed");
@@ -226,7 +226,7 @@ fn a_prepared_disk_that_is_altered() {
 fn damaged_uefi_variables() {
     let sandbox = Sandbox::new();
     let setup = Background::start(&sandbox, sandbox.setup(&["--firmware", "uefi"]));
-    eventually("the machine runs or cannot", || {
+    eventually("the VM runs or cannot", || {
         !setup.is_running() || sandbox.status()["process"]["run_state"] == "running"
     });
     setup.signal(Signal::INT);

@@ -38,7 +38,7 @@ fn flags_that_contradict_the_machine() {
         ),
     ] {
         let words = ["cannot change", made, asked, "k3s-vm reset && k3s-vm setup"];
-        let fault = format!("another {} than the machine was made with", flags[0]);
+        let fault = format!("another {} than the VM was made with", flags[0]);
         sandbox.fails(&fault, sandbox.setup(&flags), 2, &words);
     }
     for verb in [&["stop"][..], &["start"], &["setup"], &["reset", "--yes"]] {

@@ -267,7 +267,7 @@ fn another_host_key(sandbox: &Sandbox) {
     fs::rename(&pinned, &away).expect("moved");
     fs::copy(sandbox.file("id_ed25519"), &pinned).expect("another key");
     let words = [
-        "answers with another host key than this machine's",
+        "answers with another host key than this VM's",
         "hint: restore the key that changed: .k3s-vm/host_ed25519 or the guest's",
     ];
     fails_running(sandbox, "another host key", &["ssh", "true"], 1, &words);

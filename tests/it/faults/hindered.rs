@@ -25,7 +25,7 @@ fn what_keeps_it_from_going_on() {
     )
     .expect("written");
     let words = ["on 127.0.0.1 is in use by another program"];
-    let fault = "the chosen port is taken, start of a suspended machine";
+    let fault = "the chosen port is taken, start of a suspended VM";
     sandbox.fails(fault, sandbox.resume(), 1, &words);
     drop(other);
     fs::write(sandbox.file("config"), &config).expect("written");
@@ -34,7 +34,7 @@ fn what_keeps_it_from_going_on() {
     let start = in_other_mounts(&sandbox, &sandbox.resume(), poor);
     let words = ["cannot give the VM 1GiB of memory: the host has"];
     sandbox.fails(
-        "too little memory, start of a suspended machine",
+        "too little memory, start of a suspended VM",
         start,
         1,
         &words,
@@ -53,7 +53,7 @@ fn what_keeps_it_from_going_on() {
     start.env("PATH", programs);
     let words = ["QEMU ended at once", "annot allocate memory"];
     sandbox.fails(
-        "QEMU gets no memory, start of a suspended machine",
+        "QEMU gets no memory, start of a suspended VM",
         start,
         1,
         &words,
@@ -63,7 +63,7 @@ fn what_keeps_it_from_going_on() {
     fs::rename(&image, sandbox.env.path("away")).expect("moved");
     let words = ["the VM's base image", "is missing"];
     sandbox.fails(
-        "a base image that is gone, start of a suspended machine",
+        "a base image that is gone, start of a suspended VM",
         sandbox.resume(),
         1,
         &words,
@@ -105,7 +105,7 @@ fn a_port_that_was_taken_meanwhile() {
     let ended = sandbox.goes_on_in_memory(sandbox.resume());
     tell_running(
         &sandbox,
-        "the last port is taken, start of a suspended machine",
+        "the last port is taken, start of a suspended VM",
         &ended,
     );
     let status = sandbox.status();

@@ -121,7 +121,7 @@ fn suspend_at_every_step() {
 #[test]
 fn resume_at_every_step() {
     at_every_step(&Verb {
-        name: "start of a suspended machine",
+        name: "start of a suspended VM",
         prepare: |sandbox| {
             sandbox.runs();
             hide_key(sandbox);

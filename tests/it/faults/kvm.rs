@@ -113,7 +113,7 @@ fn hoped_for() {
             assert!(setup.is_running(), "{}", setup.said());
             setup.said().contains(", tcg)")
         });
-        eventually("the machine runs", || {
+        eventually("the VM runs", || {
             sandbox.status()["process"]["run_state"] == "running"
         });
         setup.signal(Signal::INT);

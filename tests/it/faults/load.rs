@@ -64,7 +64,7 @@ fn fifty_commands_at_once() {
     ));
     assert!(states.len() > 1, "there was something to see: {states:?}");
     let last = sandbox.env.ok(&["reset", "--yes"]);
-    let fault = format!("{COMMANDS} commands at once on one machine");
+    let fault = format!("{COMMANDS} commands at once on one VM");
     row(
         &fault,
         last.code,
@@ -82,9 +82,9 @@ fn expect_end(verb: &str, ended: &Ended) {
     let (codes, word): (&[i32], &str) = match verb {
         "status" => (&[3, 4, 5], ""),
         "setup" => (&[1], "the VM was not ready within 1s"),
-        "start" if ended.code == 4 => (&[4], "there is no machine in"),
+        "start" if ended.code == 4 => (&[4], "there is no VM in"),
         "start" => (&[1], "the VM was not ready within 1s"),
-        "stop" if ended.code == 4 => (&[4], "there is no machine in"),
+        "stop" if ended.code == 4 => (&[4], "there is no VM in"),
         "stop" => (&[0], "stopped"),
         _ => (&[0], "deleted the VM"),
     };
@@ -175,10 +175,10 @@ fn twenty_machines_on_one_host() {
         assert_eq!(machine.status()["state"], "stopped");
     }
     say(&format!(
-        "  {MACHINES} machines in their boot sectors after {booted:.1?}, all stopped after {:.1?}",
+        "  {MACHINES} VMs in their boot sectors after {booted:.1?}, all stopped after {:.1?}",
         began.elapsed()
     ));
-    let fault = format!("{MACHINES} machines at once on one host");
+    let fault = format!("{MACHINES} VMs at once on one host");
     row(
         &fault,
         0,

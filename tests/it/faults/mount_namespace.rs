@@ -59,7 +59,7 @@ async fn caged(programs: Option<&Path>) {
         setup.env("PATH", format!("{}:{others}", programs.display()));
     }
     let setup = Background::start(&sandbox, setup);
-    eventually("the machine runs", || {
+    eventually("the VM runs", || {
         assert!(setup.is_running(), "{}", setup.said());
         sandbox.status()["process"]["run_state"] == "running"
     });

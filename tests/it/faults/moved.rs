@@ -46,7 +46,7 @@ fn a_project_that_was_moved() {
     );
 
     let start = Background::start(&sandbox, sandbox.env.command(&["start"]));
-    eventually("the machine runs", || {
+    eventually("the VM runs", || {
         sandbox.status()["process"]["run_state"] == "running"
     });
     // A kubectl that tells what it was given.
@@ -110,7 +110,7 @@ fn a_project_that_is_moved_while_its_machine_runs() {
         let at_the_old_place = sandbox.elsewhere(old);
         assert_eq!(at_the_old_place.run(&["status"]).code, 4);
         assert_eq!(at_the_old_place.run(&["stop"]).code, 4);
-        let fault = format!("moved while the machine runs, {}", verb.join(" "));
+        let fault = format!("moved while the VM runs, {}", verb.join(" "));
         let ended = sandbox.env.run(verb);
         tell(&sandbox, &fault, &ended);
         assert_eq!(ended.code, 0, "{}", ended.stderr);

@@ -185,7 +185,7 @@ fn a_start_that_wants_a_boot() {
     let word = "it was started differently: ";
     boots(
         &sandbox,
-        "start --restore-datastore of a suspended machine",
+        "start --restore-datastore of a suspended VM",
         start,
         word,
     );

@@ -166,7 +166,7 @@ fn a_project_behind_a_link() {
     let mut setup = sandbox.setup(&[]);
     setup.current_dir(&link).env("PWD", &link);
     let setup = Background::start(&sandbox, setup);
-    eventually("the machine runs", || {
+    eventually("the VM runs", || {
         sandbox.status()["process"]["run_state"] == "running"
     });
     let mut status = sandbox.env.command(&["status", "--json"]);

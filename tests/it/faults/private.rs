@@ -26,7 +26,7 @@ fn everything_is_private_under_any_umask() {
         let sandbox = Sandbox::new();
         let log = sandbox.env.path("log");
         let setup = Background::start(&sandbox, under(&sandbox, umask, &sandbox.setup(&[]), &log));
-        eventually("the machine runs", || {
+        eventually("the VM runs", || {
             assert!(setup.is_running(), "{}", setup.said());
             sandbox.status()["process"]["run_state"] == "running"
         });

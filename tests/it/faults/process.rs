@@ -119,7 +119,7 @@ fn a_record_that_is_gone_while_qemu_runs() {
     let sandbox = Sandbox::new();
     let qemu = sandbox.left_running();
     fs::remove_file(sandbox.file("record.json")).expect("removed");
-    let gone = format!("QEMU runs here (process {qemu}), and its machine's record");
+    let gone = format!("QEMU runs here (process {qemu}), and its VM's record");
     for (verb, command) in [
         ("status", sandbox.env.command(&["status"])),
         ("setup", sandbox.setup(&[])),

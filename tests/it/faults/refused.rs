@@ -331,7 +331,7 @@ fn a_runtime_directory_that_is_too_long_for_sockets() {
     let mut setup = sandbox.setup(&[]);
     setup.env("XDG_RUNTIME_DIR", &long);
     let setup = Background::start(&sandbox, setup);
-    eventually("the machine runs", || {
+    eventually("the VM runs", || {
         let mut status = sandbox.env.command(&["status", "--json"]);
         assert!(setup.is_running(), "{}", setup.said());
         status.env("XDG_RUNTIME_DIR", &long);

@@ -99,7 +99,7 @@ impl Sandbox {
     /// `setup` in the background, once its QEMU is at work.
     pub(super) fn booting(&self) -> Background {
         let setup = Background::start(self, self.setup(&[]));
-        eventually("the machine runs", || {
+        eventually("the VM runs", || {
             self.status()["process"]["run_state"] == "running"
         });
         setup
@@ -141,7 +141,7 @@ impl Sandbox {
     #[track_caller]
     fn comes_to_boot(&self, command: Command) -> Ended {
         let command = Background::start(self, command);
-        eventually("the machine runs", || {
+        eventually("the VM runs", || {
             assert!(command.is_running(), "{}", command.said());
             self.status()["process"]["run_state"] == "running" && command.said() != ""
         });

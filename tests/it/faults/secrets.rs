@@ -17,7 +17,7 @@ fn keys_are_told_to_nobody() {
     let mut setup = sandbox.setup(&["--debug"]);
     setup.env("LOG_FILE", &log).env("RUST_LOG", "trace");
     let setup = Background::start(&sandbox, setup);
-    eventually("the machine runs", || {
+    eventually("the VM runs", || {
         sandbox.status()["process"]["run_state"] == "running"
     });
     eventually("the wait for the guest", || {
@@ -96,7 +96,7 @@ fn the_password_of_a_mirror() {
     let flags = ["--image", &image, "--insecure-no-checksum"];
     let setup = logged(sandbox.setup_from(&url, &flags));
     let setup = Background::start(&sandbox, setup);
-    eventually("the machine runs", || {
+    eventually("the VM runs", || {
         assert!(setup.is_running(), "{}", setup.said());
         sandbox.status()["process"]["run_state"] == "running"
     });

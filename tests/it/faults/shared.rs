@@ -41,7 +41,7 @@ fn two_projects_that_need_the_same_download() {
         second.says(&waits);
         server.mends();
         for (sandbox, setup, fetches) in [(&one, first, true), (&other, second, false)] {
-            eventually("the machine runs", || {
+            eventually("the VM runs", || {
                 assert!(setup.is_running(), "{}", setup.said());
                 sandbox.status()["process"]["run_state"] == "running"
             });
@@ -77,7 +77,7 @@ fn the_one_that_downloads_is_killed() {
     first.signal(Signal::KILL);
     drop(first);
     server.mends();
-    eventually("the machine runs", || {
+    eventually("the VM runs", || {
         assert!(second.is_running(), "{}", second.said());
         other.status()["process"]["run_state"] == "running"
     });

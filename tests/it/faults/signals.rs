@@ -26,7 +26,7 @@ const SIGNALS: [(Signal, &str, i32); 3] = [
 
 #[track_caller]
 fn runs(sandbox: &Sandbox) {
-    eventually("the machine runs", || {
+    eventually("the VM runs", || {
         sandbox.status()["process"]["run_state"] == "running"
     });
 }

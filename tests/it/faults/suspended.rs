@@ -161,7 +161,7 @@ fn what_a_suspended_machine_says() {
         &["kubectl", "get", "nodes"],
         &["logs", "k3s"],
     ] {
-        let fault = format!("{} on a suspended machine", arguments.join(" "));
+        let fault = format!("{} on a suspended VM", arguments.join(" "));
         let words = ["is suspended", "hint: resume it: k3s-vm start"];
         sandbox.fails(&fault, sandbox.env.command(arguments), 3, &words);
     }
@@ -199,7 +199,7 @@ impl Sandbox {
     /// A machine that was stopped is suspended.
     fn suspended_again(&self) {
         let start = Background::start(self, self.env.command(&["start", "--timeout", "5m"]));
-        eventually("the machine runs", || {
+        eventually("the VM runs", || {
             self.status()["process"]["run_state"] == "running"
         });
         start.signal(Signal::KILL);
