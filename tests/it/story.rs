@@ -618,7 +618,7 @@ fn reset_takes_the_machine_and_leaves_the_choices(story: &Story) {
     story
         .run("k3s-vm reset")
         .exits(2)
-        .says("no terminal")
+        .says("stdin is not a terminal")
         .says("hint: to go ahead without asking: k3s-vm reset --yes");
     story.run("k3s-vm reset --yes").succeeds();
     story.run("k3s-vm status").exits(4).says("none in");

@@ -99,7 +99,7 @@ fn a_kubeconfig_of_the_other(story: &Story) {
     let told = story
         .run("cd ../shop-copy && k3s-vm kubectl get nodes")
         .exits(1)
-        .says("shop-copy/kube.yaml is not usable: it leads to https://127.0.0.1:")
+        .says("shop-copy/kube.yaml is not usable: it points to https://127.0.0.1:")
         .says("hint: write a new kubeconfig: k3s-vm setup");
     tell(
         story,
