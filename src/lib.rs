@@ -1,13 +1,13 @@
-//! k3s-vm gives a developer a local k3s cluster in a virtual machine: rootless, with nothing installed but QEMU.
+//! k3s-vm gives a developer a local k3s cluster in a virtual VM: rootless, with nothing installed but QEMU.
 //!
 //! Imports run only to the right:
 //!
 //! ```text
-//! cli  →  machine  →  qemu | image | seed | guest | k3s  →  project  →  base
+//! cli  →  VM  →  qemu | image | seed | guest | k3s  →  project  →  base
 //! ```
 //!
 //! - [`cli`]: the only part that knows clap and the terminal.
-//! - [`machine`]: the story of one machine, top to bottom: setup, start, stop, status, reset.
+//! - [`machine`]: the story of one VM, top to bottom: setup, start, stop, status, reset.
 //! - [`qemu`]: the process: command line, acceleration, firmware, liveness, monitor (QMP).
 //! - [`image`]: base images: catalogue, downloads, cache, overlay (qcow2).
 //! - [`seed`]: what the guest reads at its first boot, as a FAT image.
@@ -17,7 +17,7 @@
 //! - [`base`]: small types, durable files.
 //!
 //! The five rooms in the middle do not know each other; `machine` wires them. Inside a room, planning is kept apart
-//! from doing: a planner turns values into values and is tested without a machine.
+//! from doing: a planner turns values into values and is tested without a VM.
 
 pub mod base;
 pub mod cli;

@@ -25,7 +25,7 @@ pub enum ParseFlagError {
     Ours(String),
 }
 
-/// How the machine finds its way to the cluster and back.
+/// How the VM finds its way to the cluster and back.
 const OURS: [&str; 8] = [
     "config",
     "data-dir",

@@ -1,4 +1,4 @@
-//! What a further machine of a project is called.
+//! What a further VM of a project is called.
 
 use std::{fmt, str::FromStr};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::dns_label::is_dns_label;
 
-/// A part of a machine's name, of which a folder and a kubeconfig have the name as well: a DNS label of at most 32
+/// A part of a VM's name, of which a directory and a kubeconfig have the name as well: a DNS label of at most 32
 /// characters, and none that a file beside it has already.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -1,4 +1,4 @@
-//! Small types and habits that every room shares: addresses, sizes, digests, names, forwarded ports, mounted folders, k3s's
+//! Small types and habits that every room shares: addresses, sizes, digests, names, forwarded ports, mounted directories, k3s's
 //! flags, labels, proxies, durable files, trust in places, progress, secrets.
 
 pub mod address;

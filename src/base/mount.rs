@@ -8,11 +8,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// A folder of the host, and where the guest has it.
+/// A directory of the host, and where the guest has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mount {
-    /// The host's folder, as a person writes it: from the root, from the project, or with a tilde for the home directory.
+    /// The host's directory, as a person writes it: from the root, from the project, or with a tilde for the home directory.
     pub host: String,
     /// The guest's, from its root, without a slash at its end.
     pub guest: String,
@@ -20,7 +20,7 @@ pub struct Mount {
     pub read_only: bool,
 }
 
-/// Why a text is no folder for the guest.
+/// Why a text is no directory for the guest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseMountError {
     /// It is not written like one.
@@ -28,7 +28,7 @@ pub enum ParseMountError {
         "invalid mount {0:?}: expected HOST:GUEST or HOST:GUEST:ro, e.g. ./src:/src or ~/data:/data:ro"
     )]
     Malformed(String),
-    /// The guest's own, which a folder of the host would hide.
+    /// The guest's own, which a directory of the host would hide.
     #[error("cannot mount at {0}: the guest needs it; use another path, e.g. /src or /mnt/data")]
     Own(String),
 }
@@ -55,7 +55,7 @@ const OWN: [&str; 17] = [
 ];
 
 impl Mount {
-    /// Where the host's folder is, for a project in `project` of a user who is at home in `home`.
+    /// Where the host's directory is, for a project in `project` of a user who is at home in `home`.
     pub fn host_folder(&self, project: &Path, home: &Path) -> PathBuf {
         match self.host.strip_prefix('~') {
             Some("") => home.to_owned(),
@@ -99,7 +99,7 @@ impl FromStr for Mount {
             Some(folders) => (folders, true),
             None => (text.strip_suffix(":rw").unwrap_or(text), false),
         };
-        // A folder of the host may have a colon in its name, and in the guest nobody needs one.
+        // A directory of the host may have a colon in its name, and in the guest nobody needs one.
         let (host, guest) = folders.rsplit_once(':').ok_or_else(malformed)?;
         if host.is_empty() || !guest.starts_with('/') || text.chars().any(char::is_control) {
             return Err(malformed());

@@ -9,21 +9,21 @@ use crate::base::{
     dns_label::{LONGEST, is_dns_label},
 };
 
-/// The name of a machine, of its node, and of its cluster, user and context in the kubeconfig.
+/// The name of a VM, of its node, and of its cluster, user and context in the kubeconfig.
 ///
 /// A DNS label (RFC 1123): 1 to 63 characters of `a-z`, `0-9` and `-`, neither first nor last a `-`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
-/// Why a text is no machine name.
+/// Why a text is no VM name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid VM name {0:?}: expected 1 to 63 of a-z, 0-9 and -, with no - at either end")]
 pub struct ParseNameError(String);
 
 impl Name {
     /// `k3s-<directory>-<6 digits of the hash of the path>`: readable, and different for two
-    /// projects that happen to have the same directory name. That of a further machine has its own name before the digits.
+    /// projects that happen to have the same directory name. That of a further VM has its own name before the digits.
     pub fn for_project(root: &Path, alias: Option<&MachineAlias>) -> Self {
         let directory = root
             .file_name()

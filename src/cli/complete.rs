@@ -161,7 +161,7 @@ fn called(image: &str) -> Vec<CompletionCandidate> {
         .collect()
 }
 
-/// The projects that have machines, and directories.
+/// The projects that have VMs, and directories.
 fn projects(words: Arc<[OsString]>) -> ArgValueCompleter {
     ArgValueCompleter::new(move |current: &OsStr| {
         let cache = context(&words).map(|it| it.cache);

@@ -1,4 +1,4 @@
-//! Where a command works: the project, the machine's given name, the shared cache.
+//! Where a command works: the project, the VM's given name, the shared cache.
 
 use std::{
     env,
@@ -14,7 +14,7 @@ use crate::{
     project::Project,
 };
 
-/// A verb that needs a machine leaves nothing behind in a project without one.
+/// A verb that needs a VM leaves nothing behind in a project without one.
 pub(crate) fn require_machine(context: &Context) -> Result<(), CommandError> {
     match machine::State::observe(&context.project)? {
         machine::State::Absent => Err(machine::MachineError::absent(&context.project).into()),
@@ -50,14 +50,14 @@ impl Context {
         })
     }
 
-    /// The machine, locked for `verb`.
+    /// The VM, locked for `verb`.
     pub(crate) async fn open(self, verb: &str) -> Result<Machine, CommandError> {
         let name = chosen_name()?;
         Ok(Machine::open(self.project, name, self.cache, verb).await?)
     }
 }
 
-/// The machine's name from `K3S_VM_NAME`, or from `VM_NAME`, which other programs may mean otherwise.
+/// The VM's name from `K3S_VM_NAME`, or from `VM_NAME`, which other programs may mean otherwise.
 pub(crate) fn chosen_name() -> Result<Option<Name>, CommandError> {
     let of = |variable: &'static str| {
         let value = env::var_os(variable).filter(|it| !it.is_empty())?;

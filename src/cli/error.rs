@@ -26,11 +26,11 @@ pub(crate) mod code {
     pub(crate) const FAILURE: u8 = 1;
     /// The command line asks for what cannot be.
     pub(crate) const USAGE: u8 = 2;
-    /// The machine is stopped.
+    /// The VM is stopped.
     pub(crate) const STOPPED: u8 = 3;
-    /// There is no machine.
+    /// There is no VM.
     pub(crate) const ABSENT: u8 = 4;
-    /// The machine runs and is not healthy.
+    /// The VM runs and is not healthy.
     pub(crate) const UNHEALTHY: u8 = 5;
     /// The tool to run is not there, as shells put it.
     pub(crate) const NOT_FOUND: u8 = 127;

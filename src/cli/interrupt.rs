@@ -10,7 +10,7 @@ use crate::machine::Machine;
 /// A signal that came before a child's death is known to the runtime by its next turn.
 const DELIVERED: Duration = Duration::from_millis(5);
 
-/// The machine, locked for `verb`, and the signals, listened to from before anything is written: one that nobody listens
+/// The VM, locked for `verb`, and the signals, listened to from before anything is written: one that nobody listens
 /// to ends the program at once, and leaves behind what it is at.
 pub(crate) async fn opened(
     context: Context,
@@ -21,7 +21,7 @@ pub(crate) async fn opened(
     Ok((machine, signals))
 }
 
-/// Runs `work` on the machine; when it fails or is interrupted, a QEMU that it started is ended.
+/// Runs `work` on the VM; when it fails or is interrupted, a QEMU that it started is ended.
 pub(crate) async fn guarded<T>(
     machine: &Machine,
     mut signals: Signals,
@@ -40,7 +40,7 @@ pub(crate) async fn guarded<T>(
     result
 }
 
-/// Runs `work` that changes nothing of the machine itself; what it started ends with it.
+/// Runs `work` that changes nothing of the VM itself; what it started ends with it.
 pub(crate) async fn dropped<T>(
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {

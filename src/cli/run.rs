@@ -77,7 +77,7 @@ fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     Ok(cli)
 }
 
-/// Called through a link named `kubectl` or `k9s`, the program is that wrapper, of the machine in whose `bin/` the
+/// Called through a link named `kubectl` or `k9s`, the program is that wrapper, of the VM in whose `bin/` the
 /// link is: the kernel tells what was run, by whatever name a shell has found it.
 fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
     let first = arguments.first();
@@ -94,7 +94,7 @@ fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
             root if root.as_os_str().is_empty() => Path::new("."),
             root => root,
         };
-        // An empty name is that of the project's own machine, whatever K3S_VM_MACHINE says.
+        // An empty name is that of the project's own VM, whatever K3S_VM_MACHINE says.
         let name = project.alias().map_or("", MachineAlias::as_str);
         words.extend(["-C".into(), root.into(), format!("--name={name}").into()]);
     }

@@ -55,7 +55,7 @@ impl Console {
         let read = |path: &PathBuf, offset: u64| {
             let mut file = File::open(path)?;
             let length = file.metadata()?.len();
-            // A file that was cut begins anew.
+            // A file that was cut begins again.
             let offset = if offset > length { 0 } else { offset };
             file.seek(SeekFrom::Start(
                 offset.max(length.saturating_sub(MOST_AT_ONCE)),

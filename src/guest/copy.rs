@@ -1,4 +1,4 @@
-//! Files between the host and the guest, as an archive over SSH. Both sides unpack it into a new folder beside its place, and
+//! Files between the host and the guest, as an archive over SSH. Both sides unpack it into a new directory beside its place, and
 //! give it that when it is whole: what breaks off leaves nothing that looks like a copy.
 
 use std::{
@@ -25,13 +25,13 @@ use crate::{
 /// What is at a path in the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemotePathKind {
-    /// A folder.
+    /// A directory.
     Folder,
     /// Something else.
     File,
-    /// Nothing, in a folder that is there.
+    /// Nothing, in a directory that is there.
     Free,
-    /// Nothing, and no folder that it could be put in.
+    /// Nothing, and no directory that it could be put in.
     Nowhere,
 }
 
@@ -74,7 +74,7 @@ elif [ -d "$(dirname -- "$1")" ]; then echo free
 else echo nowhere; fi
 "#;
 
-/// Into the folder $1, as $2. A folder that is there keeps its mode and its owner.
+/// Into the directory $1, as $2. A directory that is there keeps its mode and its owner.
 const TAKE: &str = r#"
 set -eu
 umask 077
@@ -115,7 +115,7 @@ impl Ssh {
         })
     }
 
-    /// Copies `path` of the guest, called `what` for people, to a new folder in `directory`; gives with it what tar warns of.
+    /// Copies `path` of the guest, called `what` for people, to a new directory in `directory`; gives with it what tar warns of.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl Ssh {
         }
     }
 
-    /// Copies `source` of the host, called `what` for people, into the folder `directory` of the guest, as `target`; gives what
+    /// Copies `source` of the host, called `what` for people, into the directory `directory` of the guest, as `target`; gives what
     /// was left out.
     ///
     /// # Errors

@@ -19,10 +19,10 @@ pub enum CopyError {
     /// Files of /proc.
     #[error("{0} is made up while it is read, and has no size to copy: k3s-vm ssh cat {0}")]
     NoSize(String),
-    /// A folder has the name that the copy of a file is to get.
+    /// A directory has the name that the copy of a file is to get.
     #[error("cannot replace the directory {0} by a file")]
     Folder(String),
-    /// A folder, or several things, are to go where a file is.
+    /// A directory, or several things, are to go where a file is.
     #[error("{0} is not a directory")]
     NoFolder(String),
     /// The guest has no room for it.

@@ -19,7 +19,7 @@ pub struct Release<'a> {
 
 const PROGRAMS: &str = "/usr/local/bin";
 const PROGRAM: &str = "/usr/local/bin/k3s.new";
-/// Not in the folder of the images: k3s looks at all that is in it.
+/// Not in the directory of the images: k3s looks at all that is in it.
 const AGENT: &str = "/var/lib/rancher/k3s/agent";
 const IMAGES: &str = "/var/lib/rancher/k3s/agent/images.new";
 
@@ -131,7 +131,7 @@ impl Ssh {
         self.output(&command).await.map(drop)
     }
 
-    /// Puts what is staged in its place and has k3s start anew, which is not waited for.
+    /// Puts what is staged in its place and has k3s start again, which is not waited for.
     ///
     /// # Errors
     ///
@@ -140,7 +140,7 @@ impl Ssh {
         self.output(&script(SWAP, &[])).await.map(drop)
     }
 
-    /// Has k3s start anew, which is not waited for.
+    /// Has k3s start again, which is not waited for.
     ///
     /// # Errors
     ///

@@ -23,13 +23,13 @@ const MADE_UP: u64 = 64 << 20;
 /// What was sent.
 #[derive(Debug)]
 pub(super) struct Packed {
-    /// What was left out, because it is neither a file nor a folder nor a link.
+    /// What was left out, because it is neither a file nor a directory nor a link.
     pub(super) left_out: Vec<String>,
     /// What moves on the terminal, and is not over until the guest has it all.
     pub(super) transfer: usize,
 }
 
-/// Writes `source`, a file or a folder with all that is in it, to `stream`. A link that is the source itself is followed.
+/// Writes `source`, a file or a directory with all that is in it, to `stream`. A link that is the source itself is followed.
 ///
 /// # Errors
 ///

@@ -13,13 +13,13 @@ pub enum SshError {
         /// What happened instead.
         reason: String,
     },
-    /// The one who answers does not have the machine's host key.
+    /// The one who answers does not have the VM's host key.
     #[error("127.0.0.1:{port} answers with another host key than this VM's")]
     WrongHostKey {
         /// The forwarded port.
         port: u16,
     },
-    /// The guest does not take the machine's key.
+    /// The guest does not take the VM's key.
     #[error("the guest refuses this VM's key")]
     Refused,
     /// The connection broke, or the guest's sshd does something unheard of.

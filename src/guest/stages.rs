@@ -23,7 +23,7 @@ pub enum Stage {
     DiskNotGrown,
     /// The k3s release is in its place.
     K3sInstalled,
-    /// The disk holds what all machines have in common, and nothing else; the guest waits for the host to keep it.
+    /// The disk holds what all VMs have in common, and nothing else; the guest waits for the host to keep it.
     Prepared,
     /// The host did not keep it.
     CaptureSkipped,
@@ -172,7 +172,7 @@ impl StageLog {
             Err(error) => return Err(error),
         };
         let length = file.metadata()?.len();
-        // A file that was cut (see `flood`) begins anew.
+        // A file that was cut (see `flood`) begins again.
         if self.offset > length {
             self.offset = 0;
             self.unfinished.clear();

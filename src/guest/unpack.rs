@@ -1,4 +1,4 @@
-//! An archive that comes from the guest becomes files. The guest is not trusted: all of it goes into a new folder of its
+//! An archive that comes from the guest becomes files. The guest is not trusted: all of it goes into a new directory of its
 //! own first, where no name leads out and no link is followed, and from there to its place when it is whole.
 
 use std::{
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::CopyError;
 use crate::base::{FileError, Progress, umask};
 
-/// What has come is called so in its folder.
+/// What has come is called so in its directory.
 const IT: &str = "it";
 /// Of the mode, what the guest may choose: nobody is to run its programs as this user.
 const PERMISSIONS: u32 = 0o777;
@@ -30,21 +30,21 @@ fn allowed() -> u32 {
     PERMISSIONS & !umask::of_user()
 }
 
-/// A folder is this user's to fill until all is in it.
+/// A directory is this user's to fill until all is in it.
 const BEGUN: Mode = Mode::RWXU;
 
 /// What the guest has sent, whole, and not in its place yet. It is gone when this is dropped.
 #[derive(Debug)]
 pub struct Staged {
     stage: TempDir,
-    /// Whether it is a folder.
+    /// Whether it is a directory.
     pub is_folder: bool,
     folders: Vec<Folder>,
-    /// What is no file, folder or link, and was left out.
+    /// What is no file, directory or link, and was left out.
     pub left_out: Vec<String>,
 }
 
-/// A folder, whose attributes are set when nothing more is put into it.
+/// A directory, whose attributes are set when nothing more is put into it.
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
@@ -52,7 +52,7 @@ struct Folder {
     time: u64,
 }
 
-/// An empty folder in `directory`, for what comes.
+/// An empty directory in `directory`, for what comes.
 pub(super) fn stage_in(directory: &Path) -> Result<TempDir, CopyError> {
     let made = tempfile::Builder::new()
         .prefix(".k3s-vm-cp.")
@@ -96,7 +96,7 @@ pub(super) fn unpack(
 }
 
 struct Unpacker<'a> {
-    /// The stage, and once it is known that a folder comes, that.
+    /// The stage, and once it is known that a directory comes, that.
     root: OwnedFd,
     transfer: Option<usize>,
     progress: &'a dyn Progress,
@@ -232,7 +232,7 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// The folder that `path` is in, reached without any link, and its name there.
+    /// The directory that `path` is in, reached without any link, and its name there.
     fn walk(&self, path: &Path) -> io::Result<(OwnedFd, std::ffi::OsString)> {
         let mut folder = self.root.try_clone()?;
         let mut names = path.iter().peekable();
@@ -251,12 +251,12 @@ impl Unpacker<'_> {
 }
 
 impl Staged {
-    /// Gives it its place: `target` is replaced by a file; a folder goes where nothing is, or its content into the folder that
+    /// Gives it its place: `target` is replaced by a file; a directory goes where nothing is, or its content into the directory that
     /// is there, which keeps its mode. What is in there under the same names is replaced, file by file.
     ///
     /// # Errors
     ///
-    /// When a folder and something else have the same name, or the directory cannot be written.
+    /// When a directory and something else have the same name, or the directory cannot be written.
     pub fn place(self, target: &Path) -> Result<Vec<String>, CopyError> {
         let it = self.stage.path().join(IT);
         let mut kept = HashSet::new();
@@ -282,7 +282,7 @@ impl Staged {
     }
 }
 
-/// Moves `from` to `to`; of two folders the content. Notes the folders that were there.
+/// Moves `from` to `to`; of two directories the content. Notes the directories that were there.
 fn put(
     from: &Path,
     to: &Path,
@@ -309,7 +309,7 @@ fn put(
     Ok(())
 }
 
-/// A name of the archive as a path inside of a folder; `None` where it leads out.
+/// A name of the archive as a path inside of a directory; `None` where it leads out.
 fn inside(name: &[u8]) -> Option<PathBuf> {
     let parts = name.split(|&byte| byte == b'/');
     if name.starts_with(b"/") || name.contains(&0) {

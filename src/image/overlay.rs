@@ -1,4 +1,4 @@
-//! The machine's own disk: a qcow2 file that holds what differs from the base image.
+//! The VM's own disk: a qcow2 file that holds what differs from the base image.
 
 use std::{
     fs::File,

@@ -1,5 +1,5 @@
-//! Prepared disks: what is the same for all machines with one image and one k3s release, done once on this host. The
-//! guest of one machine writes such a disk; once it is published nobody does, and other machines' disks stand on it.
+//! Prepared disks: what is the same for all VMs with one image and one k3s release, done once on this host. The
+//! guest of one VM writes such a disk; once it is published nobody does, and other VMs' disks stand on it.
 //!
 //! ```text
 //! prepared/<key>-<maker>.qcow2    an overlay on the base image; its maker's alone until it is published
@@ -23,7 +23,7 @@ use crate::{
     project::{Identity, suspended::Memory},
 };
 
-/// The folder, by which a path tells that it leads to a prepared disk.
+/// The directory, by which a path tells that it leads to a prepared disk.
 const BUCKET: &str = "prepared";
 const SCHEMA: u32 = 1;
 /// What the name of a template has before its ending.
@@ -55,7 +55,7 @@ struct Note {
 }
 
 impl Cache {
-    /// Where the machine `maker` may write a disk that is to be published as `key`.
+    /// Where the VM `maker` may write a disk that is to be published as `key`.
     pub fn new_prepared(&self, key: &Digest, maker: &str) -> PathBuf {
         let maker: String = maker.chars().take(8).collect();
         self.root()
@@ -166,7 +166,7 @@ pub fn image_below(path: &Path, digest: Digest) -> Option<PathBuf> {
     )
 }
 
-/// Offers the disk at `path` to all machines, and the memory that belongs to it. Nobody may write to them any more.
+/// Offers the disk at `path` to all VMs, and the memory that belongs to it. Nobody may write to them any more.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! The kubeconfig: as k3s writes it in the guest, and as the project keeps it.
 //!
 //! k3s calls cluster, user and context all `default`, which hides or overwrites another's when files are merged; in the
-//! project they carry the machine's name. A copy of a project has a machine of the same name, so the context says
+//! project they carry the VM's name. A copy of a project has a VM of the same name, so the context says
 //! whose it is, in an extension as other programs keep theirs there: kubectl leaves it alone.
 
 use std::path::{Path, PathBuf};
@@ -110,7 +110,7 @@ pub enum KubeconfigError {
     /// There is no such file.
     #[error("it is not there")]
     Missing,
-    /// It is of another machine, or of a start before this one.
+    /// It is of another VM, or of a start before this one.
     #[error("it points to {0}, which is not this VM")]
     Elsewhere(String),
 }

@@ -1,4 +1,4 @@
-//! A machine's cluster, user and context in a kubeconfig of the user's own.
+//! A VM's cluster, user and context in a kubeconfig of the user's own.
 //!
 //! All else in it stays byte for byte, comments too: the lines are edited as kubectl lays them out, and what comes of it
 //! is read again. Only a text that says exactly what it should is ever written.
@@ -13,7 +13,7 @@ use crate::{
     k3s::kubeconfig::{Kubeconfig, OURS},
 };
 
-/// The lists that have one entry of a machine each, with what an entry is called.
+/// The lists that have one entry of a VM each, with what an entry is called.
 const LISTS: [(&str, &str); 3] = [
     ("clusters", "cluster"),
     ("contexts", "context"),
@@ -31,7 +31,7 @@ pub enum MergeError {
     /// It is none.
     #[error("invalid kubeconfig: {0}")]
     Malformed(String),
-    /// It has an entry of the machine's name, and that is somebody else's.
+    /// It has an entry of the VM's name, and that is somebody else's.
     #[error("its {what} {name} does not belong to this VM")]
     NotOurs {
         /// Cluster, user or context.
@@ -44,7 +44,7 @@ pub enum MergeError {
     Layout(&'static str),
 }
 
-/// The names in a kubeconfig that are a machine's.
+/// The names in a kubeconfig that are a VM's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entries {
     /// The name of the cluster, the user and the context.
@@ -53,7 +53,7 @@ pub struct Entries {
     pub project: Option<PathBuf>,
 }
 
-/// The machines whose contexts are in the kubeconfig `text`; none when it is no kubeconfig.
+/// The VMs whose contexts are in the kubeconfig `text`; none when it is no kubeconfig.
 pub fn machines(text: &str) -> Vec<Entries> {
     let value = read(text).unwrap_or_default();
     let contexts = value["contexts"].as_array().into_iter().flatten();
@@ -69,11 +69,11 @@ pub fn machines(text: &str) -> Vec<Entries> {
         .collect()
 }
 
-/// The kubeconfig `text` with the machine's entries in it, in place of those that it has of it.
+/// The kubeconfig `text` with the VM's entries in it, in place of those that it has of it.
 ///
 /// # Errors
 ///
-/// When it is no kubeconfig, is laid out oddly, or has entries of that name that are not the machine's.
+/// When it is no kubeconfig, is laid out oddly, or has entries of that name that are not the VM's.
 pub fn with(kubeconfig: &Kubeconfig, name: &Name, text: &str) -> Result<String, MergeError> {
     let before = read(text)?;
     require_ours(&before, name.as_str())?;
@@ -147,7 +147,7 @@ fn entry_of<'a>(value: &'a Value, key: &str, name: &str) -> Option<&'a Value> {
     value[key].as_array()?.iter().find(|it| it["name"] == name)
 }
 
-/// A machine's cluster is on this host's loopback, and its context leads from its user to its cluster.
+/// A VM's cluster is on this host's loopback, and its context leads from its user to its cluster.
 fn require_ours(value: &Value, name: &str) -> Result<(), MergeError> {
     let cluster = entry_of(value, "clusters", name).map(|it| {
         let server = it["cluster"]["server"].as_str().unwrap_or_default();

@@ -35,7 +35,7 @@ pub struct Config {
     pub image: Option<String>,
     /// The SHA-256 that the base image must have.
     pub image_sha256: Option<Digest>,
-    /// Also what nobody vouches for is fetched. Said anew each time, and never kept in the file.
+    /// Also what nobody vouches for is fetched. Said again each time, and never kept in the file.
     #[serde(skip)]
     pub insecure_no_checksum: bool,
     /// The k3s release, or `stable`.
@@ -63,11 +63,11 @@ pub struct Config {
     /// Folders of the host that the guest has; from the project where they are relative.
     #[serde(default, deserialize_with = "mounts")]
     pub mounts: Option<Vec<Mount>>,
-    /// Whether `stop` suspends the machine.
+    /// Whether `stop` suspends the VM.
     pub suspend: Option<bool>,
-    /// After how long without use the machine is suspended.
+    /// After how long without use the VM is suspended.
     pub idle_suspend: Option<Idle>,
-    /// Whether the machine is the same as all others of this user that say so, keys and certificates included.
+    /// Whether the VM is the same as all others of this user that say so, keys and certificates included.
     pub share_identity: Option<bool>,
     /// What k3s is set to.
     #[serde(default)]
@@ -157,7 +157,7 @@ impl TryFrom<String> for Timeout {
     }
 }
 
-/// The largest machine that makes sense to ask of one host process.
+/// The largest VM that makes sense to ask of one host process.
 pub const MOST_CPUS: u8 = 64;
 
 fn cpus<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
@@ -190,7 +190,7 @@ fn ports<'de, D: serde::Deserializer<'de>>(
     Ok(Some(ports))
 }
 
-/// Each of the guest's folders once.
+/// Each of the guest's directories once.
 fn mounts<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<Mount>>, D::Error> {

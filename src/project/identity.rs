@@ -1,4 +1,4 @@
-//! All that makes a machine the one that it is, for others that are to be the same.
+//! All that makes a VM the one that it is, for others that are to be the same.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,11 +8,11 @@ use crate::base::{
     files::{self, PRIVATE},
 };
 
-/// What a machine is called, and its keys.
+/// What a VM is called, and its keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// The machine's name, also its node's.
+    /// The VM's name, also its node's.
     pub name: Name,
     /// Its SMBIOS UUID.
     pub uuid: String,
@@ -21,7 +21,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// That of the project's machine; `None` when it has no keys.
+    /// That of the project's VM; `None` when it has no keys.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! After how long without use a machine is suspended, and what is noted of it.
+//! After how long without use a VM is suspended, and what is noted of it.
 
 use std::{
     fmt, fs,
@@ -54,7 +54,7 @@ impl fmt::Display for Idle {
 /// Notes that are kept.
 const NOTES: usize = 100;
 
-/// Notes what became of the machine, behind what was noted before.
+/// Notes what became of the VM, behind what was noted before.
 ///
 /// # Errors
 ///
@@ -79,7 +79,7 @@ pub fn noted(project: &Project, since: u64) -> Option<String> {
     (time >= since).then(|| what.to_owned())
 }
 
-/// Somebody uses the machine: whoever watches it sees that. Where nobody does, there is nothing to be touched.
+/// Somebody uses the VM: whoever watches it sees that. Where nobody does, there is nothing to be touched.
 pub fn touch(project: &Project) {
     let touched = fs::OpenOptions::new().write(true).open(project.used());
     if let Err(error) = touched.and_then(|file| file.set_modified(SystemTime::now())) {

@@ -1,4 +1,4 @@
-//! One command at a time changes a machine. Readers never take this lock.
+//! One command at a time changes a VM. Readers never take this lock.
 
 use std::{
     fs::{File, TryLockError},

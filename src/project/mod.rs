@@ -1,5 +1,5 @@
 //! What lies under `.k3s-vm/` of a project: paths, the config a person may edit, the record of what
-//! was made, and the lock that lets one command at a time change the machine.
+//! was made, and the lock that lets one command at a time change the VM.
 
 pub mod config;
 pub mod identity;

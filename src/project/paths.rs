@@ -10,14 +10,14 @@ use crate::base::{Digest, MachineAlias, Name, files::expand_home};
 
 /// The directory of k3s-vm's own files in a project.
 pub const DIRECTORY: &str = ".k3s-vm";
-/// The folder of a project's further machines, in that one.
+/// The directory of a project's further VMs, in that one.
 const MACHINES: &str = "machines";
 
-/// One project: a directory that has, or could have, a machine; and which of its machines is meant.
+/// One project: a directory that has, or could have, a VM; and which of its VMs is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Project {
     root: PathBuf,
-    /// A further machine, beside the project's own one.
+    /// A further VM, beside the project's own one.
     alias: Option<MachineAlias>,
 }
 
@@ -44,19 +44,19 @@ impl Project {
         }
     }
 
-    /// The same project, and of its machines that one.
+    /// The same project, and of its VMs that one.
     #[must_use]
     pub fn with(self, alias: Option<MachineAlias>) -> Self {
         Self { alias, ..self }
     }
 
-    /// The name of the machine that is meant, where it is a further one.
+    /// The name of the VM that is meant, where it is a further one.
     pub const fn alias(&self) -> Option<&MachineAlias> {
         self.alias.as_ref()
     }
 
-    /// One path for project and machine, for notes of whose something is: the project's directory, or that of the further
-    /// machine in it.
+    /// One path for project and VM, for notes of whose something is: the project's directory, or that of the further
+    /// VM in it.
     pub fn place(&self) -> PathBuf {
         match self.alias {
             None => self.root.clone(),
@@ -64,7 +64,7 @@ impl Project {
         }
     }
 
-    /// The project and machine of such a path.
+    /// The project and VM of such a path.
     pub fn at_place(place: &Path) -> Self {
         Self::of_directory(place)
             .filter(|it| it.alias.is_some())
@@ -92,7 +92,7 @@ impl Project {
         Some(root(machines.parent()?)?.with(Some(name)))
     }
 
-    /// The project's further machines, by their names: those that have been made, or begun.
+    /// The project's further VMs, by their names: those that have been made, or begun.
     pub fn further_machines(&self) -> Vec<Self> {
         let entries = fs::read_dir(self.machines())
             .into_iter()
@@ -107,7 +107,7 @@ impl Project {
         all
     }
 
-    /// What a machine made now is called.
+    /// What a VM made now is called.
     pub fn machine_name(&self) -> Name {
         Name::for_project(&self.root, self.alias())
     }
@@ -132,12 +132,12 @@ impl Project {
         self.root.join(DIRECTORY)
     }
 
-    /// `.k3s-vm/machines/`, with a folder for each further machine.
+    /// `.k3s-vm/machines/`, with a directory for each further VM.
     pub fn machines(&self) -> PathBuf {
         self.own_directory().join(MACHINES)
     }
 
-    /// The machine's directory: `.k3s-vm/` itself, or that of a further machine.
+    /// The VM's directory: `.k3s-vm/` itself, or that of a further VM.
     pub fn directory(&self) -> PathBuf {
         match &self.alias {
             None => self.own_directory(),
@@ -155,12 +155,12 @@ impl Project {
         self.directory().join("record.json")
     }
 
-    /// The lock of commands that change the machine.
+    /// The lock of commands that change the VM.
     pub fn lock(&self) -> PathBuf {
         self.directory().join("lock")
     }
 
-    /// The machine's disk: a qcow2 overlay.
+    /// The VM's disk: a qcow2 overlay.
     pub fn disk(&self) -> PathBuf {
         self.directory().join("disk.qcow2")
     }
@@ -215,12 +215,12 @@ impl Project {
         self.directory().join("qemu.pid")
     }
 
-    /// The writable copy of the UEFI variables, when the machine boots by UEFI.
+    /// The writable copy of the UEFI variables, when the VM boots by UEFI.
     pub fn uefi_variables(&self) -> PathBuf {
         self.directory().join("uefi-vars.fd")
     }
 
-    /// The memory of a suspended machine.
+    /// The memory of a suspended VM.
     pub fn memory(&self) -> PathBuf {
         self.directory().join("memory")
     }
@@ -230,17 +230,17 @@ impl Project {
         self.directory().join("suspended.json")
     }
 
-    /// The lock of who watches whether the machine is used.
+    /// The lock of who watches whether the VM is used.
     pub fn idle_lock(&self) -> PathBuf {
         self.directory().join("idle.lock")
     }
 
-    /// What was noted of a machine that nobody used.
+    /// What was noted of a VM that nobody used.
     pub fn idle_log(&self) -> PathBuf {
         self.directory().join("idle.log")
     }
 
-    /// Touched by every command that uses the machine, where somebody watches for that.
+    /// Touched by every command that uses the VM, where somebody watches for that.
     pub fn used(&self) -> PathBuf {
         self.directory().join("used")
     }
@@ -250,12 +250,12 @@ impl Project {
         self.directory().join("loading.lock")
     }
 
-    /// The machine's snapshots, each a folder.
+    /// The VM's snapshots, each a directory.
     pub fn snapshots(&self) -> PathBuf {
         self.directory().join("snapshots")
     }
 
-    /// What a snapshot is to put in the place of the machine, if that is under way.
+    /// What a snapshot is to put in the place of the VM, if that is under way.
     pub fn restoring(&self) -> PathBuf {
         self.directory().join("restoring")
     }
@@ -271,7 +271,7 @@ impl Project {
     }
 
     /// Where the kubeconfig goes unless the config says otherwise: `web/.kube/config` in a project with a `web/`
-    /// directory, `.kube/config` in others; beside it that of a further machine, called as the machine.
+    /// directory, `.kube/config` in others; beside it that of a further VM, called as the VM.
     pub fn default_kubeconfig(&self) -> PathBuf {
         let web = self.root.join("web");
         let parent = if web.is_dir() { web } else { self.root.clone() };
@@ -279,9 +279,9 @@ impl Project {
         parent.join(".kube").join(name)
     }
 
-    /// The directory of the machine's sockets and FIFOs. A socket's path holds at most 107 bytes (`sockaddr_un`), so it lies in
+    /// The directory of the VM's sockets and FIFOs. A socket's path holds at most 107 bytes (`sockaddr_un`), so it lies in
     /// the user's runtime directory and not in the project, which may be deep. It is called after `.k3s-vm/` itself and
-    /// not after its path: a project that is moved keeps it, even while the machine runs, and a copy has another.
+    /// not after its path: a project that is moved keeps it, even while the VM runs, and a copy has another.
     pub fn runtime(&self) -> PathBuf {
         let directory = self.directory();
         let id = match fs::metadata(&directory) {

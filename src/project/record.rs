@@ -1,4 +1,4 @@
-//! The record of what was made for a machine: enough to start the same machine again, and nothing that can be
+//! The record of what was made for a VM: enough to start the same VM again, and nothing that can be
 //! observed instead (whether it runs, whether it is healthy).
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::base::{
     files::{self, PRIVATE},
 };
 
-/// The layout that this program knows. 2 has no address of the network card, which is the same for every machine.
+/// The layout that this program knows. 2 has no address of the network card, which is the same for every VM.
 const SCHEMA: u32 = 3;
 
 /// What `.k3s-vm/record.json` says.
@@ -20,20 +20,20 @@ const SCHEMA: u32 = 3;
 pub struct Record {
     /// The layout's number.
     pub schema: u32,
-    /// The machine's name, also its node's and its context's.
+    /// The VM's name, also its node's and its context's.
     pub name: Name,
-    /// The machine's SMBIOS UUID, by which the guest sees whether it has this machine's identity.
+    /// The VM's SMBIOS UUID, by which the guest sees whether it has this VM's identity.
     pub uuid: String,
     /// The disk's size; it grows when the config asks for more.
     pub disk: Size,
     /// The base image under the overlay.
     pub image: BaseImage,
-    /// The k3s release that the machine installs, or was upgraded to.
+    /// The k3s release that the VM installs, or was upgraded to.
     pub release: Release,
     /// The one that its first boot installed, where it was upgraded since: saved memory of that boot has its files as disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_release: Option<Release>,
-    /// Whether the machine boots by BIOS or UEFI; an installed guest does not change its mind.
+    /// Whether the VM boots by BIOS or UEFI; an installed guest does not change its mind.
     pub firmware: String,
     /// The host port of the API, kept for the next start.
     pub api_port: u16,
@@ -43,7 +43,7 @@ pub struct Record {
     pub provisioned: bool,
 }
 
-/// The backing file of a machine's disk.
+/// The backing file of a VM's disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseImage {

@@ -18,7 +18,7 @@ pub struct K3s {
     pub disable: Option<Vec<String>>,
     /// Labels of the node.
     pub labels: Option<Vec<NodeLabel>>,
-    /// Files and folders with manifests that k3s deploys.
+    /// Files and directories with manifests that k3s deploys.
     pub manifests: Option<Vec<PathBuf>>,
     /// k3s's registries.yaml: mirrors and logins of registries.
     pub registries: Option<PathBuf>,

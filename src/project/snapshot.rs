@@ -1,13 +1,13 @@
-//! Snapshots: what a machine was at a moment, each in a folder of its own.
+//! Snapshots: what a VM was at a moment, each in a directory of its own.
 //!
 //! ```text
-//! snapshots/<name>/disk.qcow2      the machine's disk then
+//! snapshots/<name>/disk.qcow2      the VM's disk then
 //! snapshots/<name>/uefi-vars.fd    what the firmware had noted, where it is UEFI
 //! snapshots/<name>/memory          what the guest had in its memory, if it ran or was suspended
 //! snapshots/<name>/snapshot.json   what all that is
 //! ```
 //!
-//! A folder has its name when all that is in it is on the disk.
+//! A directory has its name when all that is in it is on the disk.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ use crate::base::{
 
 /// The only layout so far.
 const SCHEMA: u32 = 1;
-/// What says in a snapshot's folder what is in it.
+/// What says in a snapshot's directory what is in it.
 const NOTE: &str = "snapshot.json";
 
 /// What `snapshot.json` says.
@@ -40,7 +40,7 @@ pub struct Snapshot {
     pub schema: u32,
     /// When it was made, in seconds since 1970.
     pub created: u64,
-    /// The machine that it is of, by its SMBIOS UUID.
+    /// The VM that it is of, by its SMBIOS UUID.
     pub uuid: String,
     /// The disk's size as the guest sees it.
     pub size: Size,
@@ -76,7 +76,7 @@ pub struct Found {
 }
 
 impl Snapshot {
-    /// That of a machine now, of which this much is known.
+    /// That of a VM now, of which this much is known.
     pub fn new(record: &Record, created: u64, disk: Content, memory: Option<Memory>) -> Self {
         Self {
             schema: SCHEMA,
@@ -90,7 +90,7 @@ impl Snapshot {
         }
     }
 
-    /// What the folder's note says.
+    /// What the directory's note says.
     ///
     /// # Errors
     ///
@@ -108,18 +108,18 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Writes the folder's note.
+    /// Writes the directory's note.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be written.
+    /// When the directory cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), FileError> {
         let text = serde_json::to_string_pretty(self).expect("it has only string keys");
         files::write(&folder.join(NOTE), (text + "\n").as_bytes(), PRIVATE)
     }
 }
 
-/// The folder of the snapshot `name`, which need not be there.
+/// The directory of the snapshot `name`, which need not be there.
 pub fn folder(project: &Project, name: &SnapshotName) -> PathBuf {
     project.snapshots().join(name.as_str())
 }
@@ -128,7 +128,7 @@ pub fn folder(project: &Project, name: &SnapshotName) -> PathBuf {
 ///
 /// # Errors
 ///
-/// When their folder cannot be read.
+/// When their directory cannot be read.
 pub fn list(project: &Project) -> Result<Vec<Found>, FileError> {
     let path = project.snapshots();
     let entries = match fs::read_dir(&path) {

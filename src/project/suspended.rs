@@ -1,5 +1,5 @@
-//! A suspended machine: its memory in one file, and in another one all that has to be as it was for the memory to be of
-//! use. The second one, which is written last and removed first, decides whether the machine is suspended.
+//! A suspended VM: its memory in one file, and in another one all that has to be as it was for the memory to be of
+//! use. The second one, which is written last and removed first, decides whether the VM is suspended.
 
 use std::{
     fs,
@@ -30,7 +30,7 @@ pub struct Suspended {
     pub disk: FileStamp,
     /// What is in the memory file.
     pub memory: Memory,
-    /// Where that file is, if it is not the machine's own: other machines go on from it, too.
+    /// Where that file is, if it is not the VM's own: other VMs go on from it, too.
     pub from: Option<PathBuf>,
 }
 
@@ -87,7 +87,7 @@ impl FileStamp {
 }
 
 impl Suspended {
-    /// Whether the project's machine is suspended, for good or ill: the file may be damaged.
+    /// Whether the project's VM is suspended, for good or ill: the file may be damaged.
     pub fn exists(project: &Project) -> bool {
         project.suspended().exists()
     }
@@ -123,7 +123,7 @@ impl Suspended {
         self.from.clone().unwrap_or_else(|| project.memory())
     }
 
-    /// From now on the machine is suspended, whatever happens.
+    /// From now on the VM is suspended, whatever happens.
     ///
     /// # Errors
     ///
@@ -138,7 +138,7 @@ impl Suspended {
         text + "\n"
     }
 
-    /// The machine is suspended no more: removes both files, so that no power cut brings one of them back.
+    /// The VM is suspended no more: removes both files, so that no power cut brings one of them back.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use toml_edit::Document;
 use super::{Config, ConfigError, Project};
 use crate::base::files;
 
-/// What two machines cannot both have.
+/// What two VMs cannot both have.
 const OF_ONE_PROJECT: [&str; 3] = ["api_port", "kubeconfig", "ports"];
 
 /// `$XDG_CONFIG_HOME`, else `~/.config`; `None` without a home.
@@ -23,7 +23,7 @@ pub fn path() -> Option<PathBuf> {
     Some(config_home()?.join("k3s-vm/config"))
 }
 
-/// What the user chose. For a machine that is `made` already, only what it may change: another default image is no reason
+/// What the user chose. For a VM that is `made` already, only what it may change: another default image is no reason
 /// against it.
 ///
 /// # Errors
@@ -37,7 +37,7 @@ pub fn config(made: bool) -> Result<Config, ConfigError> {
     Ok(if made { changeable(config) } else { config })
 }
 
-/// The config of an existing machine: the project's, over what the user chose for all projects.
+/// The config of an existing VM: the project's, over what the user chose for all projects.
 ///
 /// # Errors
 ///

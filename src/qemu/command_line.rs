@@ -24,17 +24,17 @@ pub const IDENTITY_CHARDEV: &str = "identity";
 const EXEC_PORT: &str = "org.k3s-vm.exec";
 /// QEMU's name of that port's other end.
 pub const EXEC_CHARDEV: &str = "exec";
-/// QEMU's name of the machine's disk.
+/// QEMU's name of the VM's disk.
 pub const DISK: &str = "disk";
-/// The network card's address, the same in every machine: user networking gives each a network of its own, and a guest
-/// keeps its addresses and its network configuration when it continues as another machine.
+/// The network card's address, the same in every VM: user networking gives each a network of its own, and a guest
+/// keeps its addresses and its network configuration when it continues as another VM.
 const MAC: &str = "52:54:00:12:34:56";
 /// QEMU's name of what keeps the serial console.
 pub const CONSOLE: &str = "console";
 /// QEMU's name of what keeps the stage reports.
 pub const STAGES: &str = "stages";
 
-/// QEMU's name of the device by which the guest reaches a folder of the host.
+/// QEMU's name of the device by which the guest reaches a directory of the host.
 pub const FOLDER_DRIVER: &str = "virtio-9p-pci";
 
 /// The option of a QEMU that goes on with a guest instead of booting it.
@@ -99,12 +99,12 @@ pub struct AttachedDisk {
     pub file: PathBuf,
 }
 
-/// A folder of the host that the guest may mount, as 9p over virtio.
+/// A directory of the host that the guest may mount, as 9p over virtio.
 #[derive(Debug, Clone)]
 pub struct HostShare {
     /// What the guest asks for: at most 31 bytes.
     pub tag: String,
-    /// The folder.
+    /// The directory.
     pub path: PathBuf,
     /// Whether the guest only reads it.
     pub read_only: bool,
@@ -125,7 +125,7 @@ impl Launch {
     }
 
     fn machine_args(&self) -> Vec<OsString> {
-        // Nothing is on the machine's own SATA and SMBus, and VMware's port is for guests of VMware.
+        // Nothing is on the VM's own SATA and SMBus, and VMware's port is for guests of VMware.
         let machine = "q35,sata=off,smbus=off,vmport=off";
         let mut args = words(&["-nodefaults", "-no-user-config", "-machine", machine]);
         args.extend(match self.accelerator {
@@ -227,7 +227,7 @@ impl Launch {
         args.extend([OsString::from("-chardev"), monitor]);
         args.extend(words(&["-mon", "chardev=monitor,mode=control"]));
         args.extend(device(&json!({ "driver": "virtio-rng-pci" })));
-        // Linux mixes its random numbers anew when it sees another one, as it does after a resume.
+        // Linux mixes its random numbers again when it sees another one, as it does after a resume.
         args.extend(device(&json!({ "driver": "vmgenid", "guid": "auto" })));
         args
     }

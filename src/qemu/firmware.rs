@@ -16,7 +16,7 @@ use serde::Deserialize;
 pub struct Uefi {
     /// The code, shared and read-only.
     pub code: PathBuf,
-    /// The variables: a template where it is found, the machine's own copy where it is launched.
+    /// The variables: a template where it is found, the VM's own copy where it is launched.
     pub variables: PathBuf,
 }
 
@@ -55,7 +55,7 @@ const FALLBACKS: [&str; 3] = [
     include_str!("../../firmware/uefi/arch.json"),
 ];
 
-/// The first UEFI firmware on this host that a plain q35 machine can boot by, without SMM and enrolled keys.
+/// The first UEFI firmware on this host that a plain q35 VM can boot by, without SMM and enrolled keys.
 pub fn find_uefi(qemu: &Path) -> Option<Uefi> {
     let installed = descriptors(&directories(qemu));
     installed
@@ -106,7 +106,7 @@ fn descriptors(directories: &[PathBuf]) -> Vec<String> {
         .collect()
 }
 
-/// The firmware of a descriptor, unless it is none for this program's machines.
+/// The firmware of a descriptor, unless it is none for this program's VMs.
 pub fn usable(descriptor: &str) -> Option<Uefi> {
     let descriptor: Descriptor = serde_json::from_str(descriptor).ok()?;
     let fits = |target: &Target| {

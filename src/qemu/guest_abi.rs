@@ -1,4 +1,4 @@
-//! What the guest sees of QEMU's arguments. A guest whose memory was saved finds the same machine around it when it goes
+//! What the guest sees of QEMU's arguments. A guest whose memory was saved finds the same VM around it when it goes
 //! on, or cannot go on; where the host keeps its files and which of its ports it forwards is all the same to it.
 
 use serde_json::Value;
@@ -56,7 +56,7 @@ pub fn has_port(visible: &[String], name: &str) -> bool {
         .any(|it| it.starts_with("-device ") && it.ends_with(&end))
 }
 
-/// Whether a folder of the host is among them.
+/// Whether a directory of the host is among them.
 pub fn has_folder(visible: &[String]) -> bool {
     let driver = format!("\"driver\":\"{FOLDER_DRIVER}\"");
     visible

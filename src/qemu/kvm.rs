@@ -1,8 +1,8 @@
 //! Whether KVM is there, may be used, and really runs guests: three questions with three answers.
 //!
-//! A `/dev/kvm` exists that opens, makes machines and passes small tests, and then runs a guest a thousand times too
+//! A `/dev/kvm` exists that opens, makes VMs and passes small tests, and then runs a guest a thousand times too
 //! slowly, or not to its end (nested virtualisation by page-table tricks). So the last question is put to QEMU itself:
-//! it runs a firmware of a few instructions that counts down and switches the machine off, and has a time for it.
+//! it runs a firmware of a few instructions that counts down and switches the VM off, and has a time for it.
 
 use std::{
     fs::{self, OpenOptions},

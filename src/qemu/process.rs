@@ -367,7 +367,7 @@ pub fn said(log: &Path) -> Option<String> {
 /// before 5.11 leaves it so. Another program that is to outlive this one is begun like that, too, without a pidfile.
 ///
 /// The pidfile is locked in QEMU's name before there is a QEMU: the lock lasts through exec, and QEMU takes it again as
-/// its own. Until exec the child also has the machine's lock by inheritance. So there is no moment in which this
+/// its own. Until exec the child also has the VM's lock by inheritance. So there is no moment in which this
 /// program could die and leave a QEMU that the next command does not see.
 #[expect(
     unsafe_code,

@@ -1,7 +1,7 @@
 //! `meta-data` and `user-data` as types. JSON is YAML, so they are written as JSON and nothing has to be escaped.
 //!
-//! They are the same for every machine: cloud-init only configures the network in its own way, which is DHCP and works with
-//! every renderer, and runs `first-boot.sh` on the seed. The identity of a machine is in other files, for `apply-identity.sh`.
+//! They are the same for every VM: cloud-init only configures the network in its own way, which is DHCP and works with
+//! every renderer, and runs `first-boot.sh` on the seed. The identity of a VM is in other files, for `apply-identity.sh`.
 
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -38,7 +38,7 @@ pub(crate) enum Event<'a> {
         kubeconfig: &'a Path,
         server: String,
         api_port: u16,
-        /// The machine was running and healthy before.
+        /// The VM was running and healthy before.
         nothing_to_do: bool,
         phases: Vec<Phase>,
     },
@@ -72,7 +72,7 @@ struct Line<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// The machine is where it should be.
+    /// The VM is where it should be.
     pub(crate) fn done(summary: &'a Summary) -> Self {
         let record = &summary.record;
         let phases = summary.timings.phases().iter().map(|phase| Phase {

@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// Log events of the machine as stages and warnings.
+/// Log events of the VM as stages and warnings.
 pub(crate) struct EventLayer {
     pub(crate) output: Output,
 }

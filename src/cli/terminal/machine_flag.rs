@@ -33,7 +33,7 @@ pub(crate) fn called(first: Option<&OsString>) -> String {
     }
 }
 
-/// The program and the machine that commands in texts are written for.
+/// The program and the VM that commands in texts are written for.
 #[derive(Debug, Clone)]
 pub(crate) struct CommandHints {
     name: Option<MachineAlias>,
@@ -42,7 +42,7 @@ pub(crate) struct CommandHints {
 }
 
 impl CommandHints {
-    /// With the machine of the command line, the names of all commands, and the program as users call it.
+    /// With the VM of the command line, the names of all commands, and the program as users call it.
     pub(crate) const fn new(
         name: Option<MachineAlias>,
         commands: Vec<String>,

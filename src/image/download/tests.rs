@@ -20,7 +20,7 @@ const QUICK: RetryPolicy = RetryPolicy {
     idle: Duration::from_secs(10),
     first_contact: Duration::from_secs(5),
 };
-/// Only where silence is what a test is about: a busy machine must not look like one.
+/// Only where silence is what a test is about: a busy host must not look like one.
 const HASTY: RetryPolicy = RetryPolicy {
     idle: Duration::from_millis(200),
     ..QUICK

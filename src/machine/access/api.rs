@@ -9,7 +9,7 @@ use crate::{
     project::Record,
 };
 
-/// The machine's node, as the API knows it.
+/// The VM's node, as the API knows it.
 ///
 /// # Errors
 ///
@@ -29,7 +29,7 @@ pub(crate) fn client(path: &Path, kubeconfig: &Kubeconfig) -> Result<Api, Machin
     Ok(Api::new(&kubeconfig.credentials().map_err(unusable)?)?)
 }
 
-/// A client by the machine's kubeconfig.
+/// A client by the VM's kubeconfig.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! `cp`: files and folders between the host and the guest, with the names that `docker cp` would give them.
+//! `cp`: files and directories between the host and the guest, with the names that `docker cp` would give them.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// When the machine does not run, a source is not there, or the guest does not take one.
+/// When the VM does not run, a source is not there, or the guest does not take one.
 pub async fn to_guest(
     project: &Project,
     sources: &[PathBuf],
@@ -48,7 +48,7 @@ pub async fn to_guest(
     Ok(left_out)
 }
 
-/// Where a source goes in the guest, and the folder that it is put together in.
+/// Where a source goes in the guest, and the directory that it is put together in.
 fn in_guest(
     source: &str,
     is_folder: bool,
@@ -85,7 +85,7 @@ fn parent(path: &str) -> String {
     }
 }
 
-/// The name that a copy gets in a folder; none when it is the content that is copied.
+/// The name that a copy gets in a directory; none when it is the content that is copied.
 fn own_name(source: &str) -> Option<&str> {
     let name = source.trim_end_matches('/');
     let name = name.rsplit('/').next().unwrap_or(name);
@@ -101,7 +101,7 @@ fn utf8(path: &Path) -> Result<&str, MachineError> {
 ///
 /// # Errors
 ///
-/// When the machine does not run, a source is not there, or the host does not take one.
+/// When the VM does not run, a source is not there, or the host does not take one.
 pub async fn to_host(
     project: &Project,
     sources: &[String],

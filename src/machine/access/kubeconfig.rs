@@ -1,4 +1,4 @@
-//! The machine's kubeconfig between the starts: it leads to this machine and to no other one, also where the project was
+//! The VM's kubeconfig between the starts: it leads to this VM and to no other one, also where the project was
 //! moved or copied, and lies where the config says.
 
 use std::{env, path::Path};
@@ -13,7 +13,7 @@ use crate::{
     project::{Project, Record},
 };
 
-/// The machine's kubeconfig, if it leads to this machine: that of a copied project may lead to the other one.
+/// The VM's kubeconfig, if it leads to this VM: that of a copied project may lead to the other one.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ pub fn move_to(project: &Project, record: &mut Record, place: &Path) -> Result<(
     Ok(record.save(project)?)
 }
 
-/// A file outside of the project may be of a machine of the same name: the one of which this project is a copy, or that
+/// A file outside of the project may be of a VM of the same name: the one of which this project is a copy, or that
 /// is a copy of this one. A project that was moved away has left its file to the one that it is now.
 ///
 /// # Errors
@@ -75,7 +75,7 @@ fn check_owner(project: &Project, path: &Path, owner: Option<&Path>) -> Result<(
     let Some(owner) = owner.map(Project::at_place) else {
         return Ok(());
     };
-    // In the project it can only be of another one of its machines.
+    // In the project it can only be of another one of its VMs.
     let elsewhere = path.starts_with(project.root()) && owner.root() != project.root();
     if elsewhere || owner == *project || !owner.record().exists() {
         return Ok(());
@@ -146,7 +146,7 @@ pub fn write(
     Ok(files::write(path, yaml.as_bytes(), PRIVATE)?)
 }
 
-/// Removes the project's kubeconfig if it is the machine's; what else lies there stays.
+/// Removes the project's kubeconfig if it is the VM's; what else lies there stays.
 ///
 /// # Errors
 ///

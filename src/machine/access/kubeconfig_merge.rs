@@ -1,4 +1,4 @@
-//! The machine in a kubeconfig of the user's own: only when asked, under kubectl's lock, with a copy of what was there.
+//! The VM in a kubeconfig of the user's own: only when asked, under kubectl's lock, with a copy of what was there.
 
 use std::{
     env,
@@ -33,16 +33,16 @@ pub struct Outcome {
     pub backup: Option<PathBuf>,
     /// Whether it was changed.
     pub changed: bool,
-    /// The name of the cluster, the user and the context; none where nothing was of the machine.
+    /// The name of the cluster, the user and the context; none where nothing was of the VM.
     pub names: Vec<String>,
     /// Its current context from now on.
     pub current: Option<String>,
-    /// The current context was the machine's, and is none now.
+    /// The current context was the VM's, and is none now.
     pub unset: bool,
 }
 
 /// The user's own kubeconfig by kubectl's rule: of the files in `KUBECONFIG` the only one, else the first one that is
-/// there, else the last one; without any, `~/.kube/config`. That of a machine, as `k3s-vm env` sets it, does not count.
+/// there, else the last one; without any, `~/.kube/config`. That of a VM, as `k3s-vm env` sets it, does not count.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ pub fn place() -> Result<PathBuf, MachineError> {
     Ok(std::path::absolute(&path).map_err(FileError::on("find", &path))?)
 }
 
-/// Whether a machine keeps its kubeconfig there.
+/// Whether a VM keeps its kubeconfig there.
 fn is_a_machines(path: &Path) -> bool {
     let Ok(Some(text)) = files::read_if_exists(path) else {
         return false;
@@ -77,12 +77,12 @@ fn is_a_machines(path: &Path) -> bool {
         .is_some_and(|record| kubeconfig::same_place(&record.kubeconfig, path))
 }
 
-/// Puts the machine's cluster, user and context into the user's kubeconfig; the current context stays.
+/// Puts the VM's cluster, user and context into the user's kubeconfig; the current context stays.
 ///
 /// # Errors
 ///
-/// When the machine has no kubeconfig yet; when the user's is none, or has entries of that name that are not this
-/// machine's; when it cannot be locked or written.
+/// When the VM has no kubeconfig yet; when the user's is none, or has entries of that name that are not this
+/// VM's; when it cannot be locked or written.
 pub async fn merge(project: &Project, record: &Record) -> Result<Outcome, MachineError> {
     let ours = kubeconfig::of(record)?;
     let name = &record.name;
@@ -104,7 +104,7 @@ pub async fn merge(project: &Project, record: &Record) -> Result<Outcome, Machin
     .await
 }
 
-/// Takes them out again: those of the machine `name`, and those of a former machine of the project.
+/// Takes them out again: those of the VM `name`, and those of a former VM of the project.
 ///
 /// # Errors
 ///
@@ -134,7 +134,7 @@ pub async fn unmerge(project: &Project, name: &Name) -> Result<Outcome, MachineE
     .await
 }
 
-/// The user's kubeconfig, if a machine of the project is in it.
+/// The user's kubeconfig, if a VM of the project is in it.
 pub fn where_merged(project: &Project, name: &Name) -> Option<PathBuf> {
     let path = place().ok()?;
     let text = files::read_if_exists(&path).ok()??;

@@ -14,7 +14,7 @@ use crate::{
 /// What leads to the ingress of k3s (traefik) where nothing else is chosen and the port is free.
 pub const INGRESS: [Forward; 2] = [Forward::tcp(8080, 80), Forward::tcp(8443, 443)];
 
-/// The guest's ports that each machine has forwarded.
+/// The guest's ports that each VM has forwarded.
 const OWN: [(u16, &str); 2] = [(6443, "the API"), (22, "SSH")];
 
 /// The layout of the JSON document.
@@ -65,7 +65,7 @@ pub(crate) async fn open(project: &Project, spec: &Spec) {
         for forward in wanted.iter().filter(|it| !open.contains(it)) {
             match ensure(&mut monitor, *forward).await {
                 Err(MachineError::Monitor(error)) => return Err(error),
-                // Of several machines, the first one has the ingress's.
+                // Of several VMs, the first one has the ingress's.
                 Err(error) if INGRESS.contains(forward) => {
                     tracing::debug!(%error, "{forward} is not forwarded");
                 }
@@ -80,7 +80,7 @@ pub(crate) async fn open(project: &Project, spec: &Spec) {
     }
 }
 
-/// Whether the ports can be had that are asked for now, or are this machine's already.
+/// Whether the ports can be had that are asked for now, or are this VM's already.
 ///
 /// # Errors
 ///
@@ -95,11 +95,11 @@ pub(crate) async fn require(project: &Project, asked: &Config) -> Result<(), Mac
     missing.try_for_each(|it| host::check_port(it.host))
 }
 
-/// Forwards a port from now on, in a running machine at once.
+/// Forwards a port from now on, in a running VM at once.
 ///
 /// # Errors
 ///
-/// When there is no machine, or the port cannot be had; nothing is changed then.
+/// When there is no VM, or the port cannot be had; nothing is changed then.
 pub async fn add(machine: &Machine, forward: Forward) -> Result<(), MachineError> {
     let (config, mut ports) = config(machine)?;
     if ports.contains(&forward) && !runs(machine)? {
@@ -145,11 +145,11 @@ pub async fn remove(machine: &Machine, host: HostPort) -> Result<Forward, Machin
     Ok(removed)
 }
 
-/// All forwarded ports, and those that would be if the machine ran.
+/// All forwarded ports, and those that would be if the VM ran.
 ///
 /// # Errors
 ///
-/// When there is no machine, or its config or QEMU does not tell.
+/// When there is no VM, or its config or QEMU does not tell.
 pub async fn list(project: &Project) -> Result<Ports, MachineError> {
     let state = State::observe(project)?;
     let Some(record) = state.record() else {
@@ -167,7 +167,7 @@ pub async fn list(project: &Project) -> Result<Ports, MachineError> {
     })
 }
 
-/// All ports of a machine of which `open` are forwarded now, by the host's port.
+/// All ports of a VM of which `open` are forwarded now, by the host's port.
 ///
 /// # Errors
 ///

@@ -22,7 +22,7 @@ const SSHD_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 ///
-/// When the machine does not run, the guest does not answer, or a stream breaks.
+/// When the VM does not run, the guest does not answer, or a stream breaks.
 pub async fn run(
     project: &Project,
     command: Option<&str>,
@@ -37,12 +37,12 @@ pub async fn run(
     Ok(status)
 }
 
-/// A connection to the guest, if the machine runs. A slow guest may start sshd after k3s, so one that has just booted is
+/// A connection to the guest, if the VM runs. A slow guest may start sshd after k3s, so one that has just booted is
 /// tried again for a while.
 ///
 /// # Errors
 ///
-/// When the machine does not run or the guest does not answer.
+/// When the VM does not run or the guest does not answer.
 pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
     let (_, process) = State::observe(project)?.running(project)?;
     let has_just_booted = process.uptime().is_some_and(|it| it < SSHD_START_TIMEOUT);

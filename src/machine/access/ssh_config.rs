@@ -1,4 +1,4 @@
-//! What OpenSSH's client and the many programs that read its configuration need to connect to a running machine.
+//! What OpenSSH's client and the many programs that read its configuration need to connect to a running VM.
 
 use std::path::Path;
 
@@ -11,12 +11,12 @@ use crate::{
     project::Project,
 };
 
-/// A block for `~/.ssh/config`, for the host called `host`, or else as the machine is. The machine's own host key is pinned
+/// A block for `~/.ssh/config`, for the host called `host`, or else as the VM is. The VM's own host key is pinned
 /// in a file that the block names.
 ///
 /// # Errors
 ///
-/// When the machine does not run, or a path is none that OpenSSH can be told.
+/// When the VM does not run, or a path is none that OpenSSH can be told.
 pub async fn ssh_config(project: &Project, host: Option<&str>) -> Result<String, MachineError> {
     let (record, _) = State::observe(project)?.running(project)?;
     let port = guest::host_port(project, 22).await?;
@@ -43,7 +43,7 @@ pub async fn ssh_config(project: &Project, host: Option<&str>) -> Result<String,
     ))
 }
 
-/// The host key under the machine's name, for the port changes from start to start.
+/// The host key under the VM's name, for the port changes from start to start.
 fn known_hosts(project: &Project, name: &str) -> Result<String, MachineError> {
     let path = project.host_key();
     let line = keys::load_key(path.clone())?

@@ -1,4 +1,4 @@
-//! What has to be in the shared cache before a machine can be made: base image, k3s, air-gap images. Each is verified;
+//! What has to be in the shared cache before a VM can be made: base image, k3s, air-gap images. Each is verified;
 //! what is there already needs no network.
 
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::{
     project::{Record, record::Release},
 };
 
-/// The files of a new machine, all in the cache.
+/// The files of a new VM, all in the cache.
 #[derive(Debug)]
 pub struct Assets {
     /// The disk that the overlay stands on.
@@ -33,10 +33,10 @@ const TEXT_LIMIT: usize = 1 << 20;
 /// Readable, like everything in the cache that is not run.
 pub(crate) const DATA: u32 = 0o444;
 
-/// The cache's folder for releases.
+/// The cache's directory for releases.
 pub(crate) const BUCKET: &str = "k3s";
 
-/// Fetches what is missing, image and release side by side. A machine that was begun keeps what it was begun with.
+/// Fetches what is missing, image and release side by side. A VM that was begun keeps what it was begun with.
 ///
 /// # Errors
 ///

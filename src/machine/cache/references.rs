@@ -1,6 +1,6 @@
-//! What the shared cache holds, and which machines of this user stand on it.
+//! What the shared cache holds, and which VMs of this user stand on it.
 //!
-//! A machine signs for what it needs: `users/<id>.json` in the cache says what, and `users/<id>.lock` is a second name of
+//! A VM signs for what it needs: `users/<id>.json` in the cache says what, and `users/<id>.lock` is a second name of
 //! its project's lock file, by which it is known to be still there, wherever the project was moved to, and to be at work.
 
 use std::{
@@ -27,7 +27,7 @@ const USERS: &str = "users";
 
 const SCHEMA: u32 = 1;
 
-/// The folders of what can be had again, and how people call what is in them.
+/// The directories of what can be had again, and how people call what is in them.
 const KINDS: [(&str, &str); 3] = [
     ("images", "base image"),
     ("k3s", "k3s release"),
@@ -43,9 +43,9 @@ pub struct Item {
     pub path: PathBuf,
     /// What it takes on the disk.
     pub size: Size,
-    /// When it was made, or a command last worked on a machine that needs it.
+    /// When it was made, or a command last worked on a VM that needs it.
     pub used: SystemTime,
-    /// The places of the machines that need it.
+    /// The places of the VMs that need it.
     pub users: Vec<PathBuf>,
 }
 
@@ -66,7 +66,7 @@ impl CacheUser {
     }
 }
 
-/// A machine that is still there.
+/// A VM that is still there.
 struct CacheLease {
     user: CacheUser,
     /// Where its project's lock file is found.
@@ -75,7 +75,7 @@ struct CacheLease {
     used: SystemTime,
 }
 
-/// Signs for what the machine needs. Who cannot write to the cache cannot prune it either, and need not sign.
+/// Signs for what the VM needs. Who cannot write to the cache cannot prune it either, and need not sign.
 ///
 /// # Errors
 ///
@@ -118,7 +118,7 @@ fn try_to_sign(machine: &Machine, record: Option<&Record>) -> Result<(), FileErr
     }
 }
 
-/// Whether another machine needs that file, too; in doubt it does.
+/// Whether another VM needs that file, too; in doubt it does.
 pub(crate) fn others_need(machine: &Machine, path: &PathBuf) -> bool {
     users(&machine.cache).map_or(true, |users| {
         users
@@ -127,7 +127,7 @@ pub(crate) fn others_need(machine: &Machine, path: &PathBuf) -> bool {
     })
 }
 
-/// The machine is gone.
+/// The VM is gone.
 pub(crate) fn sign_off(machine: &Machine) {
     let (note, lock) = files_of(&machine.cache, &machine.project);
     for path in [lock, note] {
@@ -167,7 +167,7 @@ fn needs(project: &Project, record: &Record) -> Vec<PathBuf> {
         // It goes on with all disks that it had.
         needs.extend(snapshot.memory.and(snapshot.release.airgap));
     }
-    // A suspended machine goes on with all disks that it had.
+    // A suspended VM goes on with all disks that it had.
     if !record.provisioned || suspended {
         needs.extend(record.release.airgap.clone());
     }
@@ -185,7 +185,7 @@ fn needs(project: &Project, record: &Record) -> Vec<PathBuf> {
 ///
 /// # Errors
 ///
-/// When a folder of the cache cannot be read.
+/// When a directory of the cache cannot be read.
 pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
     let users = users(cache)?;
     let mut items = Vec::new();
@@ -234,11 +234,11 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
     Ok(items)
 }
 
-/// Removes what no machine needs; what that was.
+/// Removes what no VM needs; what that was.
 ///
 /// # Errors
 ///
-/// When a command is at work on a machine, and may be about to need what nobody needs yet; when a file cannot be removed.
+/// When a command is at work on a VM, and may be about to need what nobody needs yet; when a file cannot be removed.
 pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
     for signed in users(cache)? {
         if File::open(&signed.lock).is_ok_and(|file| file.try_lock_shared().is_err()) {
@@ -253,14 +253,14 @@ pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
         // First what says that it is there.
         files::remove_if_exists(&item.path.with_extension("json"))?;
         files::remove_if_exists(&item.path)?;
-        // A release has a folder of its own.
+        // A release has a directory of its own.
         let _ = item.path.parent().map(fs::remove_dir);
         gone.push(item);
     }
     Ok(gone)
 }
 
-/// The machines that are still there. Those that are not are forgotten.
+/// The VMs that are still there. Those that are not are forgotten.
 fn users(cache: &Path) -> Result<Vec<CacheLease>, MachineError> {
     let mut users = Vec::new();
     for note in files_below(&cache.join(USERS))? {
@@ -299,7 +299,7 @@ fn users(cache: &Path) -> Result<Vec<CacheLease>, MachineError> {
 pub(crate) struct RegisteredProject {
     /// Where it was when it signed.
     pub(crate) project: Project,
-    /// Its machine's name, as of its last start.
+    /// Its VM's name, as of its last start.
     pub(crate) name: Option<Name>,
     /// It was moved since.
     pub(crate) is_elsewhere: bool,

@@ -31,11 +31,11 @@ pub async fn host_port(project: &Project, port: u16) -> Result<u16, MachineError
     })
 }
 
-/// A connection to the guest of a running machine.
+/// A connection to the guest of a running VM.
 ///
 /// # Errors
 ///
-/// When the keys are not usable, the machine is paused, or the guest does not answer.
+/// When the keys are not usable, the VM is paused, or the guest does not answer.
 pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
     let (client, host) = (
         keys::load_key(project.client_key())?,
@@ -47,7 +47,7 @@ pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
     Ok(Ssh::connect(host_port(project, 22).await?, &client, &host).await?)
 }
 
-/// What `command` says in the guest of a running machine: one that takes a moment, and that may be run twice. The guest's
+/// What `command` says in the guest of a running VM: one that takes a moment, and that may be run twice. The guest's
 /// listener does it, and where that does not, for it is not up or the guest is an older one, SSH.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! A machine as it can be observed, and as a command that changes it holds it.
+//! A VM as it can be observed, and as a command that changes it holds it.
 
 use std::{
     path::PathBuf,
@@ -20,7 +20,7 @@ use crate::{
     qemu::Process,
 };
 
-/// What a machine is doing, observed now.
+/// What a VM is doing, observed now.
 #[derive(Debug)]
 pub enum State {
     /// The project has none.
@@ -31,7 +31,7 @@ pub enum State {
     Running(Record, Process),
 }
 
-/// How long a command waits for another one at the same machine.
+/// How long a command waits for another one at the same VM.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 impl State {
@@ -56,7 +56,7 @@ impl State {
         })
     }
 
-    /// The record of a machine that is there.
+    /// The record of a VM that is there.
     pub fn record(&self) -> Option<&Record> {
         match self {
             Self::Absent => None,
@@ -64,7 +64,7 @@ impl State {
         }
     }
 
-    /// The record and the process of a running machine.
+    /// The record and the process of a running VM.
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ impl State {
 /// What QEMU and its command line were when memory was captured; `None` where only the disk was.
 pub(crate) type CapturedMemory = Option<MachineAbi>;
 
-/// A project's machine in the hands of one command; no other changes it meanwhile.
+/// A project's VM in the hands of one command; no other changes it meanwhile.
 #[derive(Debug)]
 pub struct Machine {
     /// Where it lives.
@@ -98,7 +98,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Takes the machine's lock for the command `verb`; makes `.k3s-vm/` when it is missing.
+    /// Takes the VM's lock for the command `verb`; makes `.k3s-vm/` when it is missing.
     ///
     /// # Errors
     ///
@@ -140,11 +140,11 @@ impl Machine {
         })
     }
 
-    /// What the machine is doing.
+    /// What the VM is doing.
     ///
     /// # Errors
     ///
-    /// Those of [`State::observe`], and when the given name is not the machine's.
+    /// Those of [`State::observe`], and when the given name is not the VM's.
     pub fn state(&self) -> Result<State, MachineError> {
         let state = State::observe(&self.project)?;
         if let (Some(record), Some(asked)) = (state.record(), &self.given_name)
@@ -159,7 +159,7 @@ impl Machine {
         Ok(state)
     }
 
-    /// The name that a new machine gets.
+    /// The name that a new VM gets.
     pub fn new_name(&self) -> Name {
         self.given_name
             .clone()
@@ -176,7 +176,7 @@ impl Machine {
         self.suspending.store(true, Ordering::Relaxed);
     }
 
-    /// The disk that the machine stands on holds what all machines have in common, and nothing else.
+    /// The disk that the VM stands on holds what all VMs have in common, and nothing else.
     pub(crate) fn set_captured(&self, captured: CapturedMemory) {
         *self.captured.lock().expect("nobody panics with it") = Some(captured);
     }
@@ -186,7 +186,7 @@ impl Machine {
         self.captured.lock().expect("nobody panics with it").take()
     }
 
-    /// The machine is where the command wanted it; QEMU stays.
+    /// The VM is where the command wanted it; QEMU stays.
     pub fn keep_qemu(&self) {
         self.launched.store(false, Ordering::Relaxed);
         self.suspending.store(false, Ordering::Relaxed);

@@ -26,7 +26,7 @@ pub fn ensure_key(path: PathBuf, comment: &str) -> Result<KeyPair, MachineError>
     Ok(key)
 }
 
-/// A key of the machine.
+/// A key of the VM.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! A machine that runs and does not work, until somebody has it go on: QEMU was paused, a suspend did not come to its
+//! A VM that runs and does not work, until somebody has it go on: QEMU was paused, a suspend did not come to its
 //! end, its memory was just loaded, or an interrupted stop has taken k3s down.
 
 use qapi::qmp::{self, RunState};
@@ -53,7 +53,7 @@ pub async fn is_paused(project: &Project) -> Result<bool, MonitorError> {
     Ok(matches!(status, RunState::paused | RunState::postmigrate))
 }
 
-/// Has the guest of a running machine stand still.
+/// Has the guest of a running VM stand still.
 ///
 /// # Errors
 ///

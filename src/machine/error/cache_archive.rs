@@ -19,7 +19,7 @@ pub enum CacheArchiveError {
     /// What nobody has announced.
     #[error("the archive has {0:?}, which its list does not name")]
     Unlisted(String),
-    /// A link, a folder, a device.
+    /// A link, a directory, a device.
     #[error("the archive has {0:?}, which is not a regular file")]
     NotPlain(String),
     /// The same file once more.

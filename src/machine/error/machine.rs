@@ -1,4 +1,4 @@
-//! Everything that can go wrong with a machine.
+//! Everything that can go wrong with a VM.
 
 use std::{
     error::Error,
@@ -80,12 +80,12 @@ pub enum MachineError {
     /// A choice that cannot be.
     #[error("{0}")]
     Choice(String),
-    /// A choice that contradicts the machine that is there.
+    /// A choice that contradicts the VM that is there.
     #[error("cannot change {what} from {made} to {asked}: it is fixed when the VM is created")]
     Contradiction {
         /// What is contradicted.
         what: &'static str,
-        /// How the machine is.
+        /// How the VM is.
         made: String,
         /// How it is asked to be.
         asked: String,
@@ -93,22 +93,22 @@ pub enum MachineError {
     /// What is needed of the cache is known only when that command has ended.
     #[error("a command is running in {} and may need files of the cache", .0.display())]
     CacheInUse(PathBuf),
-    /// What says which files of the cache a machine needs is torn or somebody else's.
+    /// What says which files of the cache a VM needs is torn or somebody else's.
     #[error("the VM's note in the cache {} does not say what a VM needs", .0.display())]
     CacheNote(PathBuf),
-    /// A verb that needs a machine, in a project that has none.
+    /// A verb that needs a VM, in a project that has none.
     #[error("{}", absent(.0))]
     Absent(PathBuf),
-    /// A verb that needs a running machine.
+    /// A verb that needs a running VM.
     #[error("the VM {0} is stopped")]
     Stopped(Name),
-    /// A verb that needs a running machine, which is suspended.
+    /// A verb that needs a running VM, which is suspended.
     #[error("the VM {0} is suspended")]
     Suspended(Name),
     /// A verb that needs a guest that answers, and this one stands still.
     #[error("the VM is paused")]
     Paused,
-    /// A machine that has nothing yet that would be worth its memory.
+    /// A VM that has nothing yet that would be worth its memory.
     #[error("cannot suspend {0}: its setup is not complete")]
     Unfinished(Name),
     /// The guest's memory could not be saved.
@@ -124,7 +124,7 @@ pub enum MachineError {
         /// What is needed.
         needed: Size,
     },
-    /// A machine that has nothing yet that would be worth a snapshot.
+    /// A VM that has nothing yet that would be worth a snapshot.
     #[error("cannot create a snapshot of {0}: its setup is not complete")]
     NothingToKeep(Name),
     /// The guest's memory could not be saved to a snapshot.
@@ -133,7 +133,7 @@ pub enum MachineError {
     /// The project's file system has no room for a snapshot, or for what it is to put back.
     #[error("{} has {} free, and {} are needed", path.display(), free.approximate(), needed.approximate())]
     SnapshotSpace {
-        /// The folder of the snapshots.
+        /// The directory of the snapshots.
         path: PathBuf,
         /// What is free.
         free: Size,
@@ -154,7 +154,7 @@ pub enum MachineError {
         /// What shows it.
         reason: String,
     },
-    /// A snapshot of a machine that this one is not.
+    /// A snapshot of a VM that this one is not.
     #[error("the snapshot {0} belongs to another VM")]
     ForeignSnapshot(SnapshotName),
     /// A guest that was suspended under KVM goes on under no other accelerator.
@@ -163,7 +163,7 @@ pub enum MachineError {
     /// k3s reads its datastore when it starts.
     #[error("cannot restore the datastore: the VM is running")]
     Running,
-    /// QEMU runs for a machine of which nothing else is known.
+    /// QEMU runs for a VM of which nothing else is known.
     #[error("QEMU runs here (process {pid}), and its VM's record {} is gone", path.display())]
     Unrecorded {
         /// The record.
@@ -171,7 +171,7 @@ pub enum MachineError {
         /// QEMU's process id.
         pid: i32,
     },
-    /// A file of the machine is gone.
+    /// A file of the VM is gone.
     #[error("the VM's {what} {} is missing", path.display())]
     Gone {
         /// What it was.
@@ -179,7 +179,7 @@ pub enum MachineError {
         /// Where it was.
         path: PathBuf,
     },
-    /// A file of the machine is there and cannot be what it should.
+    /// A file of the VM is there and cannot be what it should.
     #[error("the VM's {what} {} is damaged: {reason}", path.display())]
     Damaged {
         /// What it should be.
@@ -194,10 +194,10 @@ pub enum MachineError {
     ForeignKubeconfig {
         /// The file.
         path: PathBuf,
-        /// The machine.
+        /// The VM.
         name: Name,
     },
-    /// The kubeconfig of a machine of the same name is where this one's is to go.
+    /// The kubeconfig of a VM of the same name is where this one's is to go.
     #[error("{} is the kubeconfig of the VM in {}", path.display(), project.display())]
     TakenKubeconfig {
         /// The file.
@@ -205,7 +205,7 @@ pub enum MachineError {
         /// The project that it is of: the original or the copy of this one.
         project: PathBuf,
     },
-    /// A unit of that name is there that `autostart` has not written, or has for another machine.
+    /// A unit of that name is there that `autostart` has not written, or has for another VM.
     #[error("{} already exists and does not belong to this VM", .0.display())]
     ForeignUnit(PathBuf),
     /// `~/.kube/config` is the user's own.
@@ -225,10 +225,10 @@ pub enum MachineError {
         /// Where that log lies, if that is on the host.
         log_path: Option<PathBuf>,
     },
-    /// The machine runs, without a folder of the host that it is to have.
+    /// The VM runs, without a directory of the host that it is to have.
     #[error("the guest has not mounted {}: {}", .mount.guest, not_mounted(.kernel.as_deref()))]
     NotMounted {
-        /// The folder.
+        /// The directory.
         mount: Mount,
         /// The guest's kernel, if that is the reason.
         kernel: Option<String>,
@@ -293,7 +293,7 @@ pub enum MachineError {
         /// What is wrong with it.
         source: KubeconfigError,
     },
-    /// The user's own kubeconfig, into which the machine's is to go, or out of which.
+    /// The user's own kubeconfig, into which the VM's is to go, or out of which.
     #[error("{} was not changed", path.display())]
     Merge {
         /// Where it lies.
@@ -301,12 +301,12 @@ pub enum MachineError {
         /// Why.
         source: MergeError,
     },
-    /// The entries in the user's own kubeconfig are of another machine of the same name.
+    /// The entries in the user's own kubeconfig are of another VM of the same name.
     #[error("{} has the entries of the VM in {}, which has the same name", path.display(), project.display())]
     MergedByAnother {
         /// The user's kubeconfig.
         path: PathBuf,
-        /// The other machine's project.
+        /// The other VM's project.
         project: PathBuf,
     },
     /// A link in the place of the user's kubeconfig.
@@ -365,12 +365,12 @@ impl MachineError {
         self
     }
 
-    /// Of a machine that is not there.
+    /// Of a VM that is not there.
     pub fn absent(project: &Project) -> Self {
         Self::Absent(project.place())
     }
 
-    /// Of a machine that is there and does not run.
+    /// Of a VM that is there and does not run.
     pub fn not_running(project: &Project, name: Name) -> Self {
         if Suspended::exists(project) {
             Self::Suspended(name)

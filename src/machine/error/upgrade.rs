@@ -1,4 +1,4 @@
-//! Why a machine keeps the k3s that it has.
+//! Why a VM keeps the k3s that it has.
 
 use crate::{
     base::SnapshotName,
@@ -43,7 +43,7 @@ pub enum UpgradeError {
     /// The release did not come up, and the snapshot is back in its place.
     #[error("{fell}; the VM was rolled back to k3s {from}")]
     Undone {
-        /// What the machine has.
+        /// What the VM has.
         from: String,
         /// What happened.
         fell: Box<UpgradeFailure>,
@@ -53,7 +53,7 @@ pub enum UpgradeError {
     NotUndone {
         /// What happened.
         fell: Box<UpgradeFailure>,
-        /// Why the machine is not what it was.
+        /// Why the VM is not what it was.
         trouble: String,
         /// What it was before.
         snapshot: SnapshotName,

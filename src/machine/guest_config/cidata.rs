@@ -66,7 +66,7 @@ pub const FIRST_BOOT_CREDENTIALS: [(&str, &str); 3] = [
     ),
 ];
 
-/// What the guests of all machines are given alike.
+/// What the guests of all VMs are given alike.
 pub fn generic() -> Vec<(&'static str, String)> {
     let own = FIRST_BOOT
         .iter()
@@ -80,7 +80,7 @@ pub fn generic() -> Vec<(&'static str, String)> {
     all
 }
 
-/// What makes the guest this machine and no other, for `apply-identity.sh`.
+/// What makes the guest this VM and no other, for `apply-identity.sh`.
 ///
 /// # Errors
 ///
@@ -126,7 +126,7 @@ fn seed_files<const N: usize>(texts: [(&'static str, String); N]) -> Vec<SeedFil
     }))
 }
 
-/// The seed, made anew: the same record and keys give the same bytes. A guest that `asks` who it is does not find it there:
+/// The seed, made again: the same record and keys give the same bytes. A guest that `asks` who it is does not find it there:
 /// others may go on from its memory.
 ///
 /// # Errors
@@ -139,7 +139,7 @@ pub fn ensure_seed(
 ) -> Result<(), MachineError> {
     let own = identity(project, record)?;
     let mut files = seed_files([
-        // For cloud-init, and the same for every machine.
+        // For cloud-init, and the same for every VM.
         ("meta-data", cloud_config::meta_data()),
         ("user-data", cloud_config::user_data()),
     ]);

@@ -1,7 +1,7 @@
 //! What a guest is set to, as an archive of files that it lays down: k3s's configuration, registries, manifests, proxies,
-//! certificates, name servers, folders of the host.
+//! certificates, DNS servers, directories of the host.
 //!
-//! It lies on the seed, and a digest of it is the serial number that the guest sees of the machine. A guest that has taken
+//! It lies on the seed, and a digest of it is the serial number that the guest sees of the VM. A guest that has taken
 //! another one looks again (apply-identity.sh), so that a start with nothing new has nothing to do.
 
 use std::{
@@ -41,7 +41,7 @@ const EVERYBODY: u32 = 0o644;
 /// User networking's own DNS server, which forwards to the host's.
 const USERNET_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3));
 
-/// Where k3s looks for what it is to deploy; the folder above is root's alone, as k3s makes it.
+/// Where k3s looks for what it is to deploy; the directory above is root's alone, as k3s makes it.
 const SERVER: &str = "var/lib/rancher/k3s/server";
 
 const MANIFESTS: &str = "var/lib/rancher/k3s/server/manifests/k3s-vm";
@@ -64,7 +64,7 @@ pub(crate) fn write_config_archive(
     Ok(())
 }
 
-/// What the guest was last given; nothing for a machine of an older program, whose guest does not look.
+/// What the guest was last given; nothing for a VM of an older program, whose guest does not look.
 pub(crate) fn current_config_archive(project: &Project) -> Result<Option<Vec<u8>>, FileError> {
     let path = project.config_archive();
     match fs::read(&path) {
@@ -88,7 +88,7 @@ pub(crate) fn config_changed(
     Ok(current_config_archive(project)?.is_some_and(|it| it != wanted))
 }
 
-/// The serial number of a machine with these settings and this disk: the guest looks at both when it is another one.
+/// The serial number of a VM with these settings and this disk: the guest looks at both when it is another one.
 pub(crate) fn serial(settings: &[u8], disk: Size) -> String {
     let disk = disk.as_bytes().to_le_bytes();
     Digest::of(&[settings, &disk].concat()).short(32)
@@ -256,7 +256,7 @@ fn dns_servers(servers: &[IpAddr]) -> File {
     }
 }
 
-/// The manifests of a folder and of those in it, by their names.
+/// The manifests of a directory and of those in it, by their names.
 fn manifests(project: &Project, spec: &Spec) -> Result<Vec<File>, MachineError> {
     let mut all = Vec::new();
     for path in spec.k3s.manifests.iter().flatten() {
@@ -279,7 +279,7 @@ fn manifests(project: &Project, spec: &Spec) -> Result<Vec<File>, MachineError> 
     Ok(all)
 }
 
-/// Each folder once: a link may lead to one that is `known` already, or back to where it is itself.
+/// Each directory once: a link may lead to one that is `known` already, or back to where it is itself.
 fn add_folder(
     all: &mut Vec<File>,
     folder: &Path,

@@ -302,7 +302,7 @@ fn socket_address(server: &DnsServer, socket: &UdpSocket) -> io::Result<SocketAd
     })
 }
 
-/// A query for the name servers of the root, which every server knows (RFC 1035, 4.1).
+/// A query for the DNS servers of the root, which every server knows (RFC 1035, 4.1).
 fn root_query(id: u16) -> [u8; 17] {
     let [high, low] = id.to_be_bytes();
     // Recursion desired, one question: the root, NS, IN.

@@ -1,5 +1,5 @@
 //! Folders of the host in the guest: QEMU offers each under a tag, the guest's systemd mounts it before k3s starts, and in
-//! the end it is looked whether the guest has it. A machine runs without those that its kernel cannot mount.
+//! the end it is looked whether the guest has it. A VM runs without those that its kernel cannot mount.
 
 use std::{env, fs};
 
@@ -10,7 +10,7 @@ use crate::{
     qemu::command_line::HostShare,
 };
 
-/// What cannot be done with a folder that is not there.
+/// What cannot be done with a directory that is not there.
 pub const SHARE: &str = "give the guest";
 
 /// The most that the kernel takes at once, and what the host changes is seen at once.
@@ -24,7 +24,7 @@ fn tag(index: usize) -> String {
 ///
 /// # Errors
 ///
-/// When a folder is not there, or not one that its user may read.
+/// When a directory is not there, or not one that its user may read.
 pub(crate) fn host_shares(project: &Project, spec: &Spec) -> Result<Vec<HostShare>, MachineError> {
     let home = env::home_dir().unwrap_or_default();
     let mounts = spec.mounts.iter().enumerate();

@@ -12,7 +12,7 @@ const DEFAULTS: [(&str, &str); 3] = [
     ("cluster-domain", "cluster.local"),
 ];
 
-/// The guest, the host and the name server, as user networking has them.
+/// The guest, the host and the DNS server, as user networking has them.
 const GUEST_NETWORK: &str = "10.0.2.0/24";
 
 /// The content of `/etc/default/k3s`, which its unit reads; `None` without a proxy. Nothing of the cluster goes through it.

@@ -1,4 +1,4 @@
-//! The files of a machine: keys, disk, seed. Each is made when it is missing, whole or not at all.
+//! The files of a VM: keys, disk, seed. Each is made when it is missing, whole or not at all.
 
 use std::{fs, path::Path};
 
@@ -27,7 +27,7 @@ pub fn ensure_disk(project: &Project, overlay: &[u8]) -> Result<(), MachineError
     Ok(files::write(&disk, overlay, PRIVATE)?)
 }
 
-/// The machine's own UEFI variables beside the host's firmware code.
+/// The VM's own UEFI variables beside the host's firmware code.
 ///
 /// # Errors
 ///

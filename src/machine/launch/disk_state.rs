@@ -1,4 +1,4 @@
-//! The machine's files as they are found: what a start cannot do without, and whether anything would be lost with them.
+//! The VM's files as they are found: what a start cannot do without, and whether anything would be lost with them.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
         });
     }
     if record.provisioned {
-        // The guest knows no other keys, so that there is none to be made anew.
+        // The guest knows no other keys, so that there is none to be made again.
         for key in [project.client_key(), project.host_key()] {
             keys::load_key(key)?;
         }
@@ -38,7 +38,7 @@ pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// What the machine's disk stands on, and what that stands on.
+/// What the VM's disk stands on, and what that stands on.
 fn require_prepared(record: &Record, state: Prepared) -> Result<(), MachineError> {
     let path = &record.image.path;
     require_one(path, "prepared disk")?;
@@ -64,11 +64,11 @@ fn require_one(path: &Path, what: &'static str) -> Result<(), MachineError> {
     }
 }
 
-/// Whether no guest has ever written to the machine's disk: other choices lose nothing then.
+/// Whether no guest has ever written to the VM's disk: other choices lose nothing then.
 pub fn is_untouched(machine: &Machine, record: &Record) -> bool {
     let disk = machine.project.disk();
     let below = &record.image.path;
-    // What another machine has written is nothing that this one would lose.
+    // What another VM has written is nothing that this one would lose.
     let own = prepared::look(below) == Some(Prepared::Private) && below.exists();
     !record.provisioned
         && (!disk.exists() || image::is_fresh(&disk, record.disk))
@@ -80,7 +80,7 @@ pub(crate) fn has_k3s_preinstalled(record: &Record) -> bool {
     prepared::look(&record.image.path) == Some(Prepared::Published)
 }
 
-/// Whether the machine is to be begun on the disk in the cache: no guest has written to it, nor to the overlay on it.
+/// Whether the VM is to be begun on the disk in the cache: no guest has written to it, nor to the overlay on it.
 pub(crate) fn needs_template_boot(project: &Project, record: &Record) -> bool {
     let below = &record.image.path;
     !record.provisioned

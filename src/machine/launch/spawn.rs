@@ -93,7 +93,7 @@ fn make_seed(
     Ok(())
 }
 
-/// Has a guest that goes on see its disk's size anew: the machine that it was had another disk.
+/// Has a guest that goes on see its disk's size again: the VM that it was had another disk.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! `autostart`: a unit of the user's own systemd has the machine start with the login session, and stop with it.
+//! `autostart`: a unit of the user's own systemd has the VM start with the login session, and stop with it.
 //!
 //! The unit is the only note of it: it says in a line of its own, which systemd leaves alone, whose it is.
 
@@ -18,7 +18,7 @@ use crate::{
     project::{Project, Record, user},
 };
 
-/// Before the place of the machine. systemd skips what begins with `X-`.
+/// Before the place of the VM. systemd skips what begins with `X-`.
 const OWNER: &str = "X-K3sVm=";
 
 const WANTS: &str = "default.target.wants";
@@ -26,13 +26,13 @@ const WANTS: &str = "default.target.wants";
 /// What is to be known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Autostart {
-    /// The unit of the machine; `None` where it starts by hand alone.
+    /// The unit of the VM; `None` where it starts by hand alone.
     pub unit: Option<PathBuf>,
     /// Whether the user's systemd runs without a login, too.
     pub lingers: bool,
 }
 
-/// How the machine is started now.
+/// How the VM is started now.
 ///
 /// # Errors
 ///
@@ -63,7 +63,7 @@ pub fn on(
     program: &Path,
 ) -> Result<Autostart, MachineError> {
     let folder = folder()?;
-    // One of another name is of a machine that was made before.
+    // One of another name is of a VM that was made before.
     off(project)?;
     let unit = folder.join(free_name(&folder, project, &record.name)?);
     let path = std::env::var("PATH").unwrap_or_default();
@@ -74,7 +74,7 @@ pub fn on(
     if !systemctl(&["daemon-reload"]) || !systemctl(&["enable", "--quiet", &name]) {
         tracing::debug!("no systemd of the user's is there to enable the unit");
     }
-    // Also where that systemd reads other folders than this one.
+    // Also where that systemd reads other directories than this one.
     let link = folder.join(WANTS).join(&name);
     if !link.is_symlink() {
         files::create_private_dir(&folder.join(WANTS))?;
@@ -83,7 +83,7 @@ pub fn on(
     look(project)
 }
 
-/// Removes the unit; whether there was one. The machine stays as it is.
+/// Removes the unit; whether there was one. The VM stays as it is.
 ///
 /// # Errors
 ///
@@ -112,7 +112,7 @@ fn folder() -> Result<PathBuf, MachineError> {
     Ok(home.join("systemd/user"))
 }
 
-/// The units that `autostart` has written, each with the place of its machine.
+/// The units that `autostart` has written, each with the place of its VM.
 fn units(folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>, FileError> {
     let mut units = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -138,7 +138,7 @@ fn name_of(unit: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Called as the machine; and where another machine has the same name and such a unit, as this one would be by its path.
+/// Called as the VM; and where another VM has the same name and such a unit, as this one would be by its path.
 fn free_name(folder: &Path, project: &Project, name: &Name) -> Result<String, MachineError> {
     let mut taken = PathBuf::new();
     for name in [name, &project.machine_name()] {
@@ -147,7 +147,7 @@ fn free_name(folder: &Path, project: &Project, name: &Name) -> Result<String, Ma
         let Some(text) = files::read_if_exists(&taken)? else {
             return Ok(name);
         };
-        // One of a machine that is gone, or was moved away, is of no use.
+        // One of a VM that is gone, or was moved away, is of no use.
         let free = |owner: PathBuf| !Project::at_place(&owner).record().exists();
         if owner(&text).is_some_and(free) {
             return Ok(name);

@@ -1,4 +1,4 @@
-//! From a stopped machine to a started k3s: the launch, by KVM or, where that does not run the guest, by emulation.
+//! From a stopped VM to a started k3s: the launch, by KVM or, where that does not run the guest, by emulation.
 
 use crate::{
     machine::{
@@ -15,7 +15,7 @@ use crate::{
 /// How often a guest may die of the emulator.
 const MAX_EMULATOR_RETRIES: usize = 2;
 
-/// Starts the machine and returns when k3s has told its systemd that it started.
+/// Starts the VM and returns when k3s has told its systemd that it started.
 ///
 /// # Errors
 ///
@@ -79,7 +79,7 @@ async fn launch_and_watch(
 }
 
 /// Ends a guest that did not receive its identity. It has written to its disk by now, so its next start is an ordinary
-/// boot with the identity on the seed. Its disk and memory are not published for other machines.
+/// boot with the identity on the seed. Its disk and memory are not published for other VMs.
 pub(crate) async fn restart_plainly(machine: &Machine, error: &MachineError) {
     tracing::warn!("restarting the guest with its identity on the seed disk: {error}");
     machine.cleanup_on_failure().await;

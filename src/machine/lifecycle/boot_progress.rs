@@ -167,7 +167,7 @@ fn time(report: &Report, timings: &mut Timings) {
 /// What is known of a guest on its way.
 struct Watch<'a> {
     project: &'a Project,
-    /// The machine whose disk can be kept for others, if it is this command that has launched it.
+    /// The VM whose disk can be kept for others, if it is this command that has launched it.
     machine: Option<&'a Machine>,
     /// Who the guest is, if it may have to be told.
     record: Option<&'a Record>,

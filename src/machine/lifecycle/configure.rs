@@ -1,4 +1,4 @@
-//! `configure`: other choices for the machine that is there, which hold from its next start on.
+//! `configure`: other choices for the VM that is there, which hold from its next start on.
 
 use crate::{
     base::files::{self, PRIVATE},
@@ -11,11 +11,11 @@ use crate::{
     project::{Config, Suspended, user},
 };
 
-/// Saves the choices, and takes those of the `forgotten` keys back; what the running machine does not have yet of them.
+/// Saves the choices, and takes those of the `forgotten` keys back; what the running VM does not have yet of them.
 ///
 /// # Errors
 ///
-/// When a choice cannot be, or is none that a machine can change: nothing is saved then.
+/// When a choice cannot be, or is none that a VM can change: nothing is saved then.
 pub async fn configure(
     machine: &Machine,
     flags: Config,

@@ -1,7 +1,7 @@
-//! A machine that nobody uses is suspended by itself.
+//! A VM that nobody uses is suspended by itself.
 //!
 //! A process of its own watches one QEMU, from its start to its end: the same program, detached as QEMU is. It has a lock,
-//! so that there is one for a machine, and it believes no file but the config, which it reads anew each time. When it dies,
+//! so that there is one for a VM, and it believes no file but the config, which it reads again each time. When it dies,
 //! nothing is lost but that nobody watches until the next start.
 
 use std::{
@@ -32,12 +32,12 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 const SHORTEST: Duration = Duration::from_millis(200);
 
-/// How long who watches the machine's former QEMU may take to end.
+/// How long who watches the VM's former QEMU may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// Has the machine be watched, if it is to be suspended some time. That it cannot be is no reason to fail.
+/// Has the VM be watched, if it is to be suspended some time. That it cannot be is no reason to fail.
 pub(crate) fn begin(project: &Project, spec: &Spec) {
     if spec.idle_suspend.is_none() {
         return;
@@ -69,7 +69,7 @@ pub(crate) fn begin(project: &Project, spec: &Spec) {
     }
 }
 
-/// Who watches a machine.
+/// Who watches a VM.
 #[derive(Debug)]
 pub struct Watch {
     project: Project,
@@ -86,7 +86,7 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// When the machine cannot be looked at.
+    /// When the VM cannot be looked at.
     pub async fn begin(project: &Project) -> Result<Option<Self>, MachineError> {
         let State::Running(_, process) = State::observe(project)? else {
             return Ok(None);
@@ -112,7 +112,7 @@ impl Watch {
         Ok(Some(watch))
     }
 
-    /// Waits until nobody has used the machine for as long as the config says, which is given; `None` when there is nothing
+    /// Waits until nobody has used the VM for as long as the config says, which is given; `None` when there is nothing
     /// to wait for any more: QEMU has ended, or it is not to be suspended.
     pub async fn until_idle(&mut self) -> Option<Duration> {
         loop {
@@ -135,7 +135,7 @@ impl Watch {
         }
     }
 
-    /// Suspends the machine, if nobody has begun to use it meanwhile. That it cannot be is noted.
+    /// Suspends the VM, if nobody has begun to use it meanwhile. That it cannot be is noted.
     ///
     /// # Errors
     ///
@@ -161,12 +161,12 @@ impl Watch {
         ended.map(drop)
     }
 
-    /// Whether a command changes the machine just now.
+    /// Whether a command changes the VM just now.
     fn is_at_work(&self) -> bool {
         File::open(self.project.lock()).is_ok_and(|lock| lock.try_lock_shared().is_err())
     }
 
-    /// Whether somebody has used the machine since the last look. In doubt somebody has.
+    /// Whether somebody has used the VM since the last look. In doubt somebody has.
     async fn is_used(&mut self) -> bool {
         let touched = fs::metadata(self.project.used()).and_then(|it| it.modified());
         let touched = touched.ok();

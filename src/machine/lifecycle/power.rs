@@ -1,4 +1,4 @@
-//! `restart`, `pause` and `resume`: the guest anew, standing still, and going on.
+//! `restart`, `pause` and `resume`: the guest again, standing still, and going on.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     qemu::Monitor,
 };
 
-/// Powers the guest off, or pulls the plug, and boots it; a stopped machine is booted. The API keeps its port, if nobody
+/// Powers the guest off, or pulls the plug, and boots it; a stopped VM is booted. The API keeps its port, if nobody
 /// takes it in between.
 ///
 /// # Errors
@@ -50,7 +50,7 @@ pub async fn restart(
 ///
 /// # Errors
 ///
-/// When the machine does not run, or QEMU does not do as it is told.
+/// When the VM does not run, or QEMU does not do as it is told.
 pub async fn pause(machine: &Machine) -> Result<bool, MachineError> {
     let project = &machine.project;
     interrupted::recover_interrupted(machine)

@@ -1,4 +1,4 @@
-//! `reset`: everything of the machine goes; the config and the shared cache stay.
+//! `reset`: everything of the VM goes; the config and the shared cache stay.
 
 use std::fs;
 
@@ -12,14 +12,14 @@ use crate::{
     project::Project,
 };
 
-/// Stops the machine and removes it. The record goes last, so that a reset that died can be run again.
+/// Stops the VM and removes it. The record goes last, so that a reset that died can be run again.
 ///
 /// # Errors
 ///
 /// When QEMU cannot be ended or a file cannot be removed.
 pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
     let project = &machine.project;
-    // A record that cannot be read must not keep anybody from getting rid of the machine.
+    // A record that cannot be read must not keep anybody from getting rid of the VM.
     match machine.state() {
         Ok(State::Running(record, process)) => {
             terminate::end(project, &process).await?;

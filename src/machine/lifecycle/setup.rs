@@ -29,21 +29,21 @@ use crate::{
     qemu::{Accelerator, Process, ProcessError},
 };
 
-/// What a command that brings the machine up has to tell.
+/// What a command that brings the VM up has to tell.
 #[derive(Debug)]
 pub struct Summary {
-    /// The machine.
+    /// The VM.
     pub record: Record,
     /// Where the time went.
     pub timings: Timings,
-    /// The machine was running and ready already.
+    /// The VM was running and ready already.
     pub nothing_to_do: bool,
 }
 
 /// A QEMU whose guest has started k3s, and the time that is left.
 type Launched = (Process, Limits);
 
-/// Makes, boots and provisions the machine, or goes on with it from wherever it is.
+/// Makes, boots and provisions the VM, or goes on with it from wherever it is.
 ///
 /// # Errors
 ///
@@ -111,7 +111,7 @@ pub async fn setup(
     result
 }
 
-/// Boots the machine that is there.
+/// Boots the VM that is there.
 ///
 /// # Errors
 ///
@@ -155,7 +155,7 @@ pub async fn start(
     }
 }
 
-/// From a stopped machine to a ready node.
+/// From a stopped VM to a ready node.
 async fn boot_or_resume(
     startup: Startup<'_>,
     mut record: Record,
@@ -208,7 +208,7 @@ async fn resumed(
     }
 }
 
-/// A machine that runs already: an earlier command died on the way, or all is well.
+/// A VM that runs already: an earlier command died on the way, or all is well.
 async fn attach_to_running(
     machine: &Machine,
     spec: &Spec,

@@ -1,4 +1,4 @@
-//! `stop`: k3s down, power button, a deadline, then the plug; or the machine is suspended.
+//! `stop`: k3s down, power button, a deadline, then the plug; or the VM is suspended.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const ORDERLY: Duration = Duration::from_secs(120);
 /// Seconds that trimming may take on the way. An emulated guest that has removed 1 GiB takes less than one.
 const TRIMMING: u8 = 20;
 
-/// How a machine came to its end.
+/// How a VM came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopOutcome {
     /// There was nothing to end.
@@ -39,7 +39,7 @@ pub enum StopOutcome {
     MemoryGivenUp,
 }
 
-/// How a machine is to be stopped.
+/// How a VM is to be stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {
     /// As the config says: suspended, if it can be, or powered off.
@@ -52,11 +52,11 @@ pub enum StopMode {
     Suspend,
 }
 
-/// Stops the machine; who says `within` which time wants it powered off, and then by force.
+/// Stops the VM; who says `within` which time wants it powered off, and then by force.
 ///
 /// # Errors
 ///
-/// [`MachineError::Absent`] when there is none; else when QEMU cannot be ended at all, or the machine not be suspended.
+/// [`MachineError::Absent`] when there is none; else when QEMU cannot be ended at all, or the VM not be suspended.
 pub async fn stop(
     machine: &Machine,
     way: StopMode,
@@ -93,7 +93,7 @@ pub async fn stop(
     })
 }
 
-/// A machine with folders of the host cannot be suspended, and its user has not asked for it just now.
+/// A VM with directories of the host cannot be suspended, and its user has not asked for it just now.
 fn shares_folders(process: &Process) -> bool {
     let shares = guest_abi::has_folder(&guest_abi::guest_abi(process.arguments()));
     if shares {

@@ -9,7 +9,7 @@ use crate::{
 /// What a trim came to.
 #[derive(Debug, Clone, Copy)]
 pub struct Trimmed {
-    /// What the machine's disk took on the host's before.
+    /// What the VM's disk took on the host's before.
     pub before: Size,
     /// And what it takes now.
     pub after: Size,
@@ -23,7 +23,7 @@ pub(crate) const TRIM: &str = "sync --file-system /; fstrim /";
 ///
 /// # Errors
 ///
-/// When the machine does not run, is paused, or the guest does not do it.
+/// When the VM does not run, is paused, or the guest does not do it.
 pub async fn trim(machine: &Machine) -> Result<Trimmed, MachineError> {
     let project = &machine.project;
     interrupted::recover_interrupted(machine)

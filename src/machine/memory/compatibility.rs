@@ -53,7 +53,7 @@ pub(crate) fn incompatibility(
     let Startup { host, spec, .. } = startup;
     let project = startup.project();
     let launch = plan::plan(startup, record, accelerator, Some(suspended))?;
-    // The seed is made anew where it is gone.
+    // The seed is made again where it is gone.
     let seed = project.seed();
     let mut disks = launch.attachments.iter().map(|it| &it.file);
     if let Some(disk) = disks.find(|it| !it.exists() && **it != seed) {

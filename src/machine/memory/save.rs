@@ -1,5 +1,5 @@
 //! A guest's memory in a file: its own, for the time that it is suspended, or that of a prepared disk, from which other
-//! machines go on.
+//! VMs go on.
 
 use std::{
     fs::File,
@@ -22,7 +22,7 @@ use crate::{
     qemu::{Layout, MigrationError, Monitor, Process, Version, guest_abi, migration, version},
 };
 
-/// Why the memory of a machine with mounts cannot be saved.
+/// Why the memory of a VM with mounts cannot be saved.
 pub const FOLDERS: &str = "it has mounts, which QEMU cannot save";
 
 type QemuMonitor = Monitor<UnixStream>;
@@ -66,7 +66,7 @@ pub(crate) async fn needed(
     Ok(process.resident(memory).unwrap_or(Size::bytes(0)))
 }
 
-/// Whether there is room for so much in the folder beside `ours`, which goes.
+/// Whether there is room for so much in the directory beside `ours`, which goes.
 ///
 /// # Errors
 ///

@@ -1,6 +1,6 @@
 //! `stop --suspend`: memory and devices go to a file of the project, and QEMU ends.
 //!
-//! A machine is suspended when, and for as long as, `suspended.json` is there (see [`Suspended`]). It comes when all else
+//! A VM is suspended when, and for as long as, `suspended.json` is there (see [`Suspended`]). It comes when all else
 //! is on the disk, and goes before the guest runs again. So a guest beside whose QEMU it lies has not run since, whatever
 //! died on the way there, and that QEMU can go; and a guest without it goes on in its QEMU.
 
@@ -21,7 +21,7 @@ use crate::{
     qemu::{Monitor, Process},
 };
 
-/// Suspends a running machine. QEMU stays, and has nothing more to do.
+/// Suspends a running VM. QEMU stays, and has nothing more to do.
 ///
 /// # Errors
 ///

@@ -228,7 +228,7 @@ fn listen(protocol: Protocol, address: SocketAddr) -> std::io::Result<SocketAddr
     }
 }
 
-/// The API's usual port, which the first machine of a host gets.
+/// The API's usual port, which the first VM of a host gets.
 const USUAL_API_PORT: u16 = 6443;
 
 /// The API's port for a start: the chosen one or an error, else `last` time's, else the usual one, else a free one.

@@ -1,4 +1,4 @@
-//! What a machine is to be: the choices of flags and config, completed and checked. No file, no clock, no environment.
+//! What a VM is to be: the choices of flags and config, completed and checked. No file, no clock, no environment.
 
 use std::{
     path::{Path, PathBuf},
@@ -58,7 +58,7 @@ pub struct Spec {
     pub idle_suspend: Option<Duration>,
     /// Whether the guest is kept from the network and from the host.
     pub isolated: bool,
-    /// Whether a new machine is a copy of one that is kept for this, identity included.
+    /// Whether a new VM is a copy of one that is kept for this, identity included.
     pub share_identity: bool,
     /// What k3s is set to.
     pub k3s: K3s,
@@ -81,7 +81,7 @@ const LEAST_MEMORY: Size = Size::gib(1);
 const LEAST_DISK: Size = Size::gib(4);
 
 impl Spec {
-    /// Completes `config` with what the machine that is there was made with, and with the defaults.
+    /// Completes `config` with what the VM that is there was made with, and with the defaults.
     ///
     /// # Errors
     ///
@@ -173,13 +173,13 @@ impl Spec {
         }
     }
 
-    /// Whether k3s or the network is set to something, or the guest is to have folders of the host.
+    /// Whether k3s or the network is set to something, or the guest is to have directories of the host.
     pub(crate) fn has_settings(&self) -> bool {
         !self.mounts.is_empty()
             || (&self.k3s, &self.network) != (&K3s::default(), &Network::default())
     }
 
-    /// Whether the machine of `record` is what is wished for, as far as a machine cannot change.
+    /// Whether the VM of `record` is what is wished for, as far as a VM cannot change.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! A folder in the making: it gets its name when all of it is on the disk, and goes when nobody finishes it.
+//! A directory in the making: it gets its name when all of it is on the disk, and goes when nobody finishes it.
 
 use std::{
     ffi::OsString,
@@ -20,7 +20,7 @@ use crate::base::{
 pub(crate) struct Draft(PathBuf);
 
 impl Draft {
-    /// An empty folder, private to the user, at `path`.
+    /// An empty directory, private to the user, at `path`.
     ///
     /// # Errors
     ///
@@ -36,12 +36,12 @@ impl Draft {
         self.0.join(name)
     }
 
-    /// The folder.
+    /// The directory.
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Puts all of the folder on the disk and gives it its name.
+    /// Puts all of the directory on the disk and gives it its name.
     ///
     /// # Errors
     ///
@@ -67,7 +67,7 @@ impl Drop for Draft {
     }
 }
 
-/// Removes a folder with all in it; whether it was there.
+/// Removes a directory with all in it; whether it was there.
 ///
 /// # Errors
 ///
@@ -128,12 +128,12 @@ pub(crate) async fn flushed(path: PathBuf) -> Result<(u64, u32), FileError> {
     Ok((length.expect(finished)?, checksum.expect(finished)?))
 }
 
-/// The name that a file of the machine has in another folder as well.
+/// The name that a file of the VM has in another directory as well.
 pub(crate) fn name_of(path: &Path) -> OsString {
     path.file_name().unwrap_or_default().to_owned()
 }
 
-/// What a copy of the file takes in that folder.
+/// What a copy of the file takes in that directory.
 pub(crate) fn room_for_copy(path: &Path, folder: &Path) -> Result<Size, FileError> {
     let cloned = sparse::is_cloned(&files::open_plain(path)?, folder);
     Ok(if cloned {

@@ -16,7 +16,7 @@ const OPENING: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// The machine's state, without a QEMU that an unfinished setup left behind and that nobody can talk to. One that a
+/// The VM's state, without a QEMU that an unfinished setup left behind and that nobody can talk to. One that a
 /// command has started and not lived to see gets the time to open its monitor.
 ///
 /// # Errors
@@ -46,7 +46,7 @@ pub(crate) async fn recover(machine: &Machine) -> Result<State, MachineError> {
     }
 }
 
-/// The machine's state, without what a command about a snapshot has left that died, and without a QEMU of a suspend or
+/// The VM's state, without what a command about a snapshot has left that died, and without a QEMU of a suspend or
 /// resume that died when the memory was already, or still, the saved one: that guest has not run since.
 ///
 /// # Errors

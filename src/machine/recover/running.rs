@@ -1,4 +1,4 @@
-//! What a running machine has, which its next start may have otherwise.
+//! What a running VM has, which its next start may have otherwise.
 
 use qapi::qmp;
 
@@ -9,7 +9,7 @@ use crate::{
     qemu::{Accelerator, Monitor, MonitorError},
 };
 
-/// A running machine as QEMU tells of it.
+/// A running VM as QEMU tells of it.
 pub(crate) struct Running {
     pub(crate) accelerator: Accelerator,
     cpus: usize,

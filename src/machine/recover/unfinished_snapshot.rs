@@ -1,4 +1,4 @@
-//! A snapshot whose command was killed: its folder is removed, and its guest resumed.
+//! A snapshot whose command was killed: its directory is removed, and its guest resumed.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     qemu::Process,
 };
 
-/// In the snapshots' folder: one that is being made, and one that is being removed.
+/// In the snapshots' directory: one that is being made, and one that is being removed.
 pub(crate) const NEW: &str = ".new";
 
 pub(crate) const GONE: &str = ".gone";

@@ -43,7 +43,7 @@ impl Part {
     }
 }
 
-/// What there is of the project's machine, beside the parts that are given, all without secrets.
+/// What there is of the project's VM, beside the parts that are given, all without secrets.
 pub async fn bundle(project: &Project, others: Vec<Part>) -> Vec<Part> {
     guest_logs::collect(project).await;
     let mut parts = others;
@@ -139,7 +139,7 @@ fn listing(directory: &Path) -> String {
     lines.concat()
 }
 
-/// The machine's own keys and certificates, in every form that they are kept in.
+/// The VM's own keys and certificates, in every form that they are kept in.
 fn secrets_of(project: &Project) -> Secrets {
     let mut known: Vec<String> = [project.client_key(), project.host_key(), project.identity()]
         .iter()

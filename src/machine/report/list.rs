@@ -1,5 +1,5 @@
-//! All machines of this user on this host, as the shared cache knows of them: each setup and start signs there. Takes no
-//! lock, changes nothing and asks no API; a machine that cannot be looked at is told of, and hinders no other one.
+//! All VMs of this user on this host, as the shared cache knows of them: each setup and start signs there. Takes no
+//! lock, changes nothing and asks no API; a VM that cannot be looked at is told of, and hinders no other one.
 
 use std::{
     path::{Path, PathBuf},
@@ -37,7 +37,7 @@ pub struct List {
     pub machines: Vec<MachineSummary>,
 }
 
-/// What can be seen of a machine from afar.
+/// What can be seen of a VM from afar.
 #[derive(Debug, Clone, Serialize)]
 pub struct MachineSummary {
     /// Its name, as far as it is known.
@@ -46,7 +46,7 @@ pub struct MachineSummary {
     pub state: MachineState,
     /// Its project's directory; of a moved one, where it was.
     pub project: PathBuf,
-    /// Which machine of the project it is, where it is a further one.
+    /// Which VM of the project it is, where it is a further one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vm: Option<MachineAlias>,
     /// Virtual CPUs: of the running guest, else of the next start.
@@ -63,7 +63,7 @@ pub struct MachineSummary {
     pub reason: Option<String>,
 }
 
-/// What a machine does.
+/// What a VM does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MachineState {
@@ -79,7 +79,7 @@ pub enum MachineState {
     Moved,
 }
 
-/// Looks at every machine that the cache knows of.
+/// Looks at every VM that the cache knows of.
 pub async fn list(cache: &Path) -> List {
     let looks = references::known(cache).into_iter().map(look);
     let mut machines: Vec<MachineSummary> = join_all(looks).await.into_iter().flatten().collect();
@@ -107,7 +107,7 @@ impl MachineSummary {
     }
 }
 
-/// `None` for a project that has no machine yet, or none any more.
+/// `None` for a project that has no VM yet, or none any more.
 async fn look(known: RegisteredProject) -> Option<MachineSummary> {
     if known.is_elsewhere {
         return Some(MachineSummary::new(MachineState::Moved, known));

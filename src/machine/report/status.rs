@@ -1,4 +1,4 @@
-//! `status`: what can be observed of a machine now. Takes no lock and changes nothing but that it fetches the guest's
+//! `status`: what can be observed of a VM now. Takes no lock and changes nothing but that it fetches the guest's
 //! logs.
 
 use std::{path::PathBuf, time::Duration};
@@ -46,14 +46,14 @@ pub struct Status {
     pub healthy: bool,
     /// The project's directory.
     pub project: PathBuf,
-    /// Which machine of the project it is, where it is a further one.
+    /// Which VM of the project it is, where it is a further one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vm: Option<MachineAlias>,
-    /// The machine; absent ones have none.
+    /// The VM; absent ones have none.
     pub machine: Option<MachineDetails>,
     /// What a running QEMU says of itself.
     pub process: Option<Running>,
-    /// What is kept of a suspended machine.
+    /// What is kept of a suspended VM.
     pub suspended: Option<SavedState>,
     /// The host's ports that lead into the guest: now, or else from the next start on.
     pub ports: Vec<Port>,
@@ -61,21 +61,21 @@ pub struct Status {
     pub cluster: Option<Cluster>,
 }
 
-/// Whether there is a machine and whether it runs.
+/// Whether there is a VM and whether it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MachineState {
     /// QEMU runs.
     Running,
-    /// There is a machine, QEMU does not run, and its memory is kept.
+    /// There is a VM, QEMU does not run, and its memory is kept.
     Suspended,
-    /// There is a machine, and QEMU does not run.
+    /// There is a VM, and QEMU does not run.
     Stopped,
     /// There is none.
     Absent,
 }
 
-/// A machine as its record and config describe it.
+/// A VM as its record and config describe it.
 #[derive(Debug, Serialize)]
 pub struct MachineDetails {
     /// Its name.
@@ -133,7 +133,7 @@ pub struct Running {
     pub forwards: Vec<Forward>,
 }
 
-/// The kept memory of a suspended machine.
+/// The kept memory of a suspended VM.
 #[derive(Debug, Serialize)]
 pub struct SavedState {
     /// Since when, in seconds since 1970; unless what says so is damaged.
@@ -173,7 +173,7 @@ pub struct NodeStatus {
     pub address: Option<String>,
 }
 
-/// Observes the machine of a project.
+/// Observes the VM of a project.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
-//! `snapshot create` and `delete`: what the machine is now, kept beside it.
+//! `snapshot create` and `delete`: what the VM is now, kept beside it.
 //!
 //! A guest that runs stands still while its memory is saved and its disk is copied, and goes on before either is flushed.
-//! Whatever dies on the way leaves an unfinished folder, and perhaps a guest that stands still: the next command removes
+//! Whatever dies on the way leaves an unfinished directory, and perhaps a guest that stands still: the next command removes
 //! the one and has the other go on.
 
 use std::{
@@ -36,10 +36,10 @@ use crate::{
     qemu::{Monitor, Process, migration},
 };
 
-/// What stays free beside a snapshot, for the machine to go on.
+/// What stays free beside a snapshot, for the VM to go on.
 const RESERVE: Size = Size::mib(256);
 
-/// Keeps the machine as it is now as `name`, or under a name that tells the time; gives that name.
+/// Keeps the VM as it is now as `name`, or under a name that tells the time; gives that name.
 ///
 /// # Errors
 ///
@@ -88,7 +88,7 @@ fn in_words(error: MachineError) -> MachineError {
         MachineError::Suspend(reason) => MachineError::Snapshot(reason),
         MachineError::MemorySpace { path, free, needed }
         | MachineError::SnapshotSpace { path, free, needed } => MachineError::SnapshotSpace {
-            // Nobody knows the folder that is gone by then.
+            // Nobody knows the directory that is gone by then.
             path: path.parent().unwrap_or(&path).to_owned(),
             free,
             needed,
@@ -111,7 +111,7 @@ fn unused(project: &Project, now: SystemTime) -> SnapshotName {
         .expect("there is always a larger number")
 }
 
-/// Whether there is room for so much in the snapshots' folder, and for the machine to go on.
+/// Whether there is room for so much in the snapshots' directory, and for the VM to go on.
 fn require_room(folder: &Path, needed: Size) -> Result<(), MachineError> {
     let free = free_space(folder)?.bytes;
     let needed = Size::bytes(needed.as_bytes() + RESERVE.as_bytes());
@@ -125,7 +125,7 @@ fn require_room(folder: &Path, needed: Size) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// The files in which the machine's disk, its firmware and its settings are, copied.
+/// The files in which the VM's disk, its firmware and its settings are, copied.
 async fn copy_disks(project: &Project, draft: &Draft) -> Result<(), FileError> {
     let size = files::allocated(&project.disk()).approximate();
     tracing::info!("copying the disk ({size})");
@@ -142,7 +142,7 @@ async fn copy_disks(project: &Project, draft: &Draft) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Disk, and the memory of a suspended machine, which nobody writes to any more.
+/// Disk, and the memory of a suspended VM, which nobody writes to any more.
 async fn copy_stopped(project: &Project, draft: &Draft) -> Result<Option<Memory>, MachineError> {
     require_room(
         draft.path(),

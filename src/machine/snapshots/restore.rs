@@ -1,8 +1,8 @@
-//! `snapshot restore`: the machine is again what it was. And what an upgrade makes of its record and its config, which are to
+//! `snapshot restore`: the VM is again what it was. And what an upgrade makes of its record and its config, which are to
 //! agree at any time.
 //!
-//! What is to be put in its place is first made whole beside it, in a folder. When that folder has its name, the machine is
-//! the one that is in it: whatever dies from then on, the next command moves the rest of it. Before that, the machine is the
+//! What is to be put in its place is first made whole beside it, in a directory. When that directory has its name, the VM is
+//! the one that is in it: whatever dies from then on, the next command moves the rest of it. Before that, the VM is the
 //! one that it was.
 
 use std::{fs, path::Path};
@@ -25,11 +25,11 @@ use crate::{
     },
 };
 
-/// The snapshot, if it can be put in the place of this machine.
+/// The snapshot, if it can be put in the place of this VM.
 ///
 /// # Errors
 ///
-/// When there is none, or it is damaged or of another machine.
+/// When there is none, or it is damaged or of another VM.
 pub fn usable(project: &Project, name: &SnapshotName) -> Result<Snapshot, MachineError> {
     let record = State::observe(project)?.record().cloned();
     let record = record.ok_or_else(|| MachineError::absent(project))?;
@@ -51,7 +51,7 @@ fn damaged(name: &SnapshotName, reason: impl Into<String>) -> MachineError {
     }
 }
 
-/// Puts the snapshot in the machine's place, which is stopped or suspended then; whether it ran before. What it was is lost.
+/// Puts the snapshot in the VM's place, which is stopped or suspended then; whether it ran before. What it was is lost.
 ///
 /// # Errors
 ///

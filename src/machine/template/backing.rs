@@ -14,7 +14,7 @@ use crate::{
     project::Record,
 };
 
-/// The image that a new machine's disk is to stand on: a prepared disk, one that is to be, or the base image itself.
+/// The image that a new VM's disk is to stand on: a prepared disk, one that is to be, or the base image itself.
 ///
 /// # Errors
 ///
@@ -40,7 +40,7 @@ pub(crate) async fn choose_backing_image(
     }
     let cache = Cache::new(machine.cache.clone());
     let key = keys::installed(assets, &record.firmware);
-    // QEMU saves no memory of a guest with folders of the host, and others want that with the disk.
+    // QEMU saves no memory of a guest with directories of the host, and others want that with the disk.
     let prepares = spec.mounts.is_empty();
     if spec.share_identity {
         let key = keys::ready(startup, &key).await?;
@@ -63,7 +63,7 @@ pub(crate) async fn choose_backing_image(
 }
 
 /// Makes the disk that is to be prepared, where there is one to be; `false` where the cache has no place for it. Others would
-/// have been quicker for it, and this machine does without.
+/// have been quicker for it, and this VM does without.
 ///
 /// # Errors
 ///
@@ -91,7 +91,7 @@ pub(crate) fn ensure_backing_disk(
     }
 }
 
-/// Removes the disk in the cache that only this machine has written to, unless a copy of its project needs it, too.
+/// Removes the disk in the cache that only this VM has written to, unless a copy of its project needs it, too.
 ///
 /// # Errors
 ///

@@ -1,11 +1,11 @@
-//! Prepared disks, as a machine meets them: its own disk stands on one, or it makes one on its way.
+//! Prepared disks, as a VM meets them: its own disk stands on one, or it makes one on its way.
 //!
-//! A machine that makes one has from its beginning two files: the disk to be, in the cache, and its own disk, an empty
-//! overlay on it. QEMU is begun on the former. When the guest says that it holds what all machines have in common, the
-//! overlay is put under the running machine, and from then on it takes what is written. So the machine's own disk is right
+//! A VM that makes one has from its beginning two files: the disk to be, in the cache, and its own disk, an empty
+//! overlay on it. QEMU is begun on the former. When the guest says that it holds what all VMs have in common, the
+//! overlay is put under the running VM, and from then on it takes what is written. So the VM's own disk is right
 //! at every moment, whoever dies in it; and what nobody has seen to its end is never published.
 //!
-//! At that moment the guest's memory is saved, too. A new machine begins as one that was suspended then, so that it boots
+//! At that moment the guest's memory is saved, too. A new VM begins as one that was suspended then, so that it boots
 //! nothing and goes on from there. In both the guest does not know who it is until the host sends its identity.
 
 use qapi::qmp;
@@ -27,15 +27,15 @@ use crate::{
     qemu::{Monitor, Process, command_line},
 };
 
-/// QEMU's name of the overlay that is put under a running machine.
+/// QEMU's name of the overlay that is put under a running VM.
 const OVERLAY: &str = "own-disk";
 
-/// The guest waits with a disk and a memory that hold what all machines have in common: what it writes from now on goes to
+/// The guest waits with a disk and a memory that hold what all VMs have in common: what it writes from now on goes to
 /// its own overlay. What is to be known of the memory, if the disk can be published.
 ///
 /// # Errors
 ///
-/// When QEMU does not do as it is told; the machine goes on then as it was.
+/// When QEMU does not do as it is told; the VM goes on then as it was.
 pub(crate) async fn capture(
     project: &Project,
     record: &Record,
@@ -75,7 +75,7 @@ async fn save_template_memory(
         let origin = save::origin(monitor, process).await?;
         let needed = save::needed(monitor, process).await?;
         let folder = path.parent().unwrap_or(&path);
-        // The machine itself still grows.
+        // The VM itself still grows.
         let room = Size::bytes(needed.as_bytes() + FIRST_SPACE.as_bytes());
         save::require_room(folder, room, Size::bytes(0))?;
         let file = files::open_in_place(&path, true)?;
@@ -92,7 +92,7 @@ async fn save_template_memory(
     }
 }
 
-/// Puts the machine's own overlay under a paused guest, and keeps its memory.
+/// Puts the VM's own overlay under a paused guest, and keeps its memory.
 ///
 /// # Errors
 ///

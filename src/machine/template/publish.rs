@@ -15,7 +15,7 @@ use crate::{
     project::{Identity, Record, Suspended, suspended::FileStamp},
 };
 
-/// Has a new machine on a published disk begin as if it had been suspended when the disk was made, if the host can have it go
+/// Has a new VM on a published disk begin as if it had been suspended when the disk was made, if the host can have it go
 /// on from there.
 ///
 /// # Errors
@@ -57,7 +57,7 @@ pub(crate) async fn begin_suspended(
     Ok(())
 }
 
-/// Offers the disk that this machine has made to all machines, with the memory. That it cannot is no reason to fail.
+/// Offers the disk that this VM has made to all VMs, with the memory. That it cannot is no reason to fail.
 pub(crate) async fn publish(record: &Record, taken: CapturedMemory, identity: Option<Identity>) {
     let path = record.image.path.clone();
     let memory = match taken {

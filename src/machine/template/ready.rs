@@ -17,7 +17,7 @@ use crate::{
     qemu::{Monitor, Process},
 };
 
-/// Makes a new machine a copy of the template on whose disk it stands. It is no machine before all of it is there.
+/// Makes a new VM a copy of the template on whose disk it stands. It is no VM before all of it is there.
 ///
 /// # Errors
 ///
@@ -47,7 +47,7 @@ pub(crate) async fn clone_template(
     Ok(record)
 }
 
-/// Keeps a machine whose node is Ready as a template, if it was begun as one: what it writes from now on goes to its own
+/// Keeps a VM whose node is Ready as a template, if it was begun as one: what it writes from now on goes to its own
 /// overlay. That it cannot be kept is no reason to fail.
 pub(crate) async fn publish_ready(
     machine: &Machine,

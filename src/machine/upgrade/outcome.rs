@@ -1,4 +1,4 @@
-//! Whether a release comes up, and what becomes of the machine if it does not.
+//! Whether a release comes up, and what becomes of the VM if it does not.
 
 use crate::{
     k3s::release::Version,
@@ -38,7 +38,7 @@ impl Upgrade<'_> {
         result
     }
 
-    /// Puts the machine back as it was, and says what happened.
+    /// Puts the VM back as it was, and says what happened.
     pub(super) async fn undo(
         &self,
         mut kept: SafetySnapshot<'_>,

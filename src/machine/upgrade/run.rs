@@ -37,17 +37,17 @@ pub enum Target {
 /// What came of it.
 #[derive(Debug)]
 pub struct Upgraded {
-    /// The machine.
+    /// The VM.
     pub summary: Summary,
     /// What it had, as far as was known.
     pub from: String,
     /// What it has.
     pub to: Version,
-    /// What it was before, if that was another machine.
+    /// What it was before, if that was another VM.
     pub snapshot: Option<SnapshotName>,
 }
 
-/// A machine that runs, and what it is to have.
+/// A VM that runs, and what it is to have.
 pub(crate) struct Upgrade<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) spec: Spec,
@@ -57,11 +57,11 @@ pub(crate) struct Upgrade<'a> {
     pub(crate) timings: Timings,
 }
 
-/// Has the machine run another release of k3s, which is fetched before anything is changed.
+/// Has the VM run another release of k3s, which is fetched before anything is changed.
 ///
 /// # Errors
 ///
-/// When that release may not follow the one that is there, is not to be had, or does not come up; the machine is what it was
+/// When that release may not follow the one that is there, is not to be had, or does not come up; the VM is what it was
 /// then.
 pub async fn upgrade(
     machine: &Machine,
@@ -122,7 +122,7 @@ pub async fn upgrade(
 }
 
 impl Upgrade<'_> {
-    /// From the one release to the other, or not at all; what the machine was is kept under the name that this gives.
+    /// From the one release to the other, or not at all; what the VM was is kept under the name that this gives.
     async fn step_up(
         &mut self,
         from: &Version,
@@ -228,12 +228,12 @@ impl Upgrade<'_> {
         }
     }
 
-    /// What the machine has from now on, for every later command.
+    /// What the VM has from now on, for every later command.
     fn note(&mut self, release: Release) -> Result<(), MachineError> {
         let first = self.record.installed_from().clone();
         self.record.first_release = (first != release).then_some(first);
         self.record.release = release;
-        // Before the machine is known to need it, for nobody is to take it away in between.
+        // Before the VM is known to need it, for nobody is to take it away in between.
         references::register(self.machine, Some(&self.record))?;
         Ok(replacement::replace_record(
             &self.machine.project,

@@ -19,7 +19,7 @@ pub(crate) struct SafetySnapshot<'a> {
 }
 
 impl<'a> SafetySnapshot<'a> {
-    /// Of the machine as it is before it gets `version`.
+    /// Of the VM as it is before it gets `version`.
     ///
     /// # Errors
     ///
@@ -39,12 +39,12 @@ impl<'a> SafetySnapshot<'a> {
         })
     }
 
-    /// From now on the machine is another one than that.
+    /// From now on the VM is another one than that.
     pub(crate) fn stays(&mut self) {
         self.stays = true;
     }
 
-    /// The machine is again what it was.
+    /// The VM is again what it was.
     pub(crate) fn goes(&mut self) {
         self.stays = false;
     }

@@ -57,7 +57,11 @@ fn refuses_what_cannot_be(story: &Story) {
             2,
             "expected one word, e.g. --cluster-cidr=10.52.0.0/16",
         ),
-        ("--node-label kubernetes.io/x=y", 2, "Kubernetes does not allow"),
+        (
+            "--node-label kubernetes.io/x=y",
+            2,
+            "Kubernetes does not allow",
+        ),
         ("--registries none.yaml", 1, "none.yaml"),
         ("--registries wrong.yaml", 2, "no mirrors"),
         ("--manifest .kube", 2, "no .yaml, .yml or .json"),

@@ -33,7 +33,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// When the machine does not run, there is no such image or archive, it is none that the node can run, or the guest has
+/// When the VM does not run, there is no such image or archive, it is none that the node can run, or the guest has
 /// no room for it.
 pub async fn load(
     project: &Project,

@@ -14,7 +14,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// When the machine does not run or its containerd does not answer.
+/// When the VM does not run or its containerd does not answer.
 pub async fn list(project: &Project) -> Result<Vec<Listed>, MachineError> {
     let ssh = shell::connect(project).await?;
     let images = node::images(&ssh).await;
@@ -28,7 +28,7 @@ pub async fn list(project: &Project) -> Result<Vec<Listed>, MachineError> {
 ///
 /// # Errors
 ///
-/// When the machine does not run, its containerd does not answer, or one of them is not there.
+/// When the VM does not run, its containerd does not answer, or one of them is not there.
 pub async fn remove(project: &Project, names: &[String]) -> Result<Vec<String>, MachineError> {
     let ssh = shell::connect(project).await?;
     let images = node::images(&ssh).await?;

@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-/// What a new machine that is to be like `spec` needs, in the cache: what is missing is fetched, as setup does. An image that
+/// What a new VM that is to be like `spec` needs, in the cache: what is missing is fetched, as setup does. An image that
 /// is a file of the user's own is left out.
 ///
 /// # Errors

@@ -82,7 +82,7 @@ async fn admit(cache: &Cache, file: &ArchiveEntry, waiting: PathBuf) -> Result<(
     }
 }
 
-/// The folder of files that wait; there is one at a time, and what an import that was killed has left in it is of no use.
+/// The directory of files that wait; there is one at a time, and what an import that was killed has left in it is of no use.
 struct ImportStaging(PathBuf);
 
 impl ImportStaging {

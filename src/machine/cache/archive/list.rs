@@ -50,7 +50,7 @@ pub struct ArchiveEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// A disk that machines stand on.
+    /// A disk that VMs stand on.
     BaseImage,
     /// The program.
     K3s,
