@@ -1,5 +1,7 @@
 //! `setup` and `start`: from whatever is there to a node that is Ready.
 
+use std::time::Duration;
+
 use crate::{
     base::{
         Progress,
@@ -39,6 +41,9 @@ pub struct Summary {
     /// The VM was running and ready already.
     pub nothing_to_do: bool,
 }
+
+/// How long a busy guest has until it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A QEMU whose guest has started k3s, and the time that is left.
 type Launched = (Process, Limits);
@@ -268,12 +273,28 @@ async fn wait_until_ready(
         record.name,
         process.pid()
     );
-    let anew = record.provisioned;
-    if !(anew && wake::start_k3s(project, *limits).await) {
+    let again = record.provisioned;
+    if !(again && wake::start_k3s(project, *limits).await) {
         let asked = Some(&record);
-        boot_progress::wait_for_k3s(project, asked, process, *limits, &mut timings, anew).await?;
+        let reported =
+            boot_progress::wait_for_k3s(project, asked, process, *limits, &mut timings, again);
+        tokio::select! {
+            reported = reported => reported?,
+            () = answered(project, *limits), if again => {}
+        }
     }
     finish_startup(machine, spec, record, launched, timings).await
+}
+
+/// Waits until a guest that did not answer at first says that its k3s runs: it has reported that before, and does not
+/// report it again.
+async fn answered(project: &Project, limits: Limits) {
+    loop {
+        tokio::time::sleep(ASK_AGAIN).await;
+        if wake::start_k3s(project, limits).await {
+            return;
+        }
+    }
 }
 
 /// Whether the API answers in time, and has a node that is Ready.

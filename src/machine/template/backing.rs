@@ -53,7 +53,7 @@ pub(crate) async fn choose_backing_image(
         ));
     }
     if let Some(path) = cache.find_prepared(&key) {
-        tracing::info!("using a template of the installed disk");
+        tracing::info!("using a template");
         return Ok(on(path));
     }
     if !prepares {

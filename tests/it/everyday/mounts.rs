@@ -33,7 +33,7 @@ fn folders_of_the_host_are_the_guests_too() {
             "{setup} --mount ./src:/src --mount '../my, data:/srv/my-data:ro'"
         ))
         .succeeds()
-        .says("using a template of the installed disk")
+        .says("using a template")
         .says("booting the guest instead of resuming a template");
     story
         .run("k3s-vm ssh cat /src/file /srv/my-data/file")

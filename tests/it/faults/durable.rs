@@ -175,11 +175,7 @@ fn a_prepared_disk_that_is_altered() {
             .path(used.file_name().expect("a name").to_str().expect("text"));
     }
     sandbox.env.cache.clone_from(&maker.env.cache);
-    let told = sandbox.survives(
-        "a prepared disk",
-        sandbox.setup(&[]),
-        &["using a template of the installed disk"],
-    );
+    let told = sandbox.survives("a prepared disk", sandbox.setup(&[]), &["using a template"]);
     assert!(!told.stderr.contains("fetching"), "{}", told.stderr);
     let words = [
         "the VM's prepared disk",
