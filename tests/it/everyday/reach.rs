@@ -132,7 +132,7 @@ fn what_cannot_be_copied_is_said(story: &Story) {
         (
             "mkdir src/issue; k3s-vm cp :/etc/issue src",
             1,
-            "src/issue is a folder",
+            "src/issue by a file",
         ),
         (
             "k3s-vm cp :/dev/null .",

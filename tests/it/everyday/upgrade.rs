@@ -136,7 +136,7 @@ fn by_channels(story: &Story) {
     story
         .run(&format!("{asks} k3s-vm upgrade"))
         .exits(2)
-        .says("and v1.36.5+k3s1 is too far from it")
+        .says("to v1.36.5+k3s1: k3s is upgraded one minor version at a time")
         .says("hint: upgrade to the next minor version first: k3s-vm upgrade --channel v1.34");
     story
         .run(&format!("{asks} k3s-vm upgrade --channel v1.33"))
