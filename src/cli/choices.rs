@@ -152,7 +152,7 @@ impl Choices {
 /// A tilde that the shell has left stays.
 fn mounts(project: &Project, mounts: Vec<Mount>) -> Result<Option<Vec<Mount>>, CommandError> {
     if let Some(mount) = mount::twice(&mounts) {
-        let what = format!("--mount {mount}: it is the second one in that place");
+        let what = format!("--mount {mount}: another mount has that path in the guest");
         return Err(CommandError::new(what).with_code(code::USAGE));
     }
     let all = mounts.into_iter().map(|mount| {

@@ -382,7 +382,7 @@ impl MachineError {
 
 fn not_mounted(kernel: Option<&str>) -> String {
     match kernel {
-        Some(kernel) => format!("its kernel {kernel} cannot mount folders of a host (9p)"),
+        Some(kernel) => format!("its kernel {kernel} cannot mount directories of the host (9p)"),
         None => "its systemd could not mount it".to_owned(),
     }
 }

@@ -46,7 +46,7 @@ fn require_prepared(record: &Record, state: Prepared) -> Result<(), MachineError
         return Err(MachineError::Damaged {
             what: "prepared disk",
             path: path.clone(),
-            reason: "it is not what it was when the VM was made",
+            reason: "it has changed since the VM was created",
         });
     }
     prepared::image_below(path, record.image.digest)

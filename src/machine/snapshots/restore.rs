@@ -127,7 +127,7 @@ async fn copy_disks(
     }
     let (length, checksum) = staging_dir::flushed(draft.join(&disk.0)).await?;
     if (Content { length, checksum }) != snapshot.disk {
-        let reason = format!("{} is not what it was", disk.1.display());
+        let reason = format!("{} has changed since", disk.1.display());
         return Err(damaged(name, reason));
     }
     Ok(())

@@ -93,7 +93,7 @@ fn a_host_without_internet_makes_a_machine() {
     there
         .run(&format!("{NOWHERE} k3s-vm setup {flags}"))
         .succeeds()
-        .says(&format!("taking {VERSION}"))
+        .says(&format!("using {VERSION}"))
         .never_says("fetching");
     there
         .run("k3s-vm kubectl get nodes")

@@ -102,7 +102,7 @@ fn images_of_the_host_run_in_the_node() {
     story
         .run("k3s-vm image load localhost/app:dev")
         .succeeds()
-        .says("localhost/app:dev: 2.3 MiB sent")
+        .says("localhost/app:dev: sent 2.3 MiB")
         .prints("localhost/app:dev");
     let has = node(&story);
     assert!(
@@ -125,7 +125,7 @@ fn images_of_the_host_run_in_the_node() {
         .run("k3s-vm image load ../two.tar")
         .succeeds()
         .says("2 MiB already on the node")
-        .never_says("2.3 MiB sent")
+        .never_says("sent 2.3 MiB")
         .prints("localhost/app:dev");
     assert_ne!(digest_of(&story, "localhost/app:dev"), before);
 
@@ -169,7 +169,7 @@ fn images_of_the_host_run_in_the_node() {
     story
         .run("k3s-vm image rm tool team/app:3")
         .succeeds()
-        .says("docker.io/library/tool:latest is removed");
+        .says("removed docker.io/library/tool:latest");
     story
         .run("k3s-vm image list")
         .succeeds()

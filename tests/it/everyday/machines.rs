@@ -34,7 +34,7 @@ fn two_machines_in_one_project() {
     story
         .run("k3s-vm reset --yes")
         .succeeds()
-        .says("the VM next stays");
+        .says("the VM next is kept");
     story
         .run("k3s-vm kubectl --name next get configmap of-next -o name")
         .succeeds()

@@ -84,12 +84,12 @@ fn what_cannot_be(story: &Story) {
     story
         .run("k3s-vm setup --mount ./a:/src --mount ./b:/src/")
         .exits(2)
-        .says("--mount ./b:/src: it is the second one in that place");
+        .says("--mount ./b:/src: another mount has that path in the guest");
     story
         .run("mkdir -p .k3s-vm; echo 'mounts = [\"src:/usr\"]' >.k3s-vm/config; k3s-vm setup; code=$?; rm .k3s-vm/config; exit $code")
         .exits(1)
         .says("line 1")
-        .says("/usr is the guest's own");
+        .says("cannot mount at /usr");
 }
 
 fn nothing_is_saved(story: &Story) {
@@ -166,7 +166,7 @@ pub(super) fn this_kernel_cannot(story: &Story, start: Told) {
     start
         .exits(1)
         .says("the guest has not mounted /src: its kernel 6.")
-        .says("cannot mount folders of a host (9p)")
+        .says("cannot mount directories of the host (9p)")
         .says("hint: or copy its content: k3s-vm cp ./src/. :/src");
     story
         .run("k3s-vm kubectl get nodes")

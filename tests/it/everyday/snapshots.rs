@@ -108,7 +108,7 @@ fn of_a_running_machine(story: &Story, boot: &str) {
         .run("k3s-vm snapshot create first")
         .succeeds()
         .prints("first")
-        .says("kept as first: disk and memory, ");
+        .says("created snapshot first: disk and memory, ");
     assert_eq!(story.qemu(), qemu);
     assert_eq!(story.status()["healthy"], true);
     story.run(BOOT).succeeds().prints(boot);
@@ -201,7 +201,7 @@ fn of_a_suspended_machine(story: &Story, boot: &str) {
     story
         .run("k3s-vm snapshot create asleep")
         .succeeds()
-        .says("kept as asleep: disk and memory");
+        .says("created snapshot asleep: disk and memory");
     story
         .run("k3s-vm snapshot restore first --yes")
         .succeeds()
@@ -230,7 +230,7 @@ fn of_a_stopped_machine(story: &Story, boot: &str) {
     story
         .run("k3s-vm snapshot create off")
         .succeeds()
-        .says("kept as off: disk, ");
+        .says("created snapshot off: disk, ");
     let off = listed(story).pop().expect("the last one");
     assert_eq!(
         (&off["name"], &off["memory"]),
@@ -286,8 +286,8 @@ fn damaged_and_deleted(story: &Story) {
     story
         .run("k3s-vm snapshot delete off still")
         .succeeds()
-        .says("off is removed")
-        .says("still is removed");
+        .says("removed off")
+        .says("removed still");
     assert_eq!(names_of(story), ["first", "asleep"]);
     assert_eq!(names(&story.file("snapshots")), ["asleep", "first"]);
     story

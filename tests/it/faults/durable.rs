@@ -179,7 +179,7 @@ fn a_prepared_disk_that_is_altered() {
     assert!(!told.stderr.contains("fetching"), "{}", told.stderr);
     let words = [
         "the VM's prepared disk",
-        "is damaged: it is not what it was when the VM was made",
+        "is damaged: it has changed since",
         "hint: restore it, or recreate the VM",
     ];
     let sound = fs::read(prepared).expect("there");
