@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions},
-    io::{self, Read, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -77,6 +77,9 @@ pub const PRIVATE: u32 = 0o600;
 /// Only the owner reads, writes and runs: scripts and programs.
 pub const PROGRAM: u32 = 0o755;
 
+/// No file of a project that is read as a whole is longer. Bytes.
+const LONGEST_STATE: u64 = 16 << 20;
+
 /// How a file is called that does not have its name yet.
 const TEMPORARY: &str = ".tmp-";
 
@@ -99,7 +102,27 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     write().map_err(|error| error.needing(bytes.len()))
 }
 
-/// The same in a directory that is not ours alone, where nothing else is looked at or taken away.
+/// Puts `bytes` into a new private file at `path`; one that is there stays as it is.
+///
+/// # Errors
+///
+/// When the directory cannot be written or is full.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let mut temporary = temporary_beside(path)?;
+    temporary
+        .as_file_mut()
+        .write_all(bytes)
+        .and_then(|()| temporary.as_file().sync_all())
+        .map_err(FileError::on("write", path))?;
+    match temporary.persist_noclobber(path) {
+        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(FileError::on("create", path)(error.error))
+        }
+        _ => sync_directory(path.parent().unwrap_or(Path::new("."))),
+    }
+}
+
+/// As [`write()`], in a directory that is not ours alone, where nothing else is looked at or taken away.
 ///
 /// # Errors
 ///
@@ -331,10 +354,14 @@ pub fn open_regular(path: &Path) -> Result<File, FileError> {
         match file.metadata()?.file_type() {
             it if it.is_file() => Ok(file),
             it if it.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-            _ => Err(io::Error::other("not a regular file")),
+            _ => Err(not_regular()),
         }
     };
     open().map_err(FileError::on("read", path))
+}
+
+fn not_regular() -> io::Error {
+    io::Error::other("not a regular file")
 }
 
 /// The whole of a regular file.
@@ -372,6 +399,36 @@ pub fn read_if_exists(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
+/// The whole of a plain file of this user's as text, `None` when there is none. A link in its place is not followed.
+///
+/// # Errors
+///
+/// When it cannot be read, is no plain file, or belongs to another user.
+pub fn read_own(path: &Path) -> Result<Option<String>, FileError> {
+    let mut options = OpenOptions::new();
+    let options = options
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOFOLLOW);
+    let file = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(nix::libc::ELOOP) => {
+            return Err(refused(path, "it is a link, and leads elsewhere"));
+        }
+        file => file.map_err(FileError::on("read", path))?,
+    };
+    let metadata = file.metadata().map_err(FileError::on("look at", path))?;
+    if !metadata.is_file() {
+        return Err(FileError::on("read", path)(not_regular()));
+    }
+    if metadata.uid() != nix::unistd::getuid().as_raw() {
+        return Err(refused(path, "it belongs to another user"));
+    }
+    let mut bytes = Vec::new();
+    let read = file.take(LONGEST_STATE).read_to_end(&mut bytes);
+    read.map_err(FileError::on("read", path))?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
 /// Removes a file; that it was not there is fine.
 ///
 /// # Errors
@@ -392,9 +449,16 @@ pub fn allocated(path: &Path) -> Size {
     Size::bytes(fs::metadata(path).map_or(0, |it| it.blocks() * 512))
 }
 
-/// The last `lines` lines of a log, lossily as text; empty when there is no such file.
+/// The last `lines` lines of a log, lossily as text; empty when there is no such file, or a link in its place.
 pub fn tail(path: &Path, lines: usize) -> String {
-    let text = fs::read(path).unwrap_or_default();
+    let mut text = Vec::new();
+    let _ = open_plain(path).and_then(|mut file| {
+        let end = file.seek(SeekFrom::End(0)).unwrap_or_default();
+        let begin = SeekFrom::Start(end.saturating_sub(LONGEST_STATE));
+        file.seek(begin)
+            .and_then(|_| file.read_to_end(&mut text))
+            .map_err(FileError::on("read", path))
+    });
     let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")

@@ -21,6 +21,7 @@ pub mod sparse;
 pub mod tls;
 pub mod trust;
 pub mod umask;
+pub mod user_dirs;
 pub mod yaml;
 
 pub use digest::Digest;

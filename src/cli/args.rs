@@ -9,7 +9,7 @@ use crate::{
         commands::{
             autostart, cache, completions, configure, cp, doctor, env, help, idle_watch, image,
             kubeconfig, list, logs, man, pause, port, reset, restart, resume, setup, snapshot, ssh,
-            ssh_config, start, status, stop, tool, trim, upgrade,
+            ssh_config, start, status, stop, tool, trim, trust, upgrade,
         },
         global::Global,
         topics,
@@ -56,7 +56,14 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Access", &["ssh", "ssh-config", "cp", "port", "logs"]),
     (
         "Maintenance",
-        &["configure", "upgrade", "snapshot", "trim", "autostart"],
+        &[
+            "configure",
+            "upgrade",
+            "snapshot",
+            "trim",
+            "autostart",
+            "trust",
+        ],
     ),
     (
         "Host",
@@ -151,6 +158,12 @@ pub enum Command {
     /// The disk file grows with each block that the guest writes. This reclaims the blocks that the guest does not use.
     /// A clean stop does the same.
     Trim(trim::Args),
+    /// Trust a project of somebody else, or a config edited by hand
+    ///
+    /// A VM is used if this user's k3s-vm created it on this host. A config that mounts directories, downloads from a
+    /// mirror, or reads or writes other files of this host is used if flags wrote it, or after this command. Shows what
+    /// is not trusted and asks.
+    Trust(trust::Args),
     /// Upgrade k3s, with a rollback on failure
     ///
     /// Downloads and verifies the release, takes a snapshot, and replaces k3s. Returns when the node is Ready. If it
@@ -251,6 +264,11 @@ impl Command {
                 | Self::Doctor(_)
                 | Self::List(_)
         )
+    }
+
+    /// Whether it uses what is in the project, and so asks about one that is not trusted.
+    pub(crate) const fn needs_trust(&self) -> bool {
+        self.is_use() && !matches!(self, Self::Reset(_) | Self::Trust(_) | Self::Stop(_))
     }
 
     /// Whether stdout is for a program that reads what happens, line by line.

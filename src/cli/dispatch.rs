@@ -8,7 +8,7 @@ use crate::{
         commands::{
             autostart, cache, completions, configure, cp, doctor, env, help, idle_watch, image,
             kubeconfig, list, logs, man, pause, port, reset, restart, resume, setup, snapshot, ssh,
-            ssh_config, start, status, stop, tool, trim, upgrade,
+            ssh_config, start, status, stop, tool, trim, trust, upgrade,
         },
         context::Context,
         error::CommandError,
@@ -33,6 +33,9 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
     if cli.command.is_use() {
         idle::touch(&context.project);
     }
+    if cli.command.needs_trust() {
+        trust::ask(&context, output)?;
+    }
     match cli.command {
         Command::Setup(args) => setup::run(*args, context, output).await,
         Command::Start(args) => start::run(args, context, output).await,
@@ -45,6 +48,7 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         Command::Reset(args) => reset::run(&args, context, output).await,
         Command::Snapshot(args) => snapshot::run(args, context, output).await,
         Command::Trim(args) => trim::run(&args, context).await,
+        Command::Trust(args) => trust::run(&args, context, output).await,
         Command::Upgrade(args) => upgrade::run(args, context, output).await,
         Command::Kubectl(args) => tool::run(Tool::Kubectl, &args, &context).await,
         Command::K9s(args) => tool::run(Tool::K9s, &args, &context).await,

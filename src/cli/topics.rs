@@ -47,6 +47,7 @@ topics!(
     "clones",
     "json",
     "files",
+    "security",
     "environment",
     "exit-codes",
     "troubleshooting",

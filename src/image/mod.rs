@@ -27,7 +27,7 @@ pub use error::ImageError;
 pub use format::Format;
 pub use http::{fetch_text, http_client};
 pub use image_file::BaseImage;
-pub use overlay::{disk_use, is_fresh, is_qcow2, plan};
+pub use overlay::{disk_use, header_fault, is_fresh, is_qcow2, plan};
 pub use prepared::Prepared;
 pub use retry::RetryPolicy;
 pub use source::Known;

@@ -25,6 +25,10 @@ const LARGEST: Size = Size::gib(63 << 10);
 /// Where the fields lie that name the backing file (QEMU's docs/interop/qcow2.txt).
 const BACKING_OFFSET: usize = 8;
 const BACKING_LENGTH: usize = 16;
+const INCOMPATIBLE_FEATURES: usize = 72;
+/// Bits of the incompatible features: refcounts to be repaired, and metadata that QEMU found damaged.
+const DIRTY: u64 = 1;
+const CORRUPT: u64 = 1 << 1;
 const EXTENSIONS: usize = 112;
 const BACKING_FORMAT: u32 = 0xe279_2aca;
 
@@ -127,6 +131,45 @@ pub fn is_qcow2(path: &Path) -> Result<bool, FileError> {
     Ok(start == QCOW2_MAGIC)
 }
 
+/// What is wrong with the header of an overlay on `base`, which QEMU would follow to other files.
+///
+/// # Errors
+///
+/// When the file cannot be read.
+pub fn header_fault(path: &Path, base: &Path) -> Result<Option<&'static str>, FileError> {
+    let mut header = Vec::with_capacity(CLUSTER);
+    File::open(path)
+        .and_then(|file| file.take(CLUSTER as u64).read_to_end(&mut header))
+        .map_err(FileError::on("read", path))?;
+    Ok(judge(&header, base.as_os_str().as_encoded_bytes()).err())
+}
+
+fn judge(header: &[u8], base: &[u8]) -> Result<(), &'static str> {
+    const SHORT: &str = "it is no qcow2 image";
+    let number = |at: usize, length: usize| -> Result<u64, &'static str> {
+        let bytes = header.get(at..at + length).ok_or(SHORT)?;
+        Ok(bytes
+            .iter()
+            .fold(0, |all, &byte| all << 8 | u64::from(byte)))
+    };
+    if !header.starts_with(&QCOW2_MAGIC) || number(4, 4)? != 3 {
+        return Err(SHORT);
+    }
+    if number(INCOMPATIBLE_FEATURES, 8)? & !(DIRTY | CORRUPT) != 0 {
+        return Err("it has features that k3s-vm does not use, like an external data file");
+    }
+    let place = |at: usize, length: usize| usize::try_from(number(at, length)?).map_err(|_| SHORT);
+    let (offset, length) = (place(BACKING_OFFSET, 8)?, place(BACKING_LENGTH, 4)?);
+    let name = offset
+        .checked_add(length)
+        .and_then(|end| header.get(offset..end));
+    if name.ok_or(SHORT)? == base {
+        Ok(())
+    } else {
+        Err("its backing file is not the image that the VM was created from")
+    }
+}
+
 /// What a file takes on its disk.
 ///
 /// # Errors
@@ -165,6 +208,40 @@ mod tests {
             String::from_utf8_lossy(&output.stderr)
         );
         text
+    }
+
+    #[test]
+    fn a_header_that_leads_to_other_files_is_refused() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let [overlay, base_path, other] =
+            ["overlay", "base", "other"].map(|name| directory.path().join(name));
+        let planned = plan(&base(&base_path, Format::Raw, Size::gib(1)), Size::gib(2));
+        let planned = planned.expect("possible");
+        std::fs::write(&overlay, &planned).expect("written");
+        let fault = |base: &Path| header_fault(&overlay, base).expect("read");
+        assert_eq!(fault(&base_path), None);
+        assert!(fault(&other).is_some_and(|it| it.contains("backing file")));
+        for options in [
+            ["-o", "data_file=other,data_file_raw=on"],
+            ["-o", "extended_l2=on"],
+        ] {
+            let mut command = Command::new("qemu-img");
+            command
+                .current_dir(directory.path())
+                .args(["create", "-q", "-f", "qcow2"]);
+            let made = command.args(options).args(["overlay", "1M"]).status();
+            assert!(made.expect("qemu-img runs").success());
+            assert!(fault(&base_path).is_some_and(|it| it.contains("features")));
+        }
+        let numbers = [(BACKING_OFFSET, 8), (BACKING_LENGTH, 4), (4, 4), (0, 4)];
+        for (at, length) in numbers {
+            let mut torn = planned.clone();
+            torn[at..at + length].fill(0xff);
+            std::fs::write(&overlay, torn).expect("written");
+            assert!(fault(&base_path).is_some(), "{at}");
+        }
+        std::fs::write(&overlay, &planned[..20]).expect("written");
+        assert_eq!(fault(&base_path), Some("it is no qcow2 image"));
     }
 
     #[test]

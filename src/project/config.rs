@@ -14,11 +14,7 @@ use super::{
     idle::Idle,
     settings::{Entry, K3s, Network},
 };
-use crate::base::{
-    Digest, FileError, Forward, Mount, Size,
-    files::{self, PRIVATE},
-    mount,
-};
+use crate::base::{Digest, FileError, Forward, Mount, Size, files, mount};
 
 /// What a project chose; everything that it left open is `None`, and the program decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -214,6 +210,14 @@ pub enum ConfigError {
         /// The line, the key and what is wrong.
         message: String,
     },
+    /// It reaches the host, and its user has not approved that.
+    #[error("{} is not trusted: it {}", path.display(), reaches.join("; it "))]
+    Untrusted {
+        /// The config.
+        path: PathBuf,
+        /// What it reaches, each fitting behind "it".
+        reaches: Vec<String>,
+    },
     /// The file itself makes trouble.
     #[error(transparent)]
     File(#[from] FileError),
@@ -264,7 +268,7 @@ impl Config {
     ///
     /// [`ConfigError::Invalid`] names the line and the key.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = files::read_if_exists(path)?.unwrap_or_default();
+        let text = files::read_own(path)?.unwrap_or_default();
         Self::parse(&text).map_err(|message| ConfigError::Invalid {
             path: path.to_owned(),
             message,
@@ -318,23 +322,23 @@ impl Config {
         }
     }
 
-    /// Saves what is chosen into the file, leaving everything else in it as it is.
+    /// The text of the file at `path` with what is chosen in it and everything else as it is, and whether that is another
+    /// text than it has.
     ///
     /// # Errors
     ///
-    /// When the file is no TOML or cannot be written.
-    pub fn save(&self, path: &Path) -> Result<(), ConfigError> {
-        let text = files::read_if_exists(path)?.unwrap_or_else(|| HEADER.to_owned());
+    /// When the file is no TOML or cannot be read.
+    pub fn merged_into_file(&self, path: &Path) -> Result<(String, bool), ConfigError> {
+        let there = files::read_own(path)?;
+        let text = there.clone().unwrap_or_else(|| HEADER.to_owned());
         let merged = self
             .merged_into(&text)
             .map_err(|message| ConfigError::Invalid {
                 path: path.to_owned(),
                 message,
             })?;
-        if merged != text || !path.exists() {
-            files::write(path, merged.as_bytes(), PRIVATE)?;
-        }
-        Ok(())
+        let changed = there.as_ref() != Some(&merged);
+        Ok((merged, changed))
     }
 
     /// The config's text `text` with what is chosen in it, and everything else left as it is.
@@ -387,7 +391,7 @@ impl Config {
     ///
     /// When there is no such key, or the file is no TOML.
     pub fn changed(self, path: &Path, forgotten: &[String]) -> Result<(Self, String), ConfigError> {
-        let text = files::read_if_exists(path)?.unwrap_or_else(|| HEADER.to_owned());
+        let text = files::read_own(path)?.unwrap_or_else(|| HEADER.to_owned());
         let change = || {
             let mut text = text;
             for key in forgotten {

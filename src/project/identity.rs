@@ -28,8 +28,8 @@ impl Identity {
     /// When a key cannot be read.
     pub fn of(project: &Project, record: &Record) -> Result<Option<Self>, FileError> {
         let keys = (
-            files::read_if_exists(&project.client_key())?,
-            files::read_if_exists(&project.host_key())?,
+            files::read_own(&project.client_key())?,
+            files::read_own(&project.host_key())?,
         );
         Ok(match keys {
             (Some(client_key), Some(host_key)) => Some(Self {

@@ -1,12 +1,15 @@
 //! What lies under `.k3s-vm/` of a project: paths, the config a person may edit, the record of what
 //! was made, and the lock that lets one command at a time change the VM.
 
+pub mod approval;
 pub mod config;
+pub mod foreign;
 pub mod identity;
 pub mod idle;
 pub mod lock;
 pub mod paths;
 pub mod record;
+pub mod seal;
 pub mod settings;
 pub mod snapshot;
 pub mod suspended;

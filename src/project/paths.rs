@@ -150,6 +150,11 @@ impl Project {
         self.directory().join("config")
     }
 
+    /// The approvals of what the config reaches on the host.
+    pub fn approved(&self) -> PathBuf {
+        self.directory().join("approved")
+    }
+
     /// The record of what was made (JSON).
     pub fn record(&self) -> PathBuf {
         self.directory().join("record.json")

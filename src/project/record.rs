@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Project;
+use super::{
+    Project,
+    seal::{self, Kind},
+};
 use crate::base::{
     Digest, FileError, Name, Size,
     files::{self, PRIVATE},
@@ -78,6 +81,9 @@ pub enum RecordError {
         /// What is wrong with it.
         reason: String,
     },
+    /// It is whole, and another user or another host's k3s-vm wrote it.
+    #[error("{} is not trusted: your k3s-vm on this host did not write it", .0.display())]
+    Untrusted(PathBuf),
     /// The file itself makes trouble.
     #[error(transparent)]
     File(#[from] FileError),
@@ -88,10 +94,27 @@ impl Record {
     ///
     /// # Errors
     ///
-    /// [`RecordError::Unreadable`] when it is not a whole record of the known layout.
+    /// [`RecordError::Unreadable`] when it is not a whole record of the known layout, [`RecordError::Untrusted`] when
+    /// this user's k3s-vm has not written it.
     pub fn load(project: &Project) -> Result<Option<Self>, RecordError> {
+        let Some((record, is_trusted)) = Self::read(project)? else {
+            return Ok(None);
+        };
+        if is_trusted {
+            Ok(Some(record))
+        } else {
+            Err(RecordError::Untrusted(project.record()))
+        }
+    }
+
+    /// The project's record, and whether this user's k3s-vm has written it.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Unreadable`] when it is not a whole record of the known layout.
+    pub fn read(project: &Project) -> Result<Option<(Self, bool)>, RecordError> {
         let path = project.record();
-        let Some(text) = files::read_if_exists(&path)? else {
+        let Some(text) = files::read_own(&path)? else {
             return Ok(None);
         };
         let mut record = Self::parse(&text).map_err(|reason| RecordError::Unreadable {
@@ -99,7 +122,8 @@ impl Record {
             reason,
         })?;
         record.kubeconfig = project.root().join(record.kubeconfig);
-        Ok(Some(record))
+        let is_trusted = seal::holds(Kind::Record, &path, &text)?;
+        Ok(Some((record, is_trusted)))
     }
 
     /// Reads the record's text.
@@ -119,7 +143,7 @@ impl Record {
                 "its schema is {schema}, this program knows {SCHEMA}"
             ));
         }
-        serde_json::from_str(text).map_err(reason)
+        seal::body(text).map_err(reason)
     }
 
     /// Writes the project's record so that it survives a crash.
@@ -141,13 +165,8 @@ impl Record {
             kubeconfig: project.relative(&self.kubeconfig).to_owned(),
             ..self.clone()
         };
-        files::write(path, portable.to_json().as_bytes(), PRIVATE)
-    }
-
-    /// The record's text.
-    pub fn to_json(&self) -> String {
-        let text = serde_json::to_string_pretty(self).expect("a record has only string keys");
-        text + "\n"
+        let text = seal::sealed(Kind::Record, path, &portable)?;
+        files::write(path, text.as_bytes(), PRIVATE)
     }
 
     /// The release whose files the first boot found as disks.

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Project, Record,
     record::{BaseImage, Release},
+    seal::{self, Kind},
     suspended::Memory,
 };
 use crate::base::{
@@ -30,7 +31,7 @@ use crate::base::{
 /// The only layout so far.
 const SCHEMA: u32 = 1;
 /// What says in a snapshot's directory what is in it.
-const NOTE: &str = "snapshot.json";
+pub(super) const NOTE: &str = "snapshot.json";
 
 /// What `snapshot.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,16 +97,21 @@ impl Snapshot {
     ///
     /// Says what is wrong with it.
     pub fn load(folder: &Path) -> Result<Self, String> {
-        let text = files::read_if_exists(&folder.join(NOTE)).map_err(|error| error.to_string())?;
+        let path = folder.join(NOTE);
+        let text = files::read_own(&path).map_err(|error| error.to_string())?;
         let text = text.ok_or_else(|| format!("it has no {NOTE}"))?;
-        let snapshot: Self = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let snapshot: Self = seal::body(&text).map_err(|error| error.to_string())?;
         if snapshot.schema != SCHEMA {
             return Err(format!(
                 "its schema is {}, this program knows {SCHEMA}",
                 snapshot.schema
             ));
         }
-        Ok(snapshot)
+        match seal::holds(Kind::Snapshot, &path, &text) {
+            Ok(true) => Ok(snapshot),
+            Ok(false) => Err("your k3s-vm on this host did not write it".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Writes the directory's note.
@@ -114,8 +120,9 @@ impl Snapshot {
     ///
     /// When the directory cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), FileError> {
-        let text = serde_json::to_string_pretty(self).expect("it has only string keys");
-        files::write(&folder.join(NOTE), (text + "\n").as_bytes(), PRIVATE)
+        let path = folder.join(NOTE);
+        let text = seal::sealed(Kind::Snapshot, &path, self)?;
+        files::write(&path, text.as_bytes(), PRIVATE)
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Project;
+use super::{
+    Project,
+    seal::{self, Kind},
+};
 use crate::base::{
     FileError,
     files::{self, PRIVATE},
@@ -98,8 +101,18 @@ impl Suspended {
     ///
     /// When it cannot be read.
     pub fn load(project: &Project) -> Result<Option<Result<Self, String>>, FileError> {
-        let text = files::read_if_exists(&project.suspended())?;
-        Ok(text.map(|text| Self::parse(&text)))
+        let path = project.suspended();
+        let Some(text) = files::read_own(&path)? else {
+            return Ok(None);
+        };
+        let is_trusted = seal::holds(Kind::Suspended, &path, &text)?;
+        Ok(Some(Self::parse(&text).and_then(|it| {
+            if is_trusted {
+                Ok(it)
+            } else {
+                Err("your k3s-vm on this host did not write it".to_owned())
+            }
+        })))
     }
 
     /// Reads the file's text.
@@ -108,7 +121,7 @@ impl Suspended {
     ///
     /// Says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let suspended: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let suspended: Self = seal::body(text).map_err(|error| error.to_string())?;
         if suspended.schema != SCHEMA {
             return Err(format!(
                 "its schema is {}, this program knows {SCHEMA}",
@@ -129,13 +142,17 @@ impl Suspended {
     ///
     /// When the project's directory cannot be written.
     pub fn save(&self, project: &Project) -> Result<(), FileError> {
-        files::write(&project.suspended(), self.to_json().as_bytes(), PRIVATE)
+        self.save_as(&project.suspended())
     }
 
-    /// The file's text.
-    pub fn to_json(&self) -> String {
-        let text = serde_json::to_string_pretty(self).expect("it has only string keys");
-        text + "\n"
+    /// The same at another place in the project, from which it is to become the project's.
+    ///
+    /// # Errors
+    ///
+    /// When that place cannot be written.
+    pub fn save_as(&self, path: &Path) -> Result<(), FileError> {
+        let text = seal::sealed(Kind::Suspended, path, self)?;
+        files::write(path, text.as_bytes(), PRIVATE)
     }
 
     /// The VM is suspended no more: removes both files, so that no power cut brings one of them back.

@@ -3,22 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use etcetera::BaseStrategy;
 use toml_edit::Document;
 
-use super::{Config, ConfigError, Project};
-use crate::base::files;
+use super::{Config, ConfigError, Project, approval};
+use crate::base::{files, user_dirs::config_home};
 
 /// What two VMs cannot both have.
 const OF_ONE_PROJECT: [&str; 3] = ["api_port", "kubeconfig", "ports"];
 
-/// `$XDG_CONFIG_HOME`, else `~/.config`; `None` without a home.
-pub fn config_home() -> Option<PathBuf> {
-    let strategy = etcetera::choose_base_strategy().ok()?;
-    Some(strategy.config_dir()).filter(|it| it.is_absolute())
-}
-
-/// `k3s-vm/config` in there.
+/// `k3s-vm/config` in the user's config directory.
 pub fn path() -> Option<PathBuf> {
     Some(config_home()?.join("k3s-vm/config"))
 }
@@ -44,6 +37,15 @@ pub fn config(made: bool) -> Result<Config, ConfigError> {
 /// Those of both files.
 pub fn chosen(project: &Project) -> Result<Config, ConfigError> {
     Ok(Config::load(&project.config())?.over(config(true)?))
+}
+
+/// The same for a command that acts on it.
+///
+/// # Errors
+///
+/// [`ConfigError::Untrusted`] when it reaches what nobody has approved.
+pub fn trusted(project: &Project) -> Result<Config, ConfigError> {
+    Ok(approval::load(project)?.over(config(true)?))
 }
 
 fn load(path: &Path) -> Result<Config, ConfigError> {

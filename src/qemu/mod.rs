@@ -8,6 +8,7 @@ pub mod kvm;
 pub mod migration;
 pub mod monitor;
 pub mod process;
+mod setuid_filter;
 pub mod usernet;
 pub mod version;
 

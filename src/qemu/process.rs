@@ -16,7 +16,7 @@ use nix::{
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{Launch, Monitor, command_line::INCOMING};
+use super::{Launch, Monitor, command_line::INCOMING, setuid_filter};
 use crate::base::{FileError, Size, files};
 
 /// How long QEMU may take from its start to an answering monitor; it takes a tenth of a second when nothing is wrong.
@@ -104,10 +104,11 @@ impl Process {
     ///
     /// When the pidfile exists and cannot be looked at.
     pub fn holder(pidfile: &Path) -> Result<Option<Self>, ProcessError> {
-        let file = match File::open(pidfile) {
+        // By a link, it would be another program's file, and its holder another program.
+        let file = match files::open_plain(pidfile) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(FileError::on("open", pidfile)(error).into()),
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
         let Some(pid) = lock_holder(&file, pidfile)? else {
             return Ok(None);
@@ -139,6 +140,7 @@ impl Process {
             .stdout(output)
             .stderr(errors);
         detach(&mut command, Some(pidfile));
+        refuse_setuid_files(&mut command);
         tracing::debug!(?command, "starting QEMU");
         let mut child = command.spawn().map_err(|source| ProcessError::Spawn {
             program: program.to_owned(),
@@ -391,9 +393,26 @@ pub fn detach(command: &mut Command, pidfile: Option<File>) {
     }
 }
 
+/// See [`setuid_filter`]; a kernel without seccomp leaves it so, and QEMU's own `-sandbox` refuses to start there.
+#[expect(
+    unsafe_code,
+    reason = "between fork and exec; prctl and seccomp only enter the kernel and allocate nothing"
+)]
+fn refuse_setuid_files(command: &mut Command) {
+    let Some(program) = setuid_filter::program() else {
+        return;
+    };
+    unsafe {
+        command.pre_exec(move || {
+            let _ = seccompiler::apply_filter(&program);
+            Ok(())
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt;
+    use std::os::unix::{fs::PermissionsExt, process::ExitStatusExt};
 
     use super::*;
 
@@ -404,6 +423,24 @@ mod tests {
         assert!(Process::holder(&pidfile).expect("none").is_none());
         std::fs::write(&pidfile, format!("{}\n", std::process::id())).expect("written");
         assert!(Process::holder(&pidfile).expect("stale").is_none());
+    }
+
+    #[test]
+    fn no_file_becomes_setuid() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let mut command = Command::new("sh");
+        let script = "umask 0; touch file; chmod 4755 file && exit 1; chmod 2755 file && exit 2; \
+            chmod 755 file || exit 3; mkdir -m 2755 sub && exit 4; install -m 6755 file other && exit 5; \
+            python3 -c \"import os; os.open('new', os.O_CREAT | os.O_WRONLY, 0o4755)\" 2>/dev/null && exit 6; exit 0";
+        command.args(["-c", script]).current_dir(directory.path());
+        refuse_setuid_files(&mut command);
+        let output = command.output().expect("sh runs");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let files = std::fs::read_dir(directory.path()).expect("listed");
+        for file in files.flatten() {
+            let mode = file.metadata().expect("there").permissions().mode();
+            assert_eq!(mode & 0o6000, 0, "{file:?}");
+        }
     }
 
     #[test]

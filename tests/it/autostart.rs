@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use crate::{
     support::names,
     transcript::{Story, chapter, found},
-    workflow::{give_a_record, with_a_stopped_machine},
+    workflow::{give_a_record, trust, with_a_stopped_machine},
 };
 
 const NAME: &str = "k3s-shop-1a2b3c";
@@ -58,6 +58,7 @@ fn a_unit_is_written_on_request_and_goes_with_the_machine() {
     let directory = story.file("machines/next");
     fs::create_dir_all(&directory).expect("created");
     give_a_record(&story.env.project, &directory, NAME, ".kube/next");
+    trust(&story.env, &story.env.project, "next");
     story.run("k3s-vm --name next autostart").prints("off");
     story.run("k3s-vm --name next autostart on").succeeds();
     assert_eq!(
@@ -98,7 +99,7 @@ fn what_is_somebody_elses_stays() {
     chapter("A unit of a project that was moved is of no use, and replaced");
     with_a_stopped_machine_again(&story);
     story
-        .run("XDG_CONFIG_HOME=$PWD/own k3s-vm autostart on && mv ../shop ../moved")
+        .run("export XDG_CONFIG_HOME=$PWD/own; k3s-vm trust --yes && k3s-vm autostart on && mv ../shop ../moved")
         .succeeds();
     let moved = story.env.path("moved").display().to_string();
     let on = format!("cd '{moved}' && export XDG_CONFIG_HOME=$PWD/own && k3s-vm autostart");

@@ -13,6 +13,7 @@ mod dns;
 mod durable;
 mod files;
 mod flush;
+mod foreign;
 mod guest;
 mod hindered;
 mod host;

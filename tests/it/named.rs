@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     support::{names, program},
     transcript::{Story, chapter},
-    workflow::{give_a_record, with_a_stopped_machine},
+    workflow::{give_a_record, trust, with_a_stopped_machine},
 };
 
 const NEXT: &str = "k3s-shop-next-1a2b3c";
@@ -19,6 +19,7 @@ fn with_two_machines() -> Story {
     let directory = story.file("machines/next");
     fs::create_dir_all(&directory).expect("created");
     give_a_record(&story.env.project, &directory, NEXT, ".kube/next");
+    trust(&story.env, &story.env.project, "next");
     for bin in [".k3s-vm/bin", ".k3s-vm/machines/next/bin"] {
         let bin = story.env.project.join(bin);
         fs::create_dir(&bin).expect("created");
@@ -181,7 +182,7 @@ fn what_the_user_chose_for_all_projects_holds_where_nothing_else_is_said() {
     fs::write(&config, "cpus = 6\n").expect("written");
     chapter("XDG_CONFIG_HOME is where it is");
     assert_eq!(
-        cpus("XDG_CONFIG_HOME=/nowhere k3s-vm status --json --name next"),
+        cpus("K3S_VM_TRUSTED_PATHS=/ XDG_CONFIG_HOME=/nowhere k3s-vm status --json --name next"),
         2
     );
     chapter("The same checks, and what is of one project");

@@ -622,7 +622,10 @@ fn reset_takes_the_machine_and_leaves_the_choices(story: &Story) {
         .says("hint: to go ahead without asking: k3s-vm reset --yes");
     story.run("k3s-vm reset --yes").succeeds();
     story.run("k3s-vm status").exits(4).says("none in");
-    assert_eq!(names(&story.file("")), [".gitignore", "config", "lock"]);
+    assert_eq!(
+        names(&story.file("")),
+        [".gitignore", "approved", "config", "lock"]
+    );
     assert!(!story.env.project.join(".kube").exists());
     assert_eq!(self::config(story), config);
     assert_eq!(names(&story.env.cache), cached);

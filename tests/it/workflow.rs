@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    support::{VERSION, code, mode, names},
+    support::{TestEnv, VERSION, code, mode, names},
     transcript::{Story, chapter},
 };
 
@@ -17,13 +17,20 @@ const NAME: &str = "k3s-shop-1a2b3c";
 
 /// A user whose project has a machine that is stopped; nothing of it was ever booted.
 pub(crate) fn with_a_stopped_machine(story: &Story) {
-    give_a_machine(&story.env.project);
+    give_a_machine(&story.env, &story.env.project);
 }
 
-fn give_a_machine(project: &Path) {
+fn give_a_machine(env: &TestEnv, project: &Path) {
     let directory = project.join(".k3s-vm");
     crate::support::private_dir(&directory);
     give_a_record(project, &directory, NAME, ".kube/config");
+    trust(env, project, "");
+}
+
+/// The user has no doubt about what the test has written.
+pub(crate) fn trust(env: &TestEnv, project: &Path, name: &str) {
+    let project = project.to_string_lossy();
+    env.ok(&["-C", &project, "--name", name, "trust", "--yes"]);
 }
 
 /// A machine called `name`, whose files are in `directory`.
@@ -166,7 +173,7 @@ fn what_is_not_ours_in_a_kubeconfig_stays() {
     story.run("k3s-vm kubeconfig --merge").succeeds();
     let copy = story.env.path("copy");
     fs::create_dir(&copy).expect("created");
-    give_a_machine(&copy);
+    give_a_machine(&story.env, &copy);
     story
         .run("cd ../copy && k3s-vm kubeconfig --merge")
         .exits(1)
@@ -318,7 +325,7 @@ fn all_machines_are_listed_whatever_became_of_them() {
     let place = |name: &str| root.join(name);
     for name in ["shop", "moved", "gone", "torn", "odd", "empty"] {
         fs::create_dir_all(place(name)).expect("created");
-        give_a_machine(&place(name));
+        give_a_machine(&story.env, &place(name));
         sign(&story, &place(name), name);
     }
     fs::rename(place("moved"), place("elsewhere")).expect("moved");

@@ -26,7 +26,7 @@ use crate::{
         error::CacheArchiveError,
         model::spec::image_name,
     },
-    project::{Config, user},
+    project::{Config, approval, user},
 };
 
 #[derive(Debug, clap::Args)]
@@ -144,7 +144,7 @@ async fn collect(
         k3s_mirror: args.k3s_mirror,
         ..Config::default()
     };
-    let config = Config::load(&project.config()).map_err(MachineError::from)?;
+    let config = approval::load(project).map_err(MachineError::from)?;
     let users = user::config(false).map_err(MachineError::from)?;
     let spec = Spec::resolve(&flags.over(config).over(users), None, project)?;
     Ok(archive::collect(cache, &spec, &output.progress()).await?)

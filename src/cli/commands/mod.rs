@@ -32,4 +32,5 @@ pub mod status;
 pub mod stop;
 pub mod tool;
 pub mod trim;
+pub mod trust;
 pub mod upgrade;

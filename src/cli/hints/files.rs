@@ -24,6 +24,10 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
             "fix the line, or move the file: {}",
             text::move_away(path)
         )],
+        MachineError::Config(ConfigError::Untrusted { path, .. }) => vec![
+            format!("read it: cat {}", text::word(&path.display())),
+            "if it may do that: k3s-vm trust".to_owned(),
+        ],
         error => match file_of(error) {
             Some(error) if error.action == TRUST => of_trust(&error.path),
             _ => Vec::new(),

@@ -14,6 +14,14 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
                 "or remove it from --mount or from .k3s-vm/config".to_owned(),
             ]
         }
+        MachineError::ExposedMount { mount, .. } => vec![
+            format!(
+                "mount it read-only: --mount {}:{}:ro",
+                at_home(&mount.host),
+                text::word(&mount.guest)
+            ),
+            "or mount only the directories in it that the guest needs, like ./src:/src".to_owned(),
+        ],
         MachineError::NotMounted {
             mount,
             kernel: Some(_),

@@ -81,6 +81,12 @@ fn of_identity(error: &MachineError) -> Vec<String> {
         MachineError::Gone { .. } | MachineError::Damaged { .. } => {
             "restore it, or recreate the VM: k3s-vm reset && k3s-vm setup"
         }
+        MachineError::Record(RecordError::Untrusted(_)) => {
+            return vec![
+                "if it is yours, from another host or user: k3s-vm trust".to_owned(),
+                "or delete it: k3s-vm reset".to_owned(),
+            ];
+        }
         MachineError::Record(RecordError::Unreadable { .. }) => {
             "recreate the VM: k3s-vm reset && k3s-vm setup"
         }

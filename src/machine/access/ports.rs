@@ -7,7 +7,7 @@ use crate::{
     base::{Forward, HostPort, Protocol},
     k3s::api::Service,
     machine::{Machine, MachineError, Spec, State, access::api, model::host},
-    project::{Config, Project, Record},
+    project::{Config, Project, Record, approval},
     qemu::{Monitor, MonitorError, usernet},
 };
 
@@ -272,7 +272,7 @@ fn config(machine: &Machine) -> Result<(Config, Vec<Forward>), MachineError> {
     if machine.state()?.record().is_none() {
         return Err(MachineError::absent(&machine.project));
     }
-    let config = Config::load(&machine.project.config())?;
+    let config = approval::load(&machine.project)?;
     let ports = of(&config);
     Ok((config, ports))
 }
@@ -299,7 +299,7 @@ fn save(machine: &Machine, config: Config, ports: Vec<Forward>) -> Result<(), Ma
         ports: Some(ports),
         ..config
     };
-    Ok(config.save(&machine.project.config())?)
+    Ok(approval::save(&machine.project, &config)?)
 }
 
 async fn forwards(monitor: &mut Monitor<UnixStream>) -> Result<Vec<Forward>, MonitorError> {

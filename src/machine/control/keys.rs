@@ -32,7 +32,7 @@ pub fn ensure_key(path: PathBuf, comment: &str) -> Result<KeyPair, MachineError>
 ///
 /// When the file is missing or damaged.
 pub fn load_key(path: PathBuf) -> Result<KeyPair, MachineError> {
-    match files::read_if_exists(&path)? {
+    match files::read_own(&path)? {
         None => Err(MachineError::Gone { what: "key", path }),
         Some(pem) => KeyPair::parse(&pem).map_err(|source| MachineError::Key { path, source }),
     }

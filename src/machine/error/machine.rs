@@ -225,6 +225,14 @@ pub enum MachineError {
         /// Where that log lies, if that is on the host.
         log_path: Option<PathBuf>,
     },
+    /// The guest could change what this program believes or runs.
+    #[error("cannot mount {} read-write: the guest could change {}", .mount.host, exposes.display())]
+    ExposedMount {
+        /// The mount.
+        mount: Mount,
+        /// What lies in it.
+        exposes: PathBuf,
+    },
     /// The VM runs, without a directory of the host that it is to have.
     #[error("the guest has not mounted {}: {}", .mount.guest, not_mounted(.kernel.as_deref()))]
     NotMounted {

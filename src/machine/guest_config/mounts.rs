@@ -1,12 +1,14 @@
 //! Folders of the host in the guest: QEMU offers each under a tag, the guest's systemd mounts it before k3s starts, and in
 //! the end it is looked whether the guest has it. A VM runs without those that its kernel cannot mount.
 
-use std::{env, fs};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
-    base::{FileError, Mount},
-    machine::{MachineError, Spec},
-    project::Project,
+    base::{FileError, Mount, user_dirs::config_home},
+    machine::{Machine, MachineError, Spec},
     qemu::command_line::HostShare,
 };
 
@@ -24,21 +26,65 @@ fn tag(index: usize) -> String {
 ///
 /// # Errors
 ///
-/// When a directory is not there, or not one that its user may read.
-pub(crate) fn host_shares(project: &Project, spec: &Spec) -> Result<Vec<HostShare>, MachineError> {
+/// When a directory is not there, not one that its user may read, or has something that the guest must not write.
+pub(crate) fn host_shares(machine: &Machine, spec: &Spec) -> Result<Vec<HostShare>, MachineError> {
+    let project = &machine.project;
     let home = env::home_dir().unwrap_or_default();
     let mounts = spec.mounts.iter().enumerate();
     mounts
         .map(|(index, mount)| {
             let path = mount.host_folder(project.root(), &home);
             fs::read_dir(&path).map_err(FileError::on(SHARE, &path))?;
+            let path = fs::canonicalize(&path).map_err(FileError::on(SHARE, &path))?;
+            if !mount.read_only {
+                require_nothing_of_ours(machine, spec, mount, &path)?;
+            }
             Ok(HostShare {
                 tag: tag(index),
-                path: fs::canonicalize(&path).map_err(FileError::on(SHARE, &path))?,
+                path,
                 read_only: mount.read_only,
             })
         })
         .collect()
+}
+
+/// What this program believes and runs on the host is never the guest's to write: the VM's state, the kubeconfig, the
+/// cache, the user's config and key.
+fn require_nothing_of_ours(
+    machine: &Machine,
+    spec: &Spec,
+    mount: &Mount,
+    path: &Path,
+) -> Result<(), MachineError> {
+    let project = &machine.project;
+    let ours = [
+        Some(project.own_directory()),
+        Some(project.resolve(&spec.kubeconfig)),
+        Some(machine.cache.clone()),
+        config_home().map(|it| it.join("k3s-vm")),
+    ];
+    for own in ours.into_iter().flatten() {
+        let real = existing(&own);
+        if real.starts_with(path) || path.starts_with(&real) {
+            return Err(MachineError::ExposedMount {
+                mount: mount.clone(),
+                exposes: own,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The path without links, as far as it exists.
+fn existing(path: &Path) -> PathBuf {
+    let mut ancestors = path.ancestors();
+    let found = ancestors.find_map(|it| Some((it, fs::canonicalize(it).ok()?)));
+    match found {
+        Some((it, real)) => path
+            .strip_prefix(it)
+            .map_or(real.clone(), |rest| real.join(rest)),
+        None => path.to_owned(),
+    }
 }
 
 /// The guest's files for them, each with its path: a unit for each, and that k3s has them started.

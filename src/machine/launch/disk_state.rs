@@ -22,11 +22,11 @@ pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
         Some(state) => require_prepared(record, state)?,
     }
     require_one(&disk, "disk")?;
-    if !image::is_qcow2(&disk)? {
+    if let Some(reason) = image::header_fault(&disk, &record.image.path)? {
         return Err(MachineError::Damaged {
             what: "disk",
             path: disk,
-            reason: "it is no qcow2 image",
+            reason,
         });
     }
     if record.provisioned {

@@ -21,7 +21,11 @@ pub(crate) fn plan(
     accelerator: Accelerator,
     suspended: Option<&Suspended>,
 ) -> Result<Launch, MachineError> {
-    let Startup { host, spec, .. } = startup;
+    let Startup {
+        machine,
+        host,
+        spec,
+    } = startup;
     let project = startup.project();
     let is_unprovisioned = disk_state::is_unprovisioned(project, record, suspended);
     let installs = match suspended {
@@ -51,7 +55,7 @@ pub(crate) fn plan(
             project.disk()
         },
         attachments: attachments(startup, record, installs),
-        shares: mounts::host_shares(project, spec)?,
+        shares: mounts::host_shares(machine, spec)?,
         credentials: if installs {
             &cidata::FIRST_BOOT_CREDENTIALS
         } else {

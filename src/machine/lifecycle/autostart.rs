@@ -13,9 +13,10 @@ use crate::{
     base::{
         FileError, Name,
         files::{self, PRIVATE},
+        user_dirs::config_home,
     },
     machine::MachineError,
-    project::{Project, Record, user},
+    project::{Project, Record},
 };
 
 /// Before the place of the VM. systemd skips what begins with `X-`.
@@ -62,12 +63,18 @@ pub fn on(
     cache: &Path,
     program: &Path,
 ) -> Result<Autostart, MachineError> {
-    let folder = folder()?;
+    let home = home()?;
+    let folder = units_of(&home);
     // One of another name is of a VM that was made before.
     off(project)?;
     let unit = folder.join(free_name(&folder, project, &record.name)?);
     let path = std::env::var("PATH").unwrap_or_default();
-    let text = text(project, &record.name, cache, program, &path)?;
+    let environment = [
+        ("K3S_VM_CACHE_DIR", cache),
+        ("XDG_CONFIG_HOME", home.as_path()),
+        ("PATH", Path::new(&path)),
+    ];
+    let text = text(project, &record.name, program, &environment)?;
     files::create_private_dir(&folder)?;
     files::write(&unit, text.as_bytes(), PRIVATE)?;
     let name = name_of(&unit);
@@ -105,11 +112,18 @@ pub fn off(project: &Project) -> Result<bool, MachineError> {
     Ok(was)
 }
 
-/// `$XDG_CONFIG_HOME/systemd/user`.
+/// `$XDG_CONFIG_HOME`, where systemd has units and this program the user's config and key.
+fn home() -> Result<PathBuf, MachineError> {
+    config_home()
+        .ok_or_else(|| MachineError::Choice("there is no home directory for units".to_owned()))
+}
+
+fn units_of(home: &Path) -> PathBuf {
+    home.join("systemd/user")
+}
+
 fn folder() -> Result<PathBuf, MachineError> {
-    let home = user::config_home()
-        .ok_or_else(|| MachineError::Choice("there is no home directory for units".to_owned()))?;
-    Ok(home.join("systemd/user"))
+    Ok(units_of(&home()?))
 }
 
 /// The units that `autostart` has written, each with the place of its VM.
@@ -174,9 +188,8 @@ fn systemctl(words: &[&str]) -> bool {
 fn text(
     project: &Project,
     name: &Name,
-    cache: &Path,
     program: &Path,
-    path: &str,
+    environment: &[(&str, &Path)],
 ) -> Result<String, MachineError> {
     let utf8 = |path: &Path| {
         let text = path.to_str().filter(|it| !it.contains('\n'));
@@ -201,14 +214,18 @@ fn text(
     };
     let record = utf8(&project.record())?.replace('%', "%%");
     let (start, stop) = (line("start")?, line("stop")?);
-    let cache = quoted(&format!("K3S_VM_CACHE_DIR={}", utf8(cache)?));
-    let path = quoted(&format!("PATH={path}"));
+    let variable = |(name, value): &(&str, &Path)| {
+        let pair = quoted(&format!("{name}={}", utf8(value)?));
+        Ok(format!("Environment={pair}\n"))
+    };
+    let environment: Result<String, MachineError> = environment.iter().map(variable).collect();
+    let environment = environment?;
     Ok(format!(
         "# By `k3s-vm autostart on`; `k3s-vm autostart off` removes it.\n\
          [Unit]\nDescription=k3s-vm VM {name}\nConditionPathExists={record}\n{OWNER}{place}\n\n\
          [Service]\n# QEMU goes on when `start` has ended, and only `stop` ends it.\n\
          Type=oneshot\nRemainAfterExit=yes\nKillMode=process\nTimeoutStartSec=infinity\nTimeoutStopSec=180\n\
-         Environment={cache}\nEnvironment={path}\nExecStart={start}\nExecStop={stop}\n\n\
+         {environment}ExecStart={start}\nExecStop={stop}\n\n\
          [Install]\nWantedBy=default.target\n"
     ))
 }
@@ -231,9 +248,11 @@ mod tests {
         let text = text(
             &project,
             &name,
-            Path::new("/home/a b/.cache"),
             Path::new("/opt/$k3s/k3s-vm"),
-            "/usr/bin:/a b",
+            &[
+                ("K3S_VM_CACHE_DIR", Path::new("/home/a b/.cache")),
+                ("PATH", Path::new("/usr/bin:/a b")),
+            ],
         );
         insta::assert_snapshot!(text.expect("a unit"));
     }

@@ -8,7 +8,7 @@ use crate::{
         lifecycle::preflight,
         recover::{interrupted, running::Running},
     },
-    project::{Config, Suspended, user},
+    project::{Config, Suspended, approval, user},
 };
 
 /// Saves the choices, and takes those of the `forgotten` keys back; what the running VM does not have yet of them.
@@ -30,11 +30,12 @@ pub async fn configure(
         // Its memory would be lost: a guest that goes on cannot have another number of processors.
         return Err(MachineError::Suspended(record.name.clone()));
     }
+    approval::load(project)?;
     let (config, text) = flags.changed(&project.config(), forgotten)?;
-    let all = config.over(user::config(true)?);
+    let all = config.clone().over(user::config(true)?);
     let spec = Spec::resolve(&all, Some(record), project)?;
     spec.agrees_with(record)?;
-    preflight::require_choices(project, &spec, &record.name)?;
+    preflight::require_choices(machine, &spec, &record.name)?;
     if config_archive::current_config_archive(project)?.is_none()
         && record.provisioned
         && spec.has_settings()
@@ -45,6 +46,7 @@ pub async fn configure(
         );
         return Err(MachineError::Choice(reason));
     }
+    approval::approve(project, &config)?;
     files::write(&project.config(), text.as_bytes(), PRIVATE)?;
     match &state {
         State::Running(record, _) => match Running::look(machine).await {

@@ -9,20 +9,21 @@ use crate::{
         launch::{Startup, disk_state::FIRST_SPACE},
         model::host,
     },
-    project::Project,
+    project::seal,
 };
 
 /// Checks the choices for the VM `name` against this host.
 ///
 /// # Errors
 ///
-/// The first choice that cannot be met: the kubeconfig's place, the memory, the API's port, a mount, a file that the guest's configuration
-/// is made of.
+/// The first choice that cannot be met: the user's key, the kubeconfig's place, the memory, the API's port, a mount, a
+/// file that the guest's configuration is made of.
 pub(crate) fn require(startup: Startup<'_>, name: &Name) -> Result<(), MachineError> {
     let spec = startup.spec;
+    seal::require_key(&startup.project().record())?;
     host::check_memory(spec.memory)?;
     host::api_port(spec.api_port, None)?;
-    require_choices(startup.project(), spec, name)
+    require_choices(startup.machine, spec, name)
 }
 
 /// Checks what the choices name: the kubeconfig's place, a CPU model, mounts, files of the guest's configuration.
@@ -31,14 +32,15 @@ pub(crate) fn require(startup: Startup<'_>, name: &Name) -> Result<(), MachineEr
 ///
 /// The first one that cannot be used.
 pub(crate) fn require_choices(
-    project: &Project,
+    machine: &Machine,
     spec: &Spec,
     name: &Name,
 ) -> Result<(), MachineError> {
+    let project = &machine.project;
     host::check_cpu_model(spec.cpu_model.as_deref())?;
     kubeconfig::check_place(project, &spec.kubeconfig, name)?;
     config_archive::archive(project, spec, name)?;
-    mounts::host_shares(project, spec)?;
+    mounts::host_shares(machine, spec)?;
     Ok(())
 }
 

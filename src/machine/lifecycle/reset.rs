@@ -48,6 +48,7 @@ pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
 fn remove_files(project: &Project) -> Result<(), MachineError> {
     let keep = [
         project.config(),
+        project.approved(),
         project.lock(),
         project.record(),
         project.own_directory().join(".gitignore"),

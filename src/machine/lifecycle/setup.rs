@@ -27,7 +27,7 @@ use crate::{
         recover::{interrupted, running::Running},
         template::{backing, publish, ready},
     },
-    project::{Config, Project, Record, Suspended, user},
+    project::{Config, Project, Record, Suspended, approval, user},
     qemu::{Accelerator, Process, ProcessError},
 };
 
@@ -62,7 +62,7 @@ pub async fn setup(
     let asked = flags.clone();
     // What a command that died has left may be another config.
     let mut state = interrupted::recover(machine).await?;
-    let config = flags.over(Config::load(&machine.project.config())?);
+    let config = flags.over(approval::load(&machine.project)?);
     let all = config.clone().over(user::config(state.record().is_some())?);
     let spec = Spec::resolve(&all, state.record(), &machine.project)?;
     let config = spec.completed(config);
@@ -80,9 +80,9 @@ pub async fn setup(
         state = State::Absent;
     }
     if let State::Running(record, process) = state {
-        preflight::require_choices(&machine.project, &spec, &record.name)?;
+        preflight::require_choices(machine, &spec, &record.name)?;
         ports::require(&machine.project, &asked).await?;
-        config.save(&machine.project.config())?;
+        approval::save(&machine.project, &config)?;
         return attach_to_running(machine, &spec, record, process, timings).await;
     }
     let startup = Startup {
@@ -104,7 +104,7 @@ pub async fn setup(
     };
     let path = machine.project.config();
     let former = files::read_if_exists(&path)?;
-    config.save(&path)?;
+    approval::save(&machine.project, &config)?;
     let result = boot_or_resume(startup, record, timings).await;
     if let Err(MachineError::Process(ProcessError::Ended { .. })) = result {
         // What QEMU itself refuses would be refused at each start from now on.
@@ -132,9 +132,9 @@ pub async fn start(
         idle_suspend: flags.idle_suspend,
         ..Config::default()
     };
-    let config = flags.over(user::chosen(&machine.project)?);
+    let config = flags.over(user::trusted(&machine.project)?);
     if kept.idle_suspend.is_some() && state.record().is_some() {
-        kept.save(&machine.project.config())?;
+        approval::save(&machine.project, &kept)?;
     }
     let spec = Spec {
         restore_datastore,

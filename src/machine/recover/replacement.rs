@@ -27,7 +27,7 @@ pub(crate) fn note_config(
 ) -> Result<(), FileError> {
     let path = project.config();
     // One that cannot be read speaks for itself at the next start.
-    let Some(text) = files::read_if_exists(&path)? else {
+    let Some(text) = files::read_own(&path)? else {
         return Ok(());
     };
     let Ok(config) = Config::parse(&text) else {

@@ -10,7 +10,7 @@ use std::{fs, path::Path};
 use crate::{
     base::{
         FileError, SnapshotName,
-        files::{self, PRIVATE, free_space},
+        files::{self, free_space},
     },
     machine::{
         Machine, MachineError, State,
@@ -158,11 +158,7 @@ async fn prepare_memory(
         from: None,
     };
     let note = draft.join(staging_dir::name_of(&project.suspended()));
-    Ok(files::write(
-        &note,
-        suspended.to_json().as_bytes(),
-        PRIVATE,
-    )?)
+    Ok(suspended.save_as(&note)?)
 }
 
 /// The record, where the disk that comes has something else on it than the one that goes, and the config with it.

@@ -76,7 +76,7 @@ pub async fn upgrade(
     if !record.provisioned {
         return Err(MachineError::NothingToKeep(record.name));
     }
-    let config = flags.over(user::chosen(project)?);
+    let config = flags.over(user::trusted(project)?);
     let spec = Spec::resolve(&config, Some(&record), project)?;
     let ssh = guest::connect(project).await?;
     let said = ssh.k3s_version().await?;

@@ -46,7 +46,10 @@ fn a_setup_that_is_killed_leaves_a_qemu_that_the_next_one_goes_on_with() {
     assert!(!stop.contains("power"), "the guest is not asked: {stop}");
     sandbox.nothing_runs();
     sandbox.env.ok(&["reset", "--yes"]);
-    assert_eq!(names(&sandbox.file("")), [".gitignore", "config", "lock"]);
+    assert_eq!(
+        names(&sandbox.file("")),
+        [".gitignore", "approved", "config", "lock"]
+    );
 }
 
 #[test]

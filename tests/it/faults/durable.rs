@@ -85,7 +85,12 @@ fn a_damaged_disk() {
         "k3s-vm/disk.qcow2 is damaged: it is no qcow2 image",
         "k3s-vm reset && k3s-vm setup",
     ];
-    for (how, bytes) in [("empty", Vec::new()), ("overwritten", vec![0; sound.len()])] {
+    let torn = sound[..200].to_vec();
+    for (how, bytes) in [
+        ("empty", Vec::new()),
+        ("torn", torn),
+        ("overwritten", vec![0; sound.len()]),
+    ] {
         fs::write(&path, bytes).expect("written");
         for (verb, command) in [
             ("start", sandbox.env.command(&["start"])),
@@ -95,14 +100,6 @@ fn a_damaged_disk() {
         }
         assert_eq!(sandbox.env.run(&["status"]).code, 3);
     }
-    fs::write(&path, &sound[..200]).expect("torn");
-    let words = ["QEMU ended at once", "disk.qcow2", "k3s-vm logs qemu"];
-    sandbox.fails(
-        "the disk is torn, start",
-        sandbox.env.command(&["start"]),
-        1,
-        &words,
-    );
     fs::remove_file(&path).expect("removed");
     let words = [
         "k3s-vm/disk.qcow2 is missing",

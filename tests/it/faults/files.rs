@@ -93,7 +93,10 @@ fn a_torn_record() {
             sandbox.fails(&fault, sandbox.env.command(verb), 1, &words);
         }
         sandbox.env.ok(&["reset", "--yes"]);
-        assert_eq!(names(&sandbox.file("")), [".gitignore", "config", "lock"]);
+        assert_eq!(
+            names(&sandbox.file("")),
+            [".gitignore", "approved", "config", "lock"]
+        );
     }
     sandbox.goes_on(sandbox.setup(&[]));
 }

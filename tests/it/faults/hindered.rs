@@ -86,7 +86,8 @@ fn a_kvm_that_is_gone_for_the_moment() {
     let config = config.replace("accel = \"tcg\"", "accel = \"auto\"");
     fs::write(sandbox.file("config"), config).expect("written");
     let script = "mkdir -p ../dev; touch ../dev/null; mount --bind /dev/null ../dev/null; mount --rbind ../dev /dev; exec \"$@\"";
-    let start = in_other_mounts(&sandbox, &sandbox.resume(), script);
+    let mut start = in_other_mounts(&sandbox, &sandbox.resume(), script);
+    start.env("K3S_VM_TRUSTED_PATHS", "/");
     let words = [
         "the VM was suspended under KVM, and now /dev/kvm is missing",
         "k3s-vm stop --power-off && k3s-vm start",

@@ -26,6 +26,7 @@ impl Sandbox {
         record["provisioned"] = true.into();
         record["kubeconfig"] = kubeconfig.to_string_lossy().into();
         fs::write(&path, record.to_string()).expect("written");
+        self.trusted();
         let kubeconfig = self.env.project.join(kubeconfig);
         fs::create_dir_all(kubeconfig.parent().expect("a directory")).expect("created");
         let text = self.kubeconfig(&record["name"], &record["api_port"]);
@@ -40,6 +41,14 @@ impl Sandbox {
         let mut record: serde_json::Value = serde_json::from_str(&text).expect("a record");
         record["api_port"] = port.into();
         fs::write(&path, record.to_string()).expect("written");
+        self.trusted();
+    }
+
+    /// The user has no doubt about what the test has changed.
+    pub(super) fn trusted(&self) {
+        let trust = self.inside(self.env.command(&["trust", "--yes"]));
+        let ended = finish(trust);
+        assert_eq!(ended.code, 0, "{ended:?}");
     }
 
     /// As the program writes it, but for the certificates.

@@ -181,6 +181,7 @@ fn copies_that_share_one_place_for_the_kubeconfig() {
         ),
     )
     .expect("written");
+    sandbox.trusted();
     let text = fs::read(&place).expect("there");
     let copy_of = sandbox.elsewhere(sandbox.env.path("shop-copy"));
     copy(&sandbox.env.project, &copy_of.project);

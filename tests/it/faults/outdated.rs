@@ -173,7 +173,9 @@ fn what_has_changed_since_it_was_suspended() {
         fs::remove_dir_all(sandbox.file("")).expect("removed");
         copy(&kept, &sandbox.file(""));
         change(&sandbox);
-        boots(&sandbox, fault, sandbox.env.command(&["start"]), word);
+        let mut start = sandbox.env.command(&["start"]);
+        start.env("K3S_VM_TRUSTED_PATHS", &sandbox.env.project);
+        boots(&sandbox, fault, start, word);
     }
 }
 

@@ -208,6 +208,7 @@ fn a_record_that_says_more_than_a_version() {
     let setup = sandbox
         .env
         .command(&["setup", "--image", image, "--memory", "1GiB"]);
+    sandbox.trusted();
     let words = ["$(touch /owned)\""];
     sandbox.fails("a version with a command in it", setup, 2, &words);
 }

@@ -216,15 +216,20 @@ fn links_in_the_place_of_files() {
         );
         fs::remove_file(sandbox.file(name)).expect("removed");
     }
+    for name in ["config", "record.json", "qemu.pid"] {
+        let kept = fs::read(sandbox.file(name)).ok();
+        let _ = fs::remove_file(sandbox.file(name));
+        symlink(&elsewhere, sandbox.file(name)).expect("linked");
+        let fault = format!(".k3s-vm/{name} is a link");
+        let words = [&format!(".k3s-vm/{name}: "), "it is a link", "hint: "];
+        sandbox.fails(&fault, sandbox.setup(&[]), 1, &words);
+        fs::remove_file(sandbox.file(name)).expect("removed");
+        if let Some(kept) = kept {
+            fs::write(sandbox.file(name), kept).expect("put back");
+        }
+    }
     // These are made beside their place and replace what is there.
-    for name in [
-        "config",
-        "record.json",
-        "disk.qcow2",
-        "seed.img",
-        "id_ed25519",
-        "qemu.pid",
-    ] {
+    for name in ["disk.qcow2", "seed.img", "id_ed25519"] {
         let _ = fs::remove_file(sandbox.file(name));
         symlink(&elsewhere, sandbox.file(name)).expect("linked");
         sandbox.goes_on(sandbox.setup(&[]));

@@ -134,6 +134,8 @@ fn no_home() {
     let homeless = |variables: &[(&str, &str)]| {
         let mut setup = sandbox.setup(&[]);
         setup.env_remove("K3S_VM_CACHE_DIR").env_remove("HOME");
+        // The key has to be found by the other commands.
+        setup.env("XDG_CONFIG_HOME", sandbox.env.path("home/.config"));
         setup.envs(variables.iter().copied());
         setup
     };

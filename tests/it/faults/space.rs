@@ -15,9 +15,10 @@ const ENOUGH: u64 = 3 << 30;
 
 /// In the order in which a setup writes them, with the one that fails when there is no room for it: before the settings
 /// the record is written a second time, which needs as much.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("record.json", "record.json"),
     ("disk.qcow2", "disk.qcow2"),
+    ("approved", "approved"),
     ("config", "config"),
     ("config.tar", "record.json"),
     ("id_ed25519", "id_ed25519"),

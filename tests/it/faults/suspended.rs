@@ -50,7 +50,7 @@ impl Sandbox {
         let note = Suspended::parse(&text).expect("sound");
         fs::copy(self.file("memory"), prepared::memory_path(disk)).expect("copied");
         let project = Project::at(&self.env.project);
-        let record = Record::load(&project).expect("sound").expect("there");
+        let record = Record::read(&project).expect("sound").expect("there").0;
         let identity = Identity::of(&project, &record).expect("readable");
         let identity = identity.filter(|_| prepared::is_template(disk));
         prepared::publish(disk, Some(note.memory), identity).expect("published");

@@ -1,0 +1,79 @@
+//! `trust`: a project that somebody else made, or a config that was edited by hand, is used from now on.
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use crate::{
+    cli::{
+        context::Context,
+        error::{CommandError, code},
+        interrupt,
+        terminal::{confirm::confirm, output::Output},
+    },
+    machine::MachineError,
+    project::foreign,
+};
+
+/// What `trust` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    k3s-vm trust\n  \
+    k3s-vm trust --yes              # for scripts\n\n\
+    K3S_VM_TRUSTED_PATHS=/builds:/srv k3s-vm ... trusts all projects in these directories.")]
+pub struct Args {
+    /// Do not ask for confirmation
+    #[arg(long, short)]
+    yes: bool,
+}
+
+pub(crate) async fn run(
+    args: &Args,
+    context: Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
+    let findings = foreign::findings(&context.project).map_err(MachineError::from)?;
+    if findings.is_empty() {
+        tracing::info!("this project is trusted; nothing to do");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !args.yes && !std::io::stdin().is_terminal() {
+        return Err(CommandError::new(
+            "cannot ask whether to trust the project: stdin is not a terminal",
+        )
+        .hint("to trust it without asking: k3s-vm trust --yes")
+        .with_code(code::USAGE));
+    }
+    tell(&context, &findings, output);
+    if !args.yes && !confirm("Trust it?")? {
+        output.line("nothing was changed");
+        return Ok(ExitCode::from(code::FAILURE));
+    }
+    let (machine, signals) = interrupt::opened(context, "trust").await?;
+    let work = async { Ok(foreign::adopt(&machine.project).map_err(MachineError::from)?) };
+    interrupt::guarded(&machine, signals, work).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks once, on a terminal, about a project that is not trusted. Whoever says no gets the error of the command.
+pub(crate) fn ask(context: &Context, output: &Output) -> Result<(), CommandError> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Ok(());
+    }
+    // What cannot be read is the command's own error.
+    let findings = foreign::findings(&context.project).unwrap_or_default();
+    if findings.is_empty() {
+        return Ok(());
+    }
+    tell(context, &findings, output);
+    if confirm("Trust it?")? {
+        foreign::adopt(&context.project).map_err(MachineError::from)?;
+    }
+    Ok(())
+}
+
+fn tell(context: &Context, findings: &[String], output: &Output) {
+    let root = context.project.root().display();
+    output.warning(&format!("the project {root} is not trusted yet. It"));
+    for finding in findings {
+        output.line(&format!("  - {finding}"));
+    }
+}
