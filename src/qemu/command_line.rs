@@ -125,8 +125,9 @@ impl Launch {
     }
 
     fn machine_args(&self) -> Vec<OsString> {
-        // Nothing is on the VM's own SATA and SMBus, and VMware's port is for guests of VMware.
-        let machine = "q35,sata=off,smbus=off,vmport=off";
+        // Nothing is on the VM's own SATA and SMBus, and VMware's port is for guests of VMware. A core dump of QEMU has no
+        // memory of the guest.
+        let machine = "q35,sata=off,smbus=off,vmport=off,dump-guest-core=off";
         let mut args = words(&["-nodefaults", "-no-user-config", "-machine", machine]);
         args.extend(match self.accelerator {
             Accelerator::Kvm => words(&["-enable-kvm"]),

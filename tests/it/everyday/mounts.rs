@@ -50,6 +50,16 @@ fn folders_of_the_host_are_the_guests_too() {
     assert!(user.is_root() || owner == user.as_raw(), "{owner}");
     found("what the guest writes is the user's on the host");
     story.run("readlink src/link").prints("file");
+    for mode in ["4755", "2755"] {
+        story
+            .run(&format!("k3s-vm ssh chmod {mode} /src/new"))
+            .exits(1)
+            .says("Operation not permitted");
+    }
+    story
+        .run("k3s-vm ssh chmod 755 /src/new && stat -c %a src/new")
+        .prints("755");
+    found("no file of the guest is setuid on the host");
     story
         .run("echo changed >src/file && k3s-vm ssh cat /src/file")
         .prints("changed");

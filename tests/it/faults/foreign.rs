@@ -149,6 +149,43 @@ fn a_key_that_is_no_key() {
     sandbox.goes_on(sandbox.setup(&[]));
 }
 
+/// What the host believes and runs is not the guest's to write.
+#[test]
+fn a_mount_of_the_vms_own_files() {
+    let sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.env.project.join("web/src")).expect("created");
+    let cache = sandbox.env.path("cache");
+    fs::create_dir_all(&cache).expect("created");
+    symlink(sandbox.env.path(""), sandbox.env.path("project/link")).expect("linked");
+    let cache = format!("{}:/c", cache.display());
+    for (mount, exposes) in [
+        (".:/src", "/project/.k3s-vm\n"),
+        ("..:/src", "/project/.k3s-vm\n"),
+        ("./link:/src", "/project/.k3s-vm\n"),
+        ("/:/host", "/project/.k3s-vm\n"),
+        ("./web:/web", "/project/web/.kube/config\n"),
+        (&cache, "/cache\n"),
+        ("~:/h", "/home/.config/k3s-vm\n"),
+    ] {
+        let words = [
+            "read-write: the guest could change ",
+            exposes,
+            "hint: ",
+            ":ro",
+        ];
+        let setup = sandbox.setup(&["--mount", mount]);
+        sandbox.fails(&format!("a mount of {}", exposes.trim()), setup, 1, &words);
+    }
+    assert!(!sandbox.file("record.json").exists());
+    assert_eq!(
+        names(&sandbox.env.path("cache")),
+        [""; 0],
+        "nothing is fetched"
+    );
+    let flags = ["--mount", ".:/src:ro", "--mount", "./web/src:/web"];
+    sandbox.goes_on(sandbox.setup(&flags));
+}
+
 /// Whatever QEMU would follow from there to files of the user.
 #[test]
 fn a_disk_that_leads_to_other_files() {
