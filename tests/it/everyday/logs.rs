@@ -52,7 +52,7 @@ fn since_is_for_what_has_times(story: &Story) {
     story
         .run("k3s-vm logs k3s --since soon")
         .exits(2)
-        .says("invalid value 'soon' for '--since <DUR>'");
+        .says("invalid value 'soon' for '--since <DURATION>'");
     story
         .run("k3s-vm logs everything")
         .exits(2)

@@ -115,7 +115,7 @@ fn of_a_running_machine(story: &Story, boot: &str) {
     let folder = story.file("snapshots/first");
     assert_eq!(mode(&story.file("snapshots")), 0o700);
     assert_eq!(mode(&folder), 0o700);
-    let mut expected = vec!["disk.qcow2", "memory", "config.tar", "snapshot.json"];
+    let mut expected = vec!["config.tar", "disk.qcow2", "memory", "snapshot.json"];
     if Qemu::newest().firmware() == "uefi" {
         expected.push("uefi-vars.fd");
     }
