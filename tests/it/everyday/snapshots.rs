@@ -296,6 +296,10 @@ fn damaged_and_deleted(story: &Story) {
     story
         .run("k3s-vm snapshot restore asleep --yes")
         .exits(1)
+        .says("error: the snapshot asleep is damaged: your k3s-vm on this host did not write it");
+    story
+        .run("K3S_VM_TRUSTED_PATHS=/ k3s-vm snapshot restore asleep --yes")
+        .exits(1)
         .says("error: the snapshot asleep belongs to another VM");
     assert_eq!(story.qemu(), qemu);
 }
@@ -344,7 +348,7 @@ fn by_another_qemu(story: &Story, boot: &str) {
         .succeeds();
     make(story, "lost");
     story
-        .run("k3s-vm snapshot restore old --yes")
+        .run("K3S_VM_TRUSTED_PATHS=/ k3s-vm snapshot restore old --yes")
         .succeeds()
         .says(" instead of resuming: QEMU was 1");
     has(story, "configmap/before");
