@@ -18,6 +18,7 @@ pub mod secrets;
 pub mod size;
 pub mod snapshot_name;
 pub mod sparse;
+pub mod tar_limit;
 pub mod tls;
 pub mod trust;
 pub mod umask;

@@ -1,5 +1,6 @@
 //! What is said to the guest and heard from it: keys and SSH, the port on which it listens, and the stages that it reports.
 
+mod answer;
 pub mod boot_state;
 pub mod console;
 pub mod copy;
@@ -16,6 +17,7 @@ pub mod ssh;
 mod ssh_error;
 pub mod stages;
 pub mod unpack;
+pub use answer::Answer;
 
 pub use boot_state::{BootState, CrashLoop, GuestFault};
 pub use console::Console;

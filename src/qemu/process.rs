@@ -104,10 +104,10 @@ impl Process {
     ///
     /// When the pidfile exists and cannot be looked at.
     pub fn holder(pidfile: &Path) -> Result<Option<Self>, ProcessError> {
-        let file = match File::open(pidfile) {
+        let file = match files::open_regular(pidfile) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(FileError::on("open", pidfile)(error).into()),
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
         let Some(pid) = lock_holder(&file, pidfile)? else {
             return Ok(None);

@@ -166,7 +166,7 @@ pub fn remove(project: &Project, path: &Path, name: &Name) -> Result<(), Machine
                 .flatten()
                 .all(|entry| entry.path() == ignore || entry.file_name() == "cache")
         });
-        if only_ours && std::fs::read(&ignore).is_ok_and(|text| text == b"*\n") {
+        if only_ours && files::read(&ignore).is_ok_and(|text| text == b"*\n") {
             files::remove_if_exists(&ignore)?;
             let _ = std::fs::remove_dir(directory);
         }

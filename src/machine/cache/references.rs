@@ -4,7 +4,7 @@
 //! its project's lock file, by which it is known to be still there, wherever the project was moved to, and to be at work.
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::{self, Metadata},
     io::ErrorKind,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -241,7 +241,7 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
 /// When a command is at work on a VM, and may be about to need what nobody needs yet; when a file cannot be removed.
 pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
     for signed in users(cache)? {
-        if File::open(&signed.lock).is_ok_and(|file| file.try_lock_shared().is_err()) {
+        if files::open_regular(&signed.lock).is_ok_and(|file| file.try_lock_shared().is_err()) {
             return Err(MachineError::CacheInUse(signed.user.project().place()));
         }
     }
@@ -313,7 +313,8 @@ pub(crate) fn known(cache: &Path) -> Vec<RegisteredProject> {
         .filter(|it| it.extension().is_some_and(|it| it == "json"));
     notes
         .filter_map(|note| {
-            let user: CacheUser = serde_json::from_str(&fs::read_to_string(note).ok()?).ok()?;
+            let text = files::read_if_exists(note).ok()??;
+            let user: CacheUser = serde_json::from_str(&text).ok()?;
             let own = user.project().lock().metadata().ok();
             let second = note.with_extension("lock").metadata().ok();
             let inode = |it: &Metadata| (it.dev(), it.ino());

@@ -163,7 +163,7 @@ impl Watch {
 
     /// Whether a command changes the VM just now.
     fn is_at_work(&self) -> bool {
-        File::open(self.project.lock()).is_ok_and(|lock| lock.try_lock_shared().is_err())
+        files::open_regular(&self.project.lock()).is_ok_and(|lock| lock.try_lock_shared().is_err())
     }
 
     /// Whether somebody has used the VM since the last look. In doubt somebody has.

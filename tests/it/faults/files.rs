@@ -196,3 +196,34 @@ fn a_kubeconfig_of_somebody_else() {
     fs::remove_file(&path).expect("moved away");
     sandbox.goes_on(sandbox.setup(&[]));
 }
+
+/// A FIFO in the place of a file keeps nobody waiting.
+#[test]
+fn fifos_in_the_place_of_files() {
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    for (name, verb) in [
+        ("lock", "start"),
+        ("qemu.pid", "status"),
+        ("console.log", "logs console"),
+        ("qemu.log", "logs qemu"),
+        ("qemu.log", "start"),
+        ("console.log", "start"),
+        ("stages.log", "start"),
+    ] {
+        let path = sandbox.file(name);
+        let kept = fs::read(&path).ok();
+        let _ = fs::remove_file(&path);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        let words: Vec<&str> = verb.split(' ').collect();
+        let ended = sandbox.env.run(&words);
+        assert_eq!(ended.code, 1, "{name}, {verb}: {ended:?}");
+        for word in [name, "not a regular file"] {
+            assert!(ended.stderr.contains(word), "{name}, {verb}: {ended:?}");
+        }
+        fs::remove_file(&path).expect("removed");
+        if let Some(kept) = kept {
+            fs::write(&path, kept).expect("written");
+        }
+    }
+}
