@@ -306,6 +306,10 @@ fn put(
         if is_folder(to) {
             return Err(CopyError::Folder(to.display().to_string()));
         }
+        let is_special = |it: fs::Metadata| !it.is_file() && !it.is_symlink();
+        if to.symlink_metadata().is_ok_and(is_special) {
+            return Err(CopyError::Special(to.display().to_string()));
+        }
         return Ok(fs::rename(from, to).map_err(FileError::on("write to", to))?);
     }
     kept.insert(relative.to_owned());

@@ -204,3 +204,19 @@ fn a_name_without_end_is_refused() {
     };
     assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
 }
+
+#[test]
+fn a_special_file_is_not_replaced() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let fifo = directory.path().join("fifo");
+    files::make_fifo(&fifo).expect("made");
+    let staged = come(&archive(&[File("it", "x")]), directory.path()).expect("whole");
+    let error = staged.place(&fifo).expect_err("refused");
+    assert!(matches!(error, CopyError::Special(_)), "{error}");
+    let tree = archive(&[Folder("./"), File("./fifo", "x")]);
+    let staged = come(&tree, directory.path()).expect("whole");
+    let error = staged.place(directory.path()).expect_err("refused");
+    assert!(matches!(error, CopyError::Special(_)), "{error}");
+    let now = fs::symlink_metadata(&fifo).expect("there");
+    assert!(!now.is_file());
+}
