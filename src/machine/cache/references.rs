@@ -17,6 +17,7 @@ use crate::{
     base::{
         FileError, MachineAlias, Name, Size,
         files::{self, PRIVATE},
+        trust,
     },
     image::prepared,
     machine::{Machine, MachineError},
@@ -262,6 +263,7 @@ pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
 
 /// The VMs that are still there. Those that are not are forgotten.
 fn users(cache: &Path) -> Result<Vec<CacheLease>, MachineError> {
+    trust::require_own_tree(cache)?;
     let mut users = Vec::new();
     for note in files_below(&cache.join(USERS))? {
         if note.extension().is_none_or(|it| it != "json") {
@@ -307,6 +309,10 @@ pub(crate) struct RegisteredProject {
 
 /// The projects that have signed and are still there. Nothing is changed, and a note that cannot be read is left out.
 pub(crate) fn known(cache: &Path) -> Vec<RegisteredProject> {
+    if let Err(error) = trust::require_own_tree(cache) {
+        tracing::warn!(%error, "the projects of the cache are left out");
+        return Vec::new();
+    }
     let notes = files_below(&cache.join(USERS)).unwrap_or_default();
     let notes = notes
         .iter()

@@ -294,3 +294,66 @@ fn a_cache_that_others_may_write() {
     fs::set_permissions(&sandbox.env.cache, fs::Permissions::from_mode(0o700)).expect("closed");
     sandbox.goes_on(sandbox.setup(&[]));
 }
+
+/// What is in the cache is run and booted, and `prune` removes what is in it.
+#[test]
+fn directories_of_a_cache_that_others_prepared() {
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    let theirs = sandbox.env.path("theirs");
+    fs::create_dir(&theirs).expect("created");
+    fs::write(theirs.join("precious"), "precious").expect("written");
+    let images = sandbox.env.cache.join("images");
+    let own = sandbox.env.cache.join("own");
+    fs::rename(&images, &own).expect("moved");
+    let refused = |fault: &str, words: &[&str]| {
+        for verb in [
+            "cache prune --yes",
+            "cache list",
+            "cache export --all all.tar",
+            "cache import all.tar",
+            "start",
+        ] {
+            fs::write(sandbox.env.path("project/all.tar"), "").expect("written");
+            if verb.contains("export") {
+                fs::remove_file(sandbox.env.path("project/all.tar")).expect("removed");
+            }
+            let verb: Vec<&str> = verb.split(' ').collect();
+            let command = sandbox.env.command(&verb);
+            sandbox.fails(&format!("{fault}, {}", verb.join(" ")), command, 1, words);
+        }
+    };
+    symlink(&theirs, &images).expect("linked");
+    let words = [
+        "cannot trust ",
+        "/cache/images: ",
+        "a link",
+        "hint: ",
+        "ls -ld ",
+    ];
+    refused("images of the cache is a link", &words);
+    fs::remove_file(&images).expect("removed");
+    fs::rename(&own, &images).expect("moved back");
+    for open in [0o777, 0o770] {
+        fs::set_permissions(&images, fs::Permissions::from_mode(open)).expect("opened");
+        let words = [
+            "cannot trust ",
+            "/cache/images: others may write to it",
+            "chmod 700 ",
+        ];
+        refused(&format!("images of the cache has mode {open:o}"), &words);
+    }
+    fs::set_permissions(&images, fs::Permissions::from_mode(0o700)).expect("closed");
+    if nix::unistd::getuid().is_root() {
+        chown(&images, Some(65534), None).expect("given away");
+        refused(
+            "images of the cache is another user's",
+            &["/cache/images: others "],
+        );
+        chown(&images, Some(0), None).expect("given back");
+    } else {
+        skipped("only root can act as another user");
+    }
+    assert_eq!(names(&theirs), ["precious"]);
+    sandbox.env.ok(&["cache", "list"]);
+}
