@@ -175,8 +175,11 @@ impl Process {
                     said,
                 });
             }
-            if launch.monitor.exists() && Monitor::connect(&launch.monitor).await.is_ok() {
-                return Ok(());
+            if launch.monitor.exists() {
+                match Monitor::connect_to(&launch.monitor, Some(self.pid())).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) => tracing::debug!(%error, "QEMU does not answer yet"),
+                }
             }
             tokio::time::sleep(POLL).await;
         }

@@ -12,7 +12,7 @@ use crate::{
     guest::log_cap,
     machine::MachineError,
     project::Project,
-    qemu::{Monitor, MonitorError, command_line},
+    qemu::{Monitor, MonitorError, command_line, monitor_of},
 };
 
 /// The end of each log that QEMU keeps, in bytes; it wants a power of two.
@@ -56,7 +56,7 @@ async fn keep(project: &Project, place: Place) {
 }
 
 async fn try_to_keep(project: &Project, place: Place) -> Result<(), MachineError> {
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     let known = monitor.execute(qmp::query_chardev {}).await?;
     for (log, file) in [
         (command_line::CONSOLE, project.console_log()),

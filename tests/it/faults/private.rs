@@ -3,7 +3,11 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown, symlink},
+    io::{Read, Write},
+    os::unix::{
+        fs::{PermissionsExt, chown, symlink},
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     process::Command,
 };
@@ -356,4 +360,62 @@ fn directories_of_a_cache_that_others_prepared() {
     }
     assert_eq!(names(&theirs), ["precious"]);
     sandbox.env.ok(&["cache", "list"]);
+}
+
+/// A program that listens in the place of QEMU is told nothing, and nothing that it says is believed.
+#[test]
+fn a_monitor_that_is_not_qemus() {
+    let sandbox = Sandbox::new();
+    let setup = sandbox.booting();
+    let runtime = sandbox.env.path("run/k3s-vm");
+    let runtime = runtime.join(&names(&runtime)[0]);
+    let (socket, real) = (runtime.join("qmp.sock"), runtime.join("real.sock"));
+    fs::rename(&socket, &real).expect("moved");
+    let listener = UnixListener::bind(&socket).expect("bound");
+    let told = std::thread::spawn(move || {
+        let mut told = Vec::new();
+        // The last connection is the test's own.
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.write_all(b"{\"QMP\":{}}\n");
+            let mut some = Vec::new();
+            let _ = stream.read_to_end(&mut some);
+            if some == b"end" {
+                break;
+            }
+            told.extend(some);
+        }
+        told
+    });
+    let ended = sandbox.env.run(&["status"]);
+    let pid = std::process::id();
+    let words = format!("process {pid} of user {}", nix::unistd::getuid());
+    assert!(ended.stderr.contains(&words), "{ended:?}");
+    let process = format!("ps -fp {pid}");
+    let words = [words.as_str(), "in place of QEMU", "hint: ", &process];
+    // Only one command may work on a VM at a time.
+    setup.signal(Signal::KILL);
+    setup.end();
+    refuses_to_pause(&sandbox, &words);
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).expect("opened");
+    let words = ["cannot trust ", "(mode 0700)", "hint: "];
+    refuses_to_pause(&sandbox, &words);
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).expect("closed");
+    let mut end = UnixStream::connect(&socket).expect("it listens");
+    end.write_all(b"end").expect("told");
+    drop(end);
+    assert_eq!(told.join().expect("no panic"), b"", "nothing was told");
+    fs::remove_file(&socket).expect("removed");
+    fs::rename(&real, &socket).expect("moved back");
+    sandbox.env.ok(&["pause"]);
+    sandbox.env.ok(&["stop", "--force"]);
+}
+
+/// QEMU runs on.
+#[track_caller]
+fn refuses_to_pause(sandbox: &Sandbox, words: &[&str]) {
+    let ended = sandbox.env.run(&["pause"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    for word in words {
+        assert!(ended.stderr.contains(word), "{word:?}: {ended:?}");
+    }
 }
