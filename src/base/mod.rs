@@ -7,6 +7,7 @@ mod dns_label;
 pub mod files;
 pub mod forward;
 pub mod k3s_flag;
+pub mod log_cap;
 pub mod machine_alias;
 pub mod mount;
 pub mod name;

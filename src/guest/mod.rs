@@ -9,7 +9,6 @@ pub mod excerpt;
 pub mod exec_channel;
 pub mod k3s_upgrade;
 pub mod keys;
-pub mod log_cap;
 mod pack;
 pub mod session;
 pub mod signs;
@@ -17,8 +16,8 @@ pub mod ssh;
 mod ssh_error;
 pub mod stages;
 pub mod unpack;
-pub use answer::Answer;
 
+pub use answer::Answer;
 pub use boot_state::{BootState, CrashLoop, GuestFault};
 pub use console::Console;
 pub use copy_error::CopyError;

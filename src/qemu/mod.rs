@@ -5,6 +5,7 @@ pub mod command_line;
 pub mod firmware;
 pub mod guest_abi;
 pub mod kvm;
+pub mod log_writer;
 pub mod migration;
 pub mod monitor;
 pub mod peer;

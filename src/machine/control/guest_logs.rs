@@ -8,8 +8,7 @@ use qapi::qmp;
 use tokio::net::UnixStream;
 
 use crate::{
-    base::{FileError, files},
-    guest::log_cap,
+    base::{FileError, files, log_cap},
     machine::MachineError,
     project::Project,
     qemu::{Monitor, MonitorError, command_line, monitor_of},

@@ -16,7 +16,7 @@ use crate::{
         guest_config::identity_channel, model::timings::TimeSpentIn, template::capture,
     },
     project::{Project, Record},
-    qemu::{Accelerator, Process, kvm::Kvm, monitor_of},
+    qemu::{Accelerator, Process, kvm::Kvm, log_writer, monitor_of},
 };
 
 /// A guest that runs by KVM shows a sign of life within seconds; one that does not run at all never does.
@@ -290,6 +290,7 @@ impl<'a> Watch<'a> {
             None => {}
         }
         if !process.is_alive() {
+            log_writer::wait(&self.project.qemu_log());
             return Err(self.failed("QEMU ended", self.project.qemu_log()).into());
         }
         if self.looked.elapsed() >= LOOK_AT_QEMU {
