@@ -203,6 +203,20 @@ pub struct Space {
     pub no_more_files: bool,
 }
 
+/// Checks that `needed` bytes can be written at `path`, before they are.
+///
+/// # Errors
+///
+/// When the file system has less left, as of a full file system.
+pub fn require_space(path: &Path, needed: u64) -> Result<(), FileError> {
+    if needed <= free_space(path)?.bytes.as_bytes() {
+        return Ok(());
+    }
+    let full = io::Error::from(io::ErrorKind::StorageFull);
+    let needed = usize::try_from(needed).unwrap_or(usize::MAX);
+    Err(FileError::on("write", path)(full).needing(needed))
+}
+
 /// Asks the file system of `path`, or of where it would be, for what it has left.
 ///
 /// # Errors
@@ -334,11 +348,20 @@ pub fn open_plain(path: &Path) -> Result<File, FileError> {
 }
 
 fn opened(path: &Path, options: &mut OpenOptions) -> Result<File, FileError> {
-    let opened = options.custom_flags(nix::libc::O_NOFOLLOW).open(path);
-    opened.map_err(|error| match error.raw_os_error() {
+    let options = options.custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK);
+    let regular = options.open(path).and_then(require_regular);
+    regular.map_err(|error| match error.raw_os_error() {
         Some(nix::libc::ELOOP) => refused(path, "it is a link, and leads elsewhere"),
         _ => FileError::on("open", path)(error),
     })
+}
+
+fn require_regular(file: File) -> io::Result<File> {
+    match file.metadata()?.file_type() {
+        it if it.is_file() => Ok(file),
+        it if it.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        _ => Err(io::Error::other("not a regular file")),
+    }
 }
 
 /// A regular file for reading, by whatever link: a FIFO could keep its reader waiting, and a device could never end.
@@ -349,30 +372,38 @@ fn opened(path: &Path, options: &mut OpenOptions) -> Result<File, FileError> {
 pub fn open_regular(path: &Path) -> Result<File, FileError> {
     let mut options = OpenOptions::new();
     let options = options.read(true).custom_flags(nix::libc::O_NONBLOCK);
-    let open = || {
-        let file = options.open(path)?;
-        match file.metadata()?.file_type() {
-            it if it.is_file() => Ok(file),
-            it if it.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-            _ => Err(not_regular()),
-        }
-    };
-    open().map_err(FileError::on("read", path))
+    let regular = options.open(path).and_then(require_regular);
+    regular.map_err(FileError::on("read", path))
 }
 
-fn not_regular() -> io::Error {
-    io::Error::other("not a regular file")
-}
+/// The most that is read of a file as a whole. The largest that is expected, a seed disk, has a few MiB.
+const LONGEST: u64 = 64 << 20;
 
-/// The whole of a regular file.
+/// The whole of a regular file of at most 64 MiB.
 ///
 /// # Errors
 ///
-/// When it cannot be read or is not a regular file.
+/// When it cannot be read, is not a regular file or is longer.
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    read_at_most(path, LONGEST)
+}
+
+/// The whole of a regular file of at most `limit` bytes.
+///
+/// # Errors
+///
+/// When it cannot be read, is not a regular file or is longer.
+pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
-    let read = open_regular(path)?.read_to_end(&mut bytes);
+    let file = open_regular(path)?;
+    let read = file.take(limit + 1).read_to_end(&mut bytes);
     read.map_err(FileError::on("read", path))?;
+    if bytes.len() as u64 > limit {
+        let limit = Size::bytes(limit).approximate();
+        let reason = format!("it is larger than {limit}");
+        let error = io::Error::new(io::ErrorKind::FileTooLarge, reason);
+        return Err(FileError::on("read", path)(error));
+    }
     Ok(bytes)
 }
 
@@ -416,10 +447,8 @@ pub fn read_own(path: &Path) -> Result<Option<String>, FileError> {
         }
         file => file.map_err(FileError::on("read", path))?,
     };
+    let file = require_regular(file).map_err(FileError::on("read", path))?;
     let metadata = file.metadata().map_err(FileError::on("look at", path))?;
-    if !metadata.is_file() {
-        return Err(FileError::on("read", path)(not_regular()));
-    }
     if metadata.uid() != nix::unistd::getuid().as_raw() {
         return Err(refused(path, "it belongs to another user"));
     }
@@ -449,16 +478,18 @@ pub fn allocated(path: &Path) -> Size {
     Size::bytes(fs::metadata(path).map_or(0, |it| it.blocks() * 512))
 }
 
-/// The last `lines` lines of a log, lossily as text; empty when there is no such file, or a link in its place.
+/// The most that is read of the end of a log.
+const LONGEST_TAIL: u64 = 8 << 20;
+
+/// The last `lines` lines of a log, of its last 8 MiB at most, lossily as text; empty when there is no such file, or a link in its place.
 pub fn tail(path: &Path, lines: usize) -> String {
     let mut text = Vec::new();
-    let _ = open_plain(path).and_then(|mut file| {
-        let end = file.seek(SeekFrom::End(0)).unwrap_or_default();
-        let begin = SeekFrom::Start(end.saturating_sub(LONGEST_STATE));
-        file.seek(begin)
-            .and_then(|_| file.read_to_end(&mut text))
-            .map_err(FileError::on("read", path))
-    });
+    let read = |mut file: File| {
+        let skipped = file.metadata()?.len().saturating_sub(LONGEST_TAIL);
+        file.seek(SeekFrom::Start(skipped))?;
+        file.take(LONGEST_TAIL).read_to_end(&mut text)
+    };
+    let _ = open_plain(path).map(read);
     let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
@@ -474,6 +505,8 @@ pub(crate) fn refused(path: &Path, reason: &'static str) -> FileError {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     #[test]
@@ -492,6 +525,37 @@ mod tests {
             1,
             "no temporary file stays"
         );
+    }
+
+    #[test]
+    fn what_never_ends_is_not_read() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let fifo = directory.path().join("fifo");
+        make_fifo(&fifo).expect("made");
+        for path in [fifo.as_path(), Path::new("/dev/zero")] {
+            let error = read(path).expect_err("refused");
+            assert_eq!(error.source.to_string(), "not a regular file");
+            assert_eq!(tail(path, 1), "");
+        }
+        assert!(open_in_place(&fifo, true).is_err() && open_plain(&fifo).is_err());
+        let long = directory.path().join("long");
+        let file = File::create(&long).expect("created");
+        file.set_len(1 << 40).expect("sparse");
+        let error = read(&long).expect_err("refused");
+        assert_eq!(error.source.to_string(), "it is larger than 64 MiB");
+        file.write_all_at(b"\nthe end", (1 << 40) - 8)
+            .expect("written");
+        assert_eq!(tail(&long, 1), "the end");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_before_it_is_written() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("disk");
+        require_space(&path, 1).expect("a byte fits");
+        let error = require_space(&path, 8 << 60).expect_err("refused");
+        assert!(error.is_out_of_space());
+        assert!(error.source.to_string().contains(" needed, "), "{error:?}");
     }
 
     #[test]

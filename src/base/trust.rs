@@ -84,6 +84,50 @@ pub fn require_own_content(path: &Path) -> Result<(), FileError> {
     Err(files::refused(path, reason))
 }
 
+/// The same of a directory and of all directories below it, of which none may be a link: what is removed there would be so
+/// elsewhere.
+///
+/// # Errors
+///
+/// When one of them is a link, belongs to another user than us and root, or others may write to it.
+pub fn require_own_tree(path: &Path) -> Result<(), FileError> {
+    require_own_content(path)?;
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type());
+        if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
+            require_own_tree(&path)?;
+        } else if kind.is_ok_and(|it| it.is_symlink()) && path.is_dir() {
+            return Err(files::refused(&path, NOT_OURS));
+        }
+    }
+    Ok(())
+}
+
 fn is_mine(metadata: &fs::Metadata) -> bool {
     metadata.uid() == nix::unistd::getuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_has_no_links_and_no_open_directories() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let tree = directory.path().join("cache");
+        let deep = tree.join("k3s/digest");
+        require_own_tree(&tree).expect("what is not there is nobody's");
+        create_private_dir(&deep).expect("made");
+        fs::write(deep.join("k3s"), "").expect("written");
+        require_own_tree(&tree).expect("ours");
+        for open in [0o777, 0o770, 0o1777] {
+            fs::set_permissions(&deep, Permissions::from_mode(open)).expect("opened");
+            let error = require_own_tree(&tree).expect_err("refused");
+            assert_eq!(error.path, deep, "{open:o}");
+        }
+        fs::set_permissions(&deep, Permissions::from_mode(0o755)).expect("closed");
+        let link = tree.join("images");
+        std::os::unix::fs::symlink(directory.path(), &link).expect("linked");
+        assert_eq!(require_own_tree(&tree).expect_err("refused").path, link);
+    }
 }

@@ -23,6 +23,7 @@ use crate::{
     },
     k3s::tools::Tool,
     project::Project,
+    qemu::log_writer,
 };
 
 /// Parses the command line, runs the command, and reports what went wrong.
@@ -37,6 +38,12 @@ pub fn main() -> ExitCode {
         let output = Output::new(&Global::default(), false, Vec::new(), String::new());
         output.data(&license::text());
         return output.end(ExitCode::SUCCESS);
+    }
+    if arguments.get(1).is_some_and(|it| it == log_writer::FLAG) {
+        return match log_writer::run(arguments[2..].to_vec()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
     }
     let called = machine_flag::called(arguments.first());
     let program = OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());

@@ -1,14 +1,13 @@
 //! The guest's serial console, which QEMU keeps in a file: a sign of life, and the last words of a kernel.
 
 use std::{
-    fs::File,
     io::{Read, Seek, SeekFrom},
     path::PathBuf,
     time::Instant,
 };
 
 use super::signs::Signs;
-use crate::base::FileError;
+use crate::base::{FileError, files};
 
 /// What Linux prints last (kernel/panic.c).
 const PANIC: &[u8] = b"Kernel panic - not syncing";
@@ -53,7 +52,7 @@ impl Console {
     /// When the file cannot be read.
     pub fn poll(&mut self) -> Result<bool, FileError> {
         let read = |path: &PathBuf, offset: u64| {
-            let mut file = File::open(path)?;
+            let mut file = files::open_regular(path).map_err(|error| error.source)?;
             let length = file.metadata()?.len();
             // A file that was cut begins again.
             let offset = if offset > length { 0 } else { offset };

@@ -1,5 +1,6 @@
 //! What is said to the guest and heard from it: keys and SSH, the port on which it listens, and the stages that it reports.
 
+mod answer;
 pub mod boot_state;
 pub mod console;
 pub mod copy;
@@ -8,7 +9,6 @@ pub mod excerpt;
 pub mod exec_channel;
 pub mod k3s_upgrade;
 pub mod keys;
-pub mod log_cap;
 mod pack;
 pub mod session;
 pub mod signs;
@@ -17,6 +17,7 @@ mod ssh_error;
 pub mod stages;
 pub mod unpack;
 
+pub use answer::Answer;
 pub use boot_state::{BootState, CrashLoop, GuestFault};
 pub use console::Console;
 pub use copy_error::CopyError;

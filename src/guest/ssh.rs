@@ -15,7 +15,7 @@ use russh::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::guest::{
-    KeyPair,
+    Answer, KeyPair,
     session::{self, Event, Order, Streams, Terminal},
     ssh_error::SshError,
 };
@@ -123,7 +123,7 @@ impl Ssh {
     ///
     /// [`SshError::Failed`] when it ends with another status than 0.
     pub async fn output(&self, command: &str) -> Result<Vec<u8>, SshError> {
-        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        let (mut output, mut errors) = (Answer::default(), Answer::default());
         let status = self
             .run(
                 Some(command),
@@ -134,9 +134,9 @@ impl Ssh {
             )
             .await?;
         if status == 0 {
-            return Ok(output);
+            return Ok(output.0);
         }
-        let said = String::from_utf8_lossy(&errors)
+        let said = String::from_utf8_lossy(&errors.0)
             .lines()
             .last()
             .unwrap_or("without a word")

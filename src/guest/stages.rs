@@ -4,13 +4,14 @@
 //! without control characters and at a bounded length.
 
 use std::{
-    fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::PathBuf,
     time::Duration,
 };
 
 use anstream::adapter::strip_str;
+
+use crate::base::files;
 
 /// How far the guest is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,10 +167,10 @@ impl StageLog {
     ///
     /// When the file exists and cannot be read.
     pub fn poll(&mut self) -> io::Result<Vec<Report>> {
-        let mut file = match File::open(&self.path) {
+        let mut file = match files::open_regular(&self.path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error.source),
         };
         let length = file.metadata()?.len();
         // A file that was cut (see `flood`) begins again.
@@ -200,7 +201,7 @@ impl StageLog {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{fs::File, io::Write};
 
     use super::*;
 

@@ -18,12 +18,17 @@ use tar::{Archive, Entry, EntryType};
 use tempfile::TempDir;
 
 use super::CopyError;
-use crate::base::{FileError, Progress, umask};
+use crate::base::{FileError, Progress, files, tar_limit::HeaderLimit, umask};
 
 /// What has come is called so in its directory.
 const IT: &str = "it";
 /// Of the mode, what the guest may choose: nobody is to run its programs as this user.
 const PERMISSIONS: u32 = 0o777;
+
+/// A longer path cannot be used (PATH_MAX).
+const LONGEST_PATH: usize = 4096;
+/// More that were left out are not named.
+const MOST_LEFT_OUT: usize = 1000;
 
 /// Of these, what the user's umask leaves.
 fn allowed() -> u32 {
@@ -108,9 +113,12 @@ struct Unpacker<'a> {
 
 impl Unpacker<'_> {
     fn all(&mut self, stream: &mut impl Read) -> Result<(), CopyError> {
-        let mut archive = Archive::new(&mut *stream);
+        let (limited, limit) = HeaderLimit::of(&mut *stream);
+        let mut archive = Archive::new(limited);
         for entry in archive.entries().map_err(CopyError::Archive)? {
-            self.one(entry.map_err(CopyError::Archive)?)?;
+            let entry = entry.map_err(CopyError::Archive)?;
+            limit.allow(&entry);
+            self.one(entry)?;
         }
         if self.transfer.is_none() {
             return Err(CopyError::Archive(io::ErrorKind::UnexpectedEof.into()));
@@ -181,7 +189,9 @@ impl Unpacker<'_> {
             }
             EntryType::XGlobalHeader => Ok(()),
             _ => {
-                self.staged.left_out.push(path.display().to_string());
+                if self.staged.left_out.len() < MOST_LEFT_OUT {
+                    self.staged.left_out.push(path.display().to_string());
+                }
                 Ok(())
             }
         };
@@ -195,6 +205,8 @@ impl Unpacker<'_> {
         parent: &OwnedFd,
         own: &OsStr,
     ) -> Result<(), CopyError> {
+        // Of a sparse file, the archive may announce more than it has.
+        files::require_space(self.staged.stage.path(), entry.size())?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mut file = openat(
             parent,
@@ -294,6 +306,10 @@ fn put(
         if is_folder(to) {
             return Err(CopyError::Folder(to.display().to_string()));
         }
+        let is_special = |it: fs::Metadata| !it.is_file() && !it.is_symlink();
+        if to.symlink_metadata().is_ok_and(is_special) {
+            return Err(CopyError::Special(to.display().to_string()));
+        }
         return Ok(fs::rename(from, to).map_err(FileError::on("write to", to))?);
     }
     kept.insert(relative.to_owned());
@@ -312,7 +328,7 @@ fn put(
 /// A name of the archive as a path inside of a directory; `None` where it leads out.
 fn inside(name: &[u8]) -> Option<PathBuf> {
     let parts = name.split(|&byte| byte == b'/');
-    if name.starts_with(b"/") || name.contains(&0) {
+    if name.starts_with(b"/") || name.contains(&0) || name.len() > LONGEST_PATH {
         return None;
     }
     let mut path = PathBuf::new();

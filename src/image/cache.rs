@@ -162,9 +162,12 @@ impl Cache {
     ///
     /// When it is there and cannot be read.
     pub fn recall_text(&self, url: &Url) -> Result<Option<String>, ImageError> {
-        Ok(files::read_if_exists(
-            &self.root.join("texts").join(key(url).to_string()),
-        )?)
+        Ok(files::read_if_exists(&self.text_path(key(url)))?)
+    }
+
+    /// The file with the text of what is known as `key`.
+    pub fn text_path(&self, key: Digest) -> PathBuf {
+        self.root.join("texts").join(key.to_string())
     }
 
     /// Keeps a text that belongs to verified files, such as the list of their checksums, so that the files are found

@@ -1,6 +1,6 @@
 //! One HTTP client for the whole program, and what is common to all that it fetches.
 
-use std::{path::PathBuf, sync::OnceLock, time::Duration};
+use std::{io::ErrorKind, path::PathBuf, sync::OnceLock, time::Duration};
 
 use reqwest::{Certificate, Client, Proxy, RequestBuilder, Response, header, redirect};
 use tracing::warn;
@@ -10,7 +10,7 @@ use super::{
     ImageError, RetryPolicy,
     retry::{Retries, reasons},
 };
-use crate::base::{FileError, address::shown, files, proxy, tls};
+use crate::base::{address::shown, files, proxy, tls};
 
 /// The client, built when it is first needed: it reads the host's certificate authorities.
 ///
@@ -115,15 +115,11 @@ pub async fn fetch_text(
         limit,
     };
     if let Some(path) = local_path(url)? {
-        let bytes = tokio::fs::read(&path)
-            .await
-            .map_err(FileError::on("read", &path))?;
-        let short = if bytes.len() <= limit {
-            bytes
-        } else {
-            return Err(not_text());
+        let bytes = match files::read_at_most(&path, limit as u64) {
+            Err(error) if error.source.kind() == ErrorKind::FileTooLarge => return Err(not_text()),
+            bytes => bytes?,
         };
-        return String::from_utf8(short).map_err(|_| not_text());
+        return String::from_utf8(bytes).map_err(|_| not_text());
     }
     let client = http_client()?;
     let mut tries = Retries::new(retry, 0);

@@ -5,6 +5,7 @@ use std::{
     fs::{self, Metadata},
     io::ErrorKind,
     os::unix::fs::MetadataExt,
+    path::PathBuf,
 };
 
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,12 @@ impl Cache {
         };
         let key = Digest::of(known.from.as_bytes());
         self.remember(&key, known.from.clone(), &image, None, known.verified)
+    }
+
+    /// The file that says which image a URL was found to be.
+    pub fn source_path(&self, from: &str) -> PathBuf {
+        let key = Digest::of(from.as_bytes());
+        self.root().join("sources").join(format!("{key}.json"))
     }
 
     /// What cannot be read as a source is as good as absent: it is found out again.

@@ -19,6 +19,9 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// How far the guest's clock may be from the host's; an answer tells whole seconds and takes its time.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
+/// The longest answer that is read. A list of one node is of some KiB.
+const LONGEST_BODY: usize = 4 << 20;
+
 /// A client of one cluster's API.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -193,10 +196,7 @@ impl Api {
     /// When the API does not answer with a node list.
     pub async fn nodes(&self) -> Result<Vec<Node>, ApiError> {
         let response = self.get("/api/v1/nodes").await?;
-        let json = response
-            .bytes()
-            .await
-            .map_err(|error| self.unreachable(&error))?;
+        let json = self.body(response).await?;
         parse_nodes(&json).map_err(|error| ApiError::Unreachable {
             server: self.server.clone(),
             reason: error.to_string(),
@@ -227,10 +227,7 @@ impl Api {
             }
             other => other?,
         };
-        let json = response
-            .bytes()
-            .await
-            .map_err(|error| self.unreachable(&error))?;
+        let json = self.body(response).await?;
         let object: ServiceObject =
             serde_json::from_slice(&json).map_err(|error| ApiError::Unreachable {
                 server: self.server.clone(),
@@ -256,6 +253,25 @@ impl Api {
                 status,
             }),
         }
+    }
+
+    /// The answer as a whole; the guest, which gives it, may give it no end.
+    async fn body(&self, mut response: reqwest::Response) -> Result<Vec<u8>, ApiError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| self.unreachable(&error))?
+        {
+            body.extend_from_slice(&chunk);
+            if body.len() > LONGEST_BODY {
+                return Err(ApiError::Unreachable {
+                    server: self.server.clone(),
+                    reason: format!("its answer is longer than {} MiB", LONGEST_BODY >> 20),
+                });
+            }
+        }
+        Ok(body)
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ApiError {
@@ -350,7 +366,38 @@ fn innermost(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
     use super::*;
+
+    #[tokio::test]
+    async fn an_answer_without_end_is_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let server = format!("http://{}", listener.local_addr().expect("an address"));
+        let sent = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("asked");
+            let _ = stream.read(&mut [0; 4096]).await;
+            let mut sent = 0;
+            let mut some: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+            while stream.write_all(some).await.is_ok() {
+                sent += some.len();
+                some = &[b'x'; 1 << 16];
+            }
+            sent
+        });
+        tls::provide();
+        let client = Client::builder().no_proxy().build().expect("built");
+        let api = Api { server, client };
+        let error = api.nodes().await.expect_err("refused").to_string();
+        assert!(
+            error.ends_with("its answer is longer than 4 MiB"),
+            "{error}"
+        );
+        assert!(sent.await.expect("no panic") < 64 << 20);
+    }
 
     #[test]
     fn an_answer_of_another_time_is_none() {

@@ -1,7 +1,7 @@
 //! After how long without use a VM is suspended, and what is noted of it.
 
 use std::{
-    fmt, fs,
+    fmt,
     str::FromStr,
     time::{Duration, SystemTime},
 };
@@ -72,7 +72,7 @@ pub fn note(project: &Project, what: &str) -> Result<(), FileError> {
 
 /// The last note, unless it is older than `since`, in seconds since 1970.
 pub fn noted(project: &Project, since: u64) -> Option<String> {
-    let text = fs::read_to_string(project.idle_log()).ok()?;
+    let text = files::tail(&project.idle_log(), 1);
     let (time, what) = text.lines().last()?.split_once(' ')?;
     let time = humantime::parse_rfc3339(time).ok()?;
     let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(since))?;
@@ -81,14 +81,20 @@ pub fn noted(project: &Project, since: u64) -> Option<String> {
 
 /// Somebody uses the VM: whoever watches it sees that. Where nobody does, there is nothing to be touched.
 pub fn touch(project: &Project) {
-    let touched = fs::OpenOptions::new().write(true).open(project.used());
-    if let Err(error) = touched.and_then(|file| file.set_modified(SystemTime::now())) {
+    let touched = files::open_regular(&project.used());
+    let touched = touched.and_then(|file| {
+        let set = file.set_modified(SystemTime::now());
+        set.map_err(FileError::on("touch", &project.used()))
+    });
+    if let Err(error) = touched {
         tracing::trace!(%error, "nobody watches for use");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -98,7 +98,7 @@ impl Kvm {
 }
 
 fn recall(qemu: &Path, memory: &Path) -> Option<Kvm> {
-    let remembered: CachedVerdict = serde_json::from_slice(&fs::read(memory).ok()?).ok()?;
+    let remembered: CachedVerdict = serde_json::from_slice(&files::read(memory).ok()?).ok()?;
     (remembered.boot == boot_id() && remembered.qemu == qemu).then_some(remembered.kvm)
 }
 

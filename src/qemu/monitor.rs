@@ -19,9 +19,11 @@ use tokio::{
     io::{
         AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Interest,
     },
-    net::UnixStream,
+    net::{UnixStream, unix::UCred},
     time::{sleep, timeout},
 };
+
+use crate::base::{FileError, trust};
 
 /// How long QEMU may take for one answer; its main loop answers within milliseconds unless it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,6 +43,19 @@ pub enum MonitorError {
         path: PathBuf,
         /// Why there is no connection.
         source: io::Error,
+    },
+    /// The socket's directory is not this user's alone.
+    #[error(transparent)]
+    Directory(#[from] FileError),
+    /// Another process listens than the VM's QEMU.
+    #[error("process {pid} of user {uid} listens on {} in place of QEMU", path.display())]
+    Foreign {
+        /// The socket.
+        path: PathBuf,
+        /// The listener; 0 where it cannot be seen.
+        pid: i32,
+        /// Its user.
+        uid: u32,
     },
     /// The connection broke.
     #[error("the monitor's connection broke during {command}")]
@@ -85,16 +100,21 @@ pub struct Monitor<S> {
 }
 
 impl Monitor<UnixStream> {
-    /// Connects to the socket and negotiates.
+    /// Connects to the socket in a private directory and negotiates with the process `pid`, where that is known, or any
+    /// process of this user.
     ///
     /// # Errors
     ///
-    /// [`MonitorError::Connect`] when nobody listens, the others when the listener is no QEMU.
-    pub async fn connect(path: &Path) -> Result<Self, MonitorError> {
+    /// [`MonitorError::Connect`] when nobody listens, [`MonitorError::Directory`] and [`MonitorError::Foreign`] when
+    /// another process may or does listen, the others when the listener is no QEMU.
+    pub async fn connect_to(path: &Path, pid: Option<i32>) -> Result<Self, MonitorError> {
         let connect = |source| MonitorError::Connect {
             path: path.to_owned(),
             source,
         };
+        if let Some(directory) = path.parent().filter(|it| it.exists()) {
+            trust::require_private_dir(directory)?;
+        }
         // QEMU lets few clients wait; the next one is refused at once, and has to come again.
         let connected = async {
             loop {
@@ -109,7 +129,9 @@ impl Monitor<UnixStream> {
             within: PATIENCE,
         };
         let stream = timeout(PATIENCE, connected).await.map_err(late)?;
-        Self::greet(stream.map_err(connect)?).await
+        let stream = stream.map_err(connect)?;
+        require_peer(path, stream.peer_cred().map_err(connect)?, pid)?;
+        Self::greet(stream).await
     }
 
     /// Passes an open file to QEMU, which knows it as `name` from then on.
@@ -145,6 +167,21 @@ impl Monitor<UnixStream> {
     }
 }
 
+/// Refuses a listener of another user, or another process than `expected`.
+fn require_peer(path: &Path, peer: UCred, expected: Option<i32>) -> Result<(), MonitorError> {
+    let is_ours = peer.uid() == nix::unistd::getuid().as_raw();
+    // In another namespace of processes, it has no number here.
+    let pid = peer.pid().filter(|&pid| pid > 0);
+    if is_ours && (pid.is_none() || expected.is_none() || pid == expected) {
+        return Ok(());
+    }
+    Err(MonitorError::Foreign {
+        path: path.to_owned(),
+        pid: pid.unwrap_or_default(),
+        uid: peer.uid(),
+    })
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Monitor<S> {
     /// Reads the greeting and leaves negotiation mode.
     ///
@@ -159,7 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Monitor<S> {
         };
         let greeting = async {
             while monitor.message("greeting").await?.get("QMP").is_none() {}
-            Ok(())
+            Ok::<(), MonitorError>(())
         };
         timeout(PATIENCE, greeting)
             .await

@@ -2,8 +2,8 @@
 //! pidfd. A process id alone is never believed and never signalled.
 
 use std::{
-    fs::File,
-    io,
+    fs::{File, TryLockError},
+    io::{self, PipeWriter},
     os::{fd::OwnedFd, unix::process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -16,7 +16,7 @@ use nix::{
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{Launch, Monitor, command_line::INCOMING, setuid_filter};
+use super::{Launch, Monitor, command_line::INCOMING, log_writer, setuid_filter};
 use crate::base::{FileError, Size, files};
 
 /// How long QEMU may take from its start to an answering monitor; it takes a tenth of a second when nothing is wrong.
@@ -130,6 +130,7 @@ impl Process {
     pub async fn spawn(program: &Path, launch: &Launch, log: &Path) -> Result<Self, ProcessError> {
         files::remove_if_exists(&launch.monitor)?;
         let output = files::open_in_place(log, true)?;
+        let output = start_log_writer(output, launch).map_err(FileError::on("write", log))?;
         let errors = output.try_clone().map_err(FileError::on("share", log))?;
         let pidfile = files::open_in_place(&launch.pidfile, true)?;
         let mut command = Command::new(program);
@@ -146,6 +147,8 @@ impl Process {
             program: program.to_owned(),
             source,
         })?;
+        // The log's writer ends with the last copy of the pipe.
+        drop(command);
         let process = Self::of_child(&child)?;
         // Whoever is interrupted while it waits must not leave a QEMU that nobody knows of yet.
         let unknown = KillOnDrop(&process);
@@ -177,8 +180,11 @@ impl Process {
                     said,
                 });
             }
-            if launch.monitor.exists() && Monitor::connect(&launch.monitor).await.is_ok() {
-                return Ok(());
+            if launch.monitor.exists() {
+                match Monitor::connect_to(&launch.monitor, Some(self.pid())).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) => tracing::debug!(%error, "QEMU does not answer yet"),
+                }
             }
             tokio::time::sleep(POLL).await;
         }
@@ -351,8 +357,34 @@ fn write_lock() -> libc::flock {
     }
 }
 
+/// Starts the process that writes to `log` what comes through the pipe, until its last copy is closed.
+fn start_log_writer(log: File, launch: &Launch) -> io::Result<PipeWriter> {
+    let others = [&launch.console_log, &launch.stages_log];
+    let directory = launch.console_log.parent().unwrap_or(Path::new("/"));
+    rustix::fs::fcntl_setfl(&log, rustix::fs::OFlags::APPEND)?;
+    if let Err(TryLockError::Error(error)) = log.try_lock() {
+        tracing::debug!(%error, "the end of QEMU's log cannot be waited for");
+    }
+    let (reader, writer) = io::pipe()?;
+    // Also where the program's file was replaced since it was started.
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("k3s-vm")
+        .arg(log_writer::FLAG)
+        .args(others.into_iter().filter_map(|it| it.file_name()))
+        // Which may be moved while QEMU runs.
+        .current_dir(directory)
+        .stdin(reader)
+        .stdout(log)
+        .stderr(Stdio::null());
+    detach(&mut command, None);
+    command.spawn()?;
+    Ok(writer)
+}
+
 /// What QEMU printed, without its time stamps and in one line; if anything.
 pub fn said(log: &Path) -> Option<String> {
+    log_writer::wait(log);
     let tail = files::tail(log, 5);
     let lines: Vec<&str> = tail
         .lines()

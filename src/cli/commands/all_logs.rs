@@ -1,23 +1,15 @@
 //! `logs all`: one place to look, each line with the log that it is from.
 
-use std::{
-    io,
-    pin::Pin,
-    process::ExitCode,
-    task::{Context, Poll},
-    time::SystemTime,
-};
+use std::{process::ExitCode, time::SystemTime};
 
-use anstream::adapter::strip_str;
 use anstyle::{AnsiColor, Style};
-use tokio::io::AsyncWrite;
 
 use crate::{
     cli::{
         commands::log_file::{Log, Source, runs},
         error::CommandError,
         interrupt::Signals,
-        terminal::{output::Output, sanitize::sanitize},
+        terminal::{lines::Lines, output::Output, sanitize::plain},
     },
     guest::{Event, Order, Ssh, Streams},
     machine::{
@@ -147,8 +139,8 @@ fn show(source: Source, line: &str, output: &Output) {
     };
     let style: Style = colour.on_default();
     // The guest may not steer the terminal, nor the colours that tell its words from others'.
-    let line = strip_str(line.trim_end()).to_string();
-    output.data(&format!("{style}{name:10}{style:#}  {}\n", sanitize(&line)));
+    let line = plain(line.trim_end());
+    output.data(&format!("{style}{name:10}{style:#}  {line}\n"));
 }
 
 /// Shows what comes, as it comes, until a signal or the machine's end.
@@ -188,11 +180,7 @@ async fn follow(
     };
     let streams = Streams {
         input: tokio::io::empty(),
-        output: Lines {
-            source,
-            output,
-            unfinished: Vec::new(),
-        },
+        output: Lines::to(|line: &str| show(source, line, output)),
         errors: tokio::io::sink(),
     };
     let never = async || std::future::pending::<Event>().await;
@@ -215,36 +203,6 @@ async fn follow_files(
         tokio::time::sleep(POLL).await;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Shows whole lines.
-struct Lines<'a> {
-    source: Source,
-    output: &'a Output,
-    unfinished: Vec<u8>,
-}
-
-impl AsyncWrite for Lines<'_> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.unfinished.extend_from_slice(bytes);
-        while let Some(end) = self.unfinished.iter().position(|&byte| byte == b'\n') {
-            let line: Vec<u8> = self.unfinished.drain(..=end).collect();
-            show(self.source, &String::from_utf8_lossy(&line), self.output);
-        }
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }
 
 #[cfg(test)]

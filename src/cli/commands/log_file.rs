@@ -9,6 +9,7 @@ use std::{
 use clap::ValueEnum;
 
 use crate::{
+    base::files,
     cli::error::CommandError,
     machine::{self, control},
     project::Project,
@@ -48,10 +49,10 @@ impl Log {
             Source::Qemu => project.qemu_log(),
             _ => project.console_log(),
         };
-        match File::open(&path) {
+        match files::open_regular(&path) {
             Ok(file) => Ok(Some(Self { source, path, file })),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unreadable(&path, &error)),
+            Err(error) if error.source.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unreadable(&path, &error.source)),
         }
     }
 

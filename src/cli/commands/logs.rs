@@ -1,10 +1,12 @@
 //! `logs`: the places where a failed start is explained.
 
 use std::{
-    io::ErrorKind,
+    io::{self, ErrorKind, IsTerminal},
     process::ExitCode,
     time::{Duration, SystemTime},
 };
+
+use tokio::io::AsyncWrite;
 
 use crate::{
     cli::{
@@ -15,7 +17,7 @@ use crate::{
         context::{Context, require_machine},
         error::{CommandError, code},
         interrupt::Signals,
-        terminal::output::Output,
+        terminal::{lines::Lines, output::Output, sanitize::plain},
     },
     guest::{Event, Order, SshError, Streams},
     machine::{
@@ -75,8 +77,12 @@ pub(crate) async fn run(
     };
     let streams = Streams {
         input: tokio::io::empty(),
-        output: tokio::io::stdout(),
-        errors: tokio::io::stderr(),
+        output: shown(io::stdout().is_terminal(), tokio::io::stdout(), |line| {
+            output.foreign(&format!("{line}\n"));
+        }),
+        errors: shown(io::stderr().is_terminal(), tokio::io::stderr(), |line| {
+            output.line(&plain(line));
+        }),
     };
     let mut signals = Signals::listen()?;
     let next = async || Event::Signal(signals.next().await - 128);
@@ -86,6 +92,19 @@ pub(crate) async fn run(
             Ok(ExitCode::SUCCESS)
         }
         status => Ok(ExitCode::from(u8::try_from(status?).unwrap_or(u8::MAX))),
+    }
+}
+
+/// Where the guest's words go: line by line through `show` to a terminal, which they may not steer, and else as they are.
+fn shown<'a>(
+    is_terminal: bool,
+    stream: impl AsyncWrite + Unpin + 'a,
+    show: impl FnMut(&str) + Unpin + 'a,
+) -> Box<dyn AsyncWrite + Unpin + 'a> {
+    if is_terminal {
+        Box::new(Lines::to(show))
+    } else {
+        Box::new(stream)
     }
 }
 
@@ -113,7 +132,7 @@ async fn show(
     })?;
     loop {
         let text = log.more(project).await?;
-        output.data(&text);
+        output.foreign(&text);
         if output.is_closed() || text.is_empty() && (!follow || !log_file::runs(project)?) {
             return Ok(ExitCode::SUCCESS);
         }

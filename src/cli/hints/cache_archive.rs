@@ -17,6 +17,15 @@ pub(crate) fn of_cache_archive(error: &CacheArchiveError) -> Vec<String> {
                 "remove it, then run the same command again to fetch it: rm -f {path}"
             )];
         }
+        CacheArchiveError::Conflict { path, .. } => {
+            let path = text::word(&path.display());
+            return vec![
+                "nothing was imported; ask whoever made the archive where it is from".to_owned(),
+                format!(
+                    "to trust the archive instead, remove this, then import it again: rm {path}"
+                ),
+            ];
+        }
         CacheArchiveError::Read(_) | CacheArchiveError::Write(_) => return Vec::new(),
         _ => "nothing was imported; export the archive again: k3s-vm cache export FILE",
     };

@@ -9,7 +9,7 @@ use crate::{
     image::ImageError,
     machine::MachineError,
     project::{ConfigError, LockError, RecordError},
-    qemu::ProcessError,
+    qemu::{MonitorError, ProcessError},
 };
 
 /// Errors about a file of the project or of the cache.
@@ -51,6 +51,7 @@ pub(crate) fn file_of(error: &MachineError) -> Option<&FileError> {
         | MachineError::Record(RecordError::File(error))
         | MachineError::Lock(LockError::File(error))
         | MachineError::Process(ProcessError::File(error))
+        | MachineError::Monitor(MonitorError::Directory(error))
         | MachineError::Copy(CopyError::File(error))
         | MachineError::Image(ImageError::File(error)) => Some(error),
         _ => None,

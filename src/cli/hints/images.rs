@@ -19,6 +19,7 @@ pub(crate) fn of_images(error: &ImagesError) -> Vec<String> {
                 &["build or pull it for linux/amd64: --platform linux/amd64"]
             }
             ArchiveError::Nameless => &["name it: k3s-vm image load --name app:dev ..."],
+            ArchiveError::Excessive(_) => &["save fewer images in one archive"],
             ArchiveError::Several(_) => &["remove --name; each image has its own name"],
             ArchiveError::NoRoom { .. } => &MORE_ROOM,
             ArchiveError::NoTar | ArchiveError::NoImages | ArchiveError::Empty => {

@@ -4,6 +4,7 @@ use crate::{
     guest::{CopyError, SshError},
     machine::MachineError,
     project::{LockError, RecordError},
+    qemu::MonitorError,
 };
 
 use super::{
@@ -54,6 +55,9 @@ fn of_state(error: &MachineError) -> Vec<String> {
             "complete it: k3s-vm setup; or power off: k3s-vm stop --power-off"
         }
         MachineError::Running => "stop it first: k3s-vm stop && k3s-vm start --restore-datastore",
+        MachineError::Monitor(MonitorError::Foreign { pid, .. }) => {
+            return vec![format!("see which program it is: ps -fp {pid}")];
+        }
         MachineError::Monitor(_) => "end it by force: k3s-vm stop --force && k3s-vm start",
         MachineError::Unrecorded { .. } => "recreate the VM: k3s-vm reset && k3s-vm setup",
         MachineError::Lock(LockError::Busy { .. }) => "wait for that command, or end it",

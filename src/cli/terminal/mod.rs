@@ -2,6 +2,7 @@
 
 pub(super) mod confirm;
 pub(super) mod events;
+pub(super) mod lines;
 pub(super) mod log;
 pub(super) mod machine_flag;
 pub(super) mod markup;

@@ -20,7 +20,7 @@ use crate::{
         terminal::{
             events::{self, Event},
             machine_flag::CommandHints,
-            sanitize::sanitize,
+            sanitize::{plain, sanitize},
         },
     },
 };
@@ -88,6 +88,15 @@ impl Output {
     pub(crate) fn data(&self, text: &str) {
         let mut stdout = AutoStream::new(io::stdout(), self.choice);
         self.written(write!(stdout, "{text}").and_then(|()| stdout.flush()));
+    }
+
+    /// The guest's or QEMU's own text: as it is for a pipe, and without what steers a terminal for that.
+    pub(crate) fn foreign(&self, text: &str) {
+        if io::stdout().is_terminal() {
+            self.data(&plain(text));
+        } else {
+            self.data(text);
+        }
     }
 
     fn written(&self, result: io::Result<()>) {

@@ -7,6 +7,8 @@ use std::{
     io::{self, Write},
 };
 
+use anstream::adapter::strip_str;
+
 use crate::base::address::without_logins;
 
 /// What may be shown of a text.
@@ -21,6 +23,12 @@ pub(crate) fn sanitize(text: &str) -> Cow<'_, str> {
         c => c.to_string(),
     };
     text.chars().map(shown).collect()
+}
+
+/// What a terminal may show of the guest's or QEMU's own text, in which colours and the ends of lines are no mischief.
+pub(crate) fn plain(text: &str) -> String {
+    let text = text.replace("\r\n", "\n");
+    sanitize(&strip_str(&text).to_string()).into_owned()
 }
 
 /// A log file that the same holds for.
@@ -47,5 +55,10 @@ mod tests {
     fn a_terminal_is_not_steered() {
         let text = "a\u{1b}]0;owned\u{7}\u{9b}b\r\n\tc é";
         assert_eq!(sanitize(text), "a\\u{1b}]0;owned\\u{7}\\u{9b}b\\r\n\tc é");
+        let text = "\u{1b}[32mOK\u{1b}[0m\r\n\u{1b}]52;c;b3duZWQ=\u{7}x\u{1b}Pq\u{9b}5n";
+        let shown = plain(text);
+        assert!(shown.starts_with("OK\n"), "{shown:?}");
+        let steers = |c: char| c.is_control() && c != '\n';
+        assert!(!shown.contains(steers), "{shown:?}");
     }
 }

@@ -160,3 +160,63 @@ fn half_an_archive_is_none() {
     }
     assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 0);
 }
+
+#[test]
+fn what_does_not_fit_is_refused_before_it_is_written() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_size(0);
+    let raw = header.as_gnu_mut().expect("it is one");
+    raw.name[..3].copy_from_slice(b"big");
+    // 8 TiB of holes.
+    raw.set_real_size(8 << 40);
+    let binary = [&[0x80, 0, 0, 0][..], &(8_u64 << 40).to_be_bytes()].concat();
+    raw.sparse[0].offset.copy_from_slice(&binary);
+    raw.sparse[0].numbytes[..2].copy_from_slice(b"0 ");
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend([0; 1024]);
+    let error = come(&bytes, directory.path()).expect_err("refused");
+    let CopyError::File(error) = error else {
+        panic!("{error}");
+    };
+    assert!(error.is_out_of_space(), "{error:?}");
+    assert!(
+        error.source.to_string().contains("8 TiB needed"),
+        "{error:?}"
+    );
+    assert_eq!(fs::read_dir(directory.path()).expect("listed").count(), 0);
+}
+
+#[test]
+fn a_name_without_end_is_refused() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(EntryType::GNULongName);
+    header.set_size(3 << 29);
+    header.set_cksum();
+    let endless = header.as_bytes().chain(io::repeat(b'x'));
+    let stage = stage_in(directory.path()).expect("made");
+    let error = unpack(endless, stage, "it", &Silent).expect_err("refused");
+    let CopyError::Archive(error) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
+}
+
+#[test]
+fn a_special_file_is_not_replaced() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let fifo = directory.path().join("fifo");
+    files::make_fifo(&fifo).expect("made");
+    let staged = come(&archive(&[File("it", "x")]), directory.path()).expect("whole");
+    let error = staged.place(&fifo).expect_err("refused");
+    assert!(matches!(error, CopyError::Special(_)), "{error}");
+    let tree = archive(&[Folder("./"), File("./fifo", "x")]);
+    let staged = come(&tree, directory.path()).expect("whole");
+    let error = staged.place(directory.path()).expect_err("refused");
+    assert!(matches!(error, CopyError::Special(_)), "{error}");
+    let now = fs::symlink_metadata(&fifo).expect("there");
+    assert!(!now.is_file());
+}

@@ -9,7 +9,7 @@ use serde_json::json;
 use tar::{Entry, EntryType, Header};
 
 use crate::{
-    base::{Size, digest::Hasher},
+    base::{Size, digest::Hasher, tar_limit::HeaderLimit},
     k3s::images::{
         ArchiveError, Guest, Listed, Passed, PendingImage, Reference,
         contents::{Blob, Contents, Found, INDEX, LAYOUT, MANIFEST, WHOLE_NAME},
@@ -20,6 +20,13 @@ use crate::{
 /// No description of an image is longer, in bytes; containerd has the same limit.
 const DOCUMENT: u64 = 8 << 20;
 
+/// The names and descriptions of an archive are kept until its end. Those of hundreds of images, with what signs them, are of
+/// some MiB.
+const KEPT: Size = Size::mib(128);
+
+/// An archive of hundreds of images has some thousand files.
+const FILES: usize = 100_000;
+
 /// An archive that is read and, but for what the node has, written.
 pub(crate) struct ArchiveFilter<'a, W> {
     guest: &'a Guest,
@@ -27,6 +34,7 @@ pub(crate) struct ArchiveFilter<'a, W> {
     out: W,
     sent: u64,
     left_out: u64,
+    kept: u64,
 }
 
 impl<'a, W: Write> ArchiveFilter<'a, W> {
@@ -37,33 +45,42 @@ impl<'a, W: Write> ArchiveFilter<'a, W> {
             out,
             sent: 0,
             left_out: 0,
+            kept: 0,
         }
     }
 
     /// Reads it to its end.
     pub(crate) fn all_of(&mut self, source: impl Read) -> Result<(), ArchiveError> {
-        let mut archive = tar::Archive::new(source);
+        let (limited, limit) = HeaderLimit::of(source);
+        let mut archive = tar::Archive::new(limited);
         let mut first = true;
         for entry in archive.entries().map_err(ArchiveError::reading)? {
             let entry = entry.map_err(|error| match error.kind() {
+                io::ErrorKind::FileTooLarge => ArchiveError::reading(error),
                 _ if first => ArchiveError::NoTar,
                 io::ErrorKind::Other => ArchiveError::Torn,
                 _ => ArchiveError::reading(error),
             })?;
             first = false;
+            limit.allow(&entry);
             self.one(entry)?;
+            if self.contents.links.len() + self.contents.blobs.len() > FILES {
+                return Err(ArchiveError::Excessive(format!("{FILES} files")));
+            }
         }
         Ok(())
     }
 
     fn one(&mut self, mut entry: Entry<'_, impl Read>) -> Result<(), ArchiveError> {
         let path = plain(&entry.path().map_err(ArchiveError::reading)?);
+        self.keep(path.len())?;
         if let Some(target) = entry.link_name().map_err(ArchiveError::reading)? {
             let folder = Path::new(&path).parent().unwrap_or(Path::new(""));
             let target = match entry.header().entry_type() {
                 EntryType::Symlink => plain(&folder.join(target)),
                 _ => plain(&target),
             };
+            self.keep(target.len())?;
             self.contents.links.insert(path, target);
             return Ok(());
         }
@@ -88,6 +105,16 @@ impl<'a, W: Write> ArchiveFilter<'a, W> {
         } else {
             Ok(())
         }
+    }
+
+    /// Counts what is kept until the archive's end.
+    fn keep(&mut self, bytes: usize) -> Result<(), ArchiveError> {
+        self.kept += bytes as u64;
+        if self.kept > KEPT.as_bytes() {
+            let limit = format!("{} of names and descriptions", KEPT.approximate());
+            return Err(ArchiveError::Excessive(limit));
+        }
+        Ok(())
     }
 
     /// A layer or a description.
@@ -123,6 +150,7 @@ impl<'a, W: Write> ArchiveFilter<'a, W> {
             return Err(ArchiveError::Damaged(path));
         }
         if let Some(text) = seen.document {
+            self.keep(text.len())?;
             self.contents
                 .documents
                 .insert(seen.blob.digest.clone(), text);

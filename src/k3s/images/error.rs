@@ -48,6 +48,9 @@ pub enum ArchiveError {
     /// One name was given.
     #[error("the archive has {0} images, and one name was given")]
     Several(usize),
+    /// It has more of something than an archive of images has.
+    #[error("the archive has more than {0}")]
+    Excessive(String),
     /// The node's disk has no room for it.
     #[error("the guest's disk has {} free, and its next layer takes {}", room.approximate(), needed.approximate())]
     NoRoom {

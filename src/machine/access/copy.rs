@@ -134,6 +134,7 @@ async fn fetch(
             (directory, whole)
         }
         Ok(_) if many || slash => return Err(CopyError::NoFolder(shown())),
+        Ok(metadata) if !metadata.is_file() => return Err(CopyError::Special(shown())),
         Ok(_) => {
             let whole = fs::canonicalize(target).map_err(FileError::on("read", target))?;
             let directory = whole.parent().unwrap_or(Path::new("/")).to_owned();

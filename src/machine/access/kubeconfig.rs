@@ -146,13 +146,19 @@ pub fn write(
     Ok(files::write(path, yaml.as_bytes(), PRIVATE)?)
 }
 
+/// Whether the VM's kubeconfig is at `path`. An empty file may be anyone's.
+fn is_ours(project: &Project, path: &Path, name: &Name) -> bool {
+    let is_empty = || path.metadata().is_ok_and(|it| it.len() == 0);
+    check_place(project, path, name).is_ok() && !is_empty()
+}
+
 /// Removes the project's kubeconfig if it is the VM's; what else lies there stays.
 ///
 /// # Errors
 ///
 /// When it cannot be removed.
 pub fn remove(project: &Project, path: &Path, name: &Name) -> Result<(), MachineError> {
-    if check_place(project, path, name).is_err() {
+    if !is_ours(project, path, name) {
         return Ok(());
     }
     files::remove_if_exists(path)?;
@@ -166,7 +172,7 @@ pub fn remove(project: &Project, path: &Path, name: &Name) -> Result<(), Machine
                 .flatten()
                 .all(|entry| entry.path() == ignore || entry.file_name() == "cache")
         });
-        if only_ours && std::fs::read(&ignore).is_ok_and(|text| text == b"*\n") {
+        if only_ours && files::read(&ignore).is_ok_and(|text| text == b"*\n") {
             files::remove_if_exists(&ignore)?;
             let _ = std::fs::remove_dir(directory);
         }

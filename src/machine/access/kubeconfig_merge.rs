@@ -258,7 +258,7 @@ impl FileLock {
     fn remove_abandoned(path: &Path) -> Option<()> {
         let file = files::open_regular(path).ok()?;
         file.try_lock().ok()?;
-        let is_ours = fs::read(path).is_ok_and(|text| text == OURS);
+        let is_ours = files::read(path).is_ok_and(|text| text == OURS);
         // Another process may have removed and created it meanwhile.
         let same = file.metadata().ok()?.ino() == fs::metadata(path).ok()?.ino();
         (is_ours && same).then(|| fs::remove_file(path).ok())?

@@ -8,7 +8,7 @@ use crate::{
     k3s::api::Service,
     machine::{Machine, MachineError, Spec, State, access::api, model::host},
     project::{Config, Project, Record, approval},
-    qemu::{Monitor, MonitorError, usernet},
+    qemu::{Monitor, MonitorError, monitor_of, usernet},
 };
 
 /// What leads to the ingress of k3s (traefik) where nothing else is chosen and the port is free.
@@ -60,7 +60,7 @@ pub struct ServicePort {
 pub(crate) async fn open(project: &Project, spec: &Spec) {
     let wanted = spec.ports.as_deref().unwrap_or(&INGRESS);
     let opened = async {
-        let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+        let mut monitor = monitor_of(project).await?;
         let open = forwards(&mut monitor).await?;
         for forward in wanted.iter().filter(|it| !open.contains(it)) {
             match ensure(&mut monitor, *forward).await {
@@ -87,7 +87,7 @@ pub(crate) async fn open(project: &Project, spec: &Spec) {
 /// Of the first one that cannot.
 pub(crate) async fn require(project: &Project, asked: &Config) -> Result<(), MachineError> {
     let asked = asked.ports.as_deref().unwrap_or_default();
-    let open = match Monitor::connect(&project.monitor_socket()).await {
+    let open = match monitor_of(project).await {
         Ok(mut monitor) if !asked.is_empty() => forwards(&mut monitor).await?,
         _ => Vec::new(),
     };
@@ -112,7 +112,7 @@ pub async fn add(machine: &Machine, forward: Forward) -> Result<(), MachineError
         return Err(MachineError::Forwarded(*other));
     }
     if runs(machine)? {
-        let mut monitor = Monitor::connect(&machine.project.monitor_socket()).await?;
+        let mut monitor = monitor_of(&machine.project).await?;
         ensure(&mut monitor, forward).await?;
     } else {
         host::check_port(forward.host)?;
@@ -134,7 +134,7 @@ pub async fn remove(machine: &Machine, host: HostPort) -> Result<Forward, Machin
         return Err(MachineError::NotForwarded(host));
     };
     if runs(machine)? {
-        let mut monitor = Monitor::connect(&machine.project.monitor_socket()).await?;
+        let mut monitor = monitor_of(&machine.project).await?;
         let open = forwards(&mut monitor).await?;
         if open.contains(&ports[at]) {
             monitor.human(&usernet::remove(host)).await?;
@@ -156,9 +156,7 @@ pub async fn list(project: &Project) -> Result<Ports, MachineError> {
         return Err(MachineError::absent(project));
     };
     let open = match &state {
-        State::Running(..) => {
-            forwards(&mut Monitor::connect(&project.monitor_socket()).await?).await?
-        }
+        State::Running(..) => forwards(&mut monitor_of(project).await?).await?,
         _ => Vec::new(),
     };
     Ok(Ports {

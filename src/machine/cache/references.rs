@@ -4,7 +4,7 @@
 //! its project's lock file, by which it is known to be still there, wherever the project was moved to, and to be at work.
 
 use std::{
-    fs::{self, File, Metadata},
+    fs::{self, Metadata},
     io::ErrorKind,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -17,6 +17,7 @@ use crate::{
     base::{
         FileError, MachineAlias, Name, Size,
         files::{self, PRIVATE},
+        trust,
     },
     image::prepared,
     machine::{Machine, MachineError},
@@ -241,7 +242,7 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
 /// When a command is at work on a VM, and may be about to need what nobody needs yet; when a file cannot be removed.
 pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
     for signed in users(cache)? {
-        if File::open(&signed.lock).is_ok_and(|file| file.try_lock_shared().is_err()) {
+        if files::open_regular(&signed.lock).is_ok_and(|file| file.try_lock_shared().is_err()) {
             return Err(MachineError::CacheInUse(signed.user.project().place()));
         }
     }
@@ -262,6 +263,7 @@ pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
 
 /// The VMs that are still there. Those that are not are forgotten.
 fn users(cache: &Path) -> Result<Vec<CacheLease>, MachineError> {
+    trust::require_own_tree(cache)?;
     let mut users = Vec::new();
     for note in files_below(&cache.join(USERS))? {
         if note.extension().is_none_or(|it| it != "json") {
@@ -307,13 +309,18 @@ pub(crate) struct RegisteredProject {
 
 /// The projects that have signed and are still there. Nothing is changed, and a note that cannot be read is left out.
 pub(crate) fn known(cache: &Path) -> Vec<RegisteredProject> {
+    if let Err(error) = trust::require_own_tree(cache) {
+        tracing::warn!(%error, "the projects of the cache are left out");
+        return Vec::new();
+    }
     let notes = files_below(&cache.join(USERS)).unwrap_or_default();
     let notes = notes
         .iter()
         .filter(|it| it.extension().is_some_and(|it| it == "json"));
     notes
         .filter_map(|note| {
-            let user: CacheUser = serde_json::from_str(&fs::read_to_string(note).ok()?).ok()?;
+            let text = files::read_if_exists(note).ok()??;
+            let user: CacheUser = serde_json::from_str(&text).ok()?;
             let own = user.project().lock().metadata().ok();
             let second = note.with_extension("lock").metadata().ok();
             let inode = |it: &Metadata| (it.dev(), it.ino());

@@ -8,7 +8,7 @@ use crate::{
     guest::{Ssh, exec_channel},
     machine::{MachineError, control::keys},
     project::Project,
-    qemu::{Monitor, MonitorError, command_line::EXEC_CHARDEV, usernet::forwarded_port},
+    qemu::{MonitorError, command_line::EXEC_CHARDEV, monitor_of, usernet::forwarded_port},
 };
 
 /// How long the guest's listener may take for what it is asked. It does one thing after the other.
@@ -20,10 +20,7 @@ const LISTENING: Duration = Duration::from_secs(5);
 ///
 /// When QEMU does not answer or does not forward the port.
 pub async fn host_port(project: &Project, port: u16) -> Result<u16, MachineError> {
-    let usernet = Monitor::connect(&project.monitor_socket())
-        .await?
-        .human("info usernet")
-        .await?;
+    let usernet = monitor_of(project).await?.human("info usernet").await?;
     forwarded_port(&usernet, port).ok_or_else(|| {
         MachineError::Choice(format!(
             "QEMU forwards no host port to the guest's port {port}"
@@ -71,7 +68,7 @@ pub async fn exec(project: &Project, command: &str) -> Result<Vec<u8>, MachineEr
 
 /// Whether the guest runs and has the port open on which it is asked.
 async fn listens(project: &Project) -> Result<bool, MonitorError> {
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     if monitor.execute(qmp::query_status {}).await?.status != qmp::RunState::running {
         return Ok(false);
     }

@@ -8,11 +8,10 @@ use qapi::qmp;
 use tokio::net::UnixStream;
 
 use crate::{
-    base::{FileError, files},
-    guest::log_cap,
+    base::{FileError, files, log_cap},
     machine::MachineError,
     project::Project,
-    qemu::{Monitor, MonitorError, command_line},
+    qemu::{Monitor, MonitorError, command_line, monitor_of},
 };
 
 /// The end of each log that QEMU keeps, in bytes; it wants a power of two.
@@ -56,7 +55,7 @@ async fn keep(project: &Project, place: Place) {
 }
 
 async fn try_to_keep(project: &Project, place: Place) -> Result<(), MachineError> {
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     let known = monitor.execute(qmp::query_chardev {}).await?;
     for (log, file) in [
         (command_line::CONSOLE, project.console_log()),

@@ -117,7 +117,7 @@ impl Machine {
                 )));
             }
         }
-        trust::require_own_content(&cache)?;
+        trust::require_own_tree(&cache)?;
         let own = project.own_directory();
         trust::own_private_dir(&own)?;
         if project.alias().is_some() {

@@ -9,7 +9,7 @@ use crate::{
     guest::exec_channel,
     machine::{MachineError, control::guest_logs},
     project::Project,
-    qemu::{Monitor, Process},
+    qemu::{Process, monitor_of},
 };
 
 /// How long QEMU may take to end after `quit`: it flushes its disks.
@@ -26,12 +26,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub async fn end(project: &Project, process: &Process) -> Result<(), MachineError> {
     if process.is_alive() {
         let _ = tokio::time::timeout(LAST_WORDS, guest_logs::collect(project)).await;
-        let quit = async {
-            Monitor::connect(&project.monitor_socket())
-                .await?
-                .execute(qmp::quit {})
-                .await
-        };
+        let quit = async { monitor_of(project).await?.execute(qmp::quit {}).await };
         // A broken connection after `quit` is QEMU's end, not a failure.
         if let Err(error) = quit.await {
             tracing::debug!(%error, "after quit");

@@ -6,7 +6,7 @@ use qapi::qmp::{self, RunState};
 use crate::{
     machine::MachineError,
     project::{Project, Suspended},
-    qemu::{Monitor, MonitorError, migration},
+    qemu::{Monitor, MonitorError, migration, monitor_of},
 };
 
 /// Lets a paused guest go on; whether it was paused.
@@ -28,7 +28,7 @@ pub async fn unpause(project: &Project) -> Result<bool, MachineError> {
 ///
 /// Those of [`unpause`].
 pub async fn release(project: &Project) -> Result<bool, MachineError> {
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     migration::cancel(&mut monitor).await?;
     // The disk goes on with the guest; memory of before must never be loaded on it.
     if Suspended::exists(project) || project.memory().exists() {
@@ -48,7 +48,7 @@ pub async fn release(project: &Project) -> Result<bool, MachineError> {
 ///
 /// When QEMU does not answer.
 pub async fn is_paused(project: &Project) -> Result<bool, MonitorError> {
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     let status = monitor.execute(qmp::query_status {}).await?.status;
     Ok(matches!(status, RunState::paused | RunState::postmigrate))
 }

@@ -48,6 +48,20 @@ pub enum CacheArchiveError {
         /// What they come to.
         actual: Digest,
     },
+    /// What was verified here from its origin is something else in the archive.
+    #[error(
+        "the archive contradicts the cache about {what}: SHA-256 {theirs} in the archive, SHA-256 {ours} in the cache"
+    )]
+    Conflict {
+        /// The image's URL, or the file of the release.
+        what: String,
+        /// What the archive says.
+        theirs: Digest,
+        /// What the cache has.
+        ours: Digest,
+        /// The file of the cache that says so.
+        path: PathBuf,
+    },
     /// A file of the cache that has changed since it was verified.
     #[error("{} has changed since it was verified", .0.display())]
     Changed(PathBuf),

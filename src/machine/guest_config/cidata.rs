@@ -158,7 +158,7 @@ pub fn ensure_seed(
     }));
     let image = fat::image(&files).map_err(MachineError::Seed)?;
     let seed = project.seed();
-    if fs::read(&seed).is_ok_and(|there| there == image) {
+    if files::read(&seed).is_ok_and(|there| there == image) {
         return Ok(());
     }
     Ok(files::write(&seed, &image, PRIVATE)?)

@@ -67,10 +67,10 @@ pub(crate) fn write_config_archive(
 /// What the guest was last given; nothing for a VM of an older program, whose guest does not look.
 pub(crate) fn current_config_archive(project: &Project) -> Result<Option<Vec<u8>>, FileError> {
     let path = project.config_archive();
-    match fs::read(&path) {
+    match files::read(&path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(FileError::on("read", &path)(error)),
+        Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     base::files::{self, PRIVATE},
     machine::{MachineError, guest_config::cidata},
     project::{Project, Record},
-    qemu::{Monitor, command_line},
+    qemu::{command_line, monitor_of},
     seed::SeedFile,
 };
 
@@ -34,7 +34,7 @@ pub(crate) async fn send_identity(project: &Project, record: &Record) -> Result<
         in_: Some(path.to_string_lossy().into_owned()),
         out: "/dev/null".to_owned(),
     };
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     let told = monitor
         .execute(qmp::chardev_change {
             id: command_line::IDENTITY_CHARDEV.to_owned(),

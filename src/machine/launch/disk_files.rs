@@ -35,7 +35,7 @@ pub fn ensure_disk(project: &Project, overlay: &[u8]) -> Result<(), MachineError
 pub fn ensure_uefi(project: &Project, qemu: &Path) -> Result<Uefi, MachineError> {
     let found = crate::qemu::firmware::find_uefi(qemu).ok_or(MachineError::NoUefi)?;
     let variables = project.uefi_variables();
-    let template = fs::read(&found.variables).map_err(FileError::on("read", &found.variables))?;
+    let template = files::read(&found.variables)?;
     // A torn copy is of no use to QEMU, and a fresh one boots as well.
     let length = fs::metadata(&variables).map_or(0, |it| it.len());
     if length != template.len() as u64 {

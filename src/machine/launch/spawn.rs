@@ -13,8 +13,9 @@ use crate::{
     },
     project::{Project, Record, Suspended},
     qemu::{
-        Accelerator, Monitor, Process,
+        Accelerator, Process,
         command_line::{self},
+        monitor_of,
     },
 };
 
@@ -99,7 +100,7 @@ fn make_seed(
 ///
 /// When QEMU does not do as it is told.
 pub(crate) async fn resize(project: &Project, record: &Record) -> Result<(), MachineError> {
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     let size = json!({ "node-name": command_line::DISK, "size": record.disk.as_bytes() });
     monitor.raw("block_resize", size).await?;
     Ok(())

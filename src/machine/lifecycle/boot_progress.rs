@@ -16,7 +16,7 @@ use crate::{
         guest_config::identity_channel, model::timings::TimeSpentIn, template::capture,
     },
     project::{Project, Record},
-    qemu::{Accelerator, Monitor, Process, kvm::Kvm},
+    qemu::{Accelerator, Process, kvm::Kvm, log_writer, monitor_of},
 };
 
 /// A guest that runs by KVM shows a sign of life within seconds; one that does not run at all never does.
@@ -290,6 +290,7 @@ impl<'a> Watch<'a> {
             None => {}
         }
         if !process.is_alive() {
+            log_writer::wait(&self.project.qemu_log());
             return Err(self.failed("QEMU ended", self.project.qemu_log()).into());
         }
         if self.looked.elapsed() >= LOOK_AT_QEMU {
@@ -322,7 +323,7 @@ impl<'a> Watch<'a> {
             return Err(failure);
         }
         // A monitor that does not answer once is no verdict; a dead process is seen elsewhere.
-        let Ok(mut monitor) = Monitor::connect(&self.project.monitor_socket()).await else {
+        let Ok(mut monitor) = monitor_of(self.project).await else {
             return Ok(());
         };
         let Ok(status) = monitor.execute(qmp::query_status {}).await else {

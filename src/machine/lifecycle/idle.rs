@@ -21,7 +21,7 @@ use crate::{
         lifecycle::stop::{self, StopMode, StopOutcome},
     },
     project::{Project, idle, user},
-    qemu::{Monitor, MonitorError, Process, process, usernet},
+    qemu::{MonitorError, Process, monitor_of, process, usernet},
 };
 
 /// How the program is told to watch.
@@ -163,7 +163,7 @@ impl Watch {
 
     /// Whether a command changes the VM just now.
     fn is_at_work(&self) -> bool {
-        File::open(self.project.lock()).is_ok_and(|lock| lock.try_lock_shared().is_err())
+        files::open_regular(&self.project.lock()).is_ok_and(|lock| lock.try_lock_shared().is_err())
     }
 
     /// Whether somebody has used the VM since the last look. In doubt somebody has.
@@ -184,7 +184,7 @@ impl Watch {
     /// was told to is left alone.
     async fn has_connections(&mut self) -> Result<bool, MonitorError> {
         let told = {
-            let mut monitor = Monitor::connect(&self.project.monitor_socket()).await?;
+            let mut monitor = monitor_of(&self.project).await?;
             if monitor.execute(qmp::query_status {}).await?.status != RunState::running {
                 return Ok(true);
             }

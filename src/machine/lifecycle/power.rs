@@ -13,7 +13,7 @@ use crate::{
         recover::interrupted,
     },
     project::{Config, Suspended},
-    qemu::Monitor,
+    qemu::monitor_of,
 };
 
 /// Powers the guest off, or pulls the plug, and boots it; a stopped VM is booted. The API keeps its port, if nobody
@@ -59,7 +59,7 @@ pub async fn pause(machine: &Machine) -> Result<bool, MachineError> {
     if vcpu::is_paused(project).await? {
         return Ok(false);
     }
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     vcpu::pause(&mut monitor).await?;
     Ok(true)
 }

@@ -13,7 +13,7 @@ use crate::{
         recover::interrupted,
     },
     project::{Project, Suspended, user},
-    qemu::{Monitor, MonitorError, Process, guest_abi},
+    qemu::{MonitorError, Process, guest_abi, monitor_of},
 };
 
 /// How long an orderly end may take unless the user says otherwise: systemd gives a unit 90 s.
@@ -159,7 +159,7 @@ async fn k3s_down(project: &Project) -> Result<(), MachineError> {
 }
 
 async fn press_power_button(project: &Project) -> Result<(), MonitorError> {
-    Monitor::connect(&project.monitor_socket())
+    monitor_of(project)
         .await?
         .execute(qmp::system_powerdown {})
         .await

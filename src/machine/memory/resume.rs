@@ -19,7 +19,7 @@ use crate::{
         model::{host::Host, timings::TimeSpentIn},
     },
     project::{Project, Record, Suspended, config::AccelChoice},
-    qemu::{Accelerator, Layout, MigrationError, Monitor, Process, migration, process::said},
+    qemu::{Accelerator, Layout, MigrationError, Process, migration, monitor_of, process::said},
 };
 
 /// Why a suspended VM does not go on.
@@ -170,7 +170,7 @@ async fn load(
     path: &Path,
     memory: &fs::File,
 ) -> Result<(), ResumeError> {
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     let layout = Layout::of(host.version);
     let refused =
         |words: &str| ResumeError::Unusable(format!("QEMU cannot load the memory: {words}"));

@@ -18,7 +18,7 @@ use crate::{
         memory::save,
     },
     project::{Record, Suspended, suspended::FileStamp},
-    qemu::{Monitor, Process},
+    qemu::{Process, monitor_of},
 };
 
 /// Suspends a running VM. QEMU stays, and has nothing more to do.
@@ -53,7 +53,7 @@ async fn save(machine: &Machine, record: &Record, process: &Process) -> Result<(
     vcpu::unpause(project).await?;
     tracing::info!("suspending {}", record.name);
     guest::sync(project).await;
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     let origin = save::origin(&mut monitor, process).await?;
     let needed = save::needed(&mut monitor, process).await?;
     save::require_room(&project.directory(), needed, Size::bytes(0))?;

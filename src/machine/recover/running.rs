@@ -6,7 +6,7 @@ use crate::{
     base::Size,
     machine::{Machine, MachineError, Spec, guest_config::config_archive},
     project::{Project, Record, config::AccelChoice},
-    qemu::{Accelerator, Monitor, MonitorError},
+    qemu::{Accelerator, MonitorError, monitor_of},
 };
 
 /// A running VM as QEMU tells of it.
@@ -19,7 +19,7 @@ pub(crate) struct Running {
 impl Running {
     /// Asks QEMU.
     pub(crate) async fn look(machine: &Machine) -> Result<Self, MonitorError> {
-        let mut monitor = Monitor::connect(&machine.project.monitor_socket()).await?;
+        let mut monitor = monitor_of(&machine.project).await?;
         let kvm = monitor.execute(qmp::query_kvm {}).await?.enabled;
         Ok(Self {
             accelerator: if kvm {

@@ -8,6 +8,7 @@ use crate::{
         files::{self, allocated},
         secrets::Secrets,
     },
+    guest::Answer,
     k3s::Kubeconfig,
     machine::{
         State, access::shell, control::guest_logs, error::machine::with_causes, report::status,
@@ -93,7 +94,7 @@ async fn status_of(project: &Project) -> String {
 async fn journal(project: &Project, units: &str) -> String {
     let command =
         format!("journalctl --no-pager --output=short-iso --lines={LINES} --unit={units}");
-    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let (mut output, mut errors) = (Answer::default(), Answer::default());
     let input = tokio::io::empty();
     let run = shell::run(
         project,
@@ -105,7 +106,7 @@ async fn journal(project: &Project, units: &str) -> String {
     );
     match tokio::time::timeout(ANSWER, run).await {
         Ok(Ok(_)) => {
-            let text = [output, errors].concat();
+            let text = [output.0, errors.0].concat();
             String::from_utf8_lossy(&text).into_owned()
         }
         Ok(Err(error)) => why(&with_causes(&error)),
@@ -143,7 +144,7 @@ fn listing(directory: &Path) -> String {
 fn secrets_of(project: &Project) -> Secrets {
     let mut known: Vec<String> = [project.client_key(), project.host_key(), project.identity()]
         .iter()
-        .filter_map(|path| fs::read_to_string(path).ok())
+        .filter_map(|path| files::read_if_exists(path).ok()?)
         .collect();
     let state = State::observe(project).ok();
     if let Some(record) = state.as_ref().and_then(State::record)

@@ -22,7 +22,7 @@ use crate::{
     },
     project::{Project, Record, Suspended, idle, user},
     qemu::{
-        Monitor, MonitorError, Process,
+        MonitorError, Process, monitor_of,
         usernet::{self, forwarded_port},
     },
 };
@@ -283,14 +283,21 @@ pub(crate) async fn observe(project: &Project, process: &Process) -> (Running, O
     match ask_qemu(project, &mut running).await {
         Ok(resources) => (running, Some(resources)),
         Err(error) => {
-            tracing::debug!(%error, "QEMU does not tell");
+            if matches!(
+                error,
+                MonitorError::Foreign { .. } | MonitorError::Directory(_)
+            ) {
+                tracing::warn!("QEMU is not asked: {error}");
+            } else {
+                tracing::debug!(%error, "QEMU does not tell");
+            }
             (running, None)
         }
     }
 }
 
 async fn ask_qemu(project: &Project, running: &mut Running) -> Result<(u64, u64), MonitorError> {
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     let state = monitor.execute(qmp::query_status {}).await?.status;
     running.run_state = serde_json::to_value(state)
         .ok()

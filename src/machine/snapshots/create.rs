@@ -33,7 +33,7 @@ use crate::{
         snapshot::{self, Content},
         suspended::{FileStamp, MachineAbi, Memory},
     },
-    qemu::{Monitor, Process, migration},
+    qemu::{Process, migration, monitor_of},
 };
 
 /// What stays free beside a snapshot, for the VM to go on.
@@ -213,7 +213,7 @@ async fn save(
     if !paused {
         guest::sync(project).await;
     }
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     let origin = save::origin(&mut monitor, process).await?;
     let needed = save::needed(&mut monitor, process).await?;
     let of_disk = staging_dir::room_for_copy(&project.disk(), draft.path())?;
@@ -241,7 +241,7 @@ async fn resume_guest(machine: &Machine, paused: bool) -> Result<(), MachineErro
         wake::wake(project, Duration::MAX).await;
     }
     if paused {
-        let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+        let mut monitor = monitor_of(project).await?;
         vcpu::pause(&mut monitor).await?;
         tracing::info!("the VM is paused as before; to resume: k3s-vm resume");
     }
@@ -251,7 +251,7 @@ async fn resume_guest(machine: &Machine, paused: bool) -> Result<(), MachineErro
 
 /// Whether the guest stands still because somebody wants it so. It goes on, if it is because a save was broken off.
 async fn is_paused_by_somebody(project: &Project) -> Result<bool, MachineError> {
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     migration::cancel(&mut monitor).await?;
     let status = monitor.execute(qmp::query_status {}).await?.status;
     drop(monitor);

@@ -24,7 +24,7 @@ use crate::{
         memory::save,
     },
     project::{Project, Record},
-    qemu::{Monitor, Process, command_line},
+    qemu::{Monitor, Process, command_line, monitor_of},
 };
 
 /// QEMU's name of the overlay that is put under a running VM.
@@ -41,7 +41,7 @@ pub(crate) async fn capture(
     record: &Record,
     process: &Process,
 ) -> Result<Option<CapturedMemory>, MachineError> {
-    let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+    let mut monitor = monitor_of(project).await?;
     // While it is paused it cannot go on by itself, and what it has said until then is all.
     monitor.execute(qmp::stop {}).await?;
     let taken = match waits(project) {

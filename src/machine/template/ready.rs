@@ -14,7 +14,7 @@ use crate::{
         template::{capture, publish},
     },
     project::{Identity, Record},
-    qemu::{Monitor, Process},
+    qemu::{Process, monitor_of},
 };
 
 /// Makes a new VM a copy of the template on whose disk it stands. It is no VM before all of it is there.
@@ -66,7 +66,7 @@ pub(crate) async fn publish_ready(
     tracing::info!("publishing {} as a template for clones", record.name);
     guest::sync(project).await;
     let kept = async {
-        let mut monitor = Monitor::connect(&project.monitor_socket()).await?;
+        let mut monitor = monitor_of(project).await?;
         machine.mark_paused();
         monitor.execute(qmp::stop {}).await?;
         let taken = capture::pivot_to_overlay(project, record, &mut monitor, process).await;

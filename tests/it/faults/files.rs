@@ -1,6 +1,6 @@
 //! What is asked for contradicts what is there, or what is there is damaged or somebody else's.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use super::sandbox::Sandbox;
 use crate::support::{dead_image, names};
@@ -198,4 +198,64 @@ fn a_kubeconfig_of_somebody_else() {
     );
     fs::remove_file(&path).expect("moved away");
     sandbox.goes_on(sandbox.setup(&[]));
+}
+
+/// `reset` removes a kubeconfig that is the VM's, and nothing else in its place.
+#[test]
+fn what_is_in_the_place_of_the_kubeconfig_stays() {
+    let sandbox = Sandbox::new();
+    let kubeconfig = sandbox.finished(".kube/config".as_ref());
+    fs::write(&kubeconfig, "").expect("emptied");
+    sandbox.env.ok(&["reset", "--yes"]);
+    assert!(kubeconfig.is_file(), "an empty file may be anyone's");
+    fs::remove_file(&kubeconfig).expect("removed");
+
+    let fifo = sandbox.env.path("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("made");
+    for path in [fifo.to_str().expect("UTF-8"), "/dev/null"] {
+        let setup = sandbox.setup(&["--kubeconfig", path]);
+        let words = [path, "not a regular file"];
+        sandbox.fails(&format!("--kubeconfig {path}"), setup, 1, &words);
+        sandbox.finished(".kube/config".as_ref());
+        let record = sandbox.file("record.json");
+        let text = fs::read_to_string(&record).expect("there");
+        let mut text: serde_json::Value = serde_json::from_str(&text).expect("a record");
+        text["kubeconfig"] = path.into();
+        fs::write(&record, text.to_string()).expect("written");
+        sandbox.env.ok(&["reset", "--yes"]);
+        let path = Path::new(path);
+        assert!(path.exists() && !path.is_file());
+        let _ = fs::remove_dir_all(sandbox.env.project.join(".kube"));
+    }
+}
+
+/// A FIFO in the place of a file keeps nobody waiting.
+#[test]
+fn fifos_in_the_place_of_files() {
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    for (name, verb) in [
+        ("lock", "start"),
+        ("qemu.pid", "status"),
+        ("console.log", "logs console"),
+        ("qemu.log", "logs qemu"),
+        ("qemu.log", "start"),
+        ("console.log", "start"),
+        ("stages.log", "start"),
+    ] {
+        let path = sandbox.file(name);
+        let kept = fs::read(&path).ok();
+        let _ = fs::remove_file(&path);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        let words: Vec<&str> = verb.split(' ').collect();
+        let ended = sandbox.env.run(&words);
+        assert_eq!(ended.code, 1, "{name}, {verb}: {ended:?}");
+        for word in [name, "not a regular file"] {
+            assert!(ended.stderr.contains(word), "{name}, {verb}: {ended:?}");
+        }
+        fs::remove_file(&path).expect("removed");
+        if let Some(kept) = kept {
+            fs::write(&path, kept).expect("written");
+        }
+    }
 }

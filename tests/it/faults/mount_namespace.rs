@@ -65,7 +65,7 @@ async fn caged(programs: Option<&Path>) {
     });
     let status = sandbox.status();
     let socket = status["process"]["monitor"].as_str().expect("a socket");
-    let mut monitor = Monitor::connect(Path::new(socket))
+    let mut monitor = Monitor::connect_to(Path::new(socket), None)
         .await
         .expect("connected");
     let tree = monitor.human("info qtree").await.expect("told");

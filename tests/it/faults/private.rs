@@ -3,7 +3,11 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown, symlink},
+    io::{Read, Write},
+    os::unix::{
+        fs::{PermissionsExt, chown, symlink},
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     process::Command,
 };
@@ -298,4 +302,125 @@ fn a_cache_that_others_may_write() {
     }
     fs::set_permissions(&sandbox.env.cache, fs::Permissions::from_mode(0o700)).expect("closed");
     sandbox.goes_on(sandbox.setup(&[]));
+}
+
+/// What is in the cache is run and booted, and `prune` removes what is in it.
+#[test]
+fn directories_of_a_cache_that_others_prepared() {
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    let theirs = sandbox.env.path("theirs");
+    fs::create_dir(&theirs).expect("created");
+    fs::write(theirs.join("precious"), "precious").expect("written");
+    let images = sandbox.env.cache.join("images");
+    let own = sandbox.env.cache.join("own");
+    fs::rename(&images, &own).expect("moved");
+    let refused = |fault: &str, words: &[&str]| {
+        for verb in [
+            "cache prune --yes",
+            "cache list",
+            "cache export --all all.tar",
+            "cache import all.tar",
+            "start",
+        ] {
+            fs::write(sandbox.env.path("project/all.tar"), "").expect("written");
+            if verb.contains("export") {
+                fs::remove_file(sandbox.env.path("project/all.tar")).expect("removed");
+            }
+            let verb: Vec<&str> = verb.split(' ').collect();
+            let command = sandbox.env.command(&verb);
+            sandbox.fails(&format!("{fault}, {}", verb.join(" ")), command, 1, words);
+        }
+    };
+    symlink(&theirs, &images).expect("linked");
+    let words = [
+        "cannot trust ",
+        "/cache/images: ",
+        "a link",
+        "hint: ",
+        "ls -ld ",
+    ];
+    refused("images of the cache is a link", &words);
+    fs::remove_file(&images).expect("removed");
+    fs::rename(&own, &images).expect("moved back");
+    for open in [0o777, 0o770] {
+        fs::set_permissions(&images, fs::Permissions::from_mode(open)).expect("opened");
+        let words = [
+            "cannot trust ",
+            "/cache/images: others may write to it",
+            "chmod 700 ",
+        ];
+        refused(&format!("images of the cache has mode {open:o}"), &words);
+    }
+    fs::set_permissions(&images, fs::Permissions::from_mode(0o700)).expect("closed");
+    if nix::unistd::getuid().is_root() {
+        chown(&images, Some(65534), None).expect("given away");
+        refused(
+            "images of the cache is another user's",
+            &["/cache/images: others "],
+        );
+        chown(&images, Some(0), None).expect("given back");
+    } else {
+        skipped("only root can act as another user");
+    }
+    assert_eq!(names(&theirs), ["precious"]);
+    sandbox.env.ok(&["cache", "list"]);
+}
+
+/// A program that listens in the place of QEMU is told nothing, and nothing that it says is believed.
+#[test]
+fn a_monitor_that_is_not_qemus() {
+    let sandbox = Sandbox::new();
+    let setup = sandbox.booting();
+    let runtime = sandbox.env.path("run/k3s-vm");
+    let runtime = runtime.join(&names(&runtime)[0]);
+    let (socket, real) = (runtime.join("qmp.sock"), runtime.join("real.sock"));
+    fs::rename(&socket, &real).expect("moved");
+    let listener = UnixListener::bind(&socket).expect("bound");
+    let told = std::thread::spawn(move || {
+        let mut told = Vec::new();
+        // The last connection is the test's own.
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.write_all(b"{\"QMP\":{}}\n");
+            let mut some = Vec::new();
+            let _ = stream.read_to_end(&mut some);
+            if some == b"end" {
+                break;
+            }
+            told.extend(some);
+        }
+        told
+    });
+    let ended = sandbox.env.run(&["status"]);
+    let pid = std::process::id();
+    let words = format!("process {pid} of user {}", nix::unistd::getuid());
+    assert!(ended.stderr.contains(&words), "{ended:?}");
+    let process = format!("ps -fp {pid}");
+    let words = [words.as_str(), "in place of QEMU", "hint: ", &process];
+    // Only one command may work on a VM at a time.
+    setup.signal(Signal::KILL);
+    setup.end();
+    refuses_to_pause(&sandbox, &words);
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).expect("opened");
+    let words = ["cannot trust ", "(mode 0700)", "hint: "];
+    refuses_to_pause(&sandbox, &words);
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).expect("closed");
+    let mut end = UnixStream::connect(&socket).expect("it listens");
+    end.write_all(b"end").expect("told");
+    drop(end);
+    assert_eq!(told.join().expect("no panic"), b"", "nothing was told");
+    fs::remove_file(&socket).expect("removed");
+    fs::rename(&real, &socket).expect("moved back");
+    sandbox.env.ok(&["pause"]);
+    sandbox.env.ok(&["stop", "--force"]);
+}
+
+/// QEMU runs on.
+#[track_caller]
+fn refuses_to_pause(sandbox: &Sandbox, words: &[&str]) {
+    let ended = sandbox.env.run(&["pause"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    for word in words {
+        assert!(ended.stderr.contains(word), "{word:?}: {ended:?}");
+    }
 }

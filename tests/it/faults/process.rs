@@ -1,12 +1,16 @@
 //! QEMU itself: killed, frozen, cut off from its socket, or somebody else on the socket.
 
-use std::{fs, os::unix::net::UnixListener, path::PathBuf};
+use std::{
+    fs,
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+};
 
 use rustix::process::Signal;
 
 use super::{
     durable::survives,
-    sandbox::{Sandbox, eventually, send},
+    sandbox::{Background, Sandbox, eventually, program, send},
     table::{first_line, row, tell},
 };
 use crate::support::finish;
@@ -32,6 +36,56 @@ fn a_qemu_that_is_killed_while_nobody_looks() {
         assert!(!sandbox.file("qemu.pid").exists());
     }
     sandbox.goes_on(sandbox.env.command(&["start"]));
+}
+
+/// A guest can have QEMU print what it likes; here the one that does is beside QEMU.
+#[test]
+fn a_qemu_that_prints_without_end() {
+    const MOST: u64 = 5 << 20;
+    let sandbox = Sandbox::new();
+    let path = sandbox.env.programs.to_string_lossy().into_owned();
+    let [go, done] = ["go", "done"].map(|name| sandbox.env.path(name));
+    let script = format!(
+        "PATH='{path}'\ncase \"$*\" in *qmp.sock*)\n( while ! [ -e '{}' ]; do sleep 0.05; done; \
+         head -c 64M /dev/zero | tr '\\0' x; echo the end; touch '{}' ) >&2 &\n;; esac\n\
+         exec qemu-system-x86_64 \"$@\"",
+        go.display(),
+        done.display(),
+    );
+    let mut programs = program(&sandbox, "qemu-system-x86_64", &script);
+    programs.push(format!(":{path}"));
+    let mut setup = sandbox.setup(&[]);
+    setup.env("PATH", programs);
+    let setup = Background::start(&sandbox, setup);
+    eventually("the VM runs", || {
+        assert!(setup.is_running(), "{}", setup.said());
+        sandbox.status()["process"]["run_state"] == "running"
+    });
+    setup.signal(Signal::KILL);
+    setup.end();
+    let log = sandbox.file("qemu.log");
+    fs::write(&go, "").expect("told");
+    eventually("all is printed", || {
+        let length = fs::metadata(&log).expect("a log").len();
+        assert!(length <= MOST, "{length}");
+        done.exists()
+    });
+    eventually("all is in the log", || {
+        fs::read(&log).expect("a log").ends_with(b"xthe end\n")
+    });
+    let is_cut = |log: &Path| {
+        let kept = fs::read(log).expect("a log");
+        kept.starts_with(b"[k3s-vm: the guest flooded this log") && kept.len() as u64 <= MOST
+    };
+    assert!(is_cut(&log));
+    // The command that would have cut it was killed.
+    for name in ["console.log", "stages.log"] {
+        let log = sandbox.file(name);
+        fs::write(&log, vec![b'x'; 9 << 20]).expect("written");
+        eventually("it is cut", || is_cut(&log));
+    }
+    sandbox.env.ok(&["stop", "--force"]);
+    sandbox.nothing_runs();
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! Output that cannot be written is a failure, except where its reader has gone.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     process::{Command, Stdio},
 };
 
 use super::sandbox::Sandbox;
-use crate::support::{code, ended};
+use crate::support::{code, ended, finish, program};
 
 /// With stdout on a full file system: the exit code, and whether the error says so.
 fn on_full(command: &mut Command) -> (i32, String) {
@@ -86,5 +86,29 @@ fn of_a_machine() {
         (&["autostart"], 0),
     ] {
         fails_only_on_full(&sandbox, arguments, usual);
+    }
+}
+
+/// The guest and QEMU print what they like. A terminal gets none of what would steer it, and a pipe gets all.
+#[test]
+fn logs_do_not_steer_a_terminal() {
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    let copy = "\u{1b}]52;c;b3duZWQ=\u{7}";
+    for name in ["console", "qemu"] {
+        let text = format!("begin {copy}\u{9b}5n\u{1b}[31mred\u{1b}[0m\r\nend\n");
+        fs::write(sandbox.file(&format!("{name}.log")), &text).expect("written");
+        let command = format!("{} logs {name}", program().display());
+        let mut script = sandbox.env.tool("script");
+        script
+            .args(["-qec", &command, "/dev/null"])
+            .env("TERM", "xterm");
+        let shown = finish(script).stdout;
+        assert!(
+            shown.contains("begin ") && shown.contains("end"),
+            "{shown:?}"
+        );
+        let steers = |c: char| c.is_control() && !matches!(c, '\r' | '\n');
+        assert!(!shown.contains(steers), "{name}: {shown:?}");
     }
 }

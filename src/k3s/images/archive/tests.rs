@@ -340,3 +340,31 @@ fn what_containerd_takes_is_taken() {
     let (passed, _) = passed(&tar(&files), &guest());
     assert_eq!(passed.expect("sound").images[0].name.as_str(), NAME);
 }
+
+/// Each of them is small when it is compressed, and none of them is a part of an image.
+#[test]
+fn descriptions_without_end_are_refused() {
+    const DOCUMENT: u64 = 8 << 20;
+    let one = |number: u64| {
+        let mut header = Header::new_gnu();
+        header.set_path(format!("layers/{number}")).expect("short");
+        header.set_entry_type(EntryType::Regular);
+        header.set_size(DOCUMENT);
+        header.set_cksum();
+        let start = format!("{{{number:07}");
+        let rest = io::repeat(b' ').take(DOCUMENT - start.len() as u64);
+        io::Cursor::new([header.as_bytes().as_slice(), start.as_bytes()].concat()).chain(rest)
+    };
+    let archive = (0..400).fold(Box::new(io::empty()) as Box<dyn Read>, |all, number| {
+        Box::new(all.chain(one(number)))
+    });
+    let guest = Guest {
+        room: Size::gib(100),
+        ..guest()
+    };
+    let error = pass(archive, &guest, None, LOADING, io::sink()).expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        "the archive has more than 128 MiB of names and descriptions"
+    );
+}

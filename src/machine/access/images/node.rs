@@ -4,7 +4,7 @@ use tokio::io::AsyncRead;
 
 use crate::{
     base::Size,
-    guest::Ssh,
+    guest::{Answer, Ssh},
     k3s::images::{Guest, Listed, PendingImage, listing},
     machine::{MachineError, access::images::source::last_line, error::ImagesError},
 };
@@ -62,7 +62,7 @@ pub(crate) async fn import(
          {{ {CTR} images ls --quiet | grep -F '{loading}' | xargs -r {CTR} images rm --sync; \
          {CTR} leases create --id '{loading}'; {CTR} leases rm --sync '{loading}'; }} >/dev/null 2>&1; exit 1"
     );
-    let mut errors = Vec::new();
+    let mut errors = Answer::default();
     let status = ssh
         .run(
             Some(&command),
@@ -72,6 +72,7 @@ pub(crate) async fn import(
             &mut errors,
         )
         .await?;
+    let errors = errors.0;
     Ok(match (status, errors.is_empty()) {
         (0, _) => Ok(()),
         (_, true) => Err("the connection to the guest ended".to_owned()),
@@ -119,15 +120,15 @@ pub(crate) async fn remove(ssh: &Ssh, names: &[String]) -> Result<(), MachineErr
 }
 
 async fn ask(ssh: &Ssh, command: &str) -> Result<String, MachineError> {
-    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let (mut output, mut errors) = (Answer::default(), Answer::default());
     let input = tokio::io::empty();
     let status = ssh
         .run(Some(command), None, input, &mut output, &mut errors)
         .await?;
     if status == 0 {
-        Ok(String::from_utf8_lossy(&output).into_owned())
+        Ok(String::from_utf8_lossy(&output.0).into_owned())
     } else {
-        Err(ImagesError::Runtime(reason(&errors)).into())
+        Err(ImagesError::Runtime(reason(&errors.0)).into())
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
         address::shown,
         digest::Hasher,
         files::{self, PRIVATE},
+        trust,
     },
     image::{BaseImage, Cache, Catalog, ImageError, ImageSource, Known, key},
     k3s::release::{self, AIRGAP, BINARY},
@@ -41,6 +42,7 @@ pub async fn collect(
     spec: &Spec,
     progress: &dyn Progress,
 ) -> Result<ArchiveManifest, MachineError> {
+    trust::require_own_tree(cache.root())?;
     let release = async {
         let version = assets::choose_version(cache, spec).await?;
         let (binary, airgap) =
@@ -118,6 +120,7 @@ async fn image(
 ///
 /// When the cache has none, or cannot be read.
 pub fn collect_all(cache: &Cache) -> Result<ArchiveManifest, MachineError> {
+    trust::require_own_tree(cache.root())?;
     let mut files: Vec<ArchiveEntry> = Vec::new();
     let mut images = cache.known_images()?;
     images.retain(|image| cache.image_path(image.digest).is_file());

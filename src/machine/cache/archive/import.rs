@@ -12,18 +12,19 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     base::{
-        FileError, Progress, Size,
+        Digest, FileError, Progress, Size,
         digest::Hasher,
         files::{PROGRAM, free_space},
+        trust,
     },
-    image::{Cache, ImageError},
-    k3s::release::{AIRGAP, BINARY},
+    image::{Cache, ImageError, Known},
+    k3s::release::{AIRGAP, BINARY, parse_checksums},
     machine::{
         MachineError,
         cache::{
             archive::{
                 ArchiveEntry, ArchiveManifest, Kind,
-                list::{LIST, LONGEST},
+                list::{LIST, LONGEST, Text},
             },
             assets::{BUCKET, DATA},
         },
@@ -44,12 +45,14 @@ pub async fn import(
     source: impl Read + Send + 'static,
     progress: Arc<dyn Progress>,
 ) -> Result<Vec<(ArchiveEntry, bool)>, MachineError> {
+    trust::require_own_tree(cache.root())?;
     let _lock = cache.lock("import", "what an archive has").await?;
     let waiting = ImportStaging::begin(cache)?;
     let (shared, folder) = (cache.clone(), waiting.0.clone());
     let list = spawn_blocking(move || receive(&shared, &folder, source, &*progress))
         .await
         .expect("neither panics nor is cancelled")?;
+    require_agreement(cache, &list)?;
     let mut taken = Vec::new();
     for file in list.files {
         let was_there = file.is_in(cache);
@@ -65,6 +68,58 @@ pub async fn import(
         cache.learn_text(text.key, &text.text)?;
     }
     Ok(taken)
+}
+
+/// Refuses an archive that says otherwise of what the cache has verified from its origin.
+fn require_agreement(cache: &Cache, list: &ArchiveManifest) -> Result<(), MachineError> {
+    let ours = cache.known_images()?;
+    for theirs in &list.images {
+        let contradicts = |ours: &&Known| {
+            ours.verified && ours.from == theirs.from && ours.digest != theirs.digest
+        };
+        if let Some(ours) = ours.iter().find(contradicts) {
+            return Err(CacheArchiveError::Conflict {
+                what: theirs.from.clone(),
+                theirs: theirs.digest,
+                ours: ours.digest,
+                path: cache.source_path(&theirs.from),
+            }
+            .into());
+        }
+    }
+    let texts = cache.texts()?;
+    for Text { key, text } in &list.texts {
+        let ours = texts.iter().find(|(ours, _)| ours == key);
+        let contradiction = ours.and_then(|(_, ours)| contradiction(text, ours));
+        if let Some((file, theirs, ours)) = contradiction {
+            let listed = list.files.iter().find(|it| it.sha256 == theirs);
+            return Err(CacheArchiveError::Conflict {
+                what: listed.map_or(file, |it| &it.name).to_owned(),
+                theirs,
+                ours,
+                path: cache.text_path(*key),
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// The first file of which two texts have different checksums. Of what is no list of checksums, as the stable version, the
+/// archive's is the newer one.
+fn contradiction(theirs: &str, ours: &str) -> Option<(&'static str, Digest, Digest)> {
+    // Of a file that came unverified, the text is its checksum.
+    if let (Ok(theirs), Ok(ours)) = (theirs.trim().parse(), ours.trim().parse()) {
+        return (theirs != ours).then_some((BINARY, theirs, ours));
+    }
+    let (theirs, ours) = (parse_checksums(theirs).ok()?, parse_checksums(ours).ok()?);
+    let airgap = theirs.airgap.zip(ours.airgap);
+    let binary = Some((theirs.binary, ours.binary));
+    let files = [(BINARY, binary), (AIRGAP, airgap)];
+    files.into_iter().find_map(|(name, digests)| {
+        let (theirs, ours) = digests?;
+        (theirs != ours).then_some((name, theirs, ours))
+    })
 }
 
 async fn admit(cache: &Cache, file: &ArchiveEntry, waiting: PathBuf) -> Result<(), ImageError> {

@@ -295,3 +295,55 @@ async fn a_hostile_archive_writes_nothing_anywhere() {
     assert!(error.contains("no disk is not a disk image"), "{error}");
     assert_eq!(files(&there), Vec::<String>::new());
 }
+
+/// What was verified from its origin is not replaced by what an archive says of it.
+#[tokio::test]
+async fn an_archive_that_contradicts_the_cache_changes_nothing() {
+    let (here, there) = (stocked().await, host());
+    let [theirs, ours] = ["theirs", "ours"].map(|text| Digest::of(text.as_bytes()));
+    let key = Digest::of(b"a release");
+    let checksums = |digest| format!("{digest}  k3s\n");
+    let other = [disk(), vec![0; 512]].concat();
+    let other_digest = Digest::of(&other);
+    let path = there.cache.directory("partial").expect("made").join("x");
+    fs::write(&path, &other).expect("written");
+    let admitted = there.cache.admit_image(path, other_digest, "a test").await;
+    admitted.expect("a disk");
+    let mut known = Known {
+        from: URL.to_owned(),
+        digest: other_digest,
+        verified: true,
+    };
+    there.cache.learn_image(&known).expect("learned");
+    let before = files(&there);
+    let archive = exported(&here);
+    let error = taken(&there, &archive).await.expect_err("refused");
+    let both = [Digest::of(&disk()), other_digest].map(|it| it.to_string());
+    for word in [URL, &both[0], &both[1]] {
+        assert!(error.to_string().contains(word), "{word}: {error}");
+    }
+    assert_eq!(files(&there), before);
+    // What came unverified is replaced.
+    known.verified = false;
+    there.cache.learn_image(&known).expect("learned");
+    here.cache
+        .learn_text(key, &checksums(theirs))
+        .expect("learned");
+    there
+        .cache
+        .learn_text(key, &checksums(ours))
+        .expect("learned");
+    let before = files(&there);
+    let archive = exported(&here);
+    let error = taken(&there, &archive).await.expect_err("refused");
+    for word in ["k3s", &theirs.to_string(), &ours.to_string()] {
+        assert!(error.to_string().contains(word), "{word}: {error}");
+    }
+    assert_eq!(files(&there), before);
+    let text = there.cache.text_path(key);
+    assert_eq!(fs::read_to_string(&text).expect("there"), checksums(ours));
+    fs::remove_file(text).expect("removed");
+    taken(&there, &archive)
+        .await
+        .expect("no contradiction is left");
+}

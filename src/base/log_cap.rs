@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
     time::Duration,
@@ -41,15 +41,53 @@ async fn keep_capped(files: &[&Path]) -> Infallible {
 ///
 /// When there is no such file, or it cannot be written.
 pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).append(true).open(path)?;
+    append_to(
+        &OpenOptions::new().read(true).append(true).open(path)?,
+        bytes,
+    )
+}
+
+/// Passes what comes from `source` on to a log that is open for appending, and is cut in the same way, until there is no
+/// more.
+///
+/// # Errors
+///
+/// When one of them cannot be read or written.
+pub fn append_all(mut source: impl Read, log: &File) -> io::Result<()> {
+    let mut some = vec![0; 64 << 10];
+    loop {
+        match source.read(&mut some) {
+            Ok(0) => return Ok(()),
+            Ok(read) => append_to(log, &some[..read])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Cuts a log that no command has cut although it is twice as long as it should be.
+///
+/// # Errors
+///
+/// When there is no such file, or it cannot be written.
+pub fn cut_neglected(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).append(true).open(path)?;
+    cut(&file, 2 * MOST_KEPT)
+}
+
+fn append_to(mut file: &File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
+    cut(file, MOST_KEPT)
+}
+
+fn cut(mut file: &File, most: u64) -> io::Result<()> {
     let length = file.metadata()?.len();
-    if length <= MOST_KEPT {
+    if length <= most {
         return Ok(());
     }
     file.seek(SeekFrom::Start(length - END))?;
     let mut kept = CUT.to_vec();
-    (&file).take(2 * END).read_to_end(&mut kept)?;
+    file.take(2 * END).read_to_end(&mut kept)?;
     file.set_len(0)?;
     file.write_all(&kept)
 }
@@ -59,6 +97,19 @@ mod tests {
     use std::fs::{self, File};
 
     use super::*;
+
+    #[test]
+    fn an_endless_source_fills_no_disk() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("qemu.log");
+        let mut options = OpenOptions::new();
+        let options = options.read(true).append(true).create(true);
+        let log = options.open(&path).expect("created");
+        let source = io::repeat(b'x').take(9 * MOST_KEPT).chain(&b"the end"[..]);
+        append_all(source, &log).expect("passed on");
+        let kept = fs::read_to_string(&path).expect("text");
+        assert!(kept.len() as u64 <= MOST_KEPT && kept.ends_with("xthe end"));
+    }
 
     #[test]
     fn a_flood_is_cut_down_to_its_end() {

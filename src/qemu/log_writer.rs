@@ -1,0 +1,59 @@
+//! What QEMU prints goes through a pipe to a process of its own, which keeps the log from growing without end for as long as
+//! QEMU lives, whatever becomes of the command that started it. A guest can have QEMU print without end. The logs that QEMU
+//! itself writes, the guest's console and its reports, are cut there as well, should the command that waits for the guest have
+//! been killed.
+
+use std::{
+    ffi::OsString,
+    fs::{File, TryLockError},
+    io,
+    os::fd::AsFd,
+    path::Path,
+    thread::{sleep, spawn},
+    time::{Duration, Instant},
+};
+
+use crate::base::{files, log_cap};
+
+/// The program's first argument in that process; the others are the logs that QEMU itself writes.
+pub const FLAG: &str = "--write-log";
+
+/// How long the last words of a QEMU may take to their log.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+const POLL: Duration = Duration::from_millis(5);
+
+/// How often the logs that QEMU itself writes are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Passes standard input on to the log that standard output is, until there is no more, and cuts `others` meanwhile.
+///
+/// # Errors
+///
+/// When one of them cannot be read or written.
+pub fn run(others: Vec<OsString>) -> io::Result<()> {
+    // It ends with the process.
+    spawn(move || {
+        loop {
+            sleep(LOOK);
+            for other in &others {
+                let _ = log_cap::cut_neglected(Path::new(other));
+            }
+        }
+    });
+    let log = io::stdout().as_fd().try_clone_to_owned()?;
+    log_cap::append_all(io::stdin().lock(), &File::from(log))
+}
+
+/// Waits until what a QEMU that has ended printed is in its log, which the process locks for as long as it lives.
+pub fn wait(log: &Path) {
+    let Ok(file) = files::open_regular(log) else {
+        return;
+    };
+    let began = Instant::now();
+    while matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+        && began.elapsed() < LAST_WORDS
+    {
+        sleep(POLL);
+    }
+}
