@@ -7,7 +7,7 @@ use url::Url;
 
 const HIDDEN: &str = "***";
 
-/// The URL for people, without what opens the door.
+/// The URL for messages, without its password.
 pub fn shown(url: &Url) -> String {
     without_logins(url.as_str()).into_owned()
 }
@@ -31,7 +31,7 @@ pub fn without_logins(text: &str) -> Cow<'_, str> {
     (shown + rest).into()
 }
 
-/// The same of what somebody typed, which may be no URL; then all before the last `@` may be a password.
+/// The same for user input that may not be a URL; then all before the last `@` may be a password.
 pub fn shown_text(text: &str) -> String {
     match (Url::parse(text), text.rsplit_once('@')) {
         (Ok(url), Some(_)) if url.has_host() => shown(&url),

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
-/// Why a text is no SHA-256 digest.
+/// Why a text is not a SHA-256 digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid SHA-256 digest {0:?}: expected 64 hexadecimal digits")]
 pub struct ParseDigestError(String);

@@ -1,4 +1,4 @@
-//! Files that survive: written beside their place, flushed, renamed, and the directory flushed.
+//! Durable files: written to a temporary file, flushed, renamed, and the directory flushed.
 
 use std::{
     env,
@@ -212,7 +212,7 @@ pub fn require_space(path: &Path, needed: u64) -> Result<(), FileError> {
     if needed <= free_space(path)?.bytes.as_bytes() {
         return Ok(());
     }
-    let full = io::Error::from(io::ErrorKind::StorageFull);
+    let full = io::Error::from_raw_os_error(nix::libc::ENOSPC);
     let needed = usize::try_from(needed).unwrap_or(usize::MAX);
     Err(FileError::on("write", path)(full).needing(needed))
 }
@@ -252,7 +252,7 @@ fn temporary_beside(path: &Path) -> Result<NamedTempFile, FileError> {
     }
 }
 
-/// Takes away what writers that were killed have left. What cannot be taken away does not hinder anybody.
+/// Removes the temporary files of writers that were killed. Failures are ignored.
 fn remove_abandoned(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if !entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
@@ -308,7 +308,7 @@ pub fn sync_directory(directory: &Path) -> Result<(), FileError> {
 ///
 /// # Errors
 ///
-/// When a parent is no directory or may not be written.
+/// When a parent is not a directory or cannot be written.
 pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
     DirBuilder::new()
         .recursive(true)
@@ -416,7 +416,7 @@ pub fn expand_home(path: &Path) -> PathBuf {
     }
 }
 
-/// The whole file as text, `None` when there is none. What is no UTF-8 is U+FFFD in it, so that whoever parses the text
+/// The whole file as text, `None` when there is none. What is not UTF-8 is U+FFFD in it, so that a parser
 /// can tell what is damaged and what to do about it.
 ///
 /// # Errors
@@ -434,7 +434,7 @@ pub fn read_if_exists(path: &Path) -> Result<Option<String>, FileError> {
 ///
 /// # Errors
 ///
-/// When it cannot be read, is no plain file, or belongs to another user.
+/// When it cannot be read, is not a plain file, or belongs to another user.
 pub fn read_own(path: &Path) -> Result<Option<String>, FileError> {
     let mut options = OpenOptions::new();
     let options = options
@@ -481,7 +481,8 @@ pub fn allocated(path: &Path) -> Size {
 /// The most that is read of the end of a log.
 const LONGEST_TAIL: u64 = 8 << 20;
 
-/// The last `lines` lines of a log, of its last 8 MiB at most, lossily as text; empty when there is no such file, or a link in its place.
+/// The last `lines` lines of a log, of its last 8 MiB at most, lossily as text; empty when there is no such file, or a
+/// link in its place.
 pub fn tail(path: &Path, lines: usize) -> String {
     let mut text = Vec::new();
     let read = |mut file: File| {

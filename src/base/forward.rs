@@ -38,7 +38,7 @@ pub enum Protocol {
     Udp,
 }
 
-/// Why a text is no forwarded port.
+/// Why a text is not a valid forward.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseForwardError {
     /// It is not written like one.

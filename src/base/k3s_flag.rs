@@ -1,4 +1,4 @@
-//! Flags of `k3s server`, as people write them: `--cluster-cidr=10.52.0.0/16`, with or without the dashes.
+//! Flags of `k3s server`, as users write them: `--cluster-cidr=10.52.0.0/16`, with or without the dashes.
 
 use std::{fmt, str::FromStr};
 
@@ -14,7 +14,7 @@ pub struct K3sFlag {
     pub value: Option<String>,
 }
 
-/// Why a text is no flag for k3s.
+/// Why a text is not a flag of k3s.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseFlagError {
     /// It is not written like one.

@@ -1,4 +1,4 @@
-//! A guest may write without end. What it writes is kept in files, and these are cut.
+//! Bounded logs: files to which a guest writes are cut at a limit.
 
 use std::{
     convert::Infallible,
@@ -12,7 +12,7 @@ use std::{
 const MOST_KEPT: u64 = 4 << 20;
 /// What is left of a file that was cut.
 const END: u64 = 1 << 20;
-/// What stands above it. The line that was cut in two goes on behind it, and is no whole line to anybody.
+/// The mark above it. The rest of the line that was cut follows it.
 const CUT: &[u8] = b"[k3s-vm: the guest flooded this log; what stood here was cut] ";
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -39,7 +39,7 @@ async fn keep_capped(files: &[&Path]) -> Infallible {
 ///
 /// # Errors
 ///
-/// When there is no such file, or it cannot be written.
+/// When the file does not exist or cannot be written.
 pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
     append_to(
         &OpenOptions::new().read(true).append(true).open(path)?,
@@ -69,7 +69,7 @@ pub fn append_all(mut source: impl Read, log: &File) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// When there is no such file, or it cannot be written.
+/// When the file does not exist or cannot be written.
 pub fn cut_neglected(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new().read(true).append(true).open(path)?;
     cut(&file, 2 * MOST_KEPT)

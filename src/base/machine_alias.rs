@@ -1,4 +1,4 @@
-//! What a further VM of a project is called.
+//! Names of additional VMs of a project.
 
 use std::{fmt, str::FromStr};
 
@@ -12,7 +12,7 @@ use crate::base::dns_label::is_dns_label;
 #[serde(try_from = "String", into = "String")]
 pub struct MachineAlias(String);
 
-/// Why a text is no such name.
+/// Why a text is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseMachineAliasError {
     /// It cannot be a part of a host's name.

@@ -1,4 +1,4 @@
-//! Folders of the host in the guest: `./src:/src`, and `~/data:/data:ro`.
+//! Directories of the host in the guest: `./src:/src`, and `~/data:/data:ro`.
 
 use std::{
     fmt,
@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mount {
-    /// The host's directory, as a person writes it: from the root, from the project, or with a tilde for the home directory.
+    /// The host's directory, as a person writes it: from the root, from the project, or with a tilde for the home
+    /// directory.
     pub host: String,
     /// The guest's, from its root, without a slash at its end.
     pub guest: String,
@@ -20,7 +21,7 @@ pub struct Mount {
     pub read_only: bool,
 }
 
-/// Why a text is no directory for the guest.
+/// Why a text is not a valid mount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseMountError {
     /// It is not written like one.
@@ -99,7 +100,7 @@ impl FromStr for Mount {
             Some(folders) => (folders, true),
             None => (text.strip_suffix(":rw").unwrap_or(text), false),
         };
-        // A directory of the host may have a colon in its name, and in the guest nobody needs one.
+        // A directory of the host may have a colon in its name; a mount point in the guest may not.
         let (host, guest) = folders.rsplit_once(':').ok_or_else(malformed)?;
         if host.is_empty() || !guest.starts_with('/') || text.chars().any(char::is_control) {
             return Err(malformed());

@@ -1,4 +1,4 @@
-//! Machine names: what a host name, a Kubernetes node name and a file name all allow.
+//! Names of VMs: what a host name, a Kubernetes node name and a file name all allow.
 
 use std::{fmt, path::Path, str::FromStr};
 

@@ -1,4 +1,4 @@
-//! How long work shows that it moves. The lower rooms own the trait, the terminal implements it.
+//! Progress of long work. The lower layers own the trait, the terminal implements it.
 
 use std::fmt::Debug;
 
@@ -15,7 +15,7 @@ pub trait Progress: Debug + Send + Sync {
     fn end(&self, transfer: usize);
 }
 
-/// Nobody watches.
+/// Without a display.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

@@ -60,7 +60,7 @@ pub fn of_environment(scheme: &str) -> Option<Result<Proxy, ParseProxyError>> {
         "all_proxy".into(),
         "ALL_PROXY".into(),
     ];
-    // What a web server calls so is a header that anybody sends (httpoxy.org).
+    // For a CGI program, this is a header that any client can send (httpoxy.org).
     let of_server = |it: &&String| *it == "HTTP_PROXY" && env::var_os("REQUEST_METHOD").is_some();
     let mut values = names
         .iter()

@@ -1,4 +1,4 @@
-//! Texts for other people's eyes: keys, tokens, certificates and passwords go, also those that nobody has told of. In doubt
+//! Texts without secrets: keys, tokens, certificates and passwords are removed, also unknown ones. In doubt
 //! a word goes.
 
 use super::address::without_logins;
@@ -154,7 +154,8 @@ fn without_named(line: &str) -> String {
     plain + &line[shown..]
 }
 
-/// Without the passwords of `-u user:password` and its like. Of what a container runs as, `-u 1000:1000`, the group goes, too.
+/// Without the passwords of `-u user:password` and its like. Of what a container runs as, `-u 1000:1000`, the group
+/// goes, too.
 fn without_logins_of_options(line: &str) -> String {
     let mut plain = String::new();
     let mut is_login = false;

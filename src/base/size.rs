@@ -1,4 +1,4 @@
-//! Amounts of bytes, read and written the way people write them: `4GiB`, `512M`, `20G`.
+//! Amounts of bytes, in the usual notation: `4GiB`, `512M`, `20G`.
 
 use std::{fmt, str::FromStr};
 
@@ -45,7 +45,7 @@ impl Size {
         self.0 >> 20
     }
 
-    /// For people: at most one decimal, in the largest unit that leaves at least 1.
+    /// For messages: at most one decimal, in the largest unit that leaves at least 1.
     pub fn approximate(self) -> String {
         let (unit, shift) = UNITS
             .iter()

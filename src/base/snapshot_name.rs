@@ -1,4 +1,4 @@
-//! Names that people give to what they keep, which are file names as well.
+//! Names of snapshots, which are directory names as well.
 
 use std::{fmt, str::FromStr};
 

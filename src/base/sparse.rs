@@ -1,4 +1,4 @@
-//! Large files that are mostly holes: read and copied without reading the holes.
+//! Sparse files: read and copied without reading the holes.
 
 use std::{
     fs::File,
@@ -36,8 +36,8 @@ pub fn checksum(file: &File) -> io::Result<u32> {
     Ok(hasher.finalize())
 }
 
-/// Makes `to`, which is empty, a copy of `from`: a clone where the file system can, and else the bytes that are no zeros, with
-/// holes for all others.
+/// Makes `to`, which is empty, a copy of `from`: a clone where the file system can, and else the bytes that are not
+/// zero, with holes for all others.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The one cryptographic library of everything that speaks TLS.
+//! The cryptographic library for TLS.
 
 use std::sync::Once;
 

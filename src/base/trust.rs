@@ -1,4 +1,4 @@
-//! Places that somebody else could have prepared: a shared directory, a project that came from a repository.
+//! Directories that another user could have prepared: a shared directory, a project that came from a repository.
 
 use std::{
     fs::{self, Permissions},
@@ -15,11 +15,11 @@ use crate::base::{
 const NOT_OURS: &str = "it is not a directory of your own, or it is a link to one";
 
 /// Refuses a directory that another user could have prepared: a link, or one that is not ours alone. Matters below
-/// `/tmp`, where anybody makes directories.
+/// `/tmp`, where all users can create directories.
 ///
 /// # Errors
 ///
-/// When it is a link, belongs to somebody else, or others may enter it.
+/// When it is a link, belongs to another user, or others may enter it.
 pub fn require_private_dir(path: &Path) -> Result<(), FileError> {
     let metadata = fs::symlink_metadata(path).map_err(FileError::on("look at", path))?;
     let ours =
@@ -51,7 +51,7 @@ pub fn require_own_dir(path: &Path) -> Result<(), FileError> {
 ///
 /// # Errors
 ///
-/// When it cannot be made, is a link or no directory, or belongs to somebody else.
+/// When it cannot be made, is a link or not a directory, or belongs to another user.
 pub fn own_private_dir(path: &Path) -> Result<(), FileError> {
     create_private_dir(path)?;
     let metadata = fs::symlink_metadata(path).map_err(FileError::on("look at", path))?;
@@ -66,7 +66,7 @@ pub fn own_private_dir(path: &Path) -> Result<(), FileError> {
     Err(files::refused(path, NOT_OURS))
 }
 
-/// Refuses a directory into which others can put their files in the place of ours. One that is not there is fine.
+/// Refuses a directory in which other users can replace files. A missing one is fine.
 ///
 /// # Errors
 ///

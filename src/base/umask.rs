@@ -1,4 +1,4 @@
-//! The process's umask, and the user's, which holds for what is theirs alone.
+//! The umask of the process, and that of the user for files of the user.
 
 use std::sync::OnceLock;
 

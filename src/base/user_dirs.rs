@@ -1,4 +1,4 @@
-//! Where the user's own files lie.
+//! Directories of the user.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What a YAML parser has to say to people.
+//! Messages of the YAML parser.
 
 use serde_saphyr::{Error, UserMessageFormatter};
 

@@ -158,7 +158,7 @@ pub enum Command {
     /// The disk file grows with each block that the guest writes. This reclaims the blocks that the guest does not use.
     /// A clean stop does the same.
     Trim(trim::Args),
-    /// Trust a project of somebody else, or a config edited by hand
+    /// Trust a project of another user, or an edited config
     ///
     /// A VM is used if this user's k3s-vm created it on this host. A config that mounts directories, downloads from a
     /// mirror, or reads or writes other files of this host is used if flags wrote it, or after this command. Shows what
@@ -239,7 +239,7 @@ pub enum Command {
     /// Installs a unit of your user's systemd, which starts the VM at login and stops it at logout. With suspend = true
     /// in the config, it suspends and resumes the VM.
     Autostart(autostart::Args),
-    /// Suspend the VM when nobody uses it
+    /// Suspend the VM when it is idle
     #[command(name = lifecycle::idle::VERB, hide = true)]
     IdleWatch(idle_watch::Args),
     /// Print the manual, or write its pages
@@ -254,7 +254,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether somebody has something to do with the machine, so that it is not one that nobody uses.
+    /// Whether the command counts as use of the VM for its idle watch.
     pub(crate) const fn is_use(&self) -> bool {
         !matches!(
             self,

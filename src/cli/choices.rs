@@ -44,7 +44,7 @@ pub(crate) struct Choices {
     /// CPU model of QEMU, e.g. Westmere,enforce, for saved memory that fits several hosts [default: the host's]
     #[arg(long, value_name = "MODEL", help_heading = heading::VM, hide_short_help = true)]
     cpu_model: Option<String>,
-    /// Suspend the VM when nobody has used it for this time, e.g. 30m [default: off]
+    /// Suspend the VM after this time without use, e.g. 30m [default: off]
     #[arg(long, value_name = "DURATION", help_heading = heading::VM, hide_short_help = true)]
     idle_suspend: Option<Idle>,
     /// Limit until the node is Ready, e.g. 5m [default: 5m with KVM, 30m without]
@@ -186,7 +186,7 @@ fn some_of<T>(list: Vec<T>) -> Option<Vec<T>> {
 
 fn in_project(project: &Project, path: &Path) -> Result<PathBuf, CommandError> {
     if path.to_str().is_none() {
-        let what = format!("{path:?} is no path for a config: it is not UTF-8");
+        let what = format!("cannot save {path:?} to a config: it is not UTF-8");
         return Err(CommandError::new(what).with_code(code::USAGE));
     }
     std::path::absolute(expand_home(path))
@@ -196,6 +196,6 @@ fn in_project(project: &Project, path: &Path) -> Result<PathBuf, CommandError> {
             relative => relative.to_owned(),
         })
         .map_err(|error| {
-            CommandError::new(format!("{} is no path", path.display())).because(&error)
+            CommandError::new(format!("invalid path {}", path.display())).because(&error)
         })
 }

@@ -1,6 +1,6 @@
-//! What a shell completes. Its script (see `completions`) calls the program with the variable [`PLACE`] and the words so far;
-//! the answer is a line for each word that could be, with a tab before what it means. Nothing is changed or started, and
-//! what cannot be found out quickly is left out.
+//! What a shell completes. Its script (see `completions`) calls the program with the variable [`PLACE`] and the words
+//! so far; the answer is a line for each word that could be, with a tab before what it means. Nothing is changed or
+//! started, and what takes too long is left out.
 
 use std::{
     env,
@@ -149,7 +149,7 @@ fn images(context: &Context) -> Option<Vec<CompletionCandidate>> {
     Some(sound.flat_map(called).collect())
 }
 
-/// An image by the name that people use, and by the whole one for those who begin with that.
+/// An image by its short name, and by the whole one for those who begin with that.
 fn called(image: &str) -> Vec<CompletionCandidate> {
     let short = image.strip_prefix("docker.io/");
     let short = short.map(|it| it.strip_prefix("library/").unwrap_or(it));

@@ -1,4 +1,4 @@
-//! Which command is run by which module.
+//! Runs the module of each command.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Ctrl-C and its kin: the command's work is dropped, and what it started is ended before the program is.
+//! Ctrl-C and other signals: the command's work is dropped, and what it started is ended before the program ends.
 
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ async fn received(signal: Option<&mut Signal>) {
     }
 }
 
-/// Whether whoever started this program had the signal ignored: `SigIgn` of proc_pid_status(5).
+/// Whether the parent process ignores the signal: `SigIgn` of proc_pid_status(5).
 fn is_ignored(number: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

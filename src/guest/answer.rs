@@ -1,4 +1,4 @@
-//! What a command in the guest says, up to a bound: a guest may say more than this host has memory for.
+//! The output of a command in the guest, up to a bound: a guest may send more than this host has memory for.
 
 use std::{
     io::{self, ErrorKind},

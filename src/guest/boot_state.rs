@@ -1,10 +1,11 @@
-//! What the reports of a guest come to: whether k3s has started, or whether there is no hope that it will.
+//! The state of a boot by the guest's reports: whether k3s has started or has failed.
 
 use std::fmt;
 
 use super::{Report, Stage};
 
-/// Exits of k3s in a row that are a crash loop, for whatever reasons: its unit starts it again, and it may need a few tries.
+/// Exits of k3s in a row that are a crash loop, for whatever reasons: its unit starts it again, and it may need a few
+/// tries.
 const MOST_EXITS: usize = 8;
 /// Exits in a row that are a crash loop when k3s names the same error each time, unless that is one of [`PASSING`].
 const SAME_EXITS: usize = 3;
@@ -28,7 +29,7 @@ pub struct BootState {
     pub started: bool,
     /// k3s has been started, with whatever success.
     pub k3s_tried: bool,
-    /// The last report, for people.
+    /// The last report, as a text.
     pub last_stage: Option<String>,
     exits: usize,
     same: Option<SameExits>,
@@ -75,7 +76,7 @@ impl BootState {
             // Anything else is progress.
             self.same = None;
         }
-        // What failed is told beside the stage before it.
+        // A failure is shown beside the stage before it.
         if !matches!(report.stage, Stage::Failed | Stage::IdentityFailed) {
             self.last_stage = Some(report.describe());
         }

@@ -1,4 +1,4 @@
-//! The guest's serial console, which QEMU keeps in a file: a sign of life, and the last words of a kernel.
+//! The guest's serial console, which QEMU writes to a file: whether the guest runs, and a kernel's panic.
 
 use std::{
     io::{Read, Seek, SeekFrom},
@@ -81,10 +81,11 @@ impl Console {
         self.panicked
     }
 
-    /// Whether the emulator is to blame for the panic. Linux puts breakpoints into code that it patches while other CPUs run
-    /// it, and takes them out again; an emulator that still has the old code translated runs one too late (QEMU 7.2 and
-    /// Linux 6.12 with two CPUs, 2 of some 150 boots). And Linux counts timer interrupts for some milliseconds in which a
-    /// busy host may not have run QEMU (QEMU 10.0 and Linux 6.12, 1 of some 20 boots at a load of 20).
+    /// Whether the emulator is to blame for the panic. Linux puts breakpoints into code that it patches while other
+    /// CPUs run it, and takes them out again; an emulator that still has the old code translated runs one too late
+    /// (QEMU 7.2 and Linux 6.12 with two CPUs, 2 of some 150 boots). And Linux counts timer interrupts for some
+    /// milliseconds in which a busy host may not have run QEMU (QEMU 10.0 and Linux 6.12, 1 of some 20 boots at a load
+    /// of 20).
     pub fn is_emulator_crash(&self) -> bool {
         self.panicked && self.is_emulator_crash
     }

@@ -1,5 +1,5 @@
-//! Files between the host and the guest, as an archive over SSH. Both sides unpack it into a new directory beside its place, and
-//! give it that when it is whole: what breaks off leaves nothing that looks like a copy.
+//! Files between the host and the guest, as an archive over SSH. Both sides unpack it into a new directory beside its
+//! place, and give it that when it is whole: what breaks off leaves nothing that looks like a copy.
 
 use std::{
     io,
@@ -115,7 +115,8 @@ impl Ssh {
         })
     }
 
-    /// Copies `path` of the guest, called `what` for people, to a new directory in `directory`; gives with it what tar warns of.
+    /// Copies `path` of the guest, called `what` in messages, to a new directory in `directory`; gives with it what tar
+    /// warns of.
     ///
     /// # Errors
     ///
@@ -163,8 +164,8 @@ impl Ssh {
         }
     }
 
-    /// Copies `source` of the host, called `what` for people, into the directory `directory` of the guest, as `target`; gives what
-    /// was left out.
+    /// Copies `source` of the host, called `what` in messages, into the directory `directory` of the guest, as
+    /// `target`; gives what was left out.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The end of a log, as an error shows it: without what only moves on a screen, and without what is there twice.
+//! The end of a log, as an error shows it: without progress animations and repeated lines.
 
 use std::collections::HashSet;
 

@@ -1,8 +1,9 @@
-//! Short commands for the guest by way of a virtio-serial port, where its listener (`firmware/first-boot/exec-agent.sh`) does
-//! them. It is what SSH is for, without a login: an emulated guest takes half a second for one.
+//! Short commands for the guest by way of a virtio-serial port, where its listener
+//! (`firmware/first-boot/exec-agent.sh`) does them. It is what SSH is for, without a login: an emulated guest takes
+//! half a second for one.
 //!
 //! QEMU's end of the port is a pair of FIFOs. They have no connections, so each request carries a number of its own, and
-//! what is left of an answer that nobody has waited for is skipped.
+//! the rest of an answer that was not waited for is skipped.
 
 use std::{
     io,
@@ -26,7 +27,7 @@ const PATIENCE: u64 = 4 << 20;
 /// Why the listener did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenerError {
-    /// The port broke, or nobody has it open.
+    /// The port broke, or the guest has not opened it.
     #[error("the guest's port does not work")]
     Port(#[from] io::Error),
     /// What came is no answer.
@@ -68,8 +69,8 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
         .try_for_each(|end| files::remove_if_exists(end))
 }
 
-/// What `command`, a line of shell, writes to standard output in the guest, without line ends at its end. It may not end: the
-/// caller sets a deadline.
+/// What `command`, a line of shell, writes to standard output in the guest, without line ends at its end. It may not
+/// end: the caller sets a deadline.
 ///
 /// # Errors
 ///

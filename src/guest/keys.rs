@@ -12,7 +12,7 @@ pub struct KeyPair(PrivateKey);
 pub struct KeyError(#[from] russh::keys::ssh_key::Error);
 
 impl KeyPair {
-    /// A new key, from the system's random numbers; `comment` tells people what it is for.
+    /// A new key, from the system's random numbers; `comment` says what it is for.
     ///
     /// # Errors
     ///

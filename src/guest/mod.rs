@@ -1,4 +1,4 @@
-//! What is said to the guest and heard from it: keys and SSH, the port on which it listens, and the stages that it reports.
+//! Communication with the guest: keys and SSH, the exec port, and the stages that it reports.
 
 mod answer;
 pub mod boot_state;

@@ -1,4 +1,4 @@
-//! Files of the host become an archive for the guest.
+//! Packs files of the host into an archive for the guest.
 
 use std::{
     fs::{self, File, Metadata},
@@ -29,7 +29,8 @@ pub(super) struct Packed {
     pub(super) transfer: usize,
 }
 
-/// Writes `source`, a file or a directory with all that is in it, to `stream`. A link that is the source itself is followed.
+/// Writes `source`, a file or a directory with all that is in it, to `stream`. A link that is the source itself is
+/// followed.
 ///
 /// # Errors
 ///

@@ -64,7 +64,7 @@ pub struct Streams<I, O, E> {
 const GRACE: Duration = Duration::from_secs(10);
 /// How long the guest may take to pass a signal on.
 const PASSING: Duration = Duration::from_secs(5);
-/// Of the signals that nobody can ignore.
+/// Of the signals that cannot be ignored.
 const KILL: u8 = 9;
 
 /// Runs the order to its end; `next` waits for what happens on this side.
@@ -131,7 +131,7 @@ async fn forward_output(
     Ok(status)
 }
 
-/// Passes on what is typed. The command goes on when there is no more, so that this ends only with an error.
+/// Passes on what is typed. The command continues at the end of the input, so this ends only with an error.
 async fn forward_input(
     said: &ChannelWriteHalf<client::Msg>,
     mut input: impl AsyncRead + Unpin,

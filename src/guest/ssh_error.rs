@@ -5,7 +5,7 @@ use std::io;
 /// Why the guest cannot be talked to.
 #[derive(Debug, thiserror::Error)]
 pub enum SshError {
-    /// Nobody answers, or not with SSH, or not in time.
+    /// No answer, or not one of SSH, or not in time.
     #[error("no SSH on 127.0.0.1:{port}: {reason}")]
     Unreachable {
         /// The forwarded port.
@@ -35,7 +35,7 @@ pub enum SshError {
         /// The last line of its standard error.
         said: String,
     },
-    /// The guest's sshd is told not to lend agents out.
+    /// The guest's sshd does not allow agent forwarding.
     #[error("the guest's sshd does not forward agents")]
     NoAgentForwarding,
     /// Our own side of the pipe broke.

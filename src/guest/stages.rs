@@ -1,4 +1,4 @@
-//! The guest's own account of how far it is: lines on a virtio-serial port that QEMU keeps in a file.
+//! The guest's progress reports: lines on a virtio-serial port that QEMU writes to a file.
 //!
 //! A line is `<seconds of uptime> <stage> [detail]`. The guest is not trusted with the terminal: what it says is shown
 //! without control characters and at a bounded length.
@@ -58,7 +58,7 @@ pub struct Report {
 }
 
 const LONGEST_DETAIL: usize = 300;
-/// Of more at once, which is no report of ours, the end counts.
+/// Of a longer line, which is not a report, only the end counts.
 const MOST_AT_ONCE: u64 = 1 << 20;
 
 impl Report {
@@ -101,7 +101,7 @@ impl Report {
         }
     }
 
-    /// For people, without the error that k3s ended with.
+    /// As a text, without the error that k3s ended with.
     pub fn headline(&self) -> String {
         match self.stage {
             Stage::K3sExited => format!("k3s ended ({})", self.exit().0),
@@ -109,7 +109,7 @@ impl Report {
         }
     }
 
-    /// For people, as a line of progress.
+    /// As a line of progress.
     pub fn describe(&self) -> String {
         let detail = &self.detail;
         match &self.stage {

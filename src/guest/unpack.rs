@@ -22,7 +22,7 @@ use crate::base::{FileError, Progress, files, tar_limit::HeaderLimit, umask};
 
 /// What has come is called so in its directory.
 const IT: &str = "it";
-/// Of the mode, what the guest may choose: nobody is to run its programs as this user.
+/// The bits of the mode that the guest may choose: no setuid programs of this user.
 const PERMISSIONS: u32 = 0o777;
 
 /// A longer path cannot be used (PATH_MAX).
@@ -64,7 +64,7 @@ pub(super) fn stage_in(directory: &Path) -> Result<TempDir, CopyError> {
         .tempdir_in(directory);
     Ok(made.map_err(|error| {
         let error = io::Error::from(error.kind());
-        FileError::on("create a folder in", directory)(error)
+        FileError::on("create a directory in", directory)(error)
     })?)
 }
 
@@ -263,8 +263,8 @@ impl Unpacker<'_> {
 }
 
 impl Staged {
-    /// Gives it its place: `target` is replaced by a file; a directory goes where nothing is, or its content into the directory that
-    /// is there, which keeps its mode. What is in there under the same names is replaced, file by file.
+    /// Gives it its place: `target` is replaced by a file; a directory goes where nothing is, or its content into the
+    /// directory that is there, which keeps its mode. What is in there under the same names is replaced, file by file.
     ///
     /// # Errors
     ///

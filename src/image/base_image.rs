@@ -1,4 +1,4 @@
-//! Base images in the cache: from an alias, a URL or a path to a read-only file that no overlay loses its ground on.
+//! Base images in the cache: from an alias, a URL or a path to a read-only file.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ use crate::{
 /// What a list of checksums may weigh; Ubuntu's and Debian's have a few kilobytes.
 const CHECKSUMS_LIMIT: usize = 1 << 20;
 
-/// For QEMU to read, and for nobody to write to.
+/// Readable, and writable by nobody.
 const READ_ONLY: u32 = 0o444;
 
 impl Cache {
@@ -34,7 +34,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// When it cannot be had, is not what `sha256` or its publisher says, or is no disk image that can be built on.
+    /// When it cannot be fetched, does not match `sha256` or its publisher's checksum, or is not a usable disk image.
     pub async fn ensure_image(
         &self,
         source: &ImageSource,
@@ -137,7 +137,7 @@ impl Cache {
         }
         let url = Url::from_file_path(&path).map_err(|()| ImageError::BadUrl {
             url: name.clone(),
-            reason: "it is no absolute path".to_owned(),
+            reason: "it is not an absolute path".to_owned(),
         })?;
         let partial = self.partial(&key)?;
         let expected = sha256.map(Checksum::Sha256);
@@ -198,7 +198,7 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// When it is no disk image that can be built on, or cannot be put there; then it is gone.
+    /// When it is not a usable disk image, or cannot be moved there; it is removed then.
     pub async fn admit_image(
         &self,
         partial: PathBuf,
@@ -249,7 +249,7 @@ fn parse(url: &str) -> Result<Url, ImageError> {
     })
 }
 
-/// The last part of a URL's path, by which checksum files and people know it.
+/// The last part of a URL's path, its name in checksum files and messages.
 fn file_name(url: &Url) -> &str {
     let last = url
         .path_segments()

@@ -34,18 +34,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub struct Cache {
     root: PathBuf,
     pub(super) retry: RetryPolicy,
-    /// Also what nobody vouches for is taken.
+    /// Files without a checksum are accepted.
     pub(super) unverified: bool,
 }
 
 /// A file to have in the cache.
 #[derive(Debug, Clone)]
 pub struct Download {
-    /// Its name for people: `k3s v1.33.5+k3s1`.
+    /// Its name in messages: `k3s v1.33.5+k3s1`.
     pub name: String,
     /// Where it comes from: http, https or file.
     pub url: Url,
-    /// What it must come to; `None` only where the user takes what nobody vouches for.
+    /// The digest that it must have; `None` only where the user accepts files without a checksum.
     pub expected: Option<Digest>,
     /// What it has to be called.
     pub file_name: String,
@@ -150,7 +150,7 @@ impl Cache {
         Ok(path)
     }
 
-    /// What a file comes to: as it must, else as it did when it came unverified.
+    /// The digest of a file: the required one, else the one that it had when it was fetched unverified.
     fn digest_of(&self, wanted: &Download) -> Option<Digest> {
         let remembered = || self.recall_text(&wanted.url).ok().flatten()?.parse().ok();
         wanted.expected.or_else(remembered)
@@ -232,7 +232,7 @@ impl Cache {
         publish(partial, self.file_path(bucket, digest, file_name), mode).await
     }
 
-    /// Waits until nobody else makes the item `key`, which people know as `name`. To be asked for only when the item is
+    /// Waits until no other command makes the item `key`, shown as `name`. To be called only when the item is
     /// not there, and to be followed by another look: the one that was waited for has most likely made it.
     ///
     /// # Errors
@@ -271,13 +271,13 @@ impl Cache {
         Ok(path)
     }
 
-    /// Where the item `key` is made, by whoever holds its lock.
+    /// Where the item `key` is made, by the holder of its lock.
     pub(super) fn partial(&self, key: &Digest) -> Result<PathBuf, ImageError> {
         Ok(self.directory("partial")?.join(key.to_string()))
     }
 }
 
-/// What a URL is known as in the cache, whoever asks for it.
+/// The key of a URL in the cache.
 pub fn key(url: &Url) -> Digest {
     Digest::of(shown(url).as_bytes())
 }

@@ -1,4 +1,4 @@
-//! The images that have a name, and what `--image` can mean.
+//! The catalogue of images, and the meaning of `--image`.
 
 use std::{
     fmt,
@@ -41,7 +41,7 @@ pub struct Entry {
     pub alias: String,
     /// Other names that find it.
     pub also: Vec<String>,
-    /// Its name for people.
+    /// Its name in messages.
     pub name: String,
     /// Where the image is published.
     pub url: String,
@@ -105,7 +105,7 @@ impl ImageSource {
         Catalog::builtin().default_image().parse()
     }
 
-    /// The source for people: as it is, but for what a URL should not tell.
+    /// The source for messages: without the secrets of a URL.
     pub fn shown(&self) -> String {
         match self {
             Self::Url(url) => shown(url),
@@ -179,7 +179,7 @@ fn parse_url(text: &str) -> Result<ImageSource, ImageError> {
     }
 }
 
-/// Independent of where the next command is called from; the path as it is when there is no current directory.
+/// Independent of where the next command is called from; the path as it is when the current directory is gone.
 fn absolute(text: &str) -> PathBuf {
     std::path::absolute(text).unwrap_or_else(|_| PathBuf::from(text))
 }

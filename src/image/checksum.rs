@@ -1,5 +1,5 @@
-//! The checksums that publishers give out: SHA-256 from Ubuntu, Fedora, AlmaLinux, Rocky Linux and k3s, SHA-512 from Debian. The cache
-//! itself knows files by SHA-256 only, so that one is always computed along.
+//! The checksums of publishers: SHA-256 from Ubuntu, Fedora, AlmaLinux, Rocky Linux and k3s, SHA-512 from
+//! Debian. The cache itself knows files by SHA-256 only, so that one is always computed along.
 
 use std::{fmt, str::FromStr};
 
@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha512};
 
 use crate::base::{Digest, digest::Hasher};
 
-/// What a file's bytes must come to.
+/// The digest that a file must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checksum {
     /// A SHA-256 digest.

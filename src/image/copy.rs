@@ -1,5 +1,5 @@
 //! Brings a file of this host here: cloned where the file system can, with its holes where it cannot,
-//! and hashed from the copy, which nobody changes any more.
+//! and hashed from the copy, which does not change any more.
 
 use std::{
     io::{self, SeekFrom},
@@ -29,7 +29,7 @@ const BLOCK: usize = 1 << 20;
 ///
 /// # Errors
 ///
-/// When `source` is no plain file, its bytes are wrong, or they cannot be written. Nothing stays then.
+/// When `source` is not a plain file, its digest is wrong, or the copy cannot be written. Nothing is left then.
 pub(super) async fn copy(
     source: &Path,
     job: &Job<'_>,

@@ -1,4 +1,4 @@
-//! Brings a file of any size here, whole: what came before a break is kept, hashed again and continued,
+//! Downloads a file of any size: a partial download is kept, hashed again and continued,
 //! provided that the server vouches for it being the same file (RFC 9110, If-Range).
 
 use reqwest::{
@@ -123,7 +123,7 @@ impl ContentRange {
         }
     }
 
-    /// Whether an answer with this range goes on after `length` bytes, or says that they were all.
+    /// Whether an answer with this range continues after `length` bytes, or says that they were all.
     pub fn continues(&self, status: StatusCode, length: u64) -> bool {
         match status {
             StatusCode::RANGE_NOT_SATISFIABLE => length > 0 && self.total == Some(length),

@@ -1,4 +1,4 @@
-//! What can go wrong between a name and a verified file.
+//! Errors of images and downloads.
 
 use std::{
     error::Error,
@@ -17,7 +17,7 @@ pub enum ImageError {
     UnknownAlias {
         /// What was asked for.
         alias: String,
-        /// The aliases of the catalogue, as a list for people.
+        /// The aliases of the catalogue, as a list.
         known: String,
     },
     /// A URL that this program cannot fetch from.
@@ -83,7 +83,7 @@ pub enum ImageError {
         /// The entry that was looked for.
         file: String,
     },
-    /// A download that nobody vouches for.
+    /// A download without a checksum.
     #[error("cannot verify {url}: it has no checksum")]
     Unverifiable {
         /// What would be fetched.
@@ -184,7 +184,7 @@ impl ImageError {
         }
     }
 
-    /// Whether a server is there and shows a certificate that nobody vouches for, or speaks no TLS.
+    /// Whether a server answers with a certificate that is not trusted, or without TLS.
     pub fn is_distrust(&self) -> bool {
         let Self::Unreachable { source, .. } = self else {
             return false;

@@ -1,4 +1,4 @@
-//! Tells disk images from everything else that a URL or a path may turn out to be, before QEMU has to.
+//! Recognizes disk images, and says what other files are, before QEMU opens them.
 
 use std::{fmt, io::Read, path::Path};
 
@@ -39,7 +39,7 @@ impl fmt::Display for Format {
 /// What a disk image's first bytes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disk {
-    /// The format that QEMU is told.
+    /// The format, as QEMU's option.
     pub format: Format,
     /// What the guest sees.
     pub virtual_size: Size,
@@ -152,7 +152,7 @@ fn judge_qcow2(head: &[u8], length: u64) -> Result<Disk, Refusal> {
         (size == 0, "it is a disk of no size"),
         (
             l1.saturating_add(l1_entries * 8) > length,
-            "its end is missing",
+            "it is truncated",
         ),
     ];
     match wrong.into_iter().find(|(is_so, _)| *is_so) {
@@ -268,12 +268,12 @@ mod tests {
             (79, &[4], "another file"),
             (79, &[32], "not known"),
             (24, &[0; 8], "no size"),
-            (40, &[0xff; 8], "end is missing"),
+            (40, &[0xff; 8], "truncated"),
         ] {
             let refusal = refusal(&qcow2(&[(at, bytes)]), 1 << 20);
             assert!(refusal.contains(reason), "{refusal}");
         }
-        assert!(refusal(&qcow2(&[]), 0x30000).contains("end is missing"));
+        assert!(refusal(&qcow2(&[]), 0x30000).contains("truncated"));
         assert!(refusal(b"QFI\xfb\0\0", 6).contains("cut off"));
     }
 

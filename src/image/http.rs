@@ -1,4 +1,4 @@
-//! One HTTP client for the whole program, and what is common to all that it fetches.
+//! The HTTP client of the whole program, and what all downloads have in common.
 
 use std::{io::ErrorKind, path::PathBuf, sync::OnceLock, time::Duration};
 
@@ -66,7 +66,7 @@ fn proxies() -> Proxy {
     })
 }
 
-/// Ten steps at most, and none from https to where anybody may listen and answer.
+/// Ten redirects at most, and none from https to http.
 fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
     let from = attempt.previous().last();
     if from.is_some_and(|url| url.scheme() == "https") && attempt.url().scheme() != "https" {

@@ -12,7 +12,7 @@ use crate::{
 pub struct BaseImage {
     /// Where it is: absolute if the cache's root is.
     pub path: PathBuf,
-    /// What its bytes come to.
+    /// Its digest.
     pub digest: Digest,
     /// The size of the disk that a guest sees.
     pub virtual_size: Size,

@@ -1,4 +1,4 @@
-//! What is fetched from where, and what is known of it.
+//! A download: its source, its target and its checksum.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use crate::{
 /// What to bring, and where to.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
-    /// Its name for people.
+    /// Its name in messages.
     pub(crate) name: &'a str,
     pub(crate) url: &'a Url,
-    /// The file to fill; nobody else writes to it meanwhile.
+    /// The file to fill; no other command writes to it meanwhile.
     pub(crate) partial: &'a Path,
     pub(crate) expected: Option<&'a Checksum>,
     pub(crate) retry: &'a RetryPolicy,

@@ -145,7 +145,7 @@ pub fn header_fault(path: &Path, base: &Path) -> Result<Option<&'static str>, Fi
 }
 
 fn judge(header: &[u8], base: &[u8]) -> Result<(), &'static str> {
-    const SHORT: &str = "it is no qcow2 image";
+    const SHORT: &str = "it is not a qcow2 image";
     let number = |at: usize, length: usize| -> Result<u64, &'static str> {
         let bytes = header.get(at..at + length).ok_or(SHORT)?;
         Ok(bytes
@@ -241,7 +241,7 @@ mod tests {
             assert!(fault(&base_path).is_some(), "{at}");
         }
         std::fs::write(&overlay, &planned[..20]).expect("written");
-        assert_eq!(fault(&base_path), Some("it is no qcow2 image"));
+        assert_eq!(fault(&base_path), Some("it is not a qcow2 image"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A file on its way into the cache, and what is remembered of it from one process to the next.
+//! A partial download, and what the next process needs to continue it.
 
 use std::{
     io::ErrorKind,
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// The file on its way, and what its bytes come to so far.
+/// The partial file, and its hash so far.
 #[derive(Debug)]
 pub(super) struct Partial<'a> {
     job: &'a Job<'a>,

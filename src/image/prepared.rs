@@ -1,5 +1,5 @@
-//! Prepared disks: what is the same for all VMs with one image and one k3s release, done once on this host. The
-//! guest of one VM writes such a disk; once it is published nobody does, and other VMs' disks stand on it.
+//! Prepared disks: what is the same for all VMs with one image and one k3s release, done once on this host. The guest
+//! of one VM writes such a disk; once it is published it does not change, and is the backing file of other VMs' disks.
 //!
 //! ```text
 //! prepared/<key>-<maker>.qcow2    an overlay on the base image; its maker's alone until it is published
@@ -28,7 +28,7 @@ const BUCKET: &str = "prepared";
 const SCHEMA: u32 = 1;
 /// What the name of a template has before its ending.
 const TEMPLATE: &str = "template";
-/// For QEMU to read, and for nobody to write to.
+/// Readable, and writable by nobody.
 const READ_ONLY: u32 = 0o400;
 
 /// A disk in `prepared/` as it is found.
@@ -50,7 +50,7 @@ struct Note {
     stamp: String,
     /// What the guest had in its memory, where that was kept.
     memory: Option<Memory>,
-    /// Who the guest is, if it is somebody: a template, of which others are copies.
+    /// The guest's identity, for a template of which other VMs are copies.
     identity: Option<Identity>,
 }
 
@@ -69,7 +69,7 @@ impl Cache {
         path.with_extension(format!("{TEMPLATE}.qcow2"))
     }
 
-    /// A sound disk that was published as `key`. One that is not what it was is offered to nobody any more.
+    /// An intact disk that was published as `key`. One that has changed is not used any more.
     pub fn find_prepared(&self, key: &Digest) -> Option<PathBuf> {
         let entries = fs::read_dir(self.root().join(BUCKET)).ok()?;
         let mut disks: Vec<PathBuf> = entries
@@ -127,8 +127,8 @@ pub fn memory(path: &Path) -> Option<Memory> {
     parse(&text)?.memory
 }
 
-/// Whether the disk at `path` is, or is to be, a template: one with an identity, which is offered to those alone who ask for
-/// it.
+/// Whether the disk at `path` is, or is to be, a template: one with an identity, which is offered to those alone who
+/// ask for it.
 pub fn is_template(path: &Path) -> bool {
     let stem = path.file_stem().map(Path::new);
     stem.and_then(Path::extension)
@@ -166,7 +166,7 @@ pub fn image_below(path: &Path, digest: Digest) -> Option<PathBuf> {
     )
 }
 
-/// Offers the disk at `path` to all VMs, and the memory that belongs to it. Nobody may write to them any more.
+/// Publishes the disk at `path` for all VMs, and the memory that belongs to it. They must not be written to any more.
 ///
 /// # Errors
 ///

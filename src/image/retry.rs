@@ -1,4 +1,4 @@
-//! How long and how often servers are asked before they are given up.
+//! Timeouts and retries of downloads.
 
 use std::{
     error::Error,
@@ -17,7 +17,7 @@ pub struct RetryPolicy {
     pub tries: u32,
     /// The pause after the first failure; each further one is twice as long.
     pub pause: Duration,
-    /// How long a transfer may bring nothing. There is no deadline on the whole.
+    /// How long a transfer may stall. The whole has no deadline.
     pub idle: Duration,
     /// How long a server is looked for that has never answered.
     pub first_contact: Duration,
@@ -44,7 +44,7 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Decides after each failure whether to go on, and waits a while if so.
+/// Decides after each failure whether to retry, and waits before it.
 #[derive(Debug)]
 pub(super) struct Retries<'a> {
     retry: &'a RetryPolicy,
@@ -70,7 +70,7 @@ impl<'a> Retries<'a> {
     }
 
     /// Returns when it is time to try again; gives the error back when it is not worth it. A try that got further
-    /// than all before it has not failed in vain: counting starts again.
+    /// than all before it has made progress: counting starts again.
     pub(super) async fn after(
         &mut self,
         error: ImageError,

@@ -35,7 +35,7 @@ pub enum ApiError {
     /// The kubeconfig has no usable certificates.
     #[error("the kubeconfig's certificates are not usable: {0}")]
     Certificates(String),
-    /// Nobody answers, or not with the cluster's certificate.
+    /// No answer, or an answer without the cluster's certificate.
     #[error("{server} does not answer: {reason}")]
     Unreachable {
         /// The API's address.
@@ -163,7 +163,7 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// [`ApiError::Certificates`] when they are no certificates.
+    /// [`ApiError::Certificates`] when they are not certificates.
     pub fn new(credentials: &Credentials) -> Result<Self, ApiError> {
         tls::provide();
         let unusable = |error: reqwest::Error| ApiError::Certificates(innermost(&error));

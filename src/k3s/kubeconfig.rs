@@ -98,16 +98,16 @@ pub struct Credentials {
     pub identity: Vec<u8>,
 }
 
-/// Why a text is no usable kubeconfig.
+/// Why a text is not a usable kubeconfig.
 #[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {
-    /// It is no kubeconfig at all.
+    /// It is not a kubeconfig.
     #[error("invalid kubeconfig: {0}")]
     Malformed(String),
     /// It is one, and a part is missing or not decodable.
     #[error("its {0} is missing or damaged")]
     Damaged(&'static str),
-    /// There is no such file.
+    /// The file does not exist.
     #[error("it is not there")]
     Missing,
     /// It is of another VM, or of a start before this one.
@@ -226,7 +226,7 @@ impl Kubeconfig {
         serde_saphyr::to_string(self).map_err(|error| KubeconfigError::Malformed(error.to_string()))
     }
 
-    /// What nobody else is to see.
+    /// The private parts.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
         let authorities = self.clusters.iter();
         let authorities = authorities.map(|it| it.cluster.certificate_authority_data.as_str());

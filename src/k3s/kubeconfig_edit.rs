@@ -31,7 +31,7 @@ pub enum MergeError {
     /// It is none.
     #[error("invalid kubeconfig: {0}")]
     Malformed(String),
-    /// It has an entry of the VM's name, and that is somebody else's.
+    /// It has an entry of the VM's name that another program or project wrote.
     #[error("its {what} {name} does not belong to this VM")]
     NotOurs {
         /// Cluster, user or context.

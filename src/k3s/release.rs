@@ -25,7 +25,7 @@ pub const CHANNELS: &str = "https://update.k3s.io/v1-release/channels";
 /// The channel of those who name none.
 pub const STABLE: &str = "stable";
 
-/// So many of the channels are named to whoever asks for one that is none: the newest ones come first.
+/// How many channels an error lists, the newest first.
 const SHOWN: usize = 8;
 
 const GITHUB: &str = "https://github.com/k3s-io/k3s/releases/download";
@@ -237,7 +237,7 @@ pub fn plan(mirror: &Mirror, version: &Version) -> ReleaseUrls {
     }
 }
 
-/// What the files of one release must come to.
+/// The digests of the files of a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checksums {
     /// Of [`BINARY`].
@@ -304,7 +304,7 @@ pub fn channel(json: &str, name: &str) -> Result<Version, ReleaseError> {
         None => {
             let known = channels.data.iter().filter(|it| it.latest.is_some());
             let known: Vec<&str> = known.map(|it| it.name.as_str()).take(SHOWN).collect();
-            Err(unnamed(format!("it is none of {}", known.join(", "))))
+            Err(unnamed(format!("expected one of {}", known.join(", "))))
         }
     }
 }
@@ -491,7 +491,7 @@ mod tests {
         );
         let error = channel(answer, "v1.98").expect_err("none").to_string();
         assert!(
-            error.ends_with("\"v1.98\": it is none of testing, stable"),
+            error.ends_with("\"v1.98\": expected one of testing, stable"),
             "{error}"
         );
         for text in [

@@ -32,7 +32,7 @@ pub enum VersionSkewError {
         /// The channel of the minor version that comes next.
         next: String,
     },
-    /// Nobody knows what such a release would make of the datastore.
+    /// What such a release does to the datastore is unknown.
     #[error("cannot upgrade k3s {from} to {to}: it is another major version")]
     Major {
         /// What is there.

@@ -1,7 +1,7 @@
 //! What a project's config reaches on the host needs this user's approval: mounted directories, files that are read or
 //! written, images and downloads.
 //!
-//! The flags of a command are an approval. A config that somebody else wrote, or that was edited by hand, is approved
+//! The flags of a command are an approval. A config that another user wrote, or that was edited by hand, is approved
 //! with `k3s-vm trust`. Approvals are kept in `.k3s-vm/approved`: a MAC of what is reached in each line, the newest last.
 
 use super::{
@@ -37,7 +37,7 @@ pub fn load(project: &Project) -> Result<Config, ConfigError> {
 ///
 /// # Errors
 ///
-/// When the file is no TOML or cannot be written.
+/// When the file is not TOML or cannot be written.
 pub fn save(project: &Project, config: &Config) -> Result<(), ConfigError> {
     let path = project.config();
     let (text, changed) = config.merged_into_file(&path)?;

@@ -31,7 +31,7 @@ pub struct Config {
     pub image: Option<String>,
     /// The SHA-256 that the base image must have.
     pub image_sha256: Option<Digest>,
-    /// Also what nobody vouches for is fetched. Said again each time, and never kept in the file.
+    /// Downloads need no checksum. Given for each run, and never saved to the file.
     #[serde(skip)]
     pub insecure_no_checksum: bool,
     /// The k3s release, or `stable`.
@@ -117,7 +117,7 @@ macro_rules! choice {
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 match text {
                     $($name => Ok(Self::$variant),)+
-                    _ => Err(format!("{text:?} is none of {}", Self::NAMES.join(", "))),
+                    _ => Err(format!("invalid value {text:?}: expected one of {}", Self::NAMES.join(", "))),
                 }
             }
         }
@@ -127,7 +127,7 @@ macro_rules! choice {
 choice!(AccelChoice { "auto" => Auto, "kvm" => Kvm, "tcg" => Tcg });
 choice!(FirmwareChoice { "auto" => Auto, "bios" => Bios, "uefi" => Uefi });
 
-/// A length of time as people write it: `90s`, `5m`, `1h 30m`.
+/// A duration as users write it: `90s`, `5m`, `1h 30m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Timeout(pub std::time::Duration);
@@ -139,7 +139,7 @@ impl FromStr for Timeout {
         match humantime::parse_duration(text) {
             Ok(duration) if !duration.is_zero() => Ok(Self(duration)),
             _ => Err(format!(
-                "{text:?} is no length of time: write it like 90s or 5m"
+                "invalid duration {text:?}: expected e.g. 90s or 5m"
             )),
         }
     }
@@ -161,12 +161,12 @@ fn cpus<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u8>,
     match u8::try_from(cpus) {
         Ok(cpus @ 1..=MOST_CPUS) => Ok(Some(cpus)),
         _ => Err(serde::de::Error::custom(format!(
-            "{cpus} CPUs are not possible: 1 to {MOST_CPUS}"
+            "{cpus} CPUs: expected 1 to {MOST_CPUS}"
         ))),
     }
 }
 
-/// Port 0 would be any port, and nobody could tell which.
+/// Port 0 would be any free port.
 fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
     Ok(Some(NonZeroU16::deserialize(deserializer)?.get()))
 }
@@ -179,7 +179,7 @@ fn ports<'de, D: serde::Deserializer<'de>>(
     for (index, port) in ports.iter().enumerate() {
         if ports[..index].iter().any(|it| it.host == port.host) {
             return Err(serde::de::Error::custom(format!(
-                "{port} is the second one of that host port"
+                "{port}: another forward has that host port"
             )));
         }
     }
@@ -193,7 +193,7 @@ fn mounts<'de, D: serde::Deserializer<'de>>(
     let mounts = Vec::<Mount>::deserialize(deserializer)?;
     match mount::twice(&mounts) {
         Some(mount) => Err(serde::de::Error::custom(format!(
-            "{mount} is the second one in that place"
+            "{mount}: another mount has that path in the guest"
         ))),
         None => Ok(Some(mounts)),
     }
@@ -224,33 +224,33 @@ pub enum ConfigError {
 }
 
 const HEADER: &str = "\
-# The VM of this project, for k3s-vm. Edit it, or let the flags of `k3s-vm setup` do so.
-# Changes hold from the next start on (k3s-vm restart); a disk grows and never shrinks; another k3s_version comes with
-# k3s-vm upgrade. Only image, firmware and share_identity are for a VM that is made anew (k3s-vm reset, k3s-vm setup).
+# The config of this project's VM. Flags of `k3s-vm setup` and `k3s-vm configure` are saved here, and you can edit it.
+# Changes take effect at the next start (k3s-vm restart). A disk grows and never shrinks. For another k3s_version, use
+# k3s-vm upgrade. For another image, firmware or share_identity, recreate the VM: k3s-vm reset && k3s-vm setup
 #
 # image = \"debian-13\"      # or debian-12, ubuntu-26.04, ubuntu-24.04, ubuntu-22.04, a path, a URL
-# image_sha256 = \"...\"     # what the image must come to
+# image_sha256 = \"...\"     # the digest of the image
 # k3s_version = \"stable\"   # or like \"v1.33.5+k3s1\"
 # k3s_mirror = \"https://github.com/k3s-io/k3s/releases/download\"
-# api_port = 6443           # left out: 6443 or a free one
+# api_port = 6443           # default: 6443 or a free port
 # accel = \"auto\"           # or \"kvm\", \"tcg\"
-# cpu_model = \"Westmere\"   # a processor that QEMU knows; left out: all that the host's can do
+# cpu_model = \"Westmere\"   # a CPU model of QEMU; default: that of the host
 # firmware = \"auto\"        # or \"bios\", \"uefi\"
 # kubeconfig = \".kube/config\"
 # timeout = \"5m\"
-# ports = [\"8080:80\"]     # of 127.0.0.1 into the guest; k3s-vm port add and rm change them at once
-# mounts = [\"./src:/src\"]  # folders of the host in the guest; with :ro behind it, it only reads
-# isolated = true           # the guest reaches neither the network nor the host
-# share_identity = true     # a copy of one VM of yours, keys and certificates included
-# suspend = true            # stop keeps the guest's memory, and start goes on where it was
-# idle_suspend = \"30m\"      # suspends a VM to which nobody has talked for that long; or \"off\"
+# ports = [\"8080:80\"]     # forwards of 127.0.0.1 to the guest; k3s-vm port add changes them at once
+# mounts = [\"./src:/src\"]  # directories of the host in the guest; :ro after it is read-only
+# isolated = true           # no network for the guest, and no way to the host
+# share_identity = true     # a clone of a template, keys and certificates included
+# suspend = true            # stop suspends the VM, and start resumes it
+# idle_suspend = \"30m\"      # suspends the VM after this time without use; or \"off\"
 #
 # [k3s]
 # args = [\"--flannel-backend=host-gw\"]   # flags of k3s server
 # disable = [\"traefik\"]
 # labels = [\"tier=dev\"]
-# manifests = [\"deploy\"]                # files and folders that k3s deploys
-# registries = \"registries.yaml\"        # of k3s: mirrors and logins
+# manifests = [\"deploy\"]                # files and directories that k3s deploys
+# registries = \"registries.yaml\"        # mirrors and logins of registries
 #
 # [network]
 # http_proxy = \"http://proxy.example:3128\"
@@ -327,7 +327,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When the file is no TOML or cannot be read.
+    /// When the file is not TOML or cannot be read.
     pub fn merged_into_file(&self, path: &Path) -> Result<(String, bool), ConfigError> {
         let there = files::read_own(path)?;
         let text = there.clone().unwrap_or_else(|| HEADER.to_owned());
@@ -345,7 +345,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When `text` is no TOML.
+    /// When `text` is not TOML.
     pub fn merged_into(&self, text: &str) -> Result<String, String> {
         let mut document: DocumentMut = text
             .parse()
@@ -389,7 +389,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// When there is no such key, or the file is no TOML.
+    /// When the key does not exist, or the file is not TOML.
     pub fn changed(self, path: &Path, forgotten: &[String]) -> Result<(Self, String), ConfigError> {
         let text = files::read_own(path)?.unwrap_or_else(|| HEADER.to_owned());
         let change = || {
@@ -412,7 +412,7 @@ impl Config {
         if !keys.iter().any(|&(known, _)| known == key) {
             let keys: Vec<_> = keys.into_iter().map(|(known, _)| known).collect();
             return Err(format!(
-                "there is no key {key:?}; it has {}",
+                "unknown key {key:?}: expected one of {}",
                 keys.join(", ")
             ));
         }
@@ -529,9 +529,17 @@ mod tests {
             ("api_port = 70000", "line 1", "api_port"),
             ("api_port = 0", "line 1", "api_port"),
             ("ports = [\"80\"]", "line 1", "HOST:GUEST"),
-            ("ports = [\"81:80\", \"81:81\"]", "line 1", "second"),
+            (
+                "ports = [\"81:80\", \"81:81\"]",
+                "line 1",
+                "another forward",
+            ),
             ("mounts = [\"src:/etc\"]", "line 1", "cannot mount at /etc"),
-            ("mounts = [\"a:/a\", \"b:/a/:ro\"]", "line 1", "second"),
+            (
+                "mounts = [\"a:/a\", \"b:/a/:ro\"]",
+                "line 1",
+                "another mount",
+            ),
             ("cpus = 2 # \u{fffd}", "line 1", "UTF-8"),
         ] {
             let message = Config::parse(text).expect_err(text);

@@ -1,4 +1,4 @@
-//! All that makes a VM the one that it is, for others that are to be the same.
+//! The identity of a VM, for clones that share it.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! After how long without use a VM is suspended, and what is noted of it.
+//! The idle time of a VM, and the log of its idle watch.
 
 use std::{
     fmt,
@@ -28,7 +28,7 @@ impl FromStr for Idle {
             (_, Ok(after)) if after.is_zero() => Ok(Self(None)),
             (_, Ok(after)) if after >= Duration::from_secs(1) => Ok(Self(Some(after))),
             _ => Err(format!(
-                "{text:?} is no length of time: write it like 30m or 2h, or off"
+                "invalid duration {text:?}: expected e.g. 30m or 2h, or off"
             )),
         }
     }
@@ -79,7 +79,7 @@ pub fn noted(project: &Project, since: u64) -> Option<String> {
     (time >= since).then(|| what.to_owned())
 }
 
-/// Somebody uses the VM: whoever watches it sees that. Where nobody does, there is nothing to be touched.
+/// Notes a use of the VM for its idle watch. Without a watch, nothing is touched.
 pub fn touch(project: &Project) {
     let touched = files::open_regular(&project.used());
     let touched = touched.and_then(|file| {

@@ -80,7 +80,7 @@ impl Lock {
     }
 }
 
-/// Who says in the lock file to have it; only for people, the kernel's lock is what counts.
+/// The holder's name in the lock file, for messages only: the kernel's lock is what counts.
 fn holder(file: &mut File) -> String {
     let mut note = String::new();
     let read = file

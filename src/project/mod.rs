@@ -1,4 +1,4 @@
-//! What lies under `.k3s-vm/` of a project: paths, the config a person may edit, the record of what
+//! The state of a project in `.k3s-vm/`: paths, the config that users edit, the record of what
 //! was made, and the lock that lets one command at a time change the VM.
 
 pub mod approval;

@@ -1,4 +1,4 @@
-//! Where everything of one project lies. Nothing here touches a file but to look which directory it is.
+//! The paths of a project. Nothing here opens a file.
 
 use std::{
     env, fs,
@@ -240,12 +240,12 @@ impl Project {
         self.directory().join("idle.lock")
     }
 
-    /// What was noted of a VM that nobody used.
+    /// The log of the idle watch.
     pub fn idle_log(&self) -> PathBuf {
         self.directory().join("idle.log")
     }
 
-    /// Touched by every command that uses the VM, where somebody watches for that.
+    /// Touched by every command that uses the VM, if an idle watch runs.
     pub fn used(&self) -> PathBuf {
         self.directory().join("used")
     }
@@ -265,7 +265,7 @@ impl Project {
         self.directory().join("restoring")
     }
 
-    /// What a guest is told that asks who it is, for that moment.
+    /// The guest's identity, while it is being sent.
     pub fn identity(&self) -> PathBuf {
         self.directory().join("identity")
     }

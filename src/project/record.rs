@@ -33,7 +33,8 @@ pub struct Record {
     pub image: BaseImage,
     /// The k3s release that the VM installs, or was upgraded to.
     pub release: Release,
-    /// The one that its first boot installed, where it was upgraded since: saved memory of that boot has its files as disks.
+    /// The one that its first boot installed, where it was upgraded since: saved memory of that boot has its files as
+    /// disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_release: Option<Release>,
     /// Whether the VM boots by BIOS or UEFI; an installed guest does not change its mind.
@@ -42,7 +43,7 @@ pub struct Record {
     pub api_port: u16,
     /// Where the kubeconfig was written; in the file relative to the project where it lies in it.
     pub kubeconfig: PathBuf,
-    /// Whether a setup has come to its end: the node was Ready once.
+    /// Whether a setup was completed: the node was Ready once.
     pub provisioned: bool,
 }
 

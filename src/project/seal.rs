@@ -1,7 +1,7 @@
 //! Proof that a state file was written by this user's k3s-vm: an HMAC-SHA-256 (RFC 2104) by a key that lies in the user's
 //! own config directory and in no project.
 //!
-//! A `.k3s-vm/` that came with a repository or with an archive of somebody else has no such proof, or one by another key.
+//! A `.k3s-vm/` that came with a repository or an archive of another user has no such proof, or one by another key.
 //! What lies in a project says nothing about its place, so that a project can be moved, copied and restored.
 
 use std::{
@@ -58,7 +58,7 @@ impl Kind {
 ///
 /// # Errors
 ///
-/// When there is no key and none can be created, unless the path is trusted without.
+/// When the key does not exist and cannot be created, unless the path is trusted without.
 pub(crate) fn sealed(kind: Kind, path: &Path, body: &impl Serialize) -> Result<String, FileError> {
     let text = serde_json::to_string_pretty(body).expect("it has only string keys");
     let members = serde_json::from_str(&text).expect("written just now");
@@ -88,7 +88,7 @@ pub(crate) fn reseal(kind: Kind, path: &Path) -> Result<(), FileError> {
 ///
 /// # Errors
 ///
-/// When it is no JSON of that layout.
+/// When it is not JSON of that layout.
 pub(crate) fn body<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     let mut members: Map<String, Value> = serde_json::from_str(text)?;
     members.remove(MEMBER);
@@ -117,7 +117,7 @@ pub(crate) fn holds(kind: Kind, path: &Path, text: &str) -> Result<bool, FileErr
 ///
 /// # Errors
 ///
-/// When there is no key and none can be created.
+/// When the key does not exist and cannot be created.
 pub(crate) fn mac(kind: Kind, bytes: &[u8]) -> Result<String, FileError> {
     let mac = keyed(kind, &key()?, bytes).finalize();
     Ok(BASE64_STANDARD.encode(mac.into_bytes()))

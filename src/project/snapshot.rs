@@ -1,4 +1,4 @@
-//! Snapshots: what a VM was at a moment, each in a directory of its own.
+//! Snapshots of a VM, each in its own directory.
 //!
 //! ```text
 //! snapshots/<name>/disk.qcow2      the VM's disk then

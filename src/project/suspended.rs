@@ -29,11 +29,11 @@ pub struct Suspended {
     pub schema: u32,
     /// When, in seconds since 1970.
     pub since: u64,
-    /// The disk, to which nobody has written since.
+    /// The disk, which must not have changed since.
     pub disk: FileStamp,
     /// What is in the memory file.
     pub memory: Memory,
-    /// Where that file is, if it is not the VM's own: other VMs go on from it, too.
+    /// Where that file is, if it is not the VM's own but shared with other VMs.
     pub from: Option<PathBuf>,
 }
 

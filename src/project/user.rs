@@ -43,7 +43,7 @@ pub fn chosen(project: &Project) -> Result<Config, ConfigError> {
 ///
 /// # Errors
 ///
-/// [`ConfigError::Untrusted`] when it reaches what nobody has approved.
+/// [`ConfigError::Untrusted`] when it reaches what is not approved.
 pub fn trusted(project: &Project) -> Result<Config, ConfigError> {
     Ok(approval::load(project)?.over(config(true)?))
 }

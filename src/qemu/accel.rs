@@ -1,4 +1,4 @@
-//! How the guest's instructions are run.
+//! The accelerator: KVM or emulation (TCG).
 
 use std::fmt;
 

@@ -37,7 +37,7 @@ pub const STAGES: &str = "stages";
 /// QEMU's name of the device by which the guest reaches a directory of the host.
 pub const FOLDER_DRIVER: &str = "virtio-9p-pci";
 
-/// The option of a QEMU that goes on with a guest instead of booting it.
+/// The option of a QEMU that resumes a guest instead of booting it.
 pub const INCOMING: &str = "-incoming";
 
 /// Everything that shapes a QEMU process.
@@ -45,7 +45,7 @@ pub const INCOMING: &str = "-incoming";
 pub struct Launch {
     /// Shown in `ps` and to the guest.
     pub name: Name,
-    /// The SMBIOS UUID; a guest that has none is nobody yet.
+    /// The SMBIOS UUID; `None` for a guest that has no identity yet.
     pub uuid: Option<String>,
     /// The SMBIOS serial number, by which the guest sees whether it has what it is to have.
     pub serial: Option<String>,

@@ -64,7 +64,7 @@ pub fn has_folder(visible: &[String]) -> bool {
         .any(|it| it.starts_with("-device ") && it.contains(&driver))
 }
 
-/// The first difference, in words for people; none when both are the same.
+/// The first difference, in words; none when both are the same.
 pub fn difference(then: &[String], now: &[String]) -> Option<String> {
     let only = |these: &[String], those: &[String]| {
         let only = these.iter().find(|it| !those.contains(it));

@@ -1,4 +1,4 @@
-//! Whether KVM is there, may be used, and really runs guests: three questions with three answers.
+//! Whether KVM exists, may be used, and can run guests.
 //!
 //! A `/dev/kvm` exists that opens, makes VMs and passes small tests, and then runs a guest a thousand times too
 //! slowly, or not to its end (nested virtualisation by page-table tricks). So the last question is put to QEMU itself:

@@ -70,7 +70,7 @@ impl Layout {
         ]
     }
 
-    /// The other end, as `migrate` and `migrate-incoming` are told of it. A path is no part of a URI, so that it needs no
+    /// The other end, as `migrate` and `migrate-incoming` are told of it. A path is not part of a URI, so it needs no
     /// escaping.
     fn end(self, path: &Path) -> Value {
         match self {
@@ -92,7 +92,7 @@ impl Layout {
 ///
 /// # Errors
 ///
-/// [`MigrationError::Failed`] with QEMU's words: nothing is lost, and [`cancel`] has the guest go on.
+/// [`MigrationError::Failed`] with QEMU's words: nothing is lost, and [`cancel`] continues the guest.
 pub async fn save(
     monitor: &mut Monitor<UnixStream>,
     layout: Layout,
@@ -144,7 +144,7 @@ async fn migrate(
     }
 }
 
-/// Ends a save that is under way, so that the guest can go on.
+/// Cancels a save, so that the guest can continue.
 ///
 /// # Errors
 ///

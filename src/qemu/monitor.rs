@@ -1,6 +1,6 @@
 //! The monitor: QMP over its unix socket, one short connection for each conversation.
 //!
-//! QEMU serves one client of a monitor socket at a time and lets others wait, so nobody keeps a connection. The types
+//! QEMU serves one client of a monitor socket at a time and lets others wait, so connections are short. The types
 //! of commands and replies are qapi's. The transport is our own: it skips events and replies that it does not know
 //! instead of failing on them, and a timeout leaves nothing half done, for the connection goes with it.
 
@@ -36,7 +36,7 @@ const LONGEST_LINE: u64 = 16 << 20;
 /// Why a conversation with QEMU failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MonitorError {
-    /// Nobody listens on the socket.
+    /// Nothing listens on the socket.
     #[error("no QEMU answers on {}", path.display())]
     Connect {
         /// The socket.
@@ -105,7 +105,7 @@ impl Monitor<UnixStream> {
     ///
     /// # Errors
     ///
-    /// [`MonitorError::Connect`] when nobody listens, [`MonitorError::Directory`] and [`MonitorError::Foreign`] when
+    /// [`MonitorError::Connect`] when nothing listens, [`MonitorError::Directory`] and [`MonitorError::Foreign`] when
     /// another process may or does listen, the others when the listener is no QEMU.
     pub async fn connect_to(path: &Path, pid: Option<i32>) -> Result<Self, MonitorError> {
         let connect = |source| MonitorError::Connect {

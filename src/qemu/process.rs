@@ -150,7 +150,7 @@ impl Process {
         // The log's writer ends with the last copy of the pipe.
         drop(command);
         let process = Self::of_child(&child)?;
-        // Whoever is interrupted while it waits must not leave a QEMU that nobody knows of yet.
+        // A command that is interrupted while it waits must not leave a QEMU that is not recorded yet.
         let unknown = KillOnDrop(&process);
         process.answering(&mut child, launch, log).await?;
         std::mem::forget(unknown);
@@ -191,7 +191,7 @@ impl Process {
         Err(ProcessError::Unresponsive)
     }
 
-    /// The process id, for people.
+    /// The process id, for messages.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
     }
@@ -256,7 +256,7 @@ impl Process {
         !matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(1))
     }
 
-    /// Waits for its end for a long time, in which nobody looks again and again; whether it ended.
+    /// Waits for its end for a long time, without polling; whether it ended.
     pub async fn ends_within(&self, patience: Duration) -> bool {
         let Ok(pidfd) = self.pidfd.try_clone() else {
             return self.ended_within(patience).await;
@@ -314,7 +314,7 @@ impl Process {
     }
 }
 
-/// Ends a process that did not come to be of use.
+/// Ends a process that is dropped before it was ready.
 struct KillOnDrop<'a>(&'a Process);
 
 impl Drop for KillOnDrop<'_> {
@@ -396,13 +396,13 @@ pub fn said(log: &Path) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("; "))
 }
 
-/// A session of its own keeps the terminal's signals away from QEMU, so that it outlives this program. What whoever started
-/// this program has open (a lock of `flock`, a pipe that somebody reads to its end) is not QEMU's to keep open; a kernel
+/// A session of its own keeps the terminal's signals away from QEMU, so that it outlives this program. What the program
+/// that started this program has open (a lock of `flock`, a pipe with a reader) is not QEMU's to keep open; a kernel
 /// before 5.11 leaves it so. Another program that is to outlive this one is begun like that, too, without a pidfile.
 ///
 /// The pidfile is locked in QEMU's name before there is a QEMU: the lock lasts through exec, and QEMU takes it again as
-/// its own. Until exec the child also has the VM's lock by inheritance. So there is no moment in which this
-/// program could die and leave a QEMU that the next command does not see.
+/// its own. Until exec the child also has the VM's lock by inheritance. So at no moment can this program
+/// die and leave a QEMU that the next command does not see.
 #[expect(
     unsafe_code,
     reason = "between fork and exec; setsid, close_range and fcntl only enter the kernel and allocate nothing"

@@ -1,4 +1,4 @@
-//! Forwarded ports, as user networking tells of them and is told of them at run time: in words for people, for QMP has no
+//! Forwarded ports of user networking at run time, as texts of the human monitor, for QMP has no
 //! others.
 
 use crate::base::{Forward, HostPort, Protocol};
@@ -26,7 +26,7 @@ pub fn forwards(usernet: &str) -> Vec<Forward> {
     usernet.lines().filter_map(forward).collect()
 }
 
-/// Whether somebody has a connection to a forwarded port that is not closed on both sides.
+/// Whether a forwarded port has a connection that is not closed on both sides.
 pub fn is_connected(usernet: &str) -> bool {
     let forwards = forwards(usernet);
     let connection = |line: &str| {

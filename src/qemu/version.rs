@@ -26,7 +26,7 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 /// How the line of `--version` begins.
 const INTRODUCTION: &str = "QEMU emulator version ";
 
-/// Why there is no usable QEMU.
+/// Why no usable QEMU was found.
 #[derive(Debug, thiserror::Error)]
 pub enum VersionError {
     /// There is none on the `PATH`.

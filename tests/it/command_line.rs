@@ -131,13 +131,13 @@ fn mistakes_are_named_with_what_would_be_right() {
         ("setup --api-port 70000", &["--api-port"]),
         (
             "setup --accel fast",
-            &["\"fast\" is none of auto, kvm, tcg"],
+            &["\"fast\": expected one of auto, kvm, tcg"],
         ),
         (
             "setup --firmware none",
-            &["\"none\" is none of auto, bios, uefi"],
+            &["\"none\": expected one of auto, bios, uefi"],
         ),
-        ("setup --timeout soon", &["write it like 90s or 5m"]),
+        ("setup --timeout soon", &["expected e.g. 90s or 5m"]),
         (
             "setup --image-sha256 abc --image ubuntu-24.04",
             &["--image-sha256"],

@@ -1,4 +1,4 @@
-//! `logs all`: one place to look, each line with the log that it is from.
+//! `logs all`: all logs merged, each line with the name of its log.
 
 use std::{process::ExitCode, time::SystemTime};
 
@@ -95,7 +95,7 @@ const JOURNALS: [(Source, Journal); 2] = [
     (Source::CloudInit, Journal::FirstBoot),
 ];
 
-/// A line with its time, or that of the one before it, which it goes on.
+/// A line with its time, or the time of the line that it continues.
 struct Entry {
     time: String,
     source: Source,
@@ -143,7 +143,7 @@ fn show(source: Source, line: &str, output: &Output) {
     output.data(&format!("{style}{name:10}{style:#}  {line}\n"));
 }
 
-/// Shows what comes, as it comes, until a signal or the machine's end.
+/// Follows the logs until a signal or the end of the VM.
 async fn go_on(
     ssh: &Ssh,
     ends: &[String],

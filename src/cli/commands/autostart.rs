@@ -1,4 +1,4 @@
-//! `autostart`: the machine starts with the login session.
+//! `autostart`: starts the VM with the login session.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `doctor --bundle`: one archive with all that explains a fault, to be passed on.
+//! `doctor --bundle`: an archive with everything that explains a fault, to attach to a report.
 
 use std::{
     fs::{self, OpenOptions},
@@ -48,7 +48,7 @@ pub(crate) async fn write(
         .and_then(|mut file| {
             file.write_all(&archive)
                 .and_then(|()| file.sync_all())
-                // What is not whole is of no use to anybody.
+                // A partial archive is removed.
                 .inspect_err(|_| drop(fs::remove_file(&path)))
         })
         .map_err(unwritable)?;

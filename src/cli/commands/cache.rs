@@ -1,4 +1,4 @@
-//! `cache`: what all projects share, who needs it, and the end of what nobody needs.
+//! `cache`: what all projects share, which VMs need it, and the removal of the rest.
 
 use std::{
     fmt::Write,

@@ -185,7 +185,7 @@ fn persisted(temporary: NamedTempFile, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// That nobody reads any more is no failure of ours.
+/// A reader that closed the pipe is not an error.
 async fn piped(cache: Cache, list: ArchiveManifest, output: &Output) -> Result<(), CommandError> {
     let stdout = File::from(
         rustix::io::dup(io::stdout())

@@ -1,4 +1,4 @@
-//! `configure`: the machine as it is to be from its next start on.
+//! `configure`: saves changes, which take effect at the next start.
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -56,7 +56,7 @@ pub(crate) async fn run(
     let work = async { Ok(lifecycle::configure::configure(&machine, flags, &args.unset).await?) };
     let pending = interrupt::guarded(&machine, signals, work).await?;
     let saved = machine.project.config();
-    // Nobody waits for the answer to a question.
+    // No terminal to ask on.
     drop(machine);
     if pending.is_empty() {
         tracing::info!("saved to {}", saved.display());

@@ -1,4 +1,4 @@
-//! `cp`: files and folders between the host and the guest.
+//! `cp`: copies files and directories between the host and the guest.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 

@@ -62,7 +62,7 @@ struct Check {
 #[serde(rename_all = "lowercase")]
 enum Outcome {
     Ok,
-    /// It goes on without, worse.
+    /// k3s-vm works without it, less well.
     Optional,
     /// Nothing goes without.
     Missing,
@@ -216,7 +216,7 @@ async fn dns(context: &Context) -> Check {
     }
 }
 
-/// A machine of the default size.
+/// A VM of the default size.
 const MEMORY: Size = Size::gib(4);
 
 /// Image, release and a first overlay.

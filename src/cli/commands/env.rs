@@ -1,4 +1,4 @@
-//! `env`: what a shell is told, so that the tools in it talk to the machine's cluster.
+//! `env`: shell code that selects the VM's cluster.
 
 use std::{
     env,
@@ -110,7 +110,7 @@ pub(crate) fn run(
     let shell = args.shell.map_or_else(Shell::detect, Ok)?;
     let bin = context.project.bin();
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    // A shell uses one machine at a time, whichever it was before.
+    // A shell uses one VM at a time.
     let (former, others): (Vec<PathBuf>, Vec<PathBuf>) =
         env::split_paths(&path).partition(|it| *it == bin || Project::of_bin(it).is_some());
     if args.unset {

@@ -1,4 +1,4 @@
-//! `idle-watch`: what `start` leaves behind where a machine is to be suspended that nobody uses. Nobody types it.
+//! `idle-watch`: the background process that `start` leaves to suspend an idle VM. Not for users.
 
 use std::{process::ExitCode, time::Duration};
 

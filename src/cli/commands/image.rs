@@ -1,4 +1,4 @@
-//! `image`: container images go into the node without a registry, are listed and removed.
+//! `image`: loads container images into the node without a registry, lists and removes them.
 
 use std::{
     fmt::Write,

@@ -1,4 +1,4 @@
-//! `kubeconfig`: where it is, what it says, and the way into the user's own and out again.
+//! `kubeconfig`: prints it, merges it into the user's own and removes it from there.
 
 use std::process::ExitCode;
 

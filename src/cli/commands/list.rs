@@ -1,4 +1,4 @@
-//! `list`: the machines of all projects.
+//! `list`: the VMs of all projects.
 
 use std::{fmt::Write, process::ExitCode};
 
@@ -12,7 +12,7 @@ use crate::{
     machine::report::list::{self, MachineState, MachineSummary},
 };
 
-/// For people or for a program.
+/// As a table or as JSON.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm list\n  \

@@ -68,7 +68,7 @@ impl Log {
     }
 
     fn read(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<()> {
-        // A new start begins the file anew.
+        // A new start truncates the file.
         if self.file.metadata()?.len() < self.file.stream_position()? {
             self.file.rewind()?;
         }

@@ -1,4 +1,4 @@
-//! `logs`: the places where a failed start is explained.
+//! `logs`: the logs of the console, k3s, cloud-init and QEMU.
 
 use std::{
     io::{self, ErrorKind, IsTerminal},
@@ -87,7 +87,7 @@ pub(crate) async fn run(
     let mut signals = Signals::listen()?;
     let next = async || Event::Signal(signals.next().await - 128);
     match shell::exec_interactive(ssh, &order, streams, next).await {
-        // Whoever reads has read enough.
+        // The reader has closed the pipe.
         Err(MachineError::Ssh(SshError::Pipe(error))) if error.kind() == ErrorKind::BrokenPipe => {
             Ok(ExitCode::SUCCESS)
         }

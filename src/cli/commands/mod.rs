@@ -1,4 +1,4 @@
-//! One file a command: its arguments, and a `run` that calls the machine and reports to the terminal.
+//! A file for each command: its arguments, and a `run` that calls `machine` and reports to the terminal.
 
 mod all_logs;
 pub mod autostart;

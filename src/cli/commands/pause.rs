@@ -1,4 +1,4 @@
-//! `pause`: the guest stands still.
+//! `pause`: stops the guest's CPUs.
 
 use std::process::ExitCode;
 

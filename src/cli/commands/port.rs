@@ -1,4 +1,4 @@
-//! `port`: ports of the host that lead into the guest.
+//! `port`: forwards ports of the host to the guest.
 
 use std::{fmt::Write, process::ExitCode, str::FromStr};
 

@@ -1,4 +1,4 @@
-//! `reset`: everything of the machine goes, with consent.
+//! `reset`: deletes the VM, after a confirmation.
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -59,7 +59,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The project's own machine may be taken for all of them.
+/// Says which additional VMs are kept.
 fn tell_of_others(project: &Project) {
     if project.alias().is_some() {
         return;

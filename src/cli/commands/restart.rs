@@ -1,4 +1,4 @@
-//! `restart`: stop, then start.
+//! `restart`: stops and starts the VM.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `resume`: what was paused or suspended goes on.
+//! `resume`: continues a paused or suspended VM.
 
 use std::process::ExitCode;
 

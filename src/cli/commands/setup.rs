@@ -1,4 +1,4 @@
-//! `setup`: from nothing to a node that is Ready.
+//! `setup`: creates the VM and returns when the node is Ready.
 
 use std::process::ExitCode;
 
@@ -131,7 +131,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// A new machine behind a proxy is to get through it, too: what neither the flags nor the file say, the environment says.
+/// A new VM uses the proxy of the environment where neither flags nor a config set one.
 fn inherit_proxies(flags: &mut Config, file: &Config) {
     let chosen = |it: &Config| it.network.http_proxy.is_some() || it.network.https_proxy.is_some();
     if chosen(flags) || chosen(file) {

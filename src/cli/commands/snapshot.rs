@@ -1,4 +1,4 @@
-//! `snapshot`: what the machine was, kept and brought back.
+//! `snapshot`: creates, restores, lists and deletes snapshots.
 
 use std::{fmt::Write, io::IsTerminal, process::ExitCode};
 

@@ -46,7 +46,7 @@ pub struct Args {
     command: Vec<String>,
 }
 
-/// Of a command whose output nobody reads any more, as shells tell it of SIGPIPE.
+/// For a command whose output is not read any more: what shells report for SIGPIPE.
 const BROKEN_PIPE: u8 = 141;
 
 pub(crate) async fn run(

@@ -1,4 +1,4 @@
-//! `start`: boot the machine that is there, or have a suspended one go on.
+//! `start`: boots a stopped VM, or resumes a suspended one.
 
 use std::process::ExitCode;
 
@@ -29,7 +29,7 @@ pub struct Args {
     /// Restore the copy of k3s's datastore from the last clean stop; later changes are lost
     #[arg(long)]
     restore_datastore: bool,
-    /// Suspend the VM when nobody has used it for this time, e.g. 30m, or off
+    /// Suspend the VM after this time without use, e.g. 30m, or off
     #[arg(long, value_name = "DURATION")]
     idle_suspend: Option<Idle>,
     /// Print where the time went

@@ -1,4 +1,4 @@
-//! `status`: one screen, or one JSON document; the exit code is the short form.
+//! `status`: a table or a JSON document; the exit code is a summary.
 
 use std::{
     fmt::Write,
@@ -179,7 +179,7 @@ fn screen(status: &Status, verbose: bool) -> String {
     screen.0
 }
 
-/// The ports beside those of the API and SSH. That another machine has the ingress's is usual, and a detail.
+/// The ports beside those of the API and SSH. That another VM has the ingress's is usual, and a detail.
 fn forwarded(status: &Status, verbose: bool) -> Option<String> {
     let runs = status.state == MachineState::Running;
     let told = |it: &&Port| match it.purpose {
@@ -223,7 +223,7 @@ fn state(status: &Status) -> String {
     }
 }
 
-/// In UTC, for people.
+/// In UTC.
 pub(crate) fn time(seconds: u64) -> String {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     // The formatter knows no years of more than four digits, and a file may have any number.

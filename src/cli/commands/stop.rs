@@ -1,4 +1,4 @@
-//! `stop`: k3s down, then the machine; or the machine is suspended.
+//! `stop`: shuts k3s and the guest down, or suspends the VM.
 
 use std::process::ExitCode;
 

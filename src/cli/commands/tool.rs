@@ -1,4 +1,4 @@
-//! `kubectl` and `k9s`: the real tools, with the machine's kubeconfig.
+//! `kubectl` and `k9s`: the real tools, with the VM's kubeconfig.
 
 use std::{env, ffi::OsString, path::Path, process::ExitCode, time::Duration};
 
@@ -63,7 +63,7 @@ const LOCAL: [&str; 6] = [
 ];
 
 /// Whether the user names another cluster: in the arguments, or in a shell that k3s-vm has set up with a KUBECONFIG that is
-/// not the machine's.
+/// not the VM's.
 fn chooses_another(args: &Args, machines: &Path) -> bool {
     let flag = |it: &OsString| {
         it.to_str()
@@ -98,7 +98,7 @@ pub(crate) async fn run(
             return Err(MachineError::not_running(&context.project, name).into());
         }
         kubeconfig::of(record)?;
-        // The tool would wait for an answer until its own time is over. QEMU tells at once, if nobody else talks to it.
+        // The tool would wait for an answer until its own timeout. QEMU answers at once, if no other client is connected.
         let paused = tokio::time::timeout(PATIENCE, is_paused(&context.project)).await;
         if paused.is_ok_and(|it| it.is_ok_and(|paused| paused)) {
             return Err(MachineError::Paused.into());

@@ -1,4 +1,4 @@
-//! `trim`: what the guest has freed goes back to the host.
+//! `trim`: returns disk space that the guest has freed.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `trust`: a project that somebody else made, or a config that was edited by hand, is used from now on.
+//! `trust`: approves a project of another user or host, or a config that was edited by hand.
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -53,7 +53,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks once, on a terminal, about a project that is not trusted. Whoever says no gets the error of the command.
+/// Asks once, on a terminal, about a project that is not trusted. After a no, the command gives its error.
 pub(crate) fn ask(context: &Context, output: &Output) -> Result<(), CommandError> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `upgrade`: a newer k3s, or the machine as it was.
+//! `upgrade`: a newer k3s, with a rollback on failure.
 
 use std::{process::ExitCode, sync::Arc};
 

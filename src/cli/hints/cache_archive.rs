@@ -20,7 +20,7 @@ pub(crate) fn of_cache_archive(error: &CacheArchiveError) -> Vec<String> {
         CacheArchiveError::Conflict { path, .. } => {
             let path = text::word(&path.display());
             return vec![
-                "nothing was imported; ask whoever made the archive where it is from".to_owned(),
+                "nothing was imported; check where the archive is from".to_owned(),
                 format!(
                     "to trust the archive instead, remove this, then import it again: rm {path}"
                 ),

@@ -1,4 +1,4 @@
-//! What `setup` and `start` tell a program that runs them: one JSON document a line, on stdout, as it happens.
+//! `--json` of `setup` and `start`: one JSON document a line on stdout for each event.
 
 use std::{
     io::{self, Write},
@@ -20,9 +20,9 @@ const SCHEMA: u32 = 1;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Event<'a> {
-    /// A step is done or begun, in words for people.
+    /// A step has ended or begun, as a text.
     Stage { message: &'a str },
-    /// It goes on, and something is not as it should be.
+    /// The command continues, with a problem that the user should know.
     Warning { message: &'a str },
     /// A transfer, at its begin and end and about once a second.
     Progress {

@@ -1,4 +1,4 @@
-//! Log events become lines for people on stderr, and with `LOG_FILE` lines with times in a file.
+//! Log events become lines on stderr, and with `LOG_FILE` lines with times in a file.
 
 use std::{
     env,
@@ -123,7 +123,7 @@ fn log_file(global: &Global) -> Option<(PathBuf, bool)> {
     Some((expand_home(Path::new(&path)), false))
 }
 
-/// A FIFO that nobody reads is an error, and not a reason to wait.
+/// A FIFO without a reader is an error, and not waited for.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)

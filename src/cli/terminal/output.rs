@@ -1,4 +1,4 @@
-//! The only mouth: stdout is data, stderr is for people. Colours and moving bars only on a terminal.
+//! All output: stdout is for data, stderr for messages. Colors and progress bars only on a terminal.
 
 use std::{
     io::{self, ErrorKind, IsTerminal, Write},
@@ -20,7 +20,7 @@ use crate::{
         terminal::{
             events::{self, Event},
             machine_flag::CommandHints,
-            sanitize::{plain, sanitize},
+            sanitize::{plain, sanitize, without_error_numbers},
         },
     },
 };
@@ -148,7 +148,7 @@ impl Output {
         }
     }
 
-    /// A line for people.
+    /// A line of messages.
     pub(crate) fn line(&self, text: &str) {
         self.bars.suspend(|| self.print(text));
     }
@@ -161,7 +161,7 @@ impl Output {
     }
 
     pub(crate) fn warning(&self, text: &str) {
-        let text = self.named.commands_in(text);
+        let text = without_error_numbers(&self.named.commands_in(text));
         self.line(&format!("{WARNING}warning:{WARNING:#} {}", sanitize(&text)));
     }
 
@@ -173,17 +173,15 @@ impl Output {
     pub(crate) fn fail(&self, error: &CommandError) -> ExitCode {
         let hints = error.hints.iter().map(|it| self.named.commands_in(it));
         let hints: Vec<String> = hints.collect();
+        let message = without_error_numbers(&error.message);
         self.event(&Event::Error {
-            message: &error.message,
+            message: &message,
             excerpt: error.excerpt.as_deref(),
             hints: &hints,
             code: error.code,
         });
-        if !error.message.is_empty() {
-            self.line(&format!(
-                "{ERROR}error:{ERROR:#} {}",
-                sanitize(&error.message)
-            ));
+        if !message.is_empty() {
+            self.line(&format!("{ERROR}error:{ERROR:#} {}", sanitize(&message)));
         }
         if let Some(excerpt) = &error.excerpt {
             self.line("");
@@ -233,7 +231,7 @@ impl Output {
 #[derive(Debug)]
 pub(crate) struct Transfers {
     output: Output,
-    /// What is said of a transfer that goes on, and of one that is over, where lines are said of it.
+    /// The lines about a transfer that is running or has ended, where no progress bar is shown.
     words: Option<[&'static str; 2]>,
     transfers: Mutex<Vec<Transfer>>,
 }

@@ -25,7 +25,26 @@ pub(crate) fn sanitize(text: &str) -> Cow<'_, str> {
     text.chars().map(shown).collect()
 }
 
-/// What a terminal may show of the guest's or QEMU's own text, in which colours and the ends of lines are no mischief.
+/// A message without the numbers of the host's errors, like `(os error 2)`, whose words stand before them.
+pub(crate) fn without_error_numbers(text: &str) -> String {
+    const BEGIN: &str = " (os error ";
+    let mut rest = text;
+    let mut shown = String::new();
+    while let Some((before, after)) = rest.split_once(BEGIN) {
+        shown += before;
+        let digits = after.trim_start_matches(|it: char| it.is_ascii_digit());
+        rest = match digits.strip_prefix(')') {
+            Some(behind) => behind,
+            None => {
+                shown += BEGIN;
+                after
+            }
+        };
+    }
+    shown + rest
+}
+
+/// What a terminal may show of the guest's or QEMU's own text, which may contain colors and line ends.
 pub(crate) fn plain(text: &str) -> String {
     let text = text.replace("\r\n", "\n");
     sanitize(&strip_str(&text).to_string()).into_owned()
@@ -50,6 +69,20 @@ impl Write for &PlainFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_errors_are_left_out() {
+        for (text, shown) in [
+            (
+                "cannot read x: No such file (os error 2)",
+                "cannot read x: No such file",
+            ),
+            ("a (os error 13), b (os error 28), 5 B", "a, b, 5 B"),
+            ("a (os error x) (os error 1", "a (os error x) (os error 1"),
+        ] {
+            assert_eq!(without_error_numbers(text), shown);
+        }
+    }
 
     #[test]
     fn a_terminal_is_not_steered() {

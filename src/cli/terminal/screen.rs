@@ -1,4 +1,4 @@
-//! A terminal that is drawn over and over without a flicker, and is as it was in the end.
+//! A screen that is redrawn without flicker, and restored at the end.
 
 use std::io::{IsTerminal, Write, stdout};
 
@@ -55,7 +55,7 @@ impl Drop for Screen {
     }
 }
 
-/// At once, so that no half of it is seen. These sequences are no colours, and whoever wants none still wants them.
+/// At once, so that no half of it is seen. These sequences are not colors, and are also written with --color never.
 fn put(text: &str) {
     let mut stdout = stdout().lock();
     let _ = stdout.write_all(text.as_bytes());

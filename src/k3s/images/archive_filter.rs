@@ -1,4 +1,4 @@
-//! The way of an archive's files into another one, in one go.
+//! Copies files of an archive into another one in one pass.
 
 use std::{
     io::{self, Read, Write},
@@ -20,8 +20,8 @@ use crate::{
 /// No description of an image is longer, in bytes; containerd has the same limit.
 const DOCUMENT: u64 = 8 << 20;
 
-/// The names and descriptions of an archive are kept until its end. Those of hundreds of images, with what signs them, are of
-/// some MiB.
+/// The names and descriptions of an archive are kept until its end. Those of hundreds of images, with what signs them,
+/// are of some MiB.
 const KEPT: Size = Size::mib(128);
 
 /// An archive of hundreds of images has some thousand files.

@@ -1,4 +1,4 @@
-//! What an archive holds: the documents in it, and the images that they describe. Two layouts are in use, OCI's and the
+//! The contents of an archive: its documents, and the images that they describe. Two layouts are in use, OCI's and the
 //! older one of `docker save`; of the second, what the first would have said is made here.
 
 use std::{
@@ -96,7 +96,7 @@ struct Saved {
     layers: Option<Vec<String>>,
 }
 
-/// A file of the archive that is no description of it.
+/// A file of the archive that does not describe it.
 #[derive(Debug, Clone)]
 pub(crate) struct Blob {
     pub(crate) digest: String,

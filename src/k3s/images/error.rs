@@ -1,4 +1,4 @@
-//! Why an archive of images is not loaded.
+//! Errors of an archive of images.
 
 use std::io;
 

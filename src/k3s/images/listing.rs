@@ -1,4 +1,4 @@
-//! What the node has, as containerd's `ctr` lists it.
+//! The images of the node, as containerd's `ctr` lists them.
 
 use crate::base::Size;
 
@@ -14,7 +14,7 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// Whether it is a name that people gave, and not one that the runtime keeps for itself.
+    /// Whether it is a user's name for the image, and not one that the runtime keeps for itself.
     pub fn is_named(&self) -> bool {
         !self.name.starts_with("sha256:") && !self.name.contains("@sha256:")
     }

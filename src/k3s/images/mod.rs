@@ -1,4 +1,4 @@
-//! Container images: what they are called, what an archive of them holds, what the node has.
+//! Container images: their names, archives of them, and the images of the node.
 
 pub mod archive;
 mod archive_filter;

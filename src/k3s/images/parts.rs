@@ -1,4 +1,4 @@
-//! How an archive of images is packed, and what its files are called.
+//! The compression of an archive of images, and the names of its files.
 
 use std::{
     io::{self, BufRead, BufReader, Read},

@@ -1,4 +1,4 @@
-//! Images on their way into the node.
+//! Images that are being loaded into the node.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! The names of images, in the one form that a container runtime knows them by.
+//! Image references in the full form of a container runtime.
 
 use std::{fmt, str::FromStr};
 
@@ -25,7 +25,7 @@ impl Reference {
     }
 }
 
-/// What people write is short: without a registry it is Docker's, without a tag `latest`.
+/// Users write short references: without a registry it is Docker's, without a tag `latest`.
 impl FromStr for Reference {
     type Err = ParseReferenceError;
 

@@ -1,6 +1,6 @@
 use crate::k3s::kubeconfig_edit::*;
 
-/// As people keep it: comments, other indents, things that k3s-vm does not know.
+/// As users keep it: comments, other indents, things that k3s-vm does not know.
 const THEIRS: &str = "\
 # work
 apiVersion: v1

@@ -1,4 +1,4 @@
-//! What the guest's journal has of k3s, and of the first boot. It lies in the guest, and is there while that runs.
+//! The guest's journal of k3s and of the first boot, which can be read while the guest runs.
 
 use std::time::SystemTime;
 
@@ -27,8 +27,8 @@ const FILES: &str = "for file in /var/log/cloud-init.log /var/log/cloud-init-out
     [ ! -s $file ] || { echo \"==> $file <==\"; cat $file; echo; }; done; ";
 
 impl Journal {
-    /// The guest's command that shows it, a line an entry, each with its time in UTC first; of all that is kept of the first
-    /// boot, cloud-init's own files come first.
+    /// The guest's command that shows it, a line an entry, each with its time in UTC first; of all that is kept of the
+    /// first boot, cloud-init's own files come first.
     pub fn command(self, since: Since, follow: bool) -> String {
         let (files, units) = match (self, since) {
             (Self::K3s, _) => ("", "--unit=k3s"),

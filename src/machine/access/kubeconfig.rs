@@ -31,7 +31,7 @@ pub fn of(record: &Record) -> Result<Kubeconfig, MachineError> {
 }
 
 /// Saves the port of the coming start, in the kubeconfig as well: until the guest gives a fresh one, the former one must
-/// not lead to whoever has the former port now.
+/// not lead to the program that has the former port now.
 ///
 /// # Errors
 ///

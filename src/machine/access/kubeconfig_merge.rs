@@ -1,4 +1,4 @@
-//! The VM in a kubeconfig of the user's own: only when asked, under kubectl's lock, with a copy of what was there.
+//! Merges the VM into the user's own kubeconfig: only when asked, under kubectl's lock, with a backup.
 
 use std::{
     env,
@@ -142,7 +142,7 @@ pub fn where_merged(project: &Project, name: &Name) -> Option<PathBuf> {
 }
 
 fn names_of(project: &Project, name: &Name, text: &str) -> Vec<String> {
-    // A project that was moved has left its former place to nobody.
+    // A project that was moved leaves nothing at its former place.
     let of_it = |it: &kubeconfig_edit::Entries| match &it.project {
         Some(place) if *place == project.place() => true,
         Some(place) => it.name == name.as_str() && !Project::at_place(place).record().exists(),
@@ -254,7 +254,7 @@ impl FileLock {
         Ok(lock)
     }
 
-    /// Removes one of ours that has been left behind.
+    /// Removes a lock of this program whose owner was killed.
     fn remove_abandoned(path: &Path) -> Option<()> {
         let file = files::open_regular(path).ok()?;
         file.try_lock().ok()?;
@@ -271,7 +271,7 @@ impl Drop for FileLock {
     }
 }
 
-/// kubectl's own lock: whoever makes `<file>.lock` has it.
+/// kubectl's own lock: the program that creates `<file>.lock` has it.
 async fn lock(path: &Path) -> Result<FileLock, MachineError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");

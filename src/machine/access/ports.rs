@@ -1,4 +1,4 @@
-//! Ports of 127.0.0.1 that lead into the guest: opened and closed while it runs, and kept for later starts.
+//! Forwards of 127.0.0.1 to the guest: added and removed while it runs, and saved for later starts.
 
 use serde::Serialize;
 use tokio::net::UnixStream;
@@ -55,8 +55,8 @@ pub struct ServicePort {
     pub port: Option<String>,
 }
 
-/// Forwards what the config chooses, or the ingress; what is forwarded already stays. That a port cannot be had is told,
-/// and no reason to fail.
+/// Forwards what the config chooses, or the ingress; what is forwarded already is kept. A port that is not free gives
+/// a warning only.
 pub(crate) async fn open(project: &Project, spec: &Spec) {
     let wanted = spec.ports.as_deref().unwrap_or(&INGRESS);
     let opened = async {
@@ -242,7 +242,7 @@ pub async fn of_service(project: &Project, asked: &ServicePort) -> Result<Forwar
     let protocol = match port.protocol.as_str() {
         "TCP" => Protocol::Tcp,
         "UDP" => Protocol::Udp,
-        other => return Err(refused(format!("nobody forwards {other}"))),
+        other => return Err(refused(format!("cannot forward {other}"))),
     };
     // The same number, or 8080 for 80 and 8443 for 443, or any that is free.
     let near = [Some(port.port), port.port.checked_add(8000)].into_iter();

@@ -1,5 +1,5 @@
-//! What has to be in the shared cache before a VM can be made: base image, k3s, air-gap images. Each is verified;
-//! what is there already needs no network.
+//! The files that a new VM needs in the shared cache: base image, k3s, air-gap images. Each is verified;
+//! what is in the cache already needs no network.
 
 use std::path::PathBuf;
 
@@ -122,7 +122,7 @@ pub(crate) async fn choose_version(cache: &Cache, spec: &Spec) -> Result<Version
 ///
 /// # Errors
 ///
-/// When it has no such channel, or nobody answers.
+/// When the server does not answer, or does not have the channel.
 pub(crate) async fn newest(channel: &str) -> Result<Version, MachineError> {
     let json = image::fetch_text(&channels(), TEXT_LIMIT, &RetryPolicy::BRIEF)
         .await

@@ -1,4 +1,4 @@
-//! What the shared cache holds, and which VMs of this user stand on it.
+//! The contents of the shared cache, and which VMs of this user need them.
 //!
 //! A VM signs for what it needs: `users/<id>.json` in the cache says what, and `users/<id>.lock` is a second name of
 //! its project's lock file, by which it is known to be still there, wherever the project was moved to, and to be at work.
@@ -28,7 +28,7 @@ const USERS: &str = "users";
 
 const SCHEMA: u32 = 1;
 
-/// The directories of what can be had again, and how people call what is in them.
+/// The directories of files that can be fetched again, and what their contents are called in messages.
 const KINDS: [(&str, &str); 3] = [
     ("images", "base image"),
     ("k3s", "k3s release"),
@@ -165,10 +165,10 @@ fn needs(project: &Project, record: &Record) -> Vec<PathBuf> {
         };
         goes_on |= snapshot.memory.is_some();
         needs.extend([snapshot.image.path, snapshot.release.binary]);
-        // It goes on with all disks that it had.
+        // It resumes with all disks that it had.
         needs.extend(snapshot.memory.and(snapshot.release.airgap));
     }
-    // A suspended VM goes on with all disks that it had.
+    // A suspended VM resumes with all disks that it had.
     if !record.provisioned || suspended {
         needs.extend(record.release.airgap.clone());
     }
@@ -239,7 +239,7 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
 ///
 /// # Errors
 ///
-/// When a command is at work on a VM, and may be about to need what nobody needs yet; when a file cannot be removed.
+/// When a command is running on a VM, which may need a file that no VM needs yet; when a file cannot be removed.
 pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
     for signed in users(cache)? {
         if files::open_regular(&signed.lock).is_ok_and(|file| file.try_lock_shared().is_err()) {

@@ -47,7 +47,7 @@ pub async fn collect(project: &Project) {
     keep(project, Place::AsItIs).await;
 }
 
-/// A log is no reason to fail.
+/// A failure to write a log is ignored.
 async fn keep(project: &Project, place: Place) {
     if let Err(error) = try_to_keep(project, place).await {
         tracing::debug!(%error, "the guest's logs stay where they are");
@@ -87,7 +87,7 @@ async fn collect_one(
     log: &str,
     path: &Path,
 ) -> Result<(), MachineError> {
-    // One at a time, so that nobody's part gets between another's.
+    // One command at a time, so that their parts do not mix.
     let turn = files::open_in_place(path, false)?;
     turn.lock().map_err(FileError::on("lock", path))?;
     let kept = monitor

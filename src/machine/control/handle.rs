@@ -1,4 +1,4 @@
-//! A VM as it can be observed, and as a command that changes it holds it.
+//! The observed state of a VM, and the handle of a command that changes it.
 
 use std::{
     path::PathBuf,
@@ -166,12 +166,12 @@ impl Machine {
             .unwrap_or_else(|| self.project.machine_name())
     }
 
-    /// From now on, QEMU is this command's child to end when the command does not come to its end.
+    /// From now on, QEMU is a child of this command, which ends it if the command fails.
     pub fn adopt_qemu(&self) {
         self.launched.store(true, Ordering::Relaxed);
     }
 
-    /// From now on the guest is paused, and goes on when the command does not come to its end.
+    /// From now on the guest is paused, and continues if the command fails.
     pub fn mark_paused(&self) {
         self.suspending.store(true, Ordering::Relaxed);
     }
@@ -193,7 +193,7 @@ impl Machine {
     }
 
     /// Ends a QEMU that this command started and did not bring to where it should be, and clears what it leaves. Never
-    /// ends one that ran before: its guest goes on, if this command has paused it.
+    /// ends one that ran before: its guest continues, if this command has paused it.
     pub async fn cleanup_on_failure(&self) {
         if self.suspending.swap(false, Ordering::Relaxed)
             && let Err(error) = crate::machine::control::vcpu::release(&self.project).await

@@ -1,4 +1,4 @@
-//! The end of QEMU: `quit` over the monitor, a kill through the pidfd where that does not help, and what is cleared after it.
+//! Ends QEMU: `quit` over the monitor, else a kill through the pidfd, and removes its sockets.
 
 use std::time::Duration;
 

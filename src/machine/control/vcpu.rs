@@ -1,4 +1,4 @@
-//! A VM that runs and does not work, until somebody has it go on: QEMU was paused, a suspend did not come to its
+//! A VM whose CPUs are stopped until a command continues them: QEMU was paused, a suspend did not come to its
 //! end, its memory was just loaded, or an interrupted stop has taken k3s down.
 
 use qapi::qmp::{self, RunState};
@@ -9,7 +9,7 @@ use crate::{
     qemu::{Monitor, MonitorError, migration, monitor_of},
 };
 
-/// Lets a paused guest go on; whether it was paused.
+/// Continues a paused guest; returns whether it was paused.
 ///
 /// # Errors
 ///
@@ -30,7 +30,7 @@ pub async fn unpause(project: &Project) -> Result<bool, MachineError> {
 pub async fn release(project: &Project) -> Result<bool, MachineError> {
     let mut monitor = monitor_of(project).await?;
     migration::cancel(&mut monitor).await?;
-    // The disk goes on with the guest; memory of before must never be loaded on it.
+    // The disk changes with the guest; older memory must never be loaded on it.
     if Suspended::exists(project) || project.memory().exists() {
         Suspended::discard(project)?;
     }
@@ -42,7 +42,7 @@ pub async fn release(project: &Project) -> Result<bool, MachineError> {
     Ok(paused)
 }
 
-/// Whether the guest was told to stand still, by `pause` or by a command that died.
+/// Whether the guest was paused, by `pause` or by a command that was killed.
 ///
 /// # Errors
 ///
@@ -53,11 +53,11 @@ pub async fn is_paused(project: &Project) -> Result<bool, MonitorError> {
     Ok(matches!(status, RunState::paused | RunState::postmigrate))
 }
 
-/// Has the guest of a running VM stand still.
+/// Pauses the guest of a running VM.
 ///
 /// # Errors
 ///
-/// When QEMU does not do as it is told, or the guest stands still for another reason.
+/// When QEMU refuses, or the guest is stopped for another reason.
 pub(crate) async fn pause(
     monitor: &mut Monitor<tokio::net::UnixStream>,
 ) -> Result<(), MachineError> {

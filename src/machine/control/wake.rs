@@ -1,4 +1,4 @@
-//! A guest that continues is told the time, mixes its random numbers, and has k3s started.
+//! A resumed guest receives the time and random numbers, and starts k3s.
 
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +23,7 @@ pub async fn start_k3s(project: &Project, limits: Limits) -> bool {
     false
 }
 
-/// Tells a guest that goes on what has changed (see [`waking`]), within the time that is `left` to the command. One that
+/// Tells a resumed guest what has changed (see [`waking`]), within the time that is `left` to the command. One that
 /// does not answer finds out the time by itself.
 pub(crate) async fn wake(project: &Project, left: Duration) {
     let timeout = left.min(GUEST_ANSWER_TIMEOUT);
@@ -34,9 +34,10 @@ pub(crate) async fn wake(project: &Project, left: Duration) {
     }
 }
 
-/// What tells a guest that goes on what has changed: the time, which it would see only at its next look at the clock, and
-/// that what it takes for random was once in a file. (Linux since 5.18 sees that for itself, by QEMU's vmgenid; an older one
-/// is made to use new numbers at once. What its driver has of them beforehand, at most 64 bytes, was in the file, too.)
+/// The command that tells a resumed guest what has changed: the time, which it would see only at its next look at the
+/// clock, and that what it takes for random was once in a file. (Linux since 5.18 sees that for itself, by QEMU's
+/// vmgenid; an older one is made to use new numbers at once. What its driver has of them beforehand, at most 64 bytes,
+/// was in the file, too.)
 pub fn waking() -> String {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     format!(

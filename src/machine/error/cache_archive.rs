@@ -1,4 +1,4 @@
-//! What can be wrong with an archive of the cache.
+//! Errors of an archive of the cache.
 
 use std::{io, path::PathBuf};
 
@@ -16,7 +16,7 @@ pub enum CacheArchiveError {
     /// Its list makes no sense.
     #[error("the archive's list is damaged: {0}")]
     ArchiveManifest(String),
-    /// What nobody has announced.
+    /// A file that the archive's list does not have.
     #[error("the archive has {0:?}, which its list does not name")]
     Unlisted(String),
     /// A link, a directory, a device.
@@ -43,9 +43,9 @@ pub enum CacheArchiveError {
     Damaged {
         /// Which one.
         name: String,
-        /// What its bytes should come to.
+        /// The digest that it should have.
         expected: Digest,
-        /// What they come to.
+        /// The digest that it has.
         actual: Digest,
     },
     /// What was verified here from its origin is something else in the archive.

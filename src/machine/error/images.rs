@@ -1,4 +1,4 @@
-//! Why an image does not come or go.
+//! Errors of loading and removing images.
 
 use std::path::PathBuf;
 
@@ -44,7 +44,7 @@ pub enum ImagesError {
         source: ArchiveError,
     },
     /// The tool gave up while it was saving the image.
-    #[error("{tool} did not save the image to its end: {said}")]
+    #[error("{tool} did not save the whole image: {said}")]
     Save {
         /// The tool.
         tool: &'static str,

@@ -1,4 +1,4 @@
-//! Everything that can go wrong with a VM.
+//! Errors of a VM.
 
 use std::{
     error::Error,
@@ -18,7 +18,7 @@ use crate::{
 /// Why a verb did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// There is no usable QEMU.
+    /// No usable QEMU was found.
     #[error(transparent)]
     Qemu(#[from] VersionError),
     /// `--accel kvm` on a host whose KVM does not work.
@@ -93,7 +93,7 @@ pub enum MachineError {
     /// What is needed of the cache is known only when that command has ended.
     #[error("a command is running in {} and may need files of the cache", .0.display())]
     CacheInUse(PathBuf),
-    /// What says which files of the cache a VM needs is torn or somebody else's.
+    /// The note of the cache files that a VM needs is damaged or belongs to another user.
     #[error("the VM's note in the cache {} does not say what a VM needs", .0.display())]
     CacheNote(PathBuf),
     /// A verb that needs a VM, in a project that has none.
@@ -105,7 +105,7 @@ pub enum MachineError {
     /// A verb that needs a running VM, which is suspended.
     #[error("the VM {0} is suspended")]
     Suspended(Name),
-    /// A verb that needs a guest that answers, and this one stands still.
+    /// The command needs a guest that answers, and this one is paused.
     #[error("the VM is paused")]
     Paused,
     /// A VM that has nothing yet that would be worth its memory.
@@ -157,7 +157,7 @@ pub enum MachineError {
     /// A snapshot of a VM that this one is not.
     #[error("the snapshot {0} belongs to another VM")]
     ForeignSnapshot(SnapshotName),
-    /// A guest that was suspended under KVM goes on under no other accelerator.
+    /// A guest that was suspended under KVM cannot resume under another accelerator.
     #[error("the VM was suspended under KVM, and now {}", describe_kvm(.0))]
     SuspendedByKvm(Kvm),
     /// k3s reads its datastore when it starts.
@@ -211,7 +211,7 @@ pub enum MachineError {
     /// `~/.kube/config` is the user's own.
     #[error("{} is your own kubeconfig, which k3s-vm does not touch", .0.display())]
     OwnKubeconfig(PathBuf),
-    /// The guest did not come to where it should.
+    /// The guest did not become ready.
     #[error("{reason} (last stage: {stage})")]
     Boot {
         /// The kind of failure.
@@ -320,7 +320,7 @@ pub enum MachineError {
     /// A link in the place of the user's kubeconfig.
     #[error("{} is a dangling symbolic link", .0.display())]
     LeadsNowhere(PathBuf),
-    /// Whoever writes to a kubeconfig makes this file for as long; kubectl does, too.
+    /// The lock file of a kubeconfig, which every writer creates, kubectl included.
     #[error("{} is there, still after {}: another program is at work on the kubeconfig", path.display(), humantime::format_duration(*waited))]
     KubeconfigLocked {
         /// The lock.

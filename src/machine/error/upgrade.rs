@@ -1,4 +1,4 @@
-//! Why a VM keeps the k3s that it has.
+//! Errors of an upgrade.
 
 use crate::{
     base::SnapshotName,
@@ -15,10 +15,10 @@ pub enum UpgradeError {
     /// The release may not take the place of the one that is there.
     #[error(transparent)]
     Step(#[from] VersionSkewError),
-    /// There is no such channel, or no such version.
+    /// The channel or the version does not exist.
     #[error(transparent)]
     Release(#[from] ReleaseError),
-    /// Nobody tells what a channel names.
+    /// The channel server gave no version.
     #[error("it is not known which release the channel {channel} of k3s names")]
     Channel {
         /// The channel.
@@ -58,7 +58,7 @@ pub enum UpgradeError {
         /// What it was before.
         snapshot: SnapshotName,
     },
-    /// An earlier upgrade did not come to its end, and neither did this one.
+    /// An earlier upgrade was interrupted, and this one failed as well.
     #[error("{fell}; an interrupted upgrade had installed it")]
     Stuck {
         /// What happened.

@@ -126,8 +126,8 @@ fn seed_files<const N: usize>(texts: [(&'static str, String); N]) -> Vec<SeedFil
     }))
 }
 
-/// The seed, made again: the same record and keys give the same bytes. A guest that `asks` who it is does not find it there:
-/// others may go on from its memory.
+/// The seed, made again: the same record and keys give the same bytes. A guest that `asks` who it is does not find it
+/// there: other VMs may resume from its memory.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! What a guest is set to, as an archive of files that it lays down: k3s's configuration, registries, manifests, proxies,
-//! certificates, DNS servers, directories of the host.
+//! The configuration of a guest, as an archive of files that it unpacks: k3s's configuration, registries, manifests,
+//! proxies, certificates, DNS servers, directories of the host.
 //!
 //! It lies on the seed, and a digest of it is the serial number that the guest sees of the VM. A guest that has taken
 //! another one looks again (apply-identity.sh), so that a start with nothing new has nothing to do.
@@ -188,7 +188,7 @@ fn registries(project: &Project, spec: &Spec) -> Result<Option<File>, MachineErr
     match parsed {
         Ok(Value::Object(_)) => {}
         Ok(_) => return Err(unusable(&path, "it has no mirrors and no configs")),
-        Err(reason) => return Err(unusable(&path, &format!("it is no YAML: {reason}"))),
+        Err(reason) => return Err(unusable(&path, &format!("it is not YAML: {reason}"))),
     }
     Ok(Some(File {
         path: "etc/rancher/k3s/registries.yaml".into(),
@@ -218,10 +218,7 @@ fn certificates(project: &Project, spec: &Spec) -> Result<Vec<File>, MachineErro
             });
         }
         if all.len() == before {
-            return Err(unusable(
-                &path,
-                "there is no certificate in it; it takes PEM",
-            ));
+            return Err(unusable(&path, "it contains no certificate; expected PEM"));
         }
     }
     Ok(all)
@@ -273,7 +270,7 @@ fn manifests(project: &Project, spec: &Spec) -> Result<Vec<File>, MachineError> 
             add_manifest(&mut all, &path, &name)?;
         }
         if all.len() == before {
-            return Err(unusable(&path, "there is no .yaml, .yml or .json in it"));
+            return Err(unusable(&path, "it contains no .yaml, .yml or .json file"));
         }
     }
     Ok(all)

@@ -1,9 +1,9 @@
 //! The host's DNS servers, and those that a guest uses because of them.
 //!
-//! A guest asks 10.0.2.3. User networking forwards that to the first server of the host's resolv.conf that has an IPv4 address,
-//! and fec0::3 to the first that has an IPv6 address; a further one is never tried (libslirp, src/slirp.c, `get_dns_addr`).
-//! Without any, its versions before 4.8 answer nothing, and later ones forward to the host's loopback. Every other address of
-//! the guest leads to that address from the host, but 10.0.2.2 to 127.0.0.1.
+//! A guest asks 10.0.2.3. User networking forwards that to the first server of the host's resolv.conf that has an IPv4
+//! address, and fec0::3 to the first that has an IPv6 address; a further one is never tried (libslirp, src/slirp.c,
+//! `get_dns_addr`). Without any, its versions before 4.8 answer nothing, and later ones forward to the host's loopback.
+//! Every other address of the guest leads to that address from the host, but 10.0.2.2 to 127.0.0.1.
 
 use std::{
     fs::File,
@@ -205,7 +205,7 @@ pub fn chosen(network: &Network) -> Option<&[IpAddr]> {
     network.dns.as_deref().filter(|it| !it.is_empty())
 }
 
-/// Addresses, for people.
+/// Addresses, for messages.
 pub fn list(servers: &[IpAddr]) -> String {
     let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
     servers.join(", ")

@@ -1,5 +1,5 @@
-//! Folders of the host in the guest: QEMU offers each under a tag, the guest's systemd mounts it before k3s starts, and in
-//! the end it is looked whether the guest has it. A VM runs without those that its kernel cannot mount.
+//! Directories of the host in the guest: QEMU offers each under a tag, the guest's systemd mounts it before k3s starts,
+//! and in the end it is looked whether the guest has it. A VM runs without those that its kernel cannot mount.
 
 use std::{
     env, fs,

@@ -1,4 +1,4 @@
-//! The files of a VM: keys, disk, seed. Each is made when it is missing, whole or not at all.
+//! The files of a VM: keys, disk, seed. Each is created atomically when it is missing.
 
 use std::{fs, path::Path};
 
@@ -63,7 +63,7 @@ pub fn prepare_start(project: &Project) -> Result<(), MachineError> {
     prepare_runtime(project)
 }
 
-/// The same without the logs, which go on with the guest.
+/// The same without the logs, to which a resumed guest appends.
 ///
 /// # Errors
 ///

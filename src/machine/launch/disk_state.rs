@@ -1,4 +1,4 @@
-//! The VM's files as they are found: what a start cannot do without, and whether anything would be lost with them.
+//! The state of the VM's files: what a start needs, and whether the disk has any data.
 
 use std::path::{Path, PathBuf};
 
@@ -89,7 +89,7 @@ pub(crate) fn needs_template_boot(project: &Project, record: &Record) -> bool {
         && image::is_fresh(&project.disk(), record.disk)
 }
 
-/// Whether the guest that goes on like this, or boots when nothing was suspended, asks who it is.
+/// Whether the guest that is resumed from this memory, or boots without it, requests its identity.
 pub(crate) fn is_unprovisioned(
     project: &Project,
     record: &Record,

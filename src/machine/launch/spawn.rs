@@ -1,4 +1,4 @@
-//! QEMU is spawned, on another API port when another program took the first one.
+//! Spawns QEMU, with another API port if another program took the first one.
 
 use serde_json::json;
 
@@ -24,7 +24,7 @@ const PORT_TAKEN: &str = "Could not set up host forwarding rule";
 
 const PORT_TRIES: usize = 10;
 
-/// Launches QEMU, to go on with the guest that was `suspended` if there is one; when another program was quicker to take the
+/// Launches QEMU, and resumes the guest that was `suspended` if there is one; when another program was quicker to take the
 /// API's port, with another port, unless the user chose it.
 pub(crate) async fn launch(
     startup: Startup<'_>,
@@ -70,7 +70,7 @@ pub(crate) async fn launch(
     }
 }
 
-/// What the guest is to find, if it looks: one that goes on does not.
+/// What a booting guest reads; a resumed guest does not.
 fn make_seed(
     machine: &Machine,
     spec: &Spec,
@@ -94,11 +94,11 @@ fn make_seed(
     Ok(())
 }
 
-/// Has a guest that goes on see its disk's size again: the VM that it was had another disk.
+/// Makes a resumed guest read its disk's size again: the VM of the template had another disk.
 ///
 /// # Errors
 ///
-/// When QEMU does not do as it is told.
+/// When QEMU refuses.
 pub(crate) async fn resize(project: &Project, record: &Record) -> Result<(), MachineError> {
     let mut monitor = monitor_of(project).await?;
     let size = json!({ "node-name": command_line::DISK, "size": record.disk.as_bytes() });

@@ -1,4 +1,4 @@
-//! `autostart`: a unit of the user's own systemd has the VM start with the login session, and stop with it.
+//! `autostart`: a unit of the user's systemd starts the VM with the login session and stops it with it.
 //!
 //! The unit is the only note of it: it says in a line of its own, which systemd leaves alone, whose it is.
 

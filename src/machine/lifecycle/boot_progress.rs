@@ -1,4 +1,4 @@
-//! Waiting for a guest on its way: its reports, racing the end of QEMU, the monitor's verdict, the kernel's last words
+//! Waits for a booting guest: its reports, racing the end of QEMU, the monitor's verdict, the kernel's last words
 //! and a deadline.
 
 use std::{
@@ -42,7 +42,7 @@ const IDENTITY_TIMEOUT_KVM: Duration = Duration::from_secs(30);
 
 const IDENTITY_TIMEOUT_TCG: Duration = Duration::from_secs(180);
 
-/// Why a launch did not come to a started k3s.
+/// Why k3s did not start.
 pub(crate) enum Failure {
     /// The accelerator does not run the guest.
     AcceleratorFailed(String),
@@ -72,8 +72,8 @@ impl<E: Into<MachineError>> From<E> for Failure {
     }
 }
 
-/// Waits on a guest that goes on until it reports that k3s has started; one that asks is told that it is `asked`. With
-/// `anew`, what it has reported against itself so far does not count.
+/// Waits for a resumed guest until it reports that k3s has started; one that asks is told that it is `asked`. With
+/// `anew`, failures that it has reported so far do not count.
 ///
 /// # Errors
 ///
@@ -128,7 +128,7 @@ pub(crate) async fn watch(
     watch.until_k3s(process, accelerator, timings).await
 }
 
-/// Does `work` with a guest whose k3s has started, and ends early when there is no hope for it any more.
+/// Does `work` with a guest whose k3s has started, and ends early when k3s or the guest has failed.
 pub(crate) async fn unless_boot_fails<T>(
     project: &Project,
     process: &Process,
@@ -236,7 +236,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The guest asks who it is. One whose disk is not kept before goes on as well.
+    /// The guest requests its identity. It continues as well if its disk could not be captured before.
     async fn answer(&self, record: &Record, process: &Process) -> Result<(), MachineError> {
         if let Some(machine) = self.machine {
             match capture::capture(self.project, record, process).await {
@@ -345,7 +345,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The failure of a guest whose console shows that it does not become a node. Once k3s has been started, it is past that.
+    /// The failure of a guest whose console shows that it does not become a node. Once k3s has been started, it is past
+    /// that.
     fn decisive_sign(&self) -> Option<Failure> {
         let verdict = self.console.signs.verdict(Instant::now());
         let sign = verdict.filter(|_| !self.state.k3s_tried)?;

@@ -1,4 +1,4 @@
-//! `configure`: other choices for the VM that is there, which hold from its next start on.
+//! `configure`: changes the config of an existing VM, from its next start.
 
 use crate::{
     base::files::{self, PRIVATE},
@@ -27,7 +27,7 @@ pub async fn configure(
         return Err(MachineError::absent(project));
     };
     if Suspended::exists(project) {
-        // Its memory would be lost: a guest that goes on cannot have another number of processors.
+        // Its memory would be lost: a resumed guest cannot have another number of processors.
         return Err(MachineError::Suspended(record.name.clone()));
     }
     approval::load(project)?;

@@ -1,8 +1,8 @@
-//! A VM that nobody uses is suspended by itself.
+//! An idle VM is suspended automatically.
 //!
 //! A process of its own watches one QEMU, from its start to its end: the same program, detached as QEMU is. It has a lock,
 //! so that there is one for a VM, and it believes no file but the config, which it reads again each time. When it dies,
-//! nothing is lost but that nobody watches until the next start.
+//! the only effect is that the VM is not watched until the next start.
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +24,7 @@ use crate::{
     qemu::{MonitorError, Process, monitor_of, process, usernet},
 };
 
-/// How the program is told to watch.
+/// The hidden command that watches.
 pub const VERB: &str = "idle-watch";
 
 /// The longest time between two looks: the host remembers a closed connection for twice as long.
@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// Has the VM be watched, if it is to be suspended some time. That it cannot be is no reason to fail.
+/// Starts the watch, if the VM has an idle time. A failure is only logged.
 pub(crate) fn begin(project: &Project, spec: &Spec) {
     if spec.idle_suspend.is_none() {
         return;
@@ -112,13 +112,13 @@ impl Watch {
         Ok(Some(watch))
     }
 
-    /// Waits until nobody has used the VM for as long as the config says, which is given; `None` when there is nothing
+    /// Waits until the VM was idle for the configured time, which is returned; `None` when there is nothing
     /// to wait for any more: QEMU has ended, or it is not to be suspended.
     pub async fn until_idle(&mut self) -> Option<Duration> {
         loop {
             match user::chosen(&self.project) {
                 Ok(chosen) => self.after = chosen.idle_suspend.and_then(|it| it.0),
-                // Somebody may be about to write it, and what it said before holds.
+                // It may be being written; the former value holds.
                 Err(error) => tracing::debug!(%error, "the config cannot be read"),
             }
             let after = self.after?;
@@ -135,11 +135,11 @@ impl Watch {
         }
     }
 
-    /// Suspends the VM, if nobody has begun to use it meanwhile. That it cannot be is noted.
+    /// Suspends the VM, if it is still idle. A failure is noted.
     ///
     /// # Errors
     ///
-    /// Those of [`stop::stop`]; [`Machine::cleanup_on_failure`] then has the guest go on.
+    /// Those of [`stop::stop`]; [`Machine::cleanup_on_failure`] then continues the guest.
     pub async fn suspend(
         &mut self,
         machine: &Machine,
@@ -166,7 +166,7 @@ impl Watch {
         files::open_regular(&self.project.lock()).is_ok_and(|lock| lock.try_lock_shared().is_err())
     }
 
-    /// Whether somebody has used the VM since the last look. In doubt somebody has.
+    /// Whether the VM was used since the last check. In doubt it was.
     async fn is_used(&mut self) -> bool {
         let touched = fs::metadata(self.project.used()).and_then(|it| it.modified());
         let touched = touched.ok();

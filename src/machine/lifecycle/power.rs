@@ -1,4 +1,4 @@
-//! `restart`, `pause` and `resume`: the guest again, standing still, and going on.
+//! `restart`, `pause` and `resume`.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     qemu::monitor_of,
 };
 
-/// Powers the guest off, or pulls the plug, and boots it; a stopped VM is booted. The API keeps its port, if nobody
+/// Shuts the guest down, or ends QEMU, and boots it; a stopped VM is booted. The API keeps its port, if no other program
 /// takes it in between.
 ///
 /// # Errors
@@ -46,11 +46,11 @@ pub async fn restart(
     setup::start(machine, flags, false).await
 }
 
-/// Has the guest stand still, its memory in QEMU; whether it did not before.
+/// Pauses the guest, its memory in QEMU; returns whether it ran before.
 ///
 /// # Errors
 ///
-/// When the VM does not run, or QEMU does not do as it is told.
+/// When the VM does not run, or QEMU refuses.
 pub async fn pause(machine: &Machine) -> Result<bool, MachineError> {
     let project = &machine.project;
     interrupted::recover_interrupted(machine)
@@ -64,11 +64,11 @@ pub async fn pause(machine: &Machine) -> Result<bool, MachineError> {
     Ok(true)
 }
 
-/// Has a guest that was paused or suspended go on, and waits until its node is Ready.
+/// Continues a paused or suspended guest, and waits until its node is Ready.
 ///
 /// # Errors
 ///
-/// [`MachineError::Stopped`] when there is no guest that could; else those of [`setup::start`].
+/// [`MachineError::Stopped`] when the VM is stopped; else those of [`setup::start`].
 pub async fn resume(machine: &Machine, flags: Config) -> Result<Summary, MachineError> {
     let project = &machine.project;
     match interrupted::recover_interrupted(machine).await? {

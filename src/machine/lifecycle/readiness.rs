@@ -54,7 +54,7 @@ pub async fn ready(
     until(process, limits, "the API", async || Ok(api.ready().await?)).await?;
     tracing::info!("API is ready");
     timings.lap("API becomes ready", TimeSpentIn::Guest);
-    // A guest that goes on has not booted with its QEMU.
+    // A resumed guest has not booted with its QEMU.
     let booted = (!resumed).then(|| SystemTime::now() - process.uptime().unwrap_or_default());
     until(process, limits, "the node", async || {
         node_ready(&api, &record.name, booted).await
@@ -73,7 +73,7 @@ pub async fn ready(
     Ok(())
 }
 
-/// Returns when the node is Ready with that release, whose k3s has just taken another one's place.
+/// Returns when the node is Ready with that release, which has just replaced another one.
 ///
 /// # Errors
 ///
@@ -129,7 +129,7 @@ async fn until<T>(
     }
 }
 
-/// k3s has written the file before it says that it started. A guest that goes on is told so on the way.
+/// k3s writes the file before it reports that it started. A resumed guest is told so with the same request.
 fn fetching(resumed: bool) -> String {
     let waking = resumed.then(wake::waking);
     let parts = waking.into_iter().chain([format!("cat {IN_GUEST}")]);

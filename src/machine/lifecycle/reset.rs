@@ -1,4 +1,4 @@
-//! `reset`: everything of the VM goes; the config and the shared cache stay.
+//! `reset`: deletes the VM; the config and the shared cache are kept.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ use crate::{
 /// When QEMU cannot be ended or a file cannot be removed.
 pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
     let project = &machine.project;
-    // A record that cannot be read must not keep anybody from getting rid of the VM.
+    // A VM can be deleted even if its record cannot be read.
     match machine.state() {
         Ok(State::Running(record, process)) => {
             terminate::end(project, &process).await?;

@@ -48,11 +48,11 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// A QEMU whose guest has started k3s, and the time that is left.
 type Launched = (Process, Limits);
 
-/// Makes, boots and provisions the VM, or goes on with it from wherever it is.
+/// Creates, boots and provisions the VM, or continues an interrupted setup.
 ///
 /// # Errors
 ///
-/// The first step that fails; what is done stays done, and the next setup goes on from there.
+/// The first step that fails; what is done is kept, and the next setup continues from there.
 pub async fn setup(
     machine: &Machine,
     flags: Config,

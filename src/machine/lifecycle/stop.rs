@@ -1,4 +1,4 @@
-//! `stop`: k3s down, power button, a deadline, then the plug; or the VM is suspended.
+//! `stop`: stops k3s, presses the power button, and ends QEMU after the deadline; or suspends the VM.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub enum StopOutcome {
     Orderly,
     /// The plug was pulled, because it was asked for or the guest did not end in time.
     Forced,
-    /// It goes on at the next start.
+    /// The next start resumes it.
     Suspended,
     /// It was suspended before.
     AlreadySuspended,
@@ -145,8 +145,8 @@ async fn shut_down(project: &Project, process: &Process, within: Duration) -> bo
         })
 }
 
-/// A cut in the middle of a write can hurt k3s's datastore, so k3s goes first. Meanwhile the disk is trimmed, for as long as
-/// that takes no longer than it should.
+/// A cut in the middle of a write can hurt k3s's datastore, so k3s goes first. Meanwhile the disk is trimmed, for as
+/// long as that takes no longer than it should.
 async fn k3s_down(project: &Project) -> Result<(), MachineError> {
     let ssh = guest::connect(project).await?;
     tracing::info!("stopping k3s");

@@ -1,4 +1,4 @@
-//! `trim`: what the guest has freed of its disk is given back to the host.
+//! `trim`: returns the disk space that the guest has freed to the host.
 
 use crate::{
     base::{Size, files},

@@ -1,6 +1,6 @@
-//! The other half of `stop --suspend`: a start that goes on where the guest was.
+//! The other half of `stop --suspend`: a start that resumes the guest.
 //!
-//! What has changed meanwhile so that the memory is of no use any more is told in a word, and the VM boots. What only
+//! If the memory does not fit any more, the VM boots and a warning says why. What only
 //! keeps it from starting now (a port, memory of the host, a KVM that does not work) is an error, and nothing is lost.
 
 use std::{fs, path::Path};
@@ -22,7 +22,7 @@ use crate::{
     qemu::{Accelerator, Layout, MigrationError, Process, migration, monitor_of, process::said},
 };
 
-/// Why a suspended VM does not go on.
+/// Why a suspended VM does not resume.
 enum ResumeError {
     /// Its memory is of no use any more.
     Unusable(String),
@@ -36,7 +36,7 @@ impl<E: Into<MachineError>> From<E> for ResumeError {
     }
 }
 
-/// Has a suspended VM go on; `None` when it is to boot, for it is not suspended or not any more.
+/// Resumes a suspended VM; `None` when it is to boot, because it is not suspended or not any more.
 ///
 /// # Errors
 ///

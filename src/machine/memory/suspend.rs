@@ -1,8 +1,8 @@
-//! `stop --suspend`: memory and devices go to a file of the project, and QEMU ends.
+//! `stop --suspend`: saves memory and devices to a file of the project, and ends QEMU.
 //!
 //! A VM is suspended when, and for as long as, `suspended.json` is there (see [`Suspended`]). It comes when all else
 //! is on the disk, and goes before the guest runs again. So a guest beside whose QEMU it lies has not run since, whatever
-//! died on the way there, and that QEMU can go; and a guest without it goes on in its QEMU.
+//! was interrupted, and that QEMU can be ended; and a guest without it continues in its QEMU.
 
 use std::time::SystemTime;
 
@@ -25,7 +25,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// The first step that fails; [`Machine::cleanup_on_failure`] then has the guest go on.
+/// The first step that fails; [`Machine::cleanup_on_failure`] then continues the guest.
 pub(crate) async fn suspend(
     machine: &Machine,
     record: &Record,
@@ -36,7 +36,7 @@ pub(crate) async fn suspend(
     }
     match save(machine, record, process).await {
         Err(MachineError::Monitor(_)) if process.ended_within(ENDING).await => {
-            // There is no guest any more that could go on.
+            // No guest is left that could continue.
             machine.keep_qemu();
             terminate::clear(&machine.project)?;
             files::remove_if_exists(&machine.project.memory())?;

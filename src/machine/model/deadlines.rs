@@ -1,4 +1,4 @@
-//! How long things may take: a guest that is emulated needs more of everything.
+//! Deadlines. An emulated guest has longer ones.
 
 use std::time::{Duration, Instant};
 

@@ -87,7 +87,7 @@ pub fn processor(arguments: &[String]) -> Option<String> {
     Some(format!("{vendor} {} {features}", value("model name")?))
 }
 
-/// One warning that nobody overlooks.
+/// A warning, given once.
 pub fn warn_of_emulation(kvm: &Kvm) {
     tracing::warn!(
         "running without KVM, many times slower (see k3s-vm doctor): {}",
@@ -202,7 +202,7 @@ pub fn check_port(host: HostPort) -> Result<(), MachineError> {
     }
 }
 
-/// A port that nobody has.
+/// A free port.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What a VM is to be: the choices of flags and config, completed and checked. No file, no clock, no environment.
+//! The specification of a VM: the choices of flags and config, completed and checked. No file, no clock, no environment.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,13 +26,13 @@ pub struct Spec {
     pub memory: Size,
     /// The disk's size.
     pub disk: Size,
-    /// The base image, as the user named it, for people to see.
+    /// The base image, as the user named it, for messages.
     pub image: String,
     /// The base image.
     pub image_source: ImageSource,
     /// The SHA-256 that it must have, if the user gave one.
     pub image_sha256: Option<Digest>,
-    /// Also what nobody vouches for is fetched.
+    /// Downloads need no checksum.
     pub insecure_no_checksum: bool,
     /// The k3s release; `None` is the stable channel's.
     pub k3s_version: Option<Version>,
@@ -232,7 +232,7 @@ pub fn image_name(source: &ImageSource, project: &Project) -> String {
     }
 }
 
-/// The same for people, records and logs: without the password that a URL may have.
+/// The same for messages, records and logs: without the password that a URL may have.
 fn shown_name(source: &ImageSource, project: &Project) -> String {
     match source {
         ImageSource::Path(_) => image_name(source, project),
@@ -246,7 +246,7 @@ fn cpu_model(model: String) -> Result<String, MachineError> {
     if model.starts_with(|it: char| it.is_ascii_alphanumeric()) && model.chars().all(fits) {
         return Ok(model);
     }
-    let what = format!("{model:?} is no processor: qemu-system-x86_64 -cpu help names them");
+    let what = format!("unknown CPU model {model:?}; to list them: qemu-system-x86_64 -cpu help");
     Err(MachineError::Choice(what))
 }
 

@@ -1,4 +1,5 @@
-//! A directory in the making: it gets its name when all of it is on the disk, and goes when nobody finishes it.
+//! A directory that is being written: it gets its name when it is complete on disk, and is removed if it is never
+//! completed.
 
 use std::{
     ffi::OsString,
@@ -54,7 +55,7 @@ impl Draft {
                 .map_err(FileError::on("flush", &path))?;
         }
         files::sync_directory(&self.0)?;
-        fs::rename(&self.0, name).map_err(FileError::on("rename a folder to", name))?;
+        fs::rename(&self.0, name).map_err(FileError::on("rename a directory to", name))?;
         files::sync_directory(name.parent().unwrap_or(name))
     }
 }
@@ -62,7 +63,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         if let Err(error) = remove(&self.0) {
-            tracing::debug!(%error, "an unfinished folder stays until the next command");
+            tracing::debug!(%error, "an unfinished directory is left until the next command");
         }
     }
 }
@@ -94,7 +95,7 @@ pub(crate) async fn copy(from: PathBuf, to: PathBuf) -> Result<(), FileError> {
     copy.await.expect("neither panics nor is cancelled")
 }
 
-/// Gives a file that nobody writes to any more a second name, or where that cannot be copies it.
+/// Hard-links a file that is no longer written to, or copies it if it cannot be linked.
 ///
 /// # Errors
 ///

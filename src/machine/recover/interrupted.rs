@@ -16,7 +16,7 @@ const OPENING: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// The VM's state, without a QEMU that an unfinished setup left behind and that nobody can talk to. One that a
+/// The VM's state, without a QEMU that an unfinished setup left behind and that does not answer. One that a
 /// command has started and not lived to see gets the time to open its monitor.
 ///
 /// # Errors

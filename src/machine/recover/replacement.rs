@@ -1,7 +1,7 @@
-//! Files of the VM that are replaced together: all of them, or none.
+//! Replaces several files of the VM together: all of them or none.
 //!
-//! They are first written to a directory beside their places. Once that directory has its final name, the VM is the one in the
-//! directory: whatever is killed from then on, the next command moves the rest.
+//! They are first written to a directory beside their places. Once that directory has its final name, the VM is the one
+//! in the directory: whatever is killed from then on, the next command moves the rest.
 
 use std::{fs, io::ErrorKind, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! What a running VM has, which its next start may have otherwise.
+//! The settings of a running VM, and which of them its next start changes.
 
 use qapi::qmp;
 

@@ -16,11 +16,11 @@ pub(crate) const NEW: &str = ".new";
 
 pub(crate) const GONE: &str = ".gone";
 
-/// How long a guest may take to go on whose snapshot was broken off, before a command that may have to end it does so.
+/// How long a guest whose snapshot was interrupted may take to continue, before a command that may have to end it does so.
 const RELEASE: Duration = Duration::from_secs(10);
 
-/// Clears what commands that died have left, and has the guest of an unfinished snapshot go on. That it cannot be done is no
-/// reason to fail.
+/// Removes what interrupted commands have left, and continues the guest of an unfinished snapshot. A failure is
+/// only logged.
 pub(crate) async fn clear(project: &Project) {
     let folder = project.snapshots();
     let unfinished = folder.join(NEW);

@@ -1,4 +1,4 @@
-//! All that explains a fault, for somebody else to read: texts with a name each, and no secrets in them. What cannot be had
+//! Everything that explains a fault, to attach to a report: texts with a name each, without secrets. What cannot be read
 //! says why in its place.
 
 use std::{fmt::Display, fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
@@ -81,7 +81,7 @@ pub async fn bundle(project: &Project, others: Vec<Part>) -> Vec<Part> {
 }
 
 fn why(error: &dyn Display) -> String {
-    format!("not to be had: {error}\n")
+    format!("not available: {error}\n")
 }
 
 async fn status_of(project: &Project) -> String {

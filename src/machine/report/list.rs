@@ -1,5 +1,5 @@
 //! All VMs of this user on this host, as the shared cache knows of them: each setup and start signs there. Takes no
-//! lock, changes nothing and asks no API; a VM that cannot be looked at is told of, and hinders no other one.
+//! lock, changes nothing and asks no API; a VM that cannot be examined is listed with the reason.
 
 use std::{
     path::{Path, PathBuf},

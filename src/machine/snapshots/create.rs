@@ -1,8 +1,8 @@
-//! `snapshot create` and `delete`: what the VM is now, kept beside it.
+//! `snapshot create`: disk and memory of the VM.
 //!
-//! A guest that runs stands still while its memory is saved and its disk is copied, and goes on before either is flushed.
-//! Whatever dies on the way leaves an unfinished directory, and perhaps a guest that stands still: the next command removes
-//! the one and has the other go on.
+//! A running guest is paused while its memory is saved and its disk is copied, and continues before either is flushed.
+//! A command that is killed meanwhile leaves an unfinished directory, and perhaps a paused guest: the next command removes
+//! the one and lets the other continue.
 
 use std::{
     path::Path,
@@ -36,14 +36,14 @@ use crate::{
     qemu::{Process, migration, monitor_of},
 };
 
-/// What stays free beside a snapshot, for the VM to go on.
+/// The space that stays free beside a snapshot, for the running VM.
 const RESERVE: Size = Size::mib(256);
 
 /// Keeps the VM as it is now as `name`, or under a name that tells the time; gives that name.
 ///
 /// # Errors
 ///
-/// The first step that fails; there is no such snapshot then, and [`Machine::cleanup_on_failure`] has the guest go on.
+/// The first step that fails; no snapshot is left then, and [`Machine::cleanup_on_failure`] lets the guest continue.
 pub async fn create(
     machine: &Machine,
     name: Option<SnapshotName>,
@@ -88,7 +88,7 @@ fn in_words(error: MachineError) -> MachineError {
         MachineError::Suspend(reason) => MachineError::Snapshot(reason),
         MachineError::MemorySpace { path, free, needed }
         | MachineError::SnapshotSpace { path, free, needed } => MachineError::SnapshotSpace {
-            // Nobody knows the directory that is gone by then.
+            // The removed directory has no name by then.
             path: path.parent().unwrap_or(&path).to_owned(),
             free,
             needed,
@@ -111,7 +111,7 @@ fn unused(project: &Project, now: SystemTime) -> SnapshotName {
         .expect("there is always a larger number")
 }
 
-/// Whether there is room for so much in the snapshots' directory, and for the VM to go on.
+/// Whether there is room for so much in the snapshots' directory, and for the running VM.
 fn require_room(folder: &Path, needed: Size) -> Result<(), MachineError> {
     let free = free_space(folder)?.bytes;
     let needed = Size::bytes(needed.as_bytes() + RESERVE.as_bytes());
@@ -142,7 +142,7 @@ async fn copy_disks(project: &Project, draft: &Draft) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Disk, and the memory of a suspended VM, which nobody writes to any more.
+/// Disk, and the memory of a suspended VM, which do not change any more.
 async fn copy_stopped(project: &Project, draft: &Draft) -> Result<Option<Memory>, MachineError> {
     require_room(
         draft.path(),
@@ -176,7 +176,7 @@ async fn save_running(
     draft: &Draft,
 ) -> Result<Option<Memory>, MachineError> {
     let project = &machine.project;
-    let paused = is_paused_by_somebody(project).await?;
+    let paused = is_paused_by_user(project).await?;
     tracing::info!("creating a snapshot of {}", record.name);
     let path = draft.join(name_of(&project.memory()));
     match save(machine, process, draft, &path, paused).await {
@@ -185,7 +185,7 @@ async fn save_running(
             Ok(Some(save::sealed(path, origin).await?))
         }
         Err(MachineError::Monitor(_)) if process.ended_within(ENDING).await => {
-            // There is no guest any more that could go on.
+            // No guest is left that could continue.
             machine.keep_qemu();
             terminate::clear(project)?;
             Err(MachineError::Died {
@@ -201,7 +201,7 @@ async fn save_running(
     }
 }
 
-/// Saves the memory and copies the disk of a guest that stands still then.
+/// Saves the memory and copies the disk of a paused guest.
 async fn save(
     machine: &Machine,
     process: &Process,
@@ -233,8 +233,8 @@ async fn save(
     Ok(origin)
 }
 
-/// The guest goes on, or stands still again where somebody wants it so: QEMU takes the disks back, which it has given up
-/// for the copy, only when it goes on.
+/// The guest continues, or is paused again if it was paused by the user: QEMU takes the disks back, which it has given up
+/// for the copy, only when the guest runs.
 async fn resume_guest(machine: &Machine, paused: bool) -> Result<(), MachineError> {
     let project = &machine.project;
     if vcpu::release(project).await? && !paused {
@@ -249,8 +249,8 @@ async fn resume_guest(machine: &Machine, paused: bool) -> Result<(), MachineErro
     Ok(())
 }
 
-/// Whether the guest stands still because somebody wants it so. It goes on, if it is because a save was broken off.
-async fn is_paused_by_somebody(project: &Project) -> Result<bool, MachineError> {
+/// Whether the user has paused the guest. A guest that is paused because a save was interrupted continues.
+async fn is_paused_by_user(project: &Project) -> Result<bool, MachineError> {
     let mut monitor = monitor_of(project).await?;
     migration::cancel(&mut monitor).await?;
     let status = monitor.execute(qmp::query_status {}).await?.status;

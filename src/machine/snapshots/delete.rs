@@ -1,4 +1,4 @@
-//! `snapshot delete`: no half of a snapshot is ever seen under its name.
+//! `snapshot delete`: a partly deleted snapshot is never visible under its name.
 
 use std::{fs, path::PathBuf};
 

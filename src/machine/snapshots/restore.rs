@@ -1,9 +1,9 @@
 //! `snapshot restore`: the VM is again what it was. And what an upgrade makes of its record and its config, which are to
 //! agree at any time.
 //!
-//! What is to be put in its place is first made whole beside it, in a directory. When that directory has its name, the VM is
-//! the one that is in it: whatever dies from then on, the next command moves the rest of it. Before that, the VM is the
-//! one that it was.
+//! What is to be put in its place is first made whole beside it, in a directory. When that directory has its name, the
+//! VM is the one that is in it: whatever dies from then on, the next command moves the rest of it. Before that, the VM
+//! is the one that it was.
 
 use std::{fs, path::Path};
 
@@ -78,7 +78,7 @@ pub async fn restore(machine: &Machine, name: &SnapshotName) -> Result<bool, Mac
         }
     };
     terminate::clear(project)?;
-    // What the guest of before has reported does not speak against the one that goes on.
+    // Reports of the former guest do not count against the one that resumes.
     files::open_in_place(&project.stages_log(), true)?;
     draft.finish(&project.restoring())?;
     replacement::put_in_place(project)?;

@@ -1,12 +1,12 @@
-//! Prepared disks, as a VM meets them: its own disk stands on one, or it makes one on its way.
+//! Prepared disks in a setup: the VM's disk is an overlay on one, or setup captures a new one.
 //!
 //! A VM that makes one has from its beginning two files: the disk to be, in the cache, and its own disk, an empty
 //! overlay on it. QEMU is begun on the former. When the guest says that it holds what all VMs have in common, the
 //! overlay is put under the running VM, and from then on it takes what is written. So the VM's own disk is right
-//! at every moment, whoever dies in it; and what nobody has seen to its end is never published.
+//! at every moment, even if setup or QEMU is killed; and an incomplete capture is never published.
 //!
 //! At that moment the guest's memory is saved, too. A new VM begins as one that was suspended then, so that it boots
-//! nothing and goes on from there. In both the guest does not know who it is until the host sends its identity.
+//! nothing and continues from there. In both the guest has no identity until the host sends it.
 
 use qapi::qmp;
 use serde_json::json;
@@ -35,14 +35,14 @@ const OVERLAY: &str = "own-disk";
 ///
 /// # Errors
 ///
-/// When QEMU does not do as it is told; the VM goes on then as it was.
+/// When QEMU refuses a command; the VM continues then as it was.
 pub(crate) async fn capture(
     project: &Project,
     record: &Record,
     process: &Process,
 ) -> Result<Option<CapturedMemory>, MachineError> {
     let mut monitor = monitor_of(project).await?;
-    // While it is paused it cannot go on by itself, and what it has said until then is all.
+    // While it is paused it reports nothing more, so that all its reports are read.
     monitor.execute(qmp::stop {}).await?;
     let taken = match waits(project) {
         Ok(true) => {
@@ -96,7 +96,7 @@ async fn save_template_memory(
 ///
 /// # Errors
 ///
-/// When QEMU does not do as it is told.
+/// When QEMU refuses.
 pub(crate) async fn pivot_to_overlay(
     project: &Project,
     record: &Record,

@@ -35,7 +35,7 @@ pub(crate) fn installed(assets: &Assets, firmware: &str) -> Digest {
     Digest::of(shaped.to_string().as_bytes())
 }
 
-/// By what a template is found. It is of use to those alone who can go on from its memory, and who have asked for the same.
+/// The key of a template. It fits only VMs that can resume its memory and have the same configuration.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Disks and memory that several VMs begin from.
+//! Disks and memory that new VMs start from.
 
 pub mod backing;
 pub mod capture;

@@ -15,8 +15,7 @@ use crate::{
     project::{Identity, Record, Suspended, suspended::FileStamp},
 };
 
-/// Has a new VM on a published disk begin as if it had been suspended when the disk was made, if the host can have it go
-/// on from there.
+/// Makes a new VM on a published disk begin as if it had been suspended when the disk was made, if the host can resume it.
 ///
 /// # Errors
 ///
@@ -57,7 +56,7 @@ pub(crate) async fn begin_suspended(
     Ok(())
 }
 
-/// Offers the disk that this VM has made to all VMs, with the memory. That it cannot is no reason to fail.
+/// Publishes the disk of this VM for all VMs, with the memory. A failure is only logged.
 pub(crate) async fn publish(record: &Record, taken: CapturedMemory, identity: Option<Identity>) {
     let path = record.image.path.clone();
     let memory = match taken {

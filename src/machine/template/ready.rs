@@ -48,7 +48,7 @@ pub(crate) async fn clone_template(
 }
 
 /// Keeps a VM whose node is Ready as a template, if it was begun as one: what it writes from now on goes to its own
-/// overlay. That it cannot be kept is no reason to fail.
+/// overlay. A failure is only logged.
 pub(crate) async fn publish_ready(
     machine: &Machine,
     record: &Record,

@@ -1,4 +1,4 @@
-//! Whether a release comes up, and what becomes of the VM if it does not.
+//! Whether the new release becomes ready, and the rollback if it does not.
 
 use crate::{
     k3s::release::Version,

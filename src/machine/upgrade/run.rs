@@ -61,7 +61,7 @@ pub(crate) struct Upgrade<'a> {
 ///
 /// # Errors
 ///
-/// When that release may not follow the one that is there, is not to be had, or does not come up; the VM is what it was
+/// When that release may not follow the installed one, cannot be fetched, or does not become ready; the VM is what it was
 /// then.
 pub async fn upgrade(
     machine: &Machine,
@@ -233,7 +233,7 @@ impl Upgrade<'_> {
         let first = self.record.installed_from().clone();
         self.record.first_release = (first != release).then_some(first);
         self.record.release = release;
-        // Before the VM is known to need it, for nobody is to take it away in between.
+        // Before the VM is known to need it, so that it cannot be pruned in between.
         references::register(self.machine, Some(&self.record))?;
         Ok(replacement::replace_record(
             &self.machine.project,

@@ -1,4 +1,4 @@
-//! The snapshot that an upgrade goes back to.
+//! The snapshot for the rollback of an upgrade.
 
 use crate::{
     base::SnapshotName,

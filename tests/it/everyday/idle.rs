@@ -14,7 +14,7 @@ fn a_machine_that_nobody_uses_is_suspended() {
     story
         .run("k3s-vm start --idle-suspend soon")
         .exits(2)
-        .says("write it like 30m or 2h, or off");
+        .says("expected e.g. 30m or 2h, or off");
     used_and_left(&story);
     watched_by_one(&story);
     story.run("k3s-vm reset --yes").succeeds();

@@ -273,7 +273,7 @@ fn broken_off(story: &Story, tools: &Path) {
     story
         .run("k3s-vm image load app:2")
         .exits(1)
-        .says("docker did not save the image to its end: the daemon went away");
+        .says("docker did not save the whole image: the daemon went away");
 }
 
 fn interrupted(story: &Story) {

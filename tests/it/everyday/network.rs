@@ -196,7 +196,7 @@ fn refused(story: &Story) {
         (
             "--ca-certificate .k3s-vm/config",
             2,
-            "there is no certificate in it",
+            "it contains no certificate",
         ),
         ("--registries nothing.yaml", 1, "nothing.yaml"),
         ("--registries ca.pem", 2, "ca.pem cannot be used"),

@@ -68,7 +68,7 @@ fn refuses_what_cannot_be(story: &Story) {
         ("--ca-certificate wrong.yaml", 2, "no certificate"),
         ("--http-proxy ftp://me:secret@x", 2, "invalid proxy"),
         ("--dns example.com", 2, "example.com"),
-        ("--unset nonsense", 1, "there is no key \"nonsense\""),
+        ("--unset nonsense", 1, "unknown key \"nonsense\""),
     ] {
         story
             .run(&format!("k3s-vm configure {flags}"))

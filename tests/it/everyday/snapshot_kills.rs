@@ -113,7 +113,7 @@ impl Found {
             read("memory")
         });
         let project = Project::at(&story.env.project);
-        let record = Record::load(&project).expect("sound").expect("there");
+        let record = Record::read(&project).expect("sound").expect("there").0;
         Self {
             disk: read("disk.qcow2"),
             variables: read("uefi-vars.fd"),
@@ -135,22 +135,22 @@ fn forge(story: &Story, byte: u8, suspended: bool) {
     });
     fs::create_dir_all(project.directory()).expect("made");
     Suspended::discard(&project).expect("removed");
-    let record = Record::parse(&record.to_string()).expect("sound");
-    record.save(&project).expect("written");
+    fs::write(project.record(), record.to_string()).expect("written");
     fs::write(project.disk(), vec![byte; 300_000 + usize::from(byte)]).expect("written");
     fs::write(project.uefi_variables(), [byte; 1000]).expect("written");
-    if !suspended {
-        return;
+    if suspended {
+        fs::write(project.memory(), vec![byte; 500_000]).expect("written");
+        let suspended = Suspended {
+            schema: Suspended::schema(),
+            since: byte.into(),
+            disk: FileStamp::of(&project.disk()).expect("there"),
+            memory: memory(&project.memory()),
+            from: None,
+        };
+        let text = serde_json::to_string(&suspended).expect("a text");
+        fs::write(project.suspended(), text).expect("written");
     }
-    fs::write(project.memory(), vec![byte; 500_000]).expect("written");
-    let suspended = Suspended {
-        schema: Suspended::schema(),
-        since: byte.into(),
-        disk: FileStamp::of(&project.disk()).expect("there"),
-        memory: memory(&project.memory()),
-        from: None,
-    };
-    suspended.save(&project).expect("written");
+    story.run("k3s-vm trust --yes").succeeds();
 }
 
 fn memory(path: &Path) -> Memory {

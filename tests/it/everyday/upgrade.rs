@@ -145,7 +145,7 @@ fn by_channels(story: &Story) {
     story
         .run(&format!("{asks} k3s-vm upgrade --channel newest"))
         .exits(2)
-        .says("the channels of k3s name no version for \"newest\": it is none of stable, v1.34, v1.33");
+        .says("the channels of k3s name no version for \"newest\": expected one of stable, v1.34, v1.33");
 }
 
 fn to_the_next(story: &Story, boot: &str) {

@@ -82,7 +82,7 @@ fn a_damaged_disk() {
     let path = sandbox.file("disk.qcow2");
     let sound = fs::read(&path).expect("there");
     let words = [
-        "k3s-vm/disk.qcow2 is damaged: it is no qcow2 image",
+        "k3s-vm/disk.qcow2 is damaged: it is not a qcow2 image",
         "k3s-vm reset && k3s-vm setup",
     ];
     let torn = sound[..200].to_vec();

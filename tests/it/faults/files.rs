@@ -124,12 +124,12 @@ fn nonsense_in_the_config() {
             "# mine\ncpus = 2\nmemroy = \"4GiB\"\n",
             ["line 3", "memroy"],
         ),
-        ("cpus = 0\n", ["line 1", "0 CPUs are not possible: 1 to 64"]),
+        ("cpus = 0\n", ["line 1", "0 CPUs: expected 1 to 64"]),
         ("cpus = 2\nmemory = \"lots\"\n", ["line 2", "\"lots\""]),
         ("cpus = \n", ["line 1", "cpus ="]),
         (
             "timeout = \"soon\"\n",
-            ["line 1", "\"soon\" is no length of time"],
+            ["line 1", "invalid duration \"soon\""],
         ),
     ] {
         fs::write(&config, text).expect("written");

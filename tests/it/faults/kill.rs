@@ -339,7 +339,7 @@ fn is_closing(step: &Step, steps: &[Step]) -> bool {
 /// The disturbance ends the command, and an error that it is of says so. In its closing steps, which are not worth a
 /// failure, a command may come to the end that it comes to undisturbed.
 fn is_end((ended, said): (i32, &str), code: i32, closing: Option<i32>) -> bool {
-    let of_it = ended == code && (code != 1 || said.contains("Input/output error (os error 5)"));
+    let of_it = ended == code && (code != 1 || said.contains("Input/output error"));
     of_it || (code != 137 && closing == Some(ended))
 }
 

@@ -95,18 +95,18 @@ fn values_that_are_none() {
         ("--k3s-mirror", "ext::sh -c id", 2, "invalid mirror"),
         ("--memory", "4GiB,slots=2", 2, "invalid size"),
         ("--api-port", "6443-:22", 2, "invalid"),
-        ("--timeout", "5m;id", 2, "no length of time"),
+        ("--timeout", "5m;id", 2, "invalid duration"),
         (
             "--accel",
             "tcg,thread=single",
             2,
-            "is none of auto, kvm, tcg",
+            "expected one of auto, kvm, tcg",
         ),
         (
             "--firmware",
             "/etc/passwd",
             2,
-            "is none of auto, bios, uefi",
+            "expected one of auto, bios, uefi",
         ),
         ("--image-sha256", "$(id)", 2, "invalid SHA-256 digest"),
     ] {

@@ -38,7 +38,9 @@ pub(super) fn tell_running(sandbox: &Sandbox, fault: &str, ended: &Ended) {
 #[track_caller]
 fn told(sandbox: &Sandbox, fault: &str, ended: &Ended, left: &[String]) {
     let said = first_line(&sandbox.env, &ended.stderr);
-    row(fault, ended.code, &said, left);
+    let root = sandbox.env.path("");
+    let fault = fault.replace(root.to_string_lossy().as_ref(), "~/");
+    row(&fault, ended.code, &said, left);
     assert!(left.is_empty(), "left behind by {fault}: {left:?}");
 }
 

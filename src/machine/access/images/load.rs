@@ -1,4 +1,4 @@
-//! An image goes from the host into the node.
+//! Loads images of the host into the node.
 
 use std::{
     io::{self, Read},
@@ -28,12 +28,12 @@ use crate::{
     project::Project,
 };
 
-/// Sends what `source` has into the node, but for what is there already, and gives its images when the node's containerd
+/// Sends the images of `source` to the node, except for the layers that it has, and returns them when the node's containerd
 /// knows them. Nothing of an archive that fails has a name there.
 ///
 /// # Errors
 ///
-/// When the VM does not run, there is no such image or archive, it is none that the node can run, or the guest has
+/// When the VM does not run, the image or archive does not exist, the node cannot run it, or the guest has
 /// no room for it.
 pub async fn load(
     project: &Project,

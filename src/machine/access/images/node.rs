@@ -1,4 +1,4 @@
-//! What is said to the node's containerd, through k3s's own `ctr`.
+//! Commands for the node's containerd, through k3s's own `ctr`.
 
 use tokio::io::AsyncRead;
 
@@ -80,7 +80,8 @@ pub(crate) async fn import(
     })
 }
 
-/// Of a command line, the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN); a name is 255 bytes at most, and is there twice.
+/// Of a command line, the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN); a name is 255 bytes at most, and is there
+/// twice.
 const AT_ONCE: usize = 100;
 
 /// Gives whole images their names, and takes the others from them.

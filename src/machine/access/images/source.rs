@@ -44,7 +44,7 @@ impl Source {
         }
     }
 
-    /// For people.
+    /// For messages.
     pub(crate) fn label(&self) -> String {
         match self {
             Self::Input => "standard input".to_owned(),

@@ -1,4 +1,4 @@
-//! What the node has, and the end of it.
+//! Lists and removes the images of the node.
 
 use crate::{
     k3s::images::{Listed, Reference},
@@ -37,7 +37,7 @@ pub async fn remove(project: &Project, names: &[String]) -> Result<Vec<String>, 
         .map(|name| found(&images, name))
         .collect::<Result<Vec<_>, _>>()?;
     let mut going: Vec<String> = wanted.iter().map(|image| image.name.clone()).collect();
-    // The runtime's own names would keep what nobody can ask for any more.
+    // The runtime's own names would keep images that cannot be referred to any more.
     for image in &wanted {
         let same = || images.iter().filter(|it| it.digest == image.digest);
         if same().all(|it| !it.is_named() || going.contains(&it.name)) {

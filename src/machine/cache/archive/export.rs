@@ -1,4 +1,4 @@
-//! Out of the cache into an archive.
+//! Exports files of the cache to an archive.
 
 use std::{
     fs::{self, File},

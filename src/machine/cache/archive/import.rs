@@ -1,4 +1,4 @@
-//! Out of an archive into the cache. Nothing of it counts as there until all of it is here and right.
+//! Imports an archive into the cache. Nothing is added until all of it is complete and verified.
 
 use std::{
     fs::{self, File},
@@ -137,7 +137,8 @@ async fn admit(cache: &Cache, file: &ArchiveEntry, waiting: PathBuf) -> Result<(
     }
 }
 
-/// The directory of files that wait; there is one at a time, and what an import that was killed has left in it is of no use.
+/// The directory of files that wait; there is one at a time, and what an import that was killed has left in it is of no
+/// use.
 struct ImportStaging(PathBuf);
 
 impl ImportStaging {
@@ -165,7 +166,7 @@ impl Drop for ImportStaging {
     }
 }
 
-/// Reads the archive to its end, and lays down in `folder` what the cache does not have.
+/// Reads the archive to its end, and writes to `folder` what the cache does not have.
 fn receive(
     cache: &Cache,
     folder: &Path,

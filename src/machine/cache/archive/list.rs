@@ -38,11 +38,11 @@ pub struct ArchiveManifest {
 pub struct ArchiveEntry {
     /// What it is.
     pub kind: Kind,
-    /// How people call it.
+    /// Its name in messages.
     pub name: String,
     /// In bytes.
     pub size: u64,
-    /// What its bytes come to; in the archive, it is called so.
+    /// Its digest, which is its name in the archive.
     pub sha256: Digest,
 }
 
@@ -91,7 +91,7 @@ impl ArchiveManifest {
     ///
     /// # Errors
     ///
-    /// When it is no such list, is of another layout, or contradicts itself.
+    /// When it is not such a list, has another layout, or contradicts itself.
     pub fn parse(text: &[u8]) -> Result<Self, CacheArchiveError> {
         #[derive(Deserialize)]
         struct Numbered {
@@ -111,7 +111,7 @@ impl ArchiveManifest {
             .find(|it| !is_shown(it))
         {
             return Err(CacheArchiveError::ArchiveManifest(format!(
-                "{name:.80?} is no name"
+                "{name:.80?} is not a valid name"
             )));
         }
         for (index, file) in list.files.iter().enumerate() {
@@ -128,7 +128,7 @@ impl ArchiveManifest {
         };
         match list.images.iter().find(|it| !is_image(it.digest)) {
             Some(image) => Err(CacheArchiveError::ArchiveManifest(format!(
-                "{} is none of its files",
+                "{} is not one of its files",
                 image.from
             ))),
             None => Ok(list),
@@ -136,7 +136,7 @@ impl ArchiveManifest {
     }
 }
 
-/// Whether a name can be shown to people as it is.
+/// Whether a name can be shown as it is.
 fn is_shown(name: &str) -> bool {
     name.len() <= 2048 && !name.contains(char::is_control)
 }

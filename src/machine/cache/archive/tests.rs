@@ -167,7 +167,7 @@ async fn a_file_that_has_changed_is_not_carried() {
     );
 }
 
-/// An entry as nobody's tar would write it.
+/// An entry that no tar program writes.
 fn entry(name: &str, kind: EntryType, content: &[u8]) -> (Header, Vec<u8>) {
     let mut header = Header::new_gnu();
     header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
@@ -230,9 +230,9 @@ async fn a_hostile_archive_writes_nothing_anywhere() {
         (text("{"), "list is damaged"),
         (text("{\"schema\": 1}"), "list is damaged"),
         (text("{\"schema\": 2, \"files\": 7}"), "the layout 2"),
-        (text(&foreign.to_string()), "u is none of its files"),
+        (text(&foreign.to_string()), "u is not one of its files"),
         (text(&" ".repeat(9 << 20)), "it is of 9437184 bytes"),
-        (archive_of(vec![list(json!([odd]))]), "is no name"),
+        (archive_of(vec![list(json!([odd]))]), "is not a valid name"),
         (huge, "not enough space"),
         (two, "k3s twice"),
         (with(vec![]), "truncated in k3s"),
