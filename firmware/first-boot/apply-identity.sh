@@ -68,5 +68,6 @@ install -D -m 0600 "$told/machine" "$mark.new"
 sync "$mark.new"
 mv "$mark.new" "$mark"
 ! command -v restorecon >/dev/null || restorecon -RF /root/.ssh /etc/ssh /etc/hostname /etc/hosts /etc/rancher 2>/dev/null || true
-umount "$seed"
+# Not at once where first-boot.sh, which is read from the seed, has not ended.
+umount -l "$seed"
 rm -rf /run/k3s-vm/identity

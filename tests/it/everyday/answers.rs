@@ -118,7 +118,7 @@ fn answers<'a>(story: &Story, state: &str, lines: impl IntoIterator<Item = &'a &
 fn anybodys(text: &str) -> String {
     let mut text = masked(text);
     for (pattern, mask) in [
-        ("k3s-[0-9A-Za-z]+-xxxxxx", "NAME"),
+        ("k3s-[0-9A-Za-z-]+-([0-9a-f]{6}|x{6})", "NAME"),
         (r"\(process [0-9]+\)", "(process N)"),
         (r"\([0-9.]+ [KMG]iB\)", "(SIZE)"),
     ] {
