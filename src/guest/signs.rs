@@ -18,6 +18,11 @@ const PROMPT_TIMEOUT: Duration = Duration::from_secs(120);
 /// The most of an unfinished line that is kept; a prompt is one.
 const LONGEST_LINE: usize = 1024;
 
+/// What the kernel prints every 21 s when timer interrupts do not arrive: its thread for grace periods of RCU does not wake.
+const STALL: &str = " kthread starved for ";
+/// So many of these lines without a report are two minutes in which the guest has done nothing.
+const MOST_STALLS: usize = 6;
+
 /// The meaning of such a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
@@ -182,6 +187,7 @@ pub struct Signs {
     reported: bool,
     waited_for: Option<String>,
     news: Vec<String>,
+    stalls: usize,
 }
 
 impl Signs {
@@ -206,6 +212,9 @@ impl Signs {
     }
 
     fn read_line(&mut self, line: &str, now: Instant) {
+        if line.contains(STALL) {
+            self.stalls += 1;
+        }
         if is_spinner(line) {
             return self.wait_for(waited_for(line));
         }
@@ -258,6 +267,12 @@ impl Signs {
     pub fn report(&mut self) {
         self.reported = true;
         self.decisive = None;
+        self.stalls = 0;
+    }
+
+    /// Whether the kernel has reported for two minutes that it does not run.
+    pub fn is_stalled(&self) -> bool {
+        self.stalls >= MOST_STALLS
     }
 
     /// The sign that no report has followed in time.
@@ -310,6 +325,18 @@ mod tests {
         Generating \"/run/initramfs/rdsosreport.txt\"\r\n\r\n\
         Entering emergency mode. Exit the shell to continue.\r\n";
     const OPENRC: &str = "\r\n   \u{1b}[32;01mOpenRC\u{1b}[0m \u{1b}[36;01m0.55.1\u{1b}[0m is starting up \u{1b}[34;01mLinux 6.12.13-0-virt (x86_64)\u{1b}[0m\r\n";
+
+    #[test]
+    fn a_kernel_that_stalls_for_two_minutes() {
+        const LINE: &str = "[   22.302650] rcu: rcu_preempt kthread starved for 5252 jiffies! g-1151 f0x0 \
+            RCU_GP_WAIT_FQS(5) ->state=0x402 ->cpu=1\r\n";
+        let (mut stalled, now) = signs(&LINE.repeat(MOST_STALLS - 1));
+        assert!(!stalled.is_stalled());
+        stalled.read(LINE.as_bytes(), now);
+        assert!(stalled.is_stalled());
+        stalled.report();
+        assert!(!stalled.is_stalled());
+    }
 
     #[test]
     fn a_shell_has_twenty_seconds() {

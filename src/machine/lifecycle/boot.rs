@@ -65,11 +65,9 @@ async fn launch_and_watch(
     let machine = startup.machine;
     for _ in 0..MAX_EMULATOR_RETRIES {
         match launch_once(startup, record, accelerator, timings).await {
-            Err(Failure::EmulatorCrash(_)) => {
+            Err(Failure::EmulatorCrash(error)) => {
                 machine.cleanup_on_failure().await;
-                tracing::warn!(
-                    "starting the guest again: its kernel panicked because of the emulator (stale code or a late timer)"
-                );
+                tracing::warn!("starting the guest again after a fault of the emulator: {error}");
             }
             Err(Failure::IdentityNotReceived(error)) => restart_plainly(machine, &error).await,
             other => return other,

@@ -319,6 +319,13 @@ impl<'a> Watch<'a> {
                 },
             );
         }
+        if accelerator == Accelerator::Tcg
+            && self.console.signs.is_stalled()
+            && !self.state.k3s_tried
+        {
+            let stalled = self.failed("the guest's kernel has stalled", self.project.console_log());
+            return Err(Failure::EmulatorCrash(stalled));
+        }
         if let Some(failure) = self.decisive_sign() {
             return Err(failure);
         }

@@ -161,6 +161,24 @@ fn a_kernel_that_stumbles_over_its_own_breakpoint() {
     assert_eq!(tries, 2, "{}", ended.stderr);
 }
 
+/// A guest to which the emulator does not deliver its timer's interrupts says so every 21 s, and does nothing else.
+#[test]
+fn a_kernel_whose_timer_has_stopped() {
+    let sandbox = Sandbox::new();
+    let lines = "rcu: rcu_preempt kthread starved for 5252 jiffies!\r\n".repeat(6);
+    let image = speaking_image(&sandbox.env.path("stalls.img"), &lines)
+        .display()
+        .to_string();
+    let ended = sandbox.fails(
+        "a guest without timer interrupts",
+        sandbox.setup(&["--image", &image]),
+        1,
+        &["error: the guest's kernel has stalled (last stage: none)"],
+    );
+    let tries = ended.stderr.matches("starting the guest again").count();
+    assert_eq!(tries, 2, "{}", ended.stderr);
+}
+
 /// An emulated serial port writes 4 MiB in half a minute on an idle machine.
 const FLOOD_TIMEOUT: Duration = Duration::from_secs(300);
 
