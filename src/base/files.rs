@@ -258,8 +258,9 @@ fn remove_abandoned(directory: &Path) {
         if !entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
             continue;
         }
-        // Locked until it is gone: else its writer could lock it meanwhile, and find that all is well.
-        if let Ok(file) = File::open(entry.path())
+        // Locked until it is gone: else its writer could lock it meanwhile, and find that all is well. NFS locks only what is
+        // open for writing.
+        if let Ok(file) = File::options().read(true).write(true).open(entry.path())
             && file.try_lock().is_ok()
         {
             let _ = fs::remove_file(entry.path());

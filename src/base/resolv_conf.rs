@@ -1,6 +1,11 @@
 //! The DNS servers of a resolv.conf(5), read as libslirp and the C library read them.
 
-use std::net::IpAddr;
+use std::{fs::File, io::Read, net::IpAddr};
+
+const PATH: &str = "/etc/resolv.conf";
+
+/// More than any resolv.conf has; of the rest nothing is read.
+const LIMIT: u64 = 1 << 16;
 
 /// The server of a line `nameserver`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +14,20 @@ pub struct DnsServer {
     pub address: IpAddr,
     /// The interface of a link-local address, like `eth0` in `fe80::1%eth0`.
     pub interface: Option<String>,
+}
+
+/// The text of the host's; nothing when it cannot be read.
+pub fn of_host() -> String {
+    let mut bytes = Vec::new();
+    match File::open(PATH) {
+        Ok(file) => {
+            if let Err(error) = file.take(LIMIT).read_to_end(&mut bytes) {
+                tracing::debug!("cannot read {PATH}: {error}");
+            }
+        }
+        Err(error) => tracing::debug!("cannot open {PATH}: {error}"),
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The servers in their order. Lines that are not understood are skipped, as the C library does.

@@ -8,7 +8,8 @@ use std::{
 use super::error::{CommandError, code};
 use crate::{
     base::{
-        K3sFlag, Mount, NodeLabel, Proxy, Size, files::expand_home, mount, proxy::ParseProxyError,
+        HostAccess, K3sFlag, Mount, NodeLabel, Proxy, Size, files::expand_home, mount,
+        proxy::ParseProxyError,
     },
     project::{
         Config, Project,
@@ -107,6 +108,9 @@ struct Surroundings {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         help_heading = heading::NETWORK, hide_short_help = true)]
     isolated: Option<bool>,
+    /// Ports of this host's loopback that the guest may reach at 10.0.2.2, e.g. 5432,6379, or all
+    #[arg(long, value_name = "PORT,...", help_heading = heading::NETWORK, hide_short_help = true)]
+    host_access: Option<HostAccess>,
 }
 
 impl Choices {
@@ -128,6 +132,7 @@ impl Choices {
             kubeconfig: self.kubeconfig.map(path).transpose()?,
             timeout: self.timeout,
             isolated: surroundings.isolated,
+            host_access: surroundings.host_access,
             idle_suspend: self.idle_suspend,
             mounts: mounts(project, self.mount)?,
             k3s: K3s {

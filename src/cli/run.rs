@@ -40,7 +40,7 @@ pub fn main() -> ExitCode {
         return output.end(ExitCode::SUCCESS);
     }
     if arguments.get(1).is_some_and(|it| it == log_writer::FLAG) {
-        return match log_writer::run(arguments[2..].to_vec()) {
+        return match log_writer::run(&arguments[2..]) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         };

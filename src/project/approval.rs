@@ -120,6 +120,11 @@ fn reaches(project: &Project, config: &Config) -> Vec<String> {
     if let Some(mirror) = &config.k3s_mirror {
         all.push(format!("downloads k3s from {mirror}"));
     }
+    if let Some(access) = config.host_access.as_ref().filter(|it| !it.is_none()) {
+        all.push(format!(
+            "lets the guest reach this host's loopback: {access}"
+        ));
+    }
     if let Some(kubeconfig) = &config.kubeconfig
         && project.resolve(kubeconfig) != project.default_kubeconfig()
     {
@@ -148,13 +153,14 @@ mod tests {
         assert_eq!(of(harmless), Vec::<String>::new());
         insta::assert_snapshot!(
             of("mounts = [\"~:/h\", \"./src:/src:ro\"]\nimage = \"./x.img\"\nk3s_mirror = \"http://192.0.2.1\"\n\
-                kubeconfig = \"/etc/x\"\n[k3s]\nmanifests = [\"~/.ssh\"]\nregistries = \"r.yaml\"\n\
+                kubeconfig = \"/etc/x\"\nhost_access = \"5432,80\"\n[k3s]\nmanifests = [\"~/.ssh\"]\nregistries = \"r.yaml\"\n\
                 [network]\nca = [\"ca.pem\"]\n").join("\n"),
             @"
         mounts ~ at /h (read-write)
         mounts ./src at /src (read-only)
         boots the image ./x.img
         downloads k3s from http://192.0.2.1
+        lets the guest reach this host's loopback: 80,5432
         writes the kubeconfig to /etc/x
         reads ~/.ssh
         reads r.yaml

@@ -14,7 +14,7 @@ use super::{
     idle::Idle,
     settings::{Entry, K3s, Network},
 };
-use crate::base::{Digest, FileError, Forward, Mount, Size, files, mount};
+use crate::base::{Digest, FileError, Forward, HostAccess, Mount, Size, files, mount};
 
 /// What a project chose; everything that it left open is `None`, and the program decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -53,6 +53,8 @@ pub struct Config {
     pub timeout: Option<Timeout>,
     /// Whether the guest is kept from the network and from the host.
     pub isolated: Option<bool>,
+    /// The ports of the host's loopback that the guest may reach.
+    pub host_access: Option<HostAccess>,
     /// The ports of the host that lead into the guest; left open, 8080 and 8443 lead to the ingress where they are free.
     #[serde(default, deserialize_with = "ports")]
     pub ports: Option<Vec<Forward>>,
@@ -240,6 +242,7 @@ const HEADER: &str = "\
 # timeout = \"5m\"
 # ports = [\"8080:80\"]     # forwards of 127.0.0.1 to the guest; k3s-vm port add changes them at once
 # mounts = [\"./src:/src\"]  # directories of the host in the guest; :ro after it is read-only
+# host_access = \"5432\"      # ports of this host that the guest reaches at 10.0.2.2, or \"all\"
 # isolated = true           # no network for the guest, and no way to the host
 # share_identity = true     # a clone of a template, keys and certificates included
 # suspend = true            # stop suspends the VM, and start resumes it
@@ -312,6 +315,7 @@ impl Config {
             kubeconfig: self.kubeconfig.or(under.kubeconfig),
             timeout: self.timeout.or(under.timeout),
             isolated: self.isolated.or(under.isolated),
+            host_access: self.host_access.or(under.host_access),
             ports: self.ports.or(under.ports),
             mounts: self.mounts.or(under.mounts),
             suspend: self.suspend.or(under.suspend),
@@ -471,6 +475,10 @@ impl Config {
                 ),
             ),
             ("isolated", self.isolated.map(Value::from)),
+            (
+                "host_access",
+                text(self.host_access.as_ref().map(ToString::to_string)),
+            ),
             (
                 "ports",
                 self.ports

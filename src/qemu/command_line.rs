@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 
 use super::{Accelerator, Version, firmware::Uefi};
-use crate::base::{Name, Size};
+use crate::base::{HostAccess, Name, Size};
 
 /// The virtio-serial port on which the guest reports its stages; the guest finds it by this name.
 pub const STAGE_PORT: &str = "org.k3s-vm.stages";
@@ -74,6 +74,8 @@ pub struct Launch {
     /// Whether the guest reaches nothing: neither the network nor the host's own services, which user networking shows
     /// it as 10.0.2.2. What is forwarded to it still comes in.
     pub isolated: bool,
+    /// The ports of the host's loopback that the guest may reach.
+    pub host_access: HostAccess,
     /// Whether it waits for saved memory instead of booting.
     pub incoming: bool,
     /// Whether the guest asks the host who it is.
@@ -351,6 +353,7 @@ pub(crate) mod tests {
             credentials: &[("systemd.extra-unit.x.service", "[Unit]\n")],
             api_port: 6443,
             isolated: false,
+            host_access: HostAccess::default(),
             incoming: false,
             is_unprovisioned: false,
             monitor: "/run/user/1000/k3s-vm/abc/qmp.sock".into(),

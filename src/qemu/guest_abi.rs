@@ -78,6 +78,7 @@ mod tests {
     use std::ffi::OsString;
 
     use super::*;
+    use crate::base::HostAccess;
     use crate::qemu::{
         Launch,
         command_line::{AttachedDisk, HostShare, IDENTITY_PORT, STAGE_PORT, tests::example},
@@ -107,6 +108,7 @@ mod tests {
                 .collect(),
             api_port: 7443,
             isolated: true,
+            host_access: HostAccess::default(),
             incoming: true,
             monitor: "/m".into(),
             exec: "/r".into(),

@@ -1,21 +1,23 @@
 //! What QEMU prints goes through a pipe to a process of its own, which keeps the log from growing without end for as long as
 //! QEMU lives, whatever becomes of the command that started it. A guest can have QEMU print without end. The logs that QEMU
 //! itself writes, the guest's console and its reports, are cut there as well, should the command that waits for the guest have
-//! been killed.
+//! been killed. The process also decides what the guest may connect to, see [`connect_filter`].
 
 use std::{
     ffi::OsString,
     fs::{File, TryLockError},
     io,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::net::UnixStream},
     path::Path,
     thread::{sleep, spawn},
     time::{Duration, Instant},
 };
 
-use crate::base::{files, log_cap};
+use super::connect_filter;
+use crate::base::{HostAccess, files, log_cap};
 
-/// The program's first argument in that process; the others are the logs that QEMU itself writes.
+/// The program's first argument in that process; then come the ports of the host that the guest may reach, and the logs that
+/// QEMU itself writes.
 pub const FLAG: &str = "--write-log";
 
 /// How long the last words of a QEMU may take to their log.
@@ -26,13 +28,22 @@ const POLL: Duration = Duration::from_millis(5);
 /// How often the logs that QEMU itself writes are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Passes standard input on to the log that standard output is, until there is no more, and cuts `others` meanwhile.
+/// Passes standard input on to the log that standard output is, until there is no more. Meanwhile it cuts the logs that
+/// `arguments` name, and answers what comes over the socket that standard error is.
 ///
 /// # Errors
 ///
 /// When one of them cannot be read or written.
-pub fn run(others: Vec<OsString>) -> io::Result<()> {
-    // It ends with the process.
+pub fn run(arguments: &[OsString]) -> io::Result<()> {
+    let [open, others @ ..] = arguments else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let open: HostAccess = open.to_string_lossy().parse().map_err(io::Error::other)?;
+    let socket = UnixStream::from(io::stderr().as_fd().try_clone_to_owned()?);
+    // From now on it says in the log what is wrong. Both threads end with the process.
+    rustix::stdio::dup2_stderr(io::stdout())?;
+    spawn(move || connect_filter::decide(socket, &open));
+    let others = others.to_vec();
     spawn(move || {
         loop {
             sleep(LOOK);

@@ -4,7 +4,10 @@
 use std::{
     fs::{File, TryLockError},
     io::{self, PipeWriter},
-    os::{fd::OwnedFd, unix::process::CommandExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -16,7 +19,7 @@ use nix::{
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{Launch, Monitor, command_line::INCOMING, log_writer, setuid_filter};
+use super::{Launch, Monitor, command_line::INCOMING, connect_filter, log_writer, setuid_filter};
 use crate::base::{FileError, Size, files};
 
 /// How long QEMU may take from its start to an answering monitor; it takes a tenth of a second when nothing is wrong.
@@ -130,7 +133,8 @@ impl Process {
     pub async fn spawn(program: &Path, launch: &Launch, log: &Path) -> Result<Self, ProcessError> {
         files::remove_if_exists(&launch.monitor)?;
         let output = files::open_in_place(log, true)?;
-        let output = start_log_writer(output, launch).map_err(FileError::on("write", log))?;
+        let (output, beside) =
+            start_log_writer(output, launch).map_err(FileError::on("write", log))?;
         let errors = output.try_clone().map_err(FileError::on("share", log))?;
         let pidfile = files::open_in_place(&launch.pidfile, true)?;
         let mut command = Command::new(program);
@@ -142,6 +146,9 @@ impl Process {
             .stderr(errors);
         detach(&mut command, Some(pidfile));
         refuse_setuid_files(&mut command);
+        beside
+            .ask(&mut command)
+            .map_err(FileError::on("share", log))?;
         tracing::debug!(?command, "starting QEMU");
         let mut child = command.spawn().map_err(|source| ProcessError::Spawn {
             program: program.to_owned(),
@@ -153,6 +160,11 @@ impl Process {
         // A command that is interrupted while it waits must not leave a QEMU that is not recorded yet.
         let unknown = KillOnDrop(&process);
         process.answering(&mut child, launch, log).await?;
+        if let Err(reason) = connect_filter::wait_until_it_decides(&beside.socket) {
+            tracing::warn!(
+                "the guest can reach all that listens on this host's loopback: {reason}"
+            );
+        }
         std::mem::forget(unknown);
         Ok(process)
     }
@@ -357,8 +369,32 @@ fn write_lock() -> libc::flock {
     }
 }
 
+/// The process beside QEMU that writes its log and decides what it may connect to.
+struct Beside {
+    pid: u32,
+    socket: UnixStream,
+}
+
+impl Beside {
+    /// Has it decide for `command`.
+    #[expect(
+        unsafe_code,
+        reason = "between fork and exec; it only enters the kernel and allocates nothing"
+    )]
+    fn ask(&self, command: &mut Command) -> io::Result<()> {
+        let (socket, pid) = (self.socket.try_clone()?, self.pid);
+        unsafe {
+            command.pre_exec(move || {
+                connect_filter::install(socket.as_fd(), pid);
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+}
+
 /// Starts the process that writes to `log` what comes through the pipe, until its last copy is closed.
-fn start_log_writer(log: File, launch: &Launch) -> io::Result<PipeWriter> {
+fn start_log_writer(log: File, launch: &Launch) -> io::Result<(PipeWriter, Beside)> {
     let others = [&launch.console_log, &launch.stages_log];
     let directory = launch.console_log.parent().unwrap_or(Path::new("/"));
     rustix::fs::fcntl_setfl(&log, rustix::fs::OFlags::APPEND)?;
@@ -366,20 +402,22 @@ fn start_log_writer(log: File, launch: &Launch) -> io::Result<PipeWriter> {
         tracing::debug!(%error, "the end of QEMU's log cannot be waited for");
     }
     let (reader, writer) = io::pipe()?;
+    let (socket, theirs) = UnixStream::pair()?;
     // Also where the program's file was replaced since it was started.
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("k3s-vm")
         .arg(log_writer::FLAG)
+        .arg(launch.host_access.to_string())
         .args(others.into_iter().filter_map(|it| it.file_name()))
         // Which may be moved while QEMU runs.
         .current_dir(directory)
         .stdin(reader)
         .stdout(log)
-        .stderr(Stdio::null());
+        .stderr(OwnedFd::from(theirs));
     detach(&mut command, None);
-    command.spawn()?;
-    Ok(writer)
+    let pid = command.spawn()?.id();
+    Ok((writer, Beside { pid, socket }))
 }
 
 /// What QEMU printed, without its time stamps and in one line; if anything.

@@ -256,7 +256,12 @@ impl FileLock {
 
     /// Removes a lock of this program whose owner was killed.
     fn remove_abandoned(path: &Path) -> Option<()> {
-        let file = files::open_regular(path).ok()?;
+        // NFS locks only what is open for writing.
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .ok()?;
         file.try_lock().ok()?;
         let is_ours = files::read(path).is_ok_and(|text| text == OURS);
         // Another process may have removed and created it meanwhile.

@@ -5,7 +5,7 @@
 //! another one looks again (apply-identity.sh), so that a start with nothing new has nothing to do.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     fs,
     io::Read,
     net::{IpAddr, Ipv4Addr},
@@ -21,6 +21,7 @@ use crate::{
     base::{
         Digest, FileError, Name, Size,
         files::{self, PRIVATE},
+        proxy::HOST_IN_GUEST,
         resolv_conf, yaml,
     },
     k3s::config::server_config,
@@ -92,6 +93,34 @@ pub(crate) fn config_changed(
 pub(crate) fn serial(settings: &[u8], disk: Size) -> String {
     let disk = disk.as_bytes().to_le_bytes();
     Digest::of(&[settings, &disk].concat()).short(32)
+}
+
+/// The ports of the host's loopback that the configuration names: a proxy, a registry, whatever a manifest or a flag of k3s
+/// has as `10.0.2.2:PORT`, and those of a URL without a port.
+pub(crate) fn named_ports(settings: &[u8]) -> BTreeSet<u16> {
+    let text = String::from_utf8_lossy(settings);
+    let around: Vec<&str> = text.split(HOST_IN_GUEST).collect();
+    let ports = around.windows(2).filter_map(|it| named_port(it[0], it[1]));
+    ports.collect()
+}
+
+fn named_port(before: &str, after: &str) -> Option<u16> {
+    if let Some(rest) = after.strip_prefix(':') {
+        let end = rest.find(|c: char| !c.is_ascii_digit());
+        return rest[..end.unwrap_or(rest.len())].parse().ok();
+    }
+    // Of another address, it is the beginning.
+    if after.starts_with(|c: char| c == '.' || c.is_ascii_digit()) {
+        return None;
+    }
+    let scheme = before.strip_suffix("://")?;
+    let of = |name| scheme.ends_with(name);
+    match () {
+        () if of("https") => Some(443),
+        () if of("http") => Some(80),
+        () if of("socks5") || of("socks5h") => Some(1080),
+        () => None,
+    }
 }
 
 struct File {
@@ -343,4 +372,27 @@ fn read(path: &Path) -> Result<Vec<u8>, MachineError> {
 
 fn unusable(path: &Path, reason: &str) -> MachineError {
     MachineError::Choice(format!("{} cannot be used: {reason}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_the_host_that_are_named() {
+        for (text, ports) in [
+            ("NO_PROXY=localhost,10.0.2.2,10.0.2.0/24", &[][..]),
+            ("HTTP_PROXY=http://me:w@10.0.2.2:3128\nx", &[3128]),
+            (
+                "- http://10.0.2.2:5000\n- https://10.0.2.2/v2/",
+                &[443, 5000],
+            ),
+            ("socks5h://10.0.2.2\nhttp://10.0.2.2\n", &[80, 1080]),
+            ("http://10.0.2.20 10.0.2.21:5000 10.0.2.2.example:1", &[]),
+            ("10.0.2.2:99999 10.0.2.2:", &[]),
+        ] {
+            let named: Vec<u16> = named_ports(text.as_bytes()).into_iter().collect();
+            assert_eq!(named, ports, "{text}");
+        }
+    }
 }

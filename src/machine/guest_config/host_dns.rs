@@ -6,8 +6,7 @@
 //! Every other address of the guest leads to that address from the host, but 10.0.2.2 to 127.0.0.1.
 
 use std::{
-    fs::File,
-    io::{self, Read},
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     time::Duration,
 };
@@ -24,11 +23,6 @@ use crate::{
     machine::Spec,
     project::{Project, settings::Network},
 };
-
-const RESOLV_CONF: &str = "/etc/resolv.conf";
-
-/// More than any resolv.conf has; of the rest nothing is read.
-const RESOLV_CONF_LIMIT: u64 = 1 << 16;
 
 /// The host's loopback, as the guest reaches it.
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2));
@@ -72,7 +66,7 @@ pub enum HostDns {
 impl HostDns {
     /// Asks the host's servers, all at once. It takes at most 0.4 s.
     pub async fn probe() -> Self {
-        let listed = resolv_conf::dns_servers(&read_resolv_conf());
+        let listed = resolv_conf::dns_servers(&resolv_conf::of_host());
         if listed.is_empty() {
             let local = DnsServer {
                 address: Ipv4Addr::LOCALHOST.into(),
@@ -134,23 +128,26 @@ impl HostDns {
             Self::Forwarded(server) => return format!("{server} answers"),
             Self::Dead { first, .. } => (
                 format!("{pods}the guest asks {servers} for names"),
-                format!("{first}, the first DNS server of {RESOLV_CONF}, does not answer"),
+                format!("{first}, the first DNS server of /etc/resolv.conf, does not answer"),
             ),
             Self::OnlyIpv6(_) => (
                 format!("{pods}the guest asks {servers} for names"),
-                format!("{RESOLV_CONF} has only IPv6 DNS servers"),
+                "/etc/resolv.conf has only IPv6 DNS servers".to_owned(),
             ),
             Self::OnlyLocal => (
                 format!("the guest asks {servers} for names, which is this host"),
-                format!("{RESOLV_CONF} has no DNS server"),
+                "/etc/resolv.conf has no DNS server".to_owned(),
             ),
             Self::Unanswered(listed) => (
                 "the guest resolves no names".to_owned(),
-                format!("no DNS server of {RESOLV_CONF} answers ({})", list(listed)),
+                format!(
+                    "no DNS server of /etc/resolv.conf answers ({})",
+                    list(listed)
+                ),
             ),
             Self::Missing => (
                 "the guest resolves no names".to_owned(),
-                format!("{RESOLV_CONF} has no DNS server"),
+                "/etc/resolv.conf has no DNS server".to_owned(),
             ),
         };
         format!("{consequence}: {cause}")
@@ -239,20 +236,6 @@ fn seen_from_guest(listed: &[Probed]) -> Vec<IpAddr> {
 /// Whether an address of the host's network leads somewhere from within the guest.
 const fn is_reachable(address: &Ipv6Addr) -> bool {
     !address.is_loopback() && !address.is_unspecified() && !address.is_unicast_link_local()
-}
-
-fn read_resolv_conf() -> String {
-    let mut bytes = Vec::new();
-    match File::open(RESOLV_CONF) {
-        Ok(file) => {
-            let read = file.take(RESOLV_CONF_LIMIT).read_to_end(&mut bytes);
-            if let Err(error) = read {
-                tracing::debug!("cannot read {RESOLV_CONF}: {error}");
-            }
-        }
-        Err(error) => tracing::debug!("cannot open {RESOLV_CONF}: {error}"),
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Whether a server answers a query in time; any answer will do.

@@ -32,15 +32,14 @@ pub(crate) fn plan(
         None => !record.provisioned && !disk_state::has_k3s_preinstalled(record),
         Some(it) => guest_abi::has_disk(&it.memory.origin.arguments, "k3s"),
     };
+    let settings = config_archive::current_config_archive(project)?;
+    let has_settings = settings.is_some();
+    let settings = settings.unwrap_or_default();
     Ok(Launch {
         name: record.name.clone(),
         uuid: (!is_unprovisioned).then(|| record.uuid.clone()),
-        serial: match config_archive::current_config_archive(project)? {
-            Some(settings) if !is_unprovisioned => {
-                Some(config_archive::serial(&settings, record.disk))
-            }
-            _ => None,
-        },
+        serial: (has_settings && !is_unprovisioned)
+            .then(|| config_archive::serial(&settings, record.disk)),
         accelerator,
         cpu_model: spec.cpu_model.clone(),
         version: host.version,
@@ -64,6 +63,10 @@ pub(crate) fn plan(
         is_unprovisioned,
         api_port: record.api_port,
         isolated: spec.isolated,
+        host_access: spec
+            .host_access
+            .clone()
+            .with(config_archive::named_ports(&settings)),
         incoming: suspended.is_some(),
         monitor: project.monitor_socket(),
         exec: project.exec_socket(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    base::{Digest, Forward, Mount, Protocol, Size},
+    base::{Digest, Forward, HostAccess, Mount, Protocol, Size},
     image::ImageSource,
     k3s::release::{Mirror, Version},
     machine::MachineError,
@@ -58,6 +58,8 @@ pub struct Spec {
     pub idle_suspend: Option<Duration>,
     /// Whether the guest is kept from the network and from the host.
     pub isolated: bool,
+    /// The ports of the host's loopback that the guest may reach.
+    pub host_access: HostAccess,
     /// Whether a new VM is a copy of one that is kept for this, identity included.
     pub share_identity: bool,
     /// What k3s is set to.
@@ -155,6 +157,7 @@ impl Spec {
             mounts: config.mounts.clone().unwrap_or_default(),
             idle_suspend: config.idle_suspend.and_then(|it| it.0),
             isolated: config.isolated.unwrap_or_default(),
+            host_access: config.host_access.clone().unwrap_or_default(),
             share_identity: config.share_identity.unwrap_or_default(),
             k3s: config.k3s.clone(),
             network: config.network.clone(),

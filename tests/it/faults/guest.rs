@@ -128,6 +128,8 @@ fn comes_up(sandbox: &mut Sandbox) {
         "--firmware",
         qemu.firmware(),
         "--share-identity",
+        "--host-access",
+        "all",
     ];
     let setup = real_setup(sandbox, &copy).output();
     drop(lock);

@@ -52,6 +52,57 @@ fn nonsense_in_the_lock_and_in_the_pidfile() {
     sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
+/// On NFS, flock(2) with LOCK_EX fails with EBADF where the file is not open for writing.
+#[test]
+fn exclusive_locks_are_of_files_that_are_open_for_writing() {
+    let sandbox = Sandbox::new();
+    sandbox.stopped();
+    let trace = sandbox.env.path("flocks");
+    let kubeconfig = sandbox.env.path("own");
+    let merge = kubeconfig.display().to_string();
+    for (arguments, left) in [
+        (&["start"][..], sandbox.file(".tmp-a1b2c3")),
+        (&["kubeconfig", "--merge"], sandbox.env.path("own.lock")),
+    ] {
+        fs::write(left, "k3s-vm\n").expect("written");
+        let mut strace = sandbox.env.tool("strace");
+        strace
+            .args([
+                "--follow-forks",
+                "--detach-on=execve",
+                "--trace=openat,flock",
+                "--output",
+            ])
+            .args([
+                trace.as_os_str(),
+                super::super::support::program().as_os_str(),
+            ])
+            .args(arguments)
+            .env("KUBECONFIG", &merge);
+        strace.output().expect("strace runs");
+        let text = fs::read_to_string(&trace).expect("a trace");
+        let exclusive: Vec<&str> = text
+            .lines()
+            .filter(|it| it.contains("flock(") && it.contains("LOCK_EX"))
+            .collect();
+        assert!(!exclusive.is_empty(), "{text}");
+        for lock in exclusive {
+            let number = lock.split_once("flock(").expect("so chosen").1;
+            let number = number.split_once(',').expect("two arguments").0;
+            let before = &text[..text.find(lock).expect("from there")];
+            let opened = format!(" = {number}");
+            let open = before
+                .lines()
+                .rev()
+                .find(|it| it.contains("openat(") && it.ends_with(&opened));
+            assert!(
+                open.is_none_or(|it| !it.contains("O_RDONLY")),
+                "{lock}: {open:?}"
+            );
+        }
+    }
+}
+
 /// The machine keeps what it was made with, whatever the defaults are.
 #[test]
 fn an_empty_config() {

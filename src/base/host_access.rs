@@ -1,0 +1,107 @@
+//! The ports of the host's loopback that a guest may reach: `none`, `all`, `5432,6379`.
+
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+use serde::Deserialize;
+
+/// What a guest may reach of what listens on the host's loopback, which it sees as 10.0.2.2.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum HostAccess {
+    /// Every port.
+    All,
+    /// These ports, of TCP and of UDP.
+    Ports(BTreeSet<u16>),
+}
+
+impl HostAccess {
+    /// Whether the guest may reach `port`.
+    pub fn includes(&self, port: u16) -> bool {
+        match self {
+            Self::All => true,
+            Self::Ports(ports) => ports.contains(&port),
+        }
+    }
+
+    /// Whether it may reach nothing.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// These ports too.
+    #[must_use]
+    pub fn with(self, more: impl IntoIterator<Item = u16>) -> Self {
+        match self {
+            Self::All => Self::All,
+            Self::Ports(ports) => Self::Ports(ports.into_iter().chain(more).collect()),
+        }
+    }
+}
+
+impl Default for HostAccess {
+    fn default() -> Self {
+        Self::Ports(BTreeSet::new())
+    }
+}
+
+impl FromStr for HostAccess {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let port = |part: &str| part.trim().parse().ok().filter(|it| *it != 0);
+        match text {
+            "all" => Ok(Self::All),
+            "none" => Ok(Self::default()),
+            _ => text
+                .split(',')
+                .map(port)
+                .collect::<Option<_>>()
+                .map(Self::Ports)
+                .ok_or_else(|| {
+                    format!("invalid ports {text:?}: expected e.g. 5432,6379, or all, or none")
+                }),
+        }
+    }
+}
+
+impl TryFrom<String> for HostAccess {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for HostAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Ports(_) if self.is_none() => f.write_str("none"),
+            Self::Ports(ports) => {
+                let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+                f.write_str(&ports.join(","))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_and_back() {
+        for (text, shown) in [
+            ("all", "all"),
+            ("none", "none"),
+            ("6379, 5432,6379", "5432,6379"),
+        ] {
+            let access: HostAccess = text.parse().expect(text);
+            assert_eq!(access.to_string(), shown);
+            assert_eq!(shown.parse(), Ok(access));
+        }
+        for wrong in ["", "0", "65536", "5432,", "5432/udp", "some", "-1"] {
+            assert!(wrong.parse::<HostAccess>().is_err(), "{wrong}");
+        }
+    }
+}
