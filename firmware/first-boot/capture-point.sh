@@ -52,14 +52,16 @@ seconds() {
     read -r now _ </proc/uptime
     echo "${now%%.*}"
 }
-# receive: takes all that the host sends, up to its end. Ends at once with nothing while the host is not connected.
+# receive: takes all that the host sends, up to its end. Ends at once with nothing while the host is not connected. The port
+# stays open in between: Linux discards what has come for a port when it is closed (drivers/char/virtio_console.c).
 receive() {
-    cat <"$port" >"$received.tar"
+    cat <&3 >"$received.tar"
     [ -s "$received.tar" ] || { sleep 0.1 && false; }
 }
 
 step="receive the identity"
 mkdir -p "$received"
+exec 3<"$port"
 if [ ! -e /etc/k3s-vm/grown ] && reseed && fsfreeze --freeze / 2>/dev/null; then
     frozen=yes
     "$lib/report" prepared
@@ -77,6 +79,7 @@ until [ -s "$received.tar" ]; do
     receive || true
 done
 
+exec 3<&-
 step="unpack the identity"
 tar -C "$received" -xf "$received.tar"
 rm "$received.tar"

@@ -147,7 +147,8 @@ fn takes_back(story: &Story, company: &Company) {
     story
         .run(
             "k3s-vm configure --unset k3s.args,k3s.disable --unset k3s.labels,k3s.manifests,k3s.registries \
-             --unset network.http_proxy,network.https_proxy,network.no_proxy,network.ca,network.dns --no-restart",
+             --unset network.http_proxy,network.https_proxy,network.no_proxy,network.ca,network.dns \
+             --unset host_access --no-restart",
         )
         .succeeds()
         .says("to restart it: k3s-vm restart");
