@@ -56,12 +56,15 @@ fn nonsense_in_the_lock_and_in_the_pidfile() {
 #[test]
 fn exclusive_locks_are_of_files_that_are_open_for_writing() {
     let sandbox = Sandbox::new();
-    sandbox.stopped();
+    sandbox.finished(".kube/config".as_ref());
     let trace = sandbox.env.path("flocks");
     let kubeconfig = sandbox.env.path("own");
     let merge = kubeconfig.display().to_string();
     for (arguments, left) in [
-        (&["start"][..], sandbox.file(".tmp-a1b2c3")),
+        (
+            &["configure", "--cpus", "3"][..],
+            sandbox.file(".tmp-a1b2c3"),
+        ),
         (&["kubeconfig", "--merge"], sandbox.env.path("own.lock")),
     ] {
         fs::write(left, "k3s-vm\n").expect("written");
