@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     guest::Sign,
-    machine::{MachineError, error::machine::BootFault, lifecycle::boot_progress::NO_STAGE},
+    machine::{MachineError, error::machine::BootFault, lifecycle::boot_checks::NO_STAGE},
     qemu::{ProcessError, process::EndCause},
 };
 

@@ -80,13 +80,12 @@ pub(crate) async fn open(project: &Project, spec: &Spec) {
     }
 }
 
-/// Whether the ports can be had that are asked for now, or are this VM's already.
+/// Checks that the ports that are `asked` for are free, or forwarded by this VM already.
 ///
 /// # Errors
 ///
-/// Of the first one that cannot.
-pub(crate) async fn require(project: &Project, asked: &Config) -> Result<(), MachineError> {
-    let asked = asked.ports.as_deref().unwrap_or_default();
+/// The error of the first port that is neither.
+pub(crate) async fn require(project: &Project, asked: &[Forward]) -> Result<(), MachineError> {
     let open = match monitor_of(project).await {
         Ok(mut monitor) if !asked.is_empty() => forwards(&mut monitor).await?,
         _ => Vec::new(),

@@ -2,10 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -16,7 +13,7 @@ use crate::{
         trust,
     },
     machine::MachineError,
-    project::{Lock, Project, Record, suspended::MachineAbi},
+    project::{Lock, Project, Record},
     qemu::Process,
 };
 
@@ -78,9 +75,6 @@ impl State {
     }
 }
 
-/// What QEMU and its command line were when memory was captured; `None` where only the disk was.
-pub(crate) type CapturedMemory = Option<MachineAbi>;
-
 /// A project's VM in the hands of one command; no other changes it meanwhile.
 #[derive(Debug)]
 pub struct Machine {
@@ -93,7 +87,6 @@ pub struct Machine {
     launched: AtomicBool,
     /// Whether QEMU has taken its arguments, whatever became of it.
     suspending: AtomicBool,
-    captured: Mutex<Option<CapturedMemory>>,
     _lock: Lock,
 }
 
@@ -135,7 +128,6 @@ impl Machine {
             cache,
             launched: AtomicBool::new(false),
             suspending: AtomicBool::new(false),
-            captured: Mutex::default(),
             _lock: lock,
         })
     }
@@ -174,16 +166,6 @@ impl Machine {
     /// From now on the guest is paused, and continues if the command fails.
     pub fn mark_paused(&self) {
         self.suspending.store(true, Ordering::Relaxed);
-    }
-
-    /// The disk that the VM stands on holds what all VMs have in common, and nothing else.
-    pub(crate) fn set_captured(&self, captured: CapturedMemory) {
-        *self.captured.lock().expect("nobody panics with it") = Some(captured);
-    }
-
-    /// What can be given to others.
-    pub(crate) fn take_captured(&self) -> Option<CapturedMemory> {
-        self.captured.lock().expect("nobody panics with it").take()
     }
 
     /// The VM is where the command wanted it; QEMU stays.

@@ -20,7 +20,8 @@ use crate::{
     guest::{Stage, StageLog},
     image::prepared,
     machine::{
-        MachineError, control::handle::CapturedMemory, launch::disk_state::FIRST_SPACE,
+        MachineError,
+        launch::{CapturedMemory, disk_state::FIRST_SPACE},
         memory::save,
     },
     project::{Project, Record},

@@ -8,8 +8,7 @@ use crate::{
     image::{self, prepared},
     machine::{
         MachineError,
-        control::handle::CapturedMemory,
-        launch::{Startup, disk_state},
+        launch::{CapturedMemory, Startup, disk_state},
         memory::{compatibility, save},
     },
     project::{Identity, Record, Suspended, suspended::FileStamp},
