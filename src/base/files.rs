@@ -16,9 +16,9 @@ use crate::base::Size;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]
 pub struct FileError {
-    /// What was tried, fitting between "cannot" and the path.
+    /// The action that failed, fitting between "cannot" and the path.
     pub action: &'static str,
-    /// What it was tried on.
+    /// The path of the file or directory.
     pub path: PathBuf,
     /// Why it failed.
     pub source: io::Error,
@@ -35,7 +35,7 @@ impl FileError {
         }
     }
 
-    /// Whether the file system is full.
+    /// Returns `true` when the file system is full.
     pub fn is_out_of_space(&self) -> bool {
         matches!(
             self.source.kind(),
@@ -43,7 +43,7 @@ impl FileError {
         )
     }
 
-    /// Whether this user may not write there.
+    /// Returns `true` when this user may not write there.
     pub fn is_forbidden(&self) -> bool {
         matches!(
             self.source.kind(),
@@ -194,12 +194,12 @@ pub fn replace_contents(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     opened.and_then(write).map_err(FileError::on("write", path))
 }
 
-/// What a file system has left for this user.
+/// The free space of a file system for this user.
 #[derive(Debug, Clone, Copy)]
 pub struct Space {
     /// Bytes that can be written.
     pub bytes: Size,
-    /// Whether it can hold no more files, however small; some count them apart.
+    /// The file system can hold no more files, however small; some count them apart.
     pub no_more_files: bool,
 }
 
@@ -472,7 +472,7 @@ pub fn remove_if_exists(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// What a file takes on the disk, which of one with holes is less than its length.
+/// The space of a file on the disk. That of a file with holes is less than its length.
 pub fn allocated(path: &Path) -> Size {
     // st_blocks counts 512 bytes, whatever the file system's own blocks are (stat(2)).
     Size::bytes(fs::metadata(path).map_or(0, |it| it.blocks() * 512))

@@ -22,7 +22,7 @@ pub enum ParseNodeLabelError {
 
 /// The longest name and the longest value.
 const LONGEST: usize = 63;
-/// What a kubelet may give itself of Kubernetes's own.
+/// The namespaces of Kubernetes in which a kubelet may label itself.
 const ALLOWED: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
 impl FromStr for NodeLabel {

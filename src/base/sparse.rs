@@ -59,7 +59,7 @@ pub fn copy(from: &File, to: &File) -> io::Result<()> {
     to.set_len(from.metadata()?.len())
 }
 
-/// Whether a copy of that file in `directory` is a clone, which takes no room.
+/// Returns `true` when a copy of the file in `directory` would be a clone, which takes no space.
 pub fn is_cloned(from: &File, directory: &Path) -> bool {
     tempfile::tempfile_in(directory).is_ok_and(|to| ioctl_ficlone(&to, from).is_ok())
 }

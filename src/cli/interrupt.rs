@@ -109,7 +109,7 @@ async fn received(signal: Option<&mut Signal>) {
     }
 }
 
-/// Whether the parent process ignores the signal: `SigIgn` of proc_pid_status(5).
+/// Returns `true` when the parent process ignores the signal: `SigIgn` of proc_pid_status(5).
 fn is_ignored(number: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

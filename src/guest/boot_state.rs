@@ -43,7 +43,7 @@ struct SameExits {
     count: usize,
 }
 
-/// What does not mend itself.
+/// A fault that lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestFault {
     /// A step of the guest's own failed.
@@ -134,7 +134,7 @@ impl BootState {
         count
     }
 
-    /// What was wrong may have been mended since: only what is reported from now on speaks against the guest.
+    /// Forgets the faults so far, which may have been fixed since. Only later reports count against the guest.
     pub fn clear_faults(&mut self) {
         self.exits = 0;
         self.same = None;

@@ -64,7 +64,7 @@ exec systemctl restart --no-block k3s.service
 
 const CLEAR: &str = "rm -f /usr/local/bin/k3s.new /var/lib/rancher/k3s/agent/images.new";
 
-/// What k3s itself has said explains its end, and not what systemd makes of it.
+/// The end of k3s's own log: that explains its end, and systemd's lines about it do not.
 const LAST_WORDS: &str =
     "journalctl --quiet --no-pager --output=cat --lines=10 _SYSTEMD_UNIT=k3s.service";
 
@@ -119,7 +119,7 @@ impl Ssh {
         Ok(())
     }
 
-    /// Whether what is staged is the release, and runs in the guest. The guest is as before when it is not.
+    /// Verifies that the staged files are the release, and run in the guest. The guest is unchanged when they are not.
     ///
     /// # Errors
     ///

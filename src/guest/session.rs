@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::SshError;
 
-/// What is run, and with what.
+/// A command to run, and its surroundings.
 #[derive(Debug, Clone, Default)]
 pub struct Order {
     /// The command, for the guest's shell; a login shell without one.
@@ -40,7 +40,7 @@ pub struct TerminalSize {
     pub rows: u16,
 }
 
-/// What happens on this side while a command runs.
+/// An event on this side while a command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// Our terminal has another size now.
@@ -52,7 +52,7 @@ pub enum Event {
 /// The streams of a command.
 #[derive(Debug)]
 pub struct Streams<I, O, E> {
-    /// What is typed.
+    /// The standard input.
     pub input: I,
     /// Where its standard output goes.
     pub output: O,

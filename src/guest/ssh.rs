@@ -176,8 +176,8 @@ impl Ssh {
             .await
     }
 
-    /// The same of any order; `next` waits for what happens on this side meanwhile. A command without a terminal that does
-    /// not end by itself after a signal is killed. Where nothing is heard of its end then, the status is that of the signal.
+    /// Runs any order; `next` waits for events on this side meanwhile. A command without a terminal that does not end
+    /// after a signal is killed. If nothing is heard of its end then, the status is that of the signal.
     ///
     /// # Errors
     ///

@@ -53,7 +53,7 @@ pub struct Report {
     pub uptime: Duration,
     /// The stage it reached.
     pub stage: Stage,
-    /// What it adds to that.
+    /// The detail of the report.
     pub detail: String,
 }
 

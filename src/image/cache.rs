@@ -47,7 +47,7 @@ pub struct Download {
     pub url: Url,
     /// The digest that it must have; `None` only where the user accepts files without a checksum.
     pub expected: Option<Digest>,
-    /// What it has to be called.
+    /// The file name.
     pub file_name: String,
     /// The permissions it gets.
     pub mode: u32,
@@ -74,7 +74,7 @@ impl Cache {
         }
     }
 
-    /// The same cache, which with `yes` also takes what has no checksum, if the user said so.
+    /// The cache that, with `yes`, also takes a download without a checksum.
     #[must_use]
     pub fn unverified(self, yes: bool) -> Self {
         Self {

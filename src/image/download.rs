@@ -123,7 +123,7 @@ impl ContentRange {
         }
     }
 
-    /// Whether an answer with this range continues after `length` bytes, or says that they were all.
+    /// Returns `true` when an answer with this range continues after `length` bytes, or says that they were all.
     pub fn continues(&self, status: StatusCode, length: u64) -> bool {
         match status {
             StatusCode::RANGE_NOT_SATISFIABLE => length > 0 && self.total == Some(length),
@@ -132,7 +132,7 @@ impl ContentRange {
     }
 }
 
-/// What `If-Range` takes: an ETag unless it is a weak one, else the time of the last change.
+/// The value for `If-Range`: an ETag unless it is a weak one, else the time of the last change.
 fn validator(headers: &HeaderMap) -> Option<&HeaderValue> {
     let strong = |etag: &&HeaderValue| !etag.as_bytes().starts_with(b"W/");
     headers

@@ -36,12 +36,12 @@ impl fmt::Display for Format {
     }
 }
 
-/// What a disk image's first bytes say.
+/// A disk image by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disk {
     /// The format, as QEMU's option.
     pub format: Format,
-    /// What the guest sees.
+    /// The size for the guest.
     pub virtual_size: Size,
 }
 

@@ -26,7 +26,7 @@ use crate::{
 /// The directory, by which a path tells that it leads to a prepared disk.
 const BUCKET: &str = "prepared";
 const SCHEMA: u32 = 1;
-/// What the name of a template has before its ending.
+/// The part of a template's file name before its extension.
 const TEMPLATE: &str = "template";
 /// Readable, and writable by nobody.
 const READ_ONLY: u32 = 0o400;
@@ -46,9 +46,9 @@ pub enum Prepared {
 struct Note {
     schema: u32,
     digest: Digest,
-    /// What shows without reading it that it is the same as then.
+    /// The file's stamp, by which it is known to be unchanged without reading it.
     stamp: String,
-    /// What the guest had in its memory, where that was kept.
+    /// The guest's memory, if it was kept.
     memory: Option<Memory>,
     /// The guest's identity, for a template of which other VMs are copies.
     identity: Option<Identity>,
@@ -63,7 +63,7 @@ impl Cache {
             .join(format!("{key}-{maker}.qcow2"))
     }
 
-    /// The same for a template.
+    /// The path at which `maker` may write a template that is to be published as `key`.
     pub fn new_template(&self, key: &Digest, maker: &str) -> PathBuf {
         let path = self.new_prepared(key, maker);
         path.with_extension(format!("{TEMPLATE}.qcow2"))
@@ -93,7 +93,7 @@ impl Cache {
     }
 }
 
-/// What is at `path`, if that is where prepared disks are. A file that only looks changed is read.
+/// The state of the prepared disk at `path`, if prepared disks are kept there. A file that only looks changed is read.
 pub fn look(path: &Path) -> Option<Prepared> {
     if path.parent()?.file_name()? != BUCKET {
         return None;
@@ -121,21 +121,20 @@ pub fn memory_path(path: &Path) -> PathBuf {
     path.with_extension("memory")
 }
 
-/// What was published of that memory, if it was.
+/// The published memory of the disk at `path`.
 pub fn memory(path: &Path) -> Option<Memory> {
     let text = files::read_if_exists(&note(path)).ok()??;
     parse(&text)?.memory
 }
 
-/// Whether the disk at `path` is, or is to be, a template: one with an identity, which is offered to those alone who
-/// ask for it.
+/// Returns `true` for the path of a template: a disk with an identity, which is offered on request only.
 pub fn is_template(path: &Path) -> bool {
     let stem = path.file_stem().map(Path::new);
     stem.and_then(Path::extension)
         .is_some_and(|it| it == TEMPLATE)
 }
 
-/// Who the guest of the disk at `path` is, if it is a template.
+/// The identity of the guest on the disk at `path`, if it is a template.
 pub fn identity(path: &Path) -> Option<Identity> {
     if !is_template(path) {
         return None;
@@ -190,7 +189,8 @@ pub fn publish(
     write_note(path, digest, memory, identity)
 }
 
-/// Whether its bytes are the same in spite of its looks: a cache that was copied has other times. It is noted then.
+/// Returns `true` when the bytes are unchanged though the stamp is not: a cache that was copied has other times. The
+/// new stamp is saved then.
 fn is_still(path: &Path, note: Note) -> Result<bool, ImageError> {
     if !is_qcow2(path)? {
         return Ok(false);

@@ -22,7 +22,7 @@ const LISTS: [(&str, &str); 3] = [
 
 const CURRENT: &str = "current-context";
 
-/// What a kubeconfig begins with; no context is the current one.
+/// A kubeconfig without contexts, clusters and users.
 const EMPTY: &str = "apiVersion: v1\nkind: Config\npreferences: {}\n";
 
 /// Why a kubeconfig is left as it is.

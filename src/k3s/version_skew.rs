@@ -2,7 +2,7 @@
 
 use crate::k3s::release::Version;
 
-/// What comes of asking for a release.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// It is there.
@@ -17,32 +17,32 @@ pub enum VersionSkewError {
     /// The datastore of a newer one is not for an older one.
     #[error("cannot upgrade k3s {from} to {to}: it is older, and k3s cannot be downgraded")]
     Older {
-        /// What is there.
+        /// The installed release.
         from: Version,
-        /// What was asked for.
+        /// The requested release.
         to: Version,
     },
     /// Minor versions lie between them.
     #[error("cannot upgrade k3s {from} to {to}: k3s is upgraded one minor version at a time")]
     TooFar {
-        /// What is there.
+        /// The installed release.
         from: Version,
-        /// What was asked for.
+        /// The requested release.
         to: Version,
         /// The channel of the minor version that comes next.
         next: String,
     },
-    /// What such a release does to the datastore is unknown.
+    /// The effect of a new major version on the datastore is unknown.
     #[error("cannot upgrade k3s {from} to {to}: it is another major version")]
     Major {
-        /// What is there.
+        /// The installed release.
         from: Version,
-        /// What was asked for.
+        /// The requested release.
         to: Version,
     },
 }
 
-/// Whether `to` may take the place of `from`.
+/// Checks that `to` may replace `from`.
 ///
 /// # Errors
 ///

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::base::FileError;
 
-/// What in the project is not trusted, each fitting behind the project's name; nothing in one that is.
+/// The parts of the project that are not trusted, each fitting after the project's name; none in a trusted one.
 ///
 /// # Errors
 ///

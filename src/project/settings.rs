@@ -32,7 +32,7 @@ pub struct Network {
     pub http_proxy: Option<Proxy>,
     /// The proxy for https.
     pub https_proxy: Option<Proxy>,
-    /// What is reached without a proxy, besides the cluster itself.
+    /// The hosts that are reached without a proxy, besides the cluster itself.
     pub no_proxy: Option<String>,
     /// Certificates (PEM) that the guest is to trust.
     pub ca: Option<Vec<PathBuf>>,

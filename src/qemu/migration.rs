@@ -51,7 +51,7 @@ impl Layout {
         }
     }
 
-    /// What is to be set before either direction.
+    /// The settings of either direction.
     fn settings(self) -> [(&'static str, Value); 2] {
         // Not "multifd": with it, a QEMU 10.0 died of a full file system, for its threads used what had been freed.
         let capabilities = match self {

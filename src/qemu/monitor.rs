@@ -86,7 +86,7 @@ pub enum MonitorError {
     Malformed {
         /// The command.
         command: String,
-        /// What is wrong with the answer.
+        /// The reason.
         reason: String,
     },
 }

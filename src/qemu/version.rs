@@ -17,7 +17,7 @@ pub struct Version {
     pub minor: u16,
 }
 
-/// What Ubuntu 22.04 ships; older ones lack `-action` and JSON `-device` arguments.
+/// The release of Ubuntu 22.04; older ones lack `-action` and JSON `-device` arguments.
 pub const OLDEST: Version = Version { major: 6, minor: 2 };
 
 /// The program's name: k3s has amd64 assets, and so has every image of the catalogue.
@@ -45,7 +45,7 @@ pub enum VersionError {
     Unknown {
         /// The program.
         path: PathBuf,
-        /// What it printed.
+        /// Its output.
         said: String,
     },
     /// It is older than [`OLDEST`].
@@ -95,7 +95,7 @@ fn ask(path: &Path) -> Result<String, VersionError> {
     Ok(said.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Whether the program knows a processor's model; `None` when it does not tell which ones it knows.
+/// Returns whether the program knows a CPU model; `None` when it does not list any.
 pub fn knows_cpu(path: &Path, model: &str) -> Option<bool> {
     let output = Command::new(path).args(["-cpu", "help"]).output().ok()?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -114,7 +114,7 @@ pub fn full(path: &Path) -> Result<String, VersionError> {
     Ok(said.strip_prefix(INTRODUCTION).unwrap_or(&said).to_owned())
 }
 
-/// The same of a running QEMU, from its answer to `query-version`.
+/// The full version of a running QEMU, from its answer to `query-version`.
 pub fn full_of(answer: &qmp::VersionInfo) -> String {
     let qmp::VersionTriple {
         major,

@@ -11,7 +11,7 @@ use fatfs::{
 pub struct SeedFile {
     /// Its name; long names are fine.
     pub name: &'static str,
-    /// What it holds.
+    /// The content.
     pub content: Vec<u8>,
 }
 

@@ -109,7 +109,7 @@ async fn read_journals(
     Ok(cursors)
 }
 
-/// What journalctl says last when it is asked where it ended.
+/// The beginning of journalctl's last line, which has the cursor of its end.
 const CURSOR: &str = "-- cursor: ";
 
 const JOURNALS: [(Source, Journal); 2] = [
@@ -138,7 +138,7 @@ fn add(entries: &mut Vec<Entry>, source: Source, text: &str) {
     }
 }
 
-/// What journalctl and QEMU begin a line with.
+/// The time with which journalctl and QEMU begin a line.
 fn time_of(line: &str) -> Option<&str> {
     let time = line.get(..TIME)?;
     let form = "dddd-dd-ddTdd:dd:dd.dddddd";

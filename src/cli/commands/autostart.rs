@@ -9,7 +9,7 @@ use crate::{
     machine::{MachineError, State, lifecycle::autostart},
 };
 
-/// What `autostart` takes.
+/// The arguments of `autostart`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm autostart on\n  \

@@ -262,7 +262,7 @@ pub(crate) async fn import(
     Ok(())
 }
 
-/// The same error, with the archive's name.
+/// Adds the archive's name to an error.
 fn of_file(path: &Path, error: MachineError) -> CommandError {
     let is_of_it = matches!(error, MachineError::CacheArchive(_));
     let mut error = CommandError::from(error);

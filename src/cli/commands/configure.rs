@@ -15,7 +15,7 @@ use crate::{
     project::Config,
 };
 
-/// What `configure` takes.
+/// The arguments of `configure`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm configure --cpus 4 --memory 8GiB --restart\n  \
@@ -74,7 +74,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the person says to that, without keeping signals from being heard.
+/// Reads the answer on the terminal. Signals are still received meanwhile.
 async fn answer(question: &'static str) -> Result<bool, CommandError> {
     let (said, heard) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || said.send(crate::cli::terminal::confirm::confirm(question)));

@@ -23,7 +23,7 @@ use crate::{
     qemu::{firmware, kvm::Kvm, version},
 };
 
-/// What `doctor` takes.
+/// The arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm doctor\n  \

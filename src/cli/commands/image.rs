@@ -21,7 +21,7 @@ use crate::{
     machine::access::images::{Source, load, stock},
 };
 
-/// What `image` takes.
+/// The arguments of `image`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm image load app:dev       # from Docker, Podman or nerdctl\n  \

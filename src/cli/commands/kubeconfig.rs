@@ -92,7 +92,7 @@ async fn unmerge(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was done on stderr, the path of the user's kubeconfig on stdout.
+/// Prints the result on stderr, and the path of the user's kubeconfig on stdout.
 fn tell(outcome: &Outcome, output: &Output) {
     let path = outcome.path.display();
     if !outcome.changed {

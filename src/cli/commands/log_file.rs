@@ -56,7 +56,7 @@ impl Log {
         }
     }
 
-    /// What has come since it was last asked; nothing when nothing has.
+    /// The text that was added since the last call.
     pub(crate) async fn more(&mut self, project: &Project) -> Result<String, CommandError> {
         if self.source == Source::Console {
             control::guest_logs::collect(project).await;

@@ -11,7 +11,7 @@ use crate::{
     machine::lifecycle::power,
 };
 
-/// What `pause` takes.
+/// The arguments of `pause`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm pause\n  \

@@ -13,7 +13,7 @@ use crate::{
     machine::access::ports::{self, Port, Ports, ServicePort},
 };
 
-/// What `port` takes.
+/// The arguments of `port`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm port add 3000:30000      # a NodePort\n  \
@@ -54,7 +54,7 @@ enum Verb {
     },
 }
 
-/// What is to be forwarded.
+/// A port to forward.
 #[derive(Debug, Clone)]
 enum Wanted {
     Port(Forward),

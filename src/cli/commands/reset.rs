@@ -13,7 +13,7 @@ use crate::{
     project::{Project, snapshot},
 };
 
-/// What `reset` takes.
+/// The arguments of `reset`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm reset\n  \

@@ -14,7 +14,7 @@ use crate::{
     project::{Config, config::Timeout},
 };
 
-/// What `restart` takes.
+/// The arguments of `restart`.
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm restart\n  \

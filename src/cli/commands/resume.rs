@@ -14,7 +14,7 @@ use crate::{
     project::{Config, config::Timeout},
 };
 
-/// What `resume` takes.
+/// The arguments of `resume`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm pause; k3s-vm resume\n  \

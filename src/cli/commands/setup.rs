@@ -21,7 +21,7 @@ use crate::{
     qemu::version,
 };
 
-/// What `setup` takes.
+/// The arguments of `setup`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm setup\n  \

@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// What `snapshot` takes.
+/// The arguments of `snapshot`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm snapshot create before-upgrade\n  \
@@ -182,7 +182,7 @@ struct One<'a> {
     created: Option<u64>,
     /// Bytes on the host's disk.
     used: u64,
-    /// Whether the memory is in it.
+    /// The snapshot has the guest's memory.
     memory: Option<bool>,
     k3s: Option<&'a str>,
     /// Why it cannot be restored, if so.

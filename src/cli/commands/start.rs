@@ -14,7 +14,7 @@ use crate::{
     project::{Config, config::Timeout, idle::Idle},
 };
 
-/// What `start` takes.
+/// The arguments of `start`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm start\n  \

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// What `status` takes.
+/// The arguments of `status`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm status\n  \
@@ -71,7 +71,7 @@ fn exit_code(status: &Status) -> ExitCode {
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What Ctrl-C gives, which is the usual end of watching.
+/// The code of Ctrl-C, which is the usual end of watching.
 const CTRL_C: u8 = 130;
 
 /// The exit code is that of the status that was seen last.

@@ -13,7 +13,7 @@ use crate::{
     project::config::Timeout,
 };
 
-/// What `stop` takes.
+/// The arguments of `stop`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm stop\n  \

@@ -12,7 +12,7 @@ use crate::{
     machine::lifecycle::trim,
 };
 
-/// What `trim` takes.
+/// The arguments of `trim`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm trim\n  \

@@ -13,7 +13,7 @@ use crate::{
     project::foreign,
 };
 
-/// What `trust` takes.
+/// The arguments of `trust`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm trust\n  \

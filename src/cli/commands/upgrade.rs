@@ -16,7 +16,7 @@ use crate::{
     project::{Config, config::Timeout},
 };
 
-/// What `upgrade` takes.
+/// The arguments of `upgrade`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm upgrade                           # the stable channel\n  \

@@ -16,7 +16,7 @@ use crate::{
 /// The layout of the documents.
 const SCHEMA: u32 = 1;
 
-/// What has happened.
+/// An event of a command.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Event<'a> {

@@ -105,7 +105,7 @@ impl Output {
         }
     }
 
-    /// Whether stdout takes no more data.
+    /// Returns `true` when stdout takes no more data.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.get().is_some()
     }
@@ -130,13 +130,13 @@ impl Output {
         Ok(())
     }
 
-    /// The same on one line.
+    /// Prints a document on one line.
     pub(crate) fn document_line(&self, document: &impl Serialize) {
         let line = serde_json::to_string(document).map_err(io::Error::from);
         self.written(line.and_then(|json| events::put(&without_logins(&format!("{json}\n")))));
     }
 
-    /// Whether a program reads what happens.
+    /// Returns `true` when events are printed for a program.
     pub(crate) const fn prints_events(&self) -> bool {
         self.events
     }
@@ -208,7 +208,7 @@ impl Output {
         self.transfers(Some(["fetching", "fetched"]))
     }
 
-    /// The same of copies.
+    /// The progress of copies.
     pub(crate) fn copying(&self) -> Transfers {
         self.transfers(Some(["copying", "copied"]))
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::progress::Silent;
 
-/// What an archive may be made of, hostile or not.
+/// A part of an archive, hostile or not.
 enum Part<'a> {
     Folder(&'a str),
     File(&'a str, &'a str),

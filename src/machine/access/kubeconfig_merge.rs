@@ -24,14 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// What came of it.
+/// The result of a change to the user's kubeconfig.
 #[derive(Debug)]
 pub struct Outcome {
     /// The user's kubeconfig.
     pub path: PathBuf,
     /// The copy of what it was; `None` when there was nothing to change, or no file.
     pub backup: Option<PathBuf>,
-    /// Whether it was changed.
+    /// The file was changed.
     pub changed: bool,
     /// The name of the cluster, the user and the context; none where nothing was of the VM.
     pub names: Vec<String>,
@@ -65,7 +65,7 @@ pub fn place() -> Result<PathBuf, MachineError> {
     Ok(std::path::absolute(&path).map_err(FileError::on("find", &path))?)
 }
 
-/// Whether a VM keeps its kubeconfig there.
+/// Returns `true` when a VM keeps its kubeconfig there.
 fn is_a_machines(path: &Path) -> bool {
     let Ok(Some(text)) = files::read_if_exists(path) else {
         return false;
@@ -230,7 +230,7 @@ fn back_up(path: &Path, target: &Path, bytes: &[u8]) -> Result<PathBuf, FileErro
     Ok(copy)
 }
 
-/// What our lock file says; kubectl's is empty.
+/// The content of our lock file; kubectl's is empty.
 const OURS: &[u8] = b"k3s-vm\n";
 
 /// Held until dropped, as long as the file is there. The file is locked until then as well: one of ours that is not has

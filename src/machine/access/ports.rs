@@ -11,7 +11,7 @@ use crate::{
     qemu::{Monitor, MonitorError, monitor_of, usernet},
 };
 
-/// What leads to the ingress of k3s (traefik) where nothing else is chosen and the port is free.
+/// The forwards to the ingress of k3s (traefik), used where nothing else is chosen and the port is free.
 pub const INGRESS: [Forward; 2] = [Forward::tcp(8080, 80), Forward::tcp(8443, 443)];
 
 /// The guest's ports that each VM has forwarded.
@@ -20,7 +20,7 @@ const OWN: [(u16, &str); 2] = [(6443, "the API"), (22, "SSH")];
 /// The layout of the JSON document.
 const SCHEMA: u32 = 1;
 
-/// What `port list` tells; also the JSON document.
+/// The result of `port list`; also the JSON document.
 #[derive(Debug, Serialize)]
 pub struct Ports {
     /// The layout's number.
@@ -38,9 +38,9 @@ pub struct Port {
     pub protocol: Protocol,
     /// The guest's port.
     pub guest: u16,
-    /// Whether it is forwarded now.
+    /// It is forwarded now.
     pub open: bool,
-    /// What it is for, if it is not the user's own.
+    /// Its purpose, if it is not the user's own.
     pub purpose: Option<&'static str>,
 }
 

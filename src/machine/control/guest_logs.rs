@@ -17,7 +17,7 @@ use crate::{
 /// The end of each log that QEMU keeps, in bytes; it wants a power of two.
 const KEPT: i64 = 1 << 20;
 
-/// What keeps it, as `query-chardev` names it.
+/// The backend of the log in memory, as `query-chardev` names it.
 const RING: &str = "ringbuf";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use crate::{
     qemu::Process,
 };
 
-/// What a VM is doing, observed now.
+/// The state of a VM, observed now.
 #[derive(Debug)]
 pub enum State {
     /// The project has none.
@@ -85,7 +85,7 @@ pub struct Machine {
     /// The root of the shared cache.
     pub cache: PathBuf,
     launched: AtomicBool,
-    /// Whether QEMU has taken its arguments, whatever became of it.
+    /// The guest is paused by this command.
     suspending: AtomicBool,
     _lock: Lock,
 }
@@ -132,7 +132,7 @@ impl Machine {
         })
     }
 
-    /// What the VM is doing.
+    /// The state of the VM, observed now.
     ///
     /// # Errors
     ///

@@ -64,7 +64,7 @@ pub(crate) fn write_config_archive(
     Ok(())
 }
 
-/// What the guest was last given; nothing for a VM of an older program, whose guest does not look.
+/// The guest config as it was last written; `None` for a VM of an older program, whose guest does not read it.
 pub(crate) fn current_config_archive(project: &Project) -> Result<Option<Vec<u8>>, FileError> {
     let path = project.config_archive();
     match files::read(&path) {
@@ -74,7 +74,7 @@ pub(crate) fn current_config_archive(project: &Project) -> Result<Option<Vec<u8>
     }
 }
 
-/// Whether the guest, at its last start, was given other settings than it is to have now.
+/// Returns `true` when the guest got other settings at its last start than it would get now.
 ///
 /// # Errors
 ///
@@ -100,7 +100,7 @@ struct File {
     content: Vec<u8>,
 }
 
-/// The same settings give the same bytes.
+/// The archive of the settings. Equal settings give equal bytes.
 ///
 /// # Errors
 ///

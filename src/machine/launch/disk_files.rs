@@ -63,7 +63,7 @@ pub fn prepare_start(project: &Project) -> Result<(), MachineError> {
     prepare_runtime(project)
 }
 
-/// The same without the logs, to which a resumed guest appends.
+/// Prepares all but the logs, to which a resumed guest appends.
 ///
 /// # Errors
 ///

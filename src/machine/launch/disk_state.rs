@@ -38,7 +38,7 @@ pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// What the VM's disk stands on, and what that stands on.
+/// Requires that the VM's disk stands on an unchanged prepared disk, and that one on its base image.
 fn require_prepared(record: &Record, state: Prepared) -> Result<(), MachineError> {
     let path = &record.image.path;
     require_one(path, "prepared disk")?;
@@ -64,7 +64,7 @@ fn require_one(path: &Path, what: &'static str) -> Result<(), MachineError> {
     }
 }
 
-/// Whether no guest has ever written to the VM's disk: other choices lose nothing then.
+/// Returns `true` when no guest has ever written to the VM's disk: nothing is lost with it.
 pub fn is_untouched(machine: &Machine, record: &Record) -> bool {
     let disk = machine.project.disk();
     let below = &record.image.path;
@@ -75,12 +75,12 @@ pub fn is_untouched(machine: &Machine, record: &Record) -> bool {
         && (!own || image::is_fresh(below, record.disk))
 }
 
-/// Whether the guest finds k3s on its disk already.
+/// Returns `true` when the guest finds k3s on its disk already.
 pub(crate) fn has_k3s_preinstalled(record: &Record) -> bool {
     prepared::look(&record.image.path) == Some(Prepared::Published)
 }
 
-/// Whether the VM is to be begun on the disk in the cache: no guest has written to it, nor to the overlay on it.
+/// Returns `true` when the VM boots from the disk in the cache: no guest has written to it, nor to the overlay on it.
 pub(crate) fn needs_template_boot(project: &Project, record: &Record) -> bool {
     let below = &record.image.path;
     !record.provisioned
@@ -89,7 +89,7 @@ pub(crate) fn needs_template_boot(project: &Project, record: &Record) -> bool {
         && image::is_fresh(&project.disk(), record.disk)
 }
 
-/// Whether the guest that is resumed from this memory, or boots without it, requests its identity.
+/// Returns `true` when the guest that is resumed from this memory, or boots without it, requests its identity.
 pub(crate) fn is_unprovisioned(
     project: &Project,
     record: &Record,

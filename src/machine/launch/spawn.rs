@@ -78,7 +78,7 @@ pub(crate) async fn launch(
     }
 }
 
-/// What a booting guest reads; a resumed guest does not.
+/// Writes the files that a booting guest reads; a resumed guest does not.
 fn make_seed(
     machine: &Machine,
     spec: &Spec,

@@ -31,13 +31,13 @@ pub(crate) struct Launched {
     pub(crate) record: Record,
     /// Its QEMU.
     pub(crate) process: Process,
-    /// What runs the guest's instructions.
+    /// The accelerator of the guest.
     pub(crate) accelerator: Accelerator,
     /// The time that its start may take.
     pub(crate) limits: Limits,
-    /// What was captured of its guest before it received its identity, to be published when the VM is ready.
+    /// The memory captured before the guest received its identity, to be published when the VM is ready.
     pub(crate) captured: Option<CapturedMemory>,
 }
 
-/// What QEMU and its command line were when memory was captured; `None` where only the disk was.
+/// QEMU and its command line when memory was captured; `None` where only the disk was.
 pub(crate) type CapturedMemory = Option<MachineAbi>;

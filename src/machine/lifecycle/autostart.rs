@@ -24,12 +24,12 @@ const OWNER: &str = "X-K3sVm=";
 
 const WANTS: &str = "default.target.wants";
 
-/// What is to be known of it.
+/// The autostart of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Autostart {
     /// The unit of the VM; `None` where it starts by hand alone.
     pub unit: Option<PathBuf>,
-    /// Whether the user's systemd runs without a login, too.
+    /// The user's systemd also runs without a login.
     pub lingers: bool,
 }
 
@@ -170,7 +170,7 @@ fn free_name(folder: &Path, project: &Project, name: &Name) -> Result<String, Ma
     Err(MachineError::ForeignUnit(taken))
 }
 
-/// Whether the user's systemd has done it.
+/// Runs systemctl of the user. Returns `true` if that succeeds.
 fn systemctl(words: &[&str]) -> bool {
     let mut command = Command::new("systemctl");
     command.arg("--user").args(words).stdin(Stdio::null());

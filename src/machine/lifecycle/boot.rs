@@ -74,7 +74,7 @@ struct Boot<'a> {
     startup: Startup<'a>,
     record: &'a Record,
     timings: &'a mut Timings,
-    /// What was captured of the guest. It is still valid when the guest has to be started again.
+    /// The capture of the guest. It is still valid when the guest has to be started again.
     captured: Option<CapturedMemory>,
 }
 
@@ -145,8 +145,8 @@ pub(crate) async fn end_without_identity(machine: &Machine, error: &MachineError
     machine.cleanup_on_failure().await;
 }
 
-/// What QEMU says of a KVM that does not do what it should (accel/kvm/kvm-all.c, target/i386/kvm/kvm.c). A path may have
-/// these letters as well.
+/// QEMU's words about a KVM that does not work (accel/kvm/kvm-all.c, target/i386/kvm/kvm.c). A path may have these
+/// letters as well.
 const OF_KVM: [&str; 10] = [
     "kvm kernel module",
     "initialize kvm",

@@ -68,12 +68,12 @@ impl<E: Into<MachineError>> From<E> for Failure {
     }
 }
 
-/// What is known of a booting guest.
+/// The checks of a booting guest.
 pub(crate) struct BootChecks<'a> {
     project: &'a Project,
     process: &'a Process,
     limits: Limits,
-    /// What runs the guest; [`Accelerator::Tcg`] as well for a guest that is known to run.
+    /// The accelerator of the guest; [`Accelerator::Tcg`] as well for a guest that is known to run.
     pub(crate) accelerator: Accelerator,
     /// How far the guest has come by its reports.
     pub(crate) state: BootState,

@@ -19,7 +19,7 @@ use crate::{
 /// How often the guest's reports are read.
 const POLL: Duration = Duration::from_millis(50);
 
-/// What a booting guest does next.
+/// An event of a booting guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BootEvent {
     /// It has everything that all VMs have in common, and waits for its identity.

@@ -69,7 +69,7 @@ pub(crate) fn begin(project: &Project, spec: &Spec) {
     }
 }
 
-/// Who watches a VM.
+/// The idle watch of a VM.
 #[derive(Debug)]
 pub struct Watch {
     project: Project,
@@ -161,12 +161,12 @@ impl Watch {
         ended.map(drop)
     }
 
-    /// Whether a command changes the VM just now.
+    /// Returns `true` when a command is changing the VM now.
     fn is_at_work(&self) -> bool {
         files::open_regular(&self.project.lock()).is_ok_and(|lock| lock.try_lock_shared().is_err())
     }
 
-    /// Whether the VM was used since the last check. In doubt it was.
+    /// Returns `true` when the VM was used since the last check, or that is unknown.
     async fn is_used(&mut self) -> bool {
         let touched = fs::metadata(self.project.used()).and_then(|it| it.modified());
         let touched = touched.ok();
@@ -180,8 +180,8 @@ impl Watch {
         }
     }
 
-    /// Whether there are connections to forwarded ports, or were since the last look. A guest that stands still because it
-    /// was told to is left alone.
+    /// Returns `true` when there are connections to forwarded ports, or were since the last check. A guest that the
+    /// user paused is left alone.
     async fn has_connections(&mut self) -> Result<bool, MonitorError> {
         let told = {
             let mut monitor = monitor_of(&self.project).await?;

@@ -147,7 +147,8 @@ fn parse(said: &[u8], project: &Project, record: &Record) -> Result<Kubeconfig, 
         .map_err(unusable)
 }
 
-/// What the node said before this boot does not count: the API remembers it as Ready until it misses its heartbeats.
+/// Requires that the node is Ready. Its status from before this boot does not count: the API remembers it as Ready
+/// until it misses its heartbeats.
 async fn node_ready(
     api: &Api,
     name: &Name,

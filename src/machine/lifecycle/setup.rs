@@ -32,7 +32,7 @@ use crate::{
     qemu::{Accelerator, Process, ProcessError},
 };
 
-/// What a command that brings the VM up has to tell.
+/// The result of a command that starts the VM.
 #[derive(Debug)]
 pub struct Summary {
     /// The VM.
@@ -324,7 +324,7 @@ async fn answered(project: &Project, limits: Limits) {
     }
 }
 
-/// Whether the API answers in time, and has a node that is Ready.
+/// Returns `true` when the API answers in time, and has a node that is Ready.
 async fn has_ready_node(record: &Record, limits: Limits) -> bool {
     let Ok(api) = api::client_of(record) else {
         return false;
@@ -379,7 +379,7 @@ async fn finish_startup(
     })
 }
 
-/// What follows once the node is Ready: ports, logs, the idle watch, and whether the mounts are there.
+/// The steps once the node is Ready: ports, logs, the idle watch, and the check of the mounts.
 async fn open_to_the_user(
     project: &Project,
     spec: &Spec,

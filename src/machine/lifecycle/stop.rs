@@ -114,7 +114,7 @@ fn already(project: &Project, way: StopMode) -> Result<StopOutcome, MachineError
     })
 }
 
-/// Whether the guest ended by itself within the time.
+/// Waits for a clean shutdown. Returns `true` when the guest ended within the time.
 async fn shut_down(project: &Project, process: &Process, within: Duration) -> bool {
     let orderly = async {
         if let Err(error) = vcpu::unpause(project).await {

@@ -16,7 +16,7 @@ use crate::{
     qemu::{Accelerator, guest_abi, version},
 };
 
-/// What is not as it was, in words.
+/// The first difference from then, in words.
 ///
 /// # Errors
 ///

@@ -27,7 +27,7 @@ pub const FOLDERS: &str = "it has mounts, which QEMU cannot save";
 
 type QemuMonitor = Monitor<UnixStream>;
 
-/// What is to be as it is now for the memory to be of use.
+/// The QEMU and the command line that the memory belongs to.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub(crate) async fn origin(
     })
 }
 
-/// What the guest has touched of its memory; nothing where the host does not tell.
+/// The memory that the guest has touched; zero where the host does not tell.
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ pub(crate) async fn needed(
     Ok(process.resident(memory).unwrap_or(Size::bytes(0)))
 }
 
-/// Whether there is room for so much in the directory beside `ours`, which goes.
+/// Requires the space for a file in the directory, counting that of `ours`, which is deleted.
 ///
 /// # Errors
 ///

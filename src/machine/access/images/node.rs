@@ -12,13 +12,13 @@ use crate::{
 /// In the namespace that the kubelet looks into.
 const CTR: &str = "k3s ctr --namespace k8s.io";
 
-/// What an image is called until it is whole, before the rest of a name that is used once.
+/// The name of an image until it is complete, before a part that is used once.
 pub(crate) const LOADING: &str = "k3s-vm.invalid/loading:";
 
 /// Between the answers to several questions.
 const NEXT: &str = "--next--";
 
-/// All that the node has.
+/// The images and the free space of the node.
 pub(crate) async fn look(ssh: &Ssh) -> Result<Guest, MachineError> {
     let said = ask(
         ssh,
@@ -44,7 +44,7 @@ pub(crate) async fn images(ssh: &Ssh) -> Result<Vec<Listed>, MachineError> {
     ))
 }
 
-/// What is free on the guest's disk.
+/// The free space of the guest's disk.
 pub(crate) async fn room(ssh: &Ssh) -> Result<Size, MachineError> {
     Ok(look(ssh).await?.room)
 }
@@ -133,7 +133,7 @@ async fn ask(ssh: &Ssh, command: &str) -> Result<String, MachineError> {
     }
 }
 
-/// What went wrong, among the warnings that `ctr` may print beside it.
+/// The error, among the warnings that `ctr` may print beside it.
 fn reason(errors: &[u8]) -> String {
     let text = String::from_utf8_lossy(errors);
     let own = text

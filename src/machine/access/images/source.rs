@@ -18,7 +18,7 @@ use crate::machine::error::ImagesError;
 /// The tools that are asked for an image, one after the other; all of them have these words in common.
 pub(crate) const TOOLS: [&str; 3] = ["docker", "podman", "nerdctl"];
 
-/// What was asked for.
+/// A source of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// `-`.
