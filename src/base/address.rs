@@ -1,5 +1,5 @@
 //! URLs as screens, logs and records may have them: a URL can carry a user and a password, and with some services the
-//! user is a token, too.
+//! user is a token as well.
 
 use std::borrow::Cow;
 

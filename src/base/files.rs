@@ -51,7 +51,7 @@ impl FileError {
         )
     }
 
-    /// The same; of a full file system with the bytes that were to be written, and what there is room for.
+    /// The same; for a full file system with the bytes to write and the free space.
     fn needing(mut self, needed: usize) -> Self {
         if self.is_out_of_space() {
             let mut text = format!(
@@ -416,7 +416,7 @@ pub fn expand_home(path: &Path) -> PathBuf {
     }
 }
 
-/// The whole file as text, `None` when there is none. What is not UTF-8 is U+FFFD in it, so that a parser
+/// The whole file as text, if it exists. What is not UTF-8 is U+FFFD in it, so that a parser
 /// can tell what is damaged and what to do about it.
 ///
 /// # Errors
@@ -430,7 +430,7 @@ pub fn read_if_exists(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
-/// The whole of a plain file of this user's as text, `None` when there is none. A link in its place is not followed.
+/// The whole of a plain file of this user's as text, if it exists. A link in its place is not followed.
 ///
 /// # Errors
 ///
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_writers_file_goes_and_a_living_ones_stays() {
+    fn a_dead_writers_file_is_removed_and_a_living_ones_kept() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("record");
         let living = temporary_beside(&path).expect("created");

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct NodeLabel(String);
 
-/// Why a text is no label.
+/// The reason why a text is not a label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseNodeLabelError {
     /// Kubernetes would not take it (its documentation, "Labels and Selectors").

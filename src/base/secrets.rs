@@ -155,7 +155,7 @@ fn without_named(line: &str) -> String {
 }
 
 /// Without the passwords of `-u user:password` and its like. Of what a container runs as, `-u 1000:1000`, the group
-/// goes, too.
+/// is removed as well.
 fn without_logins_of_options(line: &str) -> String {
     let mut plain = String::new();
     let mut is_login = false;
@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_told_of_goes_as_well() {
+    fn unregistered_files_are_removed_as_well() {
         let key = "MHcCAQEEIOSesame0123456789abcdefABCDEF+/xyzOpen=";
         for text in [
             format!("client-key-data: {key}"),
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_goes_whole_wherever_it_is() {
+    fn known_secrets_are_removed_wherever_they_are() {
         let secrets = Secrets::knowing(["key: plainword\n\"plainwordlonger\"", "short x"]);
         assert_eq!(
             secrets.removed_from("aplainwordlongerb plainword"),

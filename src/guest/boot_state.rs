@@ -70,8 +70,8 @@ pub struct CrashLoop {
 }
 
 impl BootState {
-    /// Goes on by one report.
-    pub fn take(&mut self, report: Report) {
+    /// Adds one report.
+    pub fn add(&mut self, report: Report) {
         if !matches!(report.stage, Stage::K3sStarting | Stage::K3sExited) {
             // Anything else is progress.
             self.same = None;
@@ -141,7 +141,7 @@ impl BootState {
         self.fault = None;
     }
 
-    /// Why there is no hope, if there is none.
+    /// The fault that keeps the guest from becoming ready.
     pub fn fault(&self) -> Option<&GuestFault> {
         self.fault.as_ref()
     }
@@ -201,7 +201,7 @@ mod tests {
     fn course(reports: &[&str]) -> BootState {
         let mut course = BootState::default();
         for report in reports {
-            course.take(Report::parse(&format!("1.0 {report}")).expect("a report"));
+            course.add(Report::parse(&format!("1.0 {report}")).expect("a report"));
         }
         course
     }
@@ -251,7 +251,7 @@ mod tests {
         }
         let mut forgiven = course(&row);
         forgiven.clear_faults();
-        forgiven.take(Report::parse(&format!("9.0 {NO_ROUTE}")).expect("a report"));
+        forgiven.add(Report::parse(&format!("9.0 {NO_ROUTE}")).expect("a report"));
         assert_eq!(crash_loop(&forgiven), None);
     }
 

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_breakpoint_of_its_own_is_told_apart() {
+    fn a_breakpoint_of_the_kernels_own_is_distinguished() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("console.log");
         std::fs::write(&path, "[ 1.5] Oops: int3: 0000 [#1] PREEMPT SMP\n").expect("written");

@@ -105,7 +105,7 @@ impl Ssh {
     /// # Errors
     ///
     /// When the guest does not tell.
-    pub async fn look_at(&self, path: &str) -> Result<RemotePathKind, CopyError> {
+    pub async fn path_kind(&self, path: &str) -> Result<RemotePathKind, CopyError> {
         let said = self.output(&script(LOOK, &[path])).await?;
         Ok(match said.trim_ascii() {
             b"folder" => RemotePathKind::Folder,

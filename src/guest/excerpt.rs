@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spinner_is_no_part_of_it() {
+    fn a_spinner_is_left_out() {
         let log = "[  OK  ] Reached target Local Encrypted Volumes.\r\n\
             \u{1b}M\r\u{1b}[K[\u{1b}[0;31m*\u{1b}[0m     ] A start job is running for /dev/disk/by-label/DATA (7s / 1min 30s)\r\n\
             \u{1b}M\r\u{1b}[K[ \u{1b}[0;31m*\u{1b}[0;1;31m*\u{1b}[0m   ] Job dev-disk-by\\x2dlabel-DATA.device/start running (8s / 1min 30s)\r\n\

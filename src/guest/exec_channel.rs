@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_answer() {
+    fn nonsense_is_not_an_answer() {
         for header in [
             "",
             "0",
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_nobody_is_nothing_is_waited_for() {
+    async fn without_a_listener_there_is_no_wait() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let port = directory.path().join("requests");
         let said = exec(&port, "true").await;

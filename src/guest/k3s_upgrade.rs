@@ -44,7 +44,7 @@ esac
 "#;
 
 /// The images come first: without the new program they are only more than is needed.
-const SWAP: &str = r#"
+const REPLACE: &str = r#"
 set -eu
 cd /var/lib/rancher/k3s/agent
 if [ -e images.new ]; then
@@ -88,7 +88,7 @@ impl Ssh {
     ///
     /// # Errors
     ///
-    /// When the guest has no room for it.
+    /// When the guest has no space for it.
     pub async fn stage_k3s(
         &self,
         release: &Release<'_>,
@@ -131,16 +131,16 @@ impl Ssh {
         self.output(&command).await.map(drop)
     }
 
-    /// Puts what is staged in its place and has k3s start again, which is not waited for.
+    /// Replaces the installed files by the staged ones and restarts k3s, which is not waited for.
     ///
     /// # Errors
     ///
     /// When the guest does not do it; it may have begun to.
-    pub async fn swap_k3s(&self) -> Result<(), SshError> {
-        self.output(&script(SWAP, &[])).await.map(drop)
+    pub async fn replace_k3s(&self) -> Result<(), SshError> {
+        self.output(&script(REPLACE, &[])).await.map(drop)
     }
 
-    /// Has k3s start again, which is not waited for.
+    /// Restarts k3s, which is not waited for.
     ///
     /// # Errors
     ///

@@ -14,7 +14,7 @@ use crate::base::{FileError, Progress, files};
 
 /// The name in the archive of the file or directory that is sent.
 const IT: &str = "it";
-/// The last one of an archive that is whole; tar takes one that was cut between two files for whole, too.
+/// The last one of an archive that is whole; tar also takes an archive that was cut between two files as complete.
 const LAST: &str = "whole";
 
 /// The most of a file that does not tell its size.

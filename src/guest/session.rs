@@ -60,7 +60,7 @@ pub struct Streams<I, O, E> {
     pub errors: E,
 }
 
-/// A command that was sent a signal gets so long to end by itself.
+/// How long a command may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long the guest may take to pass a signal on.
 const PASSING: Duration = Duration::from_secs(5);
@@ -224,7 +224,10 @@ fn signal_number(signal: &russh::Sig) -> u32 {
 }
 
 /// Copies between the agent at `socket` and a channel that the guest has opened to it.
-pub(super) async fn ask_agent(socket: PathBuf, channel: Channel<client::Msg>) -> io::Result<()> {
+pub(super) async fn forward_agent(
+    socket: PathBuf,
+    channel: Channel<client::Msg>,
+) -> io::Result<()> {
     let mut agent = tokio::net::UnixStream::connect(socket).await?;
     tokio::io::copy_bidirectional(&mut agent, &mut channel.into_stream()).await?;
     Ok(())

@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sign() {
+    fn other_lines_are_not_signs() {
         for console in [
             "[    5.1] systemd[1]: Reached target Local File Systems.\r\n",
             "Failed login: root\r\n",
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_for_a_device_is_told_once() {
+    fn a_wait_for_a_device_is_reported_once() {
         let line = |seconds| {
             format!(
                 "\r[*     ] A start job is running for /dev/disk/by-label/DATA ({seconds}s / 1min 30s)"

@@ -68,7 +68,7 @@ impl client::Handler for Pinned {
         };
         reply.accept().await;
         tokio::spawn(async move {
-            if let Err(error) = session::ask_agent(socket, channel).await {
+            if let Err(error) = session::forward_agent(socket, channel).await {
                 tracing::debug!(%error, "the agent does not answer the guest");
             }
         });

@@ -83,11 +83,11 @@ impl Cache {
         }
     }
 
-    /// The checksum that was found; none where there is none and the user takes that.
+    /// The checksum that was found; `None` when there is none and the user accepts that.
     ///
     /// # Errors
     ///
-    /// When there is none or it could not be asked for.
+    /// When there is none or it cannot be fetched.
     pub fn or_unverified<T>(&self, found: Result<T, ImageError>) -> Result<Option<T>, ImageError> {
         match found {
             Err(error) if self.unverified && error.lacks_checksum() => {

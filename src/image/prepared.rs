@@ -28,7 +28,7 @@ const BUCKET: &str = "prepared";
 const SCHEMA: u32 = 1;
 /// The part of a template's file name before its extension.
 const TEMPLATE: &str = "template";
-/// Readable, and writable by nobody.
+/// The mode of a file that is read only.
 const READ_ONLY: u32 = 0o400;
 
 /// A disk in `prepared/` as it is found.
@@ -38,7 +38,7 @@ pub enum Prepared {
     Private,
     /// For all, and as it was when it was published.
     Published,
-    /// For all, and not what it was.
+    /// It was published, and has changed since.
     Altered,
 }
 
@@ -55,7 +55,7 @@ struct Note {
 }
 
 impl Cache {
-    /// Where the VM `maker` may write a disk that is to be published as `key`.
+    /// The path at which the VM `maker` may write a disk that will be published as `key`.
     pub fn new_prepared(&self, key: &Digest, maker: &str) -> PathBuf {
         let maker: String = maker.chars().take(8).collect();
         self.root()
@@ -63,7 +63,7 @@ impl Cache {
             .join(format!("{key}-{maker}.qcow2"))
     }
 
-    /// The path at which `maker` may write a template that is to be published as `key`.
+    /// The path at which `maker` may write a template that will be published as `key`.
     pub fn new_template(&self, key: &Digest, maker: &str) -> PathBuf {
         let path = self.new_prepared(key, maker);
         path.with_extension(format!("{TEMPLATE}.qcow2"))
@@ -84,7 +84,7 @@ impl Cache {
             .collect();
         disks.sort();
         disks.into_iter().find(|path| {
-            let sound = look(path) == Some(Prepared::Published);
+            let sound = state(path) == Some(Prepared::Published);
             if !sound {
                 tracing::info!("{} has changed; creating another template", path.display());
             }
@@ -94,7 +94,7 @@ impl Cache {
 }
 
 /// The state of the prepared disk at `path`, if prepared disks are kept there. A file that only looks changed is read.
-pub fn look(path: &Path) -> Option<Prepared> {
+pub fn state(path: &Path) -> Option<Prepared> {
     if path.parent()?.file_name()? != BUCKET {
         return None;
     }
@@ -247,23 +247,23 @@ mod tests {
     #[test]
     fn it_is_its_makers_until_it_is_published() {
         let (_directory, cache, key, path) = cache();
-        assert_eq!(look(&path), Some(Prepared::Private));
+        assert_eq!(state(&path), Some(Prepared::Private));
         assert_eq!(cache.find_prepared(&key), None);
         publish(&path, None, None).expect("published");
-        assert_eq!(look(&path), Some(Prepared::Published));
+        assert_eq!(state(&path), Some(Prepared::Published));
         assert_eq!(cache.find_prepared(&key), Some(path));
         assert_eq!(cache.find_prepared(&Digest::of(b"another")), None);
-        assert_eq!(look(Path::new("/cache/images/x.img")), None);
+        assert_eq!(state(Path::new("/cache/images/x.img")), None);
     }
 
     #[test]
-    fn a_template_is_told_by_its_name() {
+    fn a_template_is_recognised_by_its_name() {
         let (_directory, cache, key, disk) = cache();
         let template = cache.new_template(&key, "11111111-2222");
         assert!(is_template(&template) && !is_template(&disk));
         assert_ne!(note(&template), note(&disk));
         assert_ne!(memory_path(&template), memory_path(&disk));
-        assert_eq!(look(&template), Some(Prepared::Private));
+        assert_eq!(state(&template), Some(Prepared::Private));
     }
 
     #[test]
@@ -277,10 +277,10 @@ mod tests {
         for bytes in [&b"QFI\xfbdisc"[..], b"QFI\xfbdis", b"", b"other"] {
             fs::remove_file(&path).expect("removed");
             fs::write(&path, bytes).expect("written");
-            assert_eq!(look(&path), Some(Prepared::Altered), "{bytes:?}");
+            assert_eq!(state(&path), Some(Prepared::Altered), "{bytes:?}");
             assert_eq!(cache.find_prepared(&key), None);
         }
         fs::write(path.with_extension("json"), "{").expect("written");
-        assert_eq!(look(&path), Some(Prepared::Altered));
+        assert_eq!(state(&path), Some(Prepared::Altered));
     }
 }

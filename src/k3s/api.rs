@@ -1,4 +1,4 @@
-//! The Kubernetes API, as far as readiness and the node list need it. The cluster's CA is verified; there is no switch.
+//! The Kubernetes API, as far as readiness and the node list need it. The cluster's CA is always verified.
 
 use std::time::{Duration, SystemTime};
 
@@ -214,7 +214,7 @@ impl Api {
             .map(drop)
     }
 
-    /// A Service; `None` when there is none of that name.
+    /// The Service of that name, if it exists.
     ///
     /// # Errors
     ///
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_time_is_none() {
+    fn a_wrong_clock_is_an_error() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_900);
         let dated = |by: i64| {
             let epoch = Duration::from_secs(1_700_000_000u64.saturating_add_signed(by));

@@ -1,4 +1,4 @@
-//! Which release may take the place of another one: k3s goes up, as Kubernetes does, by one minor version at a time.
+//! The release that may replace another one: k3s is upgraded, as Kubernetes does, by one minor version at a time.
 
 use crate::k3s::release::Version;
 
@@ -11,7 +11,7 @@ pub enum Step {
     Up,
 }
 
-/// Why a release cannot take the place of another one.
+/// The reason why a release cannot replace another one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VersionSkewError {
     /// The datastore of a newer one is not for an older one.

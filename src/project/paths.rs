@@ -310,7 +310,7 @@ impl Project {
 /// The longest `$XDG_RUNTIME_DIR` below which a socket's path fits, with some room.
 const LONGEST_RUNTIME: usize = 60;
 
-/// `$XDG_RUNTIME_DIR/k3s-vm`, or a directory of the user's own in `/tmp` where there is none or its path is too long.
+/// `$XDG_RUNTIME_DIR/k3s-vm`, or a directory of the user's own in `/tmp` where that is unset or too long.
 fn runtime_base() -> PathBuf {
     let fits =
         |it: &PathBuf| it.is_absolute() && it.is_dir() && it.as_os_str().len() <= LONGEST_RUNTIME;

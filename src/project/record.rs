@@ -74,7 +74,7 @@ pub struct Release {
 /// Why a record cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// It is torn, empty or of another program version.
+    /// It is truncated, empty or of another program version.
     #[error("invalid record {}: {reason}", path.display())]
     Unreadable {
         /// The record.
@@ -91,7 +91,7 @@ pub enum RecordError {
 }
 
 impl Record {
-    /// Reads the project's record, `None` when there is none.
+    /// Reads the project's record, if there is one.
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_torn_record_is_named_and_not_believed() {
+    fn a_truncated_record_is_named_and_not_believed() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let project = Project::at(directory.path());
         std::fs::create_dir(project.directory()).expect("created");

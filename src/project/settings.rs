@@ -34,7 +34,7 @@ pub struct Network {
     pub https_proxy: Option<Proxy>,
     /// The hosts that are reached without a proxy, besides the cluster itself.
     pub no_proxy: Option<String>,
-    /// Certificates (PEM) that the guest is to trust.
+    /// Certificates (PEM) that the guest trusts.
     pub ca: Option<Vec<PathBuf>>,
     /// Name servers instead of the host's.
     pub dns: Option<Vec<IpAddr>>,

@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_snapshot_is_none_and_what_is_damaged_is_one() {
+    fn other_directories_are_ignored_and_damaged_snapshots_are_listed() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let project = Project::at(directory.path());
         assert!(list(&project).expect("none").is_empty());

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn another_default_image_is_no_reason_against_a_machine() {
+    fn another_default_image_does_not_contradict_a_vm() {
         let config = parse("image = \"debian-13\"\ncpus = 4\ndisk = \"40GiB\"\n").expect("sound");
         let expected = Config {
             cpus: Some(4),

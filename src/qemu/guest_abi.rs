@@ -1,5 +1,5 @@
-//! What the guest sees of QEMU's arguments. A guest whose memory was saved finds the same VM around it when it goes
-//! on, or cannot go on; where the host keeps its files and which of its ports it forwards is all the same to it.
+//! QEMU's arguments as far as the guest sees them. A guest whose memory was saved can continue only in the same VM. The
+//! host's paths and forwarded ports do not matter to it.
 
 use serde_json::Value;
 

@@ -29,7 +29,7 @@ const INTRODUCTION: &str = "QEMU emulator version ";
 /// Why no usable QEMU was found.
 #[derive(Debug, thiserror::Error)]
 pub enum VersionError {
-    /// There is none on the `PATH`.
+    /// It is not on the `PATH`.
     #[error("{PROGRAM} is not on the PATH")]
     Missing,
     /// It is there and does not run.
@@ -76,7 +76,7 @@ fn is_program(path: &Path) -> bool {
 /// See [`VersionError`].
 pub fn find() -> Result<(PathBuf, Version), VersionError> {
     let path = find_program(PROGRAM).ok_or(VersionError::Missing)?;
-    let said = ask(&path)?;
+    let said = version_line(&path)?;
     match Version::parse(&said) {
         None => Err(VersionError::Unknown { path, said }),
         Some(found) if found < OLDEST => Err(VersionError::TooOld { path, found }),
@@ -85,7 +85,7 @@ pub fn find() -> Result<(PathBuf, Version), VersionError> {
 }
 
 /// The first line of `--version`.
-fn ask(path: &Path) -> Result<String, VersionError> {
+fn version_line(path: &Path) -> Result<String, VersionError> {
     let output = Command::new(path).arg("--version").output();
     let output = output.map_err(|source| VersionError::NotRunning {
         path: path.to_owned(),
@@ -110,7 +110,7 @@ pub fn knows_cpu(path: &Path, model: &str) -> Option<bool> {
 ///
 /// [`VersionError::NotRunning`].
 pub fn full(path: &Path) -> Result<String, VersionError> {
-    let said = ask(path)?;
+    let said = version_line(path)?;
     Ok(said.strip_prefix(INTRODUCTION).unwrap_or(&said).to_owned())
 }
 

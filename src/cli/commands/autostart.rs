@@ -49,7 +49,7 @@ pub(crate) fn run(
         .record()
         .ok_or_else(|| MachineError::absent(project))?;
     if args.switch.is_none() {
-        let found = autostart::look(project)?;
+        let found = autostart::status(project)?;
         if let Some(unit) = &found.unit {
             tracing::info!("by {}", unit.display());
         }

@@ -52,9 +52,9 @@ pub(crate) async fn run(
             .hint("name a setting, e.g. k3s-vm configure --memory 8GiB; all settings: k3s-vm configure --help")
             .with_code(code::USAGE));
     }
-    let (machine, signals) = interrupt::opened(context.clone(), "configure").await?;
+    let (machine, signals) = interrupt::open_machine(context.clone(), "configure").await?;
     let work = async { Ok(lifecycle::configure::configure(&machine, flags, &args.unset).await?) };
-    let pending = interrupt::guarded(&machine, signals, work).await?;
+    let pending = interrupt::run_on_machine(&machine, signals, work).await?;
     let saved = machine.project.config();
     // No terminal to ask on.
     drop(machine);
@@ -67,7 +67,9 @@ pub(crate) async fn run(
         output.line(&format!("  {choice}"));
     }
     let may_ask = !args.no_restart && std::io::stdin().is_terminal();
-    if args.restart || (may_ask && interrupt::dropped(answer("Restart the VM now?")).await?) {
+    if args.restart
+        || (may_ask && interrupt::run_until_signal(answer("Restart the VM now?")).await?)
+    {
         return restart::run(restart::Args::default(), context, output).await;
     }
     tracing::info!("to restart it: k3s-vm restart");

@@ -109,7 +109,7 @@ fn screen(report: &Report) -> String {
 
 async fn checks(context: &Context) -> Vec<Check> {
     let mut checks = vec![];
-    match Host::look(&context.cache) {
+    match Host::detect(&context.cache) {
         Ok(host) => {
             let found = format!("{} at {}", host.version, host.qemu.display());
             checks.extend([ok("QEMU", found), kvm(&host).await, uefi(&host)]);

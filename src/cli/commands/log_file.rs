@@ -43,7 +43,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// `None` when there is none yet.
+    /// `None` when it does not exist yet.
     pub(crate) fn open(source: Source, project: &Project) -> Result<Option<Self>, CommandError> {
         let path = match source {
             Source::Qemu => project.qemu_log(),

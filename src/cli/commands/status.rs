@@ -82,7 +82,7 @@ async fn watch(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::listen()?;
-    let canvas = if json { None } else { Some(Screen::open()?) };
+    let live_screen = if json { None } else { Some(Screen::open()?) };
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = ExitCode::SUCCESS;
@@ -100,10 +100,10 @@ async fn watch(
             },
         };
         last = exit_code(&status);
-        match &canvas {
-            Some(canvas) => {
+        match &live_screen {
+            Some(live_screen) => {
                 shown = screen(&status, verbose);
-                canvas.draw(&shown);
+                live_screen.draw(&shown);
             }
             None => output.document_line(&status),
         }
@@ -111,7 +111,7 @@ async fn watch(
             break;
         }
     }
-    drop(canvas);
+    drop(live_screen);
     output.data(&sanitize(&shown));
     Ok(last)
 }

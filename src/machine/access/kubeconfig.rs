@@ -17,7 +17,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`MachineError::Kubeconfig`] when there is none, it is damaged, or it leads elsewhere.
+/// [`MachineError::Kubeconfig`] when it is missing, is damaged, or leads elsewhere.
 pub fn of(record: &Record) -> Result<Kubeconfig, MachineError> {
     let unusable = |source| MachineError::Kubeconfig {
         path: record.kubeconfig.clone(),
@@ -52,12 +52,15 @@ pub fn announce(project: &Project, record: &Record) -> Result<(), MachineError> 
     }
 }
 
-/// Puts a usable kubeconfig at another place; the one at the former place goes.
+/// Moves a usable kubeconfig to `place`, if it is not there already.
 ///
 /// # Errors
 ///
 /// When it cannot be written there or removed here.
 pub fn move_to(project: &Project, record: &mut Record, place: &Path) -> Result<(), MachineError> {
+    if record.kubeconfig == place {
+        return Ok(());
+    }
     let kubeconfig = of(record)?;
     let former = std::mem::replace(&mut record.kubeconfig, place.to_owned());
     write(project, record, &kubeconfig)?;

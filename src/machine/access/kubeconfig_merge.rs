@@ -29,7 +29,7 @@ const POLL: Duration = Duration::from_millis(50);
 pub struct Outcome {
     /// The user's kubeconfig.
     pub path: PathBuf,
-    /// The copy of what it was; `None` when there was nothing to change, or no file.
+    /// The backup of the file; `None` when nothing was changed, or there was no file.
     pub backup: Option<PathBuf>,
     /// The file was changed.
     pub changed: bool,
@@ -37,7 +37,7 @@ pub struct Outcome {
     pub names: Vec<String>,
     /// Its current context from now on.
     pub current: Option<String>,
-    /// The current context was the VM's, and is none now.
+    /// The current context was the VM's, and is unset now.
     pub unset: bool,
 }
 
@@ -81,7 +81,7 @@ fn is_a_machines(path: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// When the VM has no kubeconfig yet; when the user's is none, or has entries of that name that are not this
+/// When the VM has no kubeconfig yet; when the user's is damaged, or has entries of that name that are not this
 /// VM's; when it cannot be locked or written.
 pub async fn merge(project: &Project, record: &Record) -> Result<Outcome, MachineError> {
     let ours = kubeconfig::of(record)?;
@@ -157,7 +157,7 @@ fn refused(path: &Path) -> impl FnOnce(kubeconfig_edit::MergeError) -> MachineEr
     move |source| MachineError::Merge { path, source }
 }
 
-/// The text from now on, the names that it is about, and whether the current context is none now.
+/// The text from now on, the names that it is about, and whether the current context is unset now.
 type Edited = (String, Vec<String>, bool);
 
 async fn edit(

@@ -274,7 +274,7 @@ fn config(machine: &Machine) -> Result<(Config, Vec<Forward>), MachineError> {
     Ok((config, ports))
 }
 
-/// The ports that are to lead into the guest, beside those of the API and SSH.
+/// The ports to forward to the guest, besides those of the API and SSH.
 ///
 /// # Errors
 ///

@@ -32,6 +32,14 @@ pub(crate) async fn capped<T>(project: &Project, work: impl Future<Output = T>) 
     log_cap::capped(&[&project.console_log(), &project.stages_log()], work).await
 }
 
+/// Does `work` while QEMU writes to the files, which are kept from growing without end.
+pub(crate) async fn in_files<T>(project: &Project, work: impl Future<Output = T>) -> T {
+    to_files(project).await;
+    let result = capped(project, work).await;
+    to_memory(project).await;
+    result
+}
+
 /// From now on QEMU writes to the files.
 pub(crate) async fn to_files(project: &Project) {
     keep(project, Place::Files).await;

@@ -86,7 +86,7 @@ pub struct Machine {
     pub cache: PathBuf,
     launched: AtomicBool,
     /// The guest is paused by this command.
-    suspending: AtomicBool,
+    paused: AtomicBool,
     _lock: Lock,
 }
 
@@ -127,7 +127,7 @@ impl Machine {
             given_name,
             cache,
             launched: AtomicBool::new(false),
-            suspending: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             _lock: lock,
         })
     }
@@ -165,19 +165,19 @@ impl Machine {
 
     /// From now on the guest is paused, and continues if the command fails.
     pub fn mark_paused(&self) {
-        self.suspending.store(true, Ordering::Relaxed);
+        self.paused.store(true, Ordering::Relaxed);
     }
 
     /// The VM is where the command wanted it; QEMU stays.
     pub fn keep_qemu(&self) {
         self.launched.store(false, Ordering::Relaxed);
-        self.suspending.store(false, Ordering::Relaxed);
+        self.paused.store(false, Ordering::Relaxed);
     }
 
     /// Ends a QEMU that this command started and did not bring to where it should be, and clears what it leaves. Never
     /// ends one that ran before: its guest continues, if this command has paused it.
     pub async fn cleanup_on_failure(&self) {
-        if self.suspending.swap(false, Ordering::Relaxed)
+        if self.paused.swap(false, Ordering::Relaxed)
             && let Err(error) = crate::machine::control::vcpu::release(&self.project).await
         {
             tracing::warn!(%error, "the VM stays paused; to resume it: k3s-vm start");

@@ -59,7 +59,7 @@ pub enum MachineError {
         /// It has no port outside of the cluster.
         cluster_only: bool,
     },
-    /// The host has less memory than the guest is to have.
+    /// The host has less memory than the guest needs.
     #[error("cannot give the VM {wanted} of memory: {limit}")]
     Memory {
         /// The guest's memory.
@@ -114,7 +114,7 @@ pub enum MachineError {
     /// The guest's memory could not be saved.
     #[error("cannot suspend the VM: {0}")]
     Suspend(String),
-    /// The project's file system has no room for the guest's memory.
+    /// The project's file system has no space for the guest's memory.
     #[error("not enough space in {}: {} free, the guest's memory needs {}", path.display(), free.approximate(), needed.approximate())]
     MemorySpace {
         /// The project's directory.
@@ -130,7 +130,7 @@ pub enum MachineError {
     /// The guest's memory could not be saved to a snapshot.
     #[error("cannot create a snapshot: {0}")]
     Snapshot(String),
-    /// The project's file system has no room for a snapshot, or for what it is to put back.
+    /// The project's file system has no space for a snapshot, or for restoring one.
     #[error("{} has {} free, and {} are needed", path.display(), free.approximate(), needed.approximate())]
     SnapshotSpace {
         /// The directory of the snapshots.
@@ -146,7 +146,7 @@ pub enum MachineError {
     /// No snapshot of that name is there.
     #[error("the snapshot {0} does not exist")]
     NoSnapshot(SnapshotName),
-    /// A snapshot that is not what it was.
+    /// A snapshot is damaged.
     #[error("the snapshot {name} is damaged: {reason}")]
     DamagedSnapshot {
         /// Which one.
@@ -189,7 +189,7 @@ pub enum MachineError {
         /// The reason.
         reason: &'static str,
     },
-    /// Another file is where the kubeconfig is to go.
+    /// Another file is in the kubeconfig's place.
     #[error("{} already exists and does not belong to the VM {name}", path.display())]
     ForeignKubeconfig {
         /// The file.
@@ -197,7 +197,7 @@ pub enum MachineError {
         /// The VM.
         name: Name,
     },
-    /// The kubeconfig of a VM of the same name is where this one's is to go.
+    /// The kubeconfig of a VM of the same name is in the kubeconfig's place.
     #[error("{} is the kubeconfig of the VM in {}", path.display(), project.display())]
     TakenKubeconfig {
         /// The file.
@@ -233,7 +233,7 @@ pub enum MachineError {
         /// The path in it that must not be shared.
         exposes: PathBuf,
     },
-    /// The VM runs, without a directory of the host that it is to have.
+    /// The VM runs without a directory of the host that it was to mount.
     #[error("the guest has not mounted {}: {}", .mount.guest, not_mounted(.kernel.as_deref()))]
     NotMounted {
         /// The directory.
@@ -301,7 +301,7 @@ pub enum MachineError {
         /// The reason.
         source: KubeconfigError,
     },
-    /// The user's own kubeconfig, into which the VM's is to go, or out of which.
+    /// The user's own kubeconfig cannot be edited.
     #[error("{} was not changed", path.display())]
     Merge {
         /// Where it lies.

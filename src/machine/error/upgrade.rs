@@ -12,7 +12,7 @@ use crate::{
 /// The error that ends an upgrade.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
-    /// The release may not take the place of the one that is there.
+    /// The release cannot replace the installed one.
     #[error(transparent)]
     Step(#[from] VersionSkewError),
     /// The channel or the version does not exist.
@@ -29,7 +29,7 @@ pub enum UpgradeError {
     /// An upgrade could not tell whether it was the one that broke the cluster.
     #[error("cannot upgrade: the node is not Ready: {0}")]
     Unwell(String),
-    /// The guest's k3s is none that is known here.
+    /// The guest's k3s has an unknown version.
     #[error("the guest's k3s does not tell its version, but {0:?}")]
     Unknown(String),
     /// The fetched files are not the release, or do not run in the guest.
@@ -53,7 +53,7 @@ pub enum UpgradeError {
     NotUndone {
         /// The failure.
         fell: Box<UpgradeFailure>,
-        /// Why the VM is not what it was.
+        /// The reason why the VM was not rolled back.
         trouble: String,
         /// The snapshot of before.
         snapshot: SnapshotName,

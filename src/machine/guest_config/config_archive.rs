@@ -41,12 +41,12 @@ const EVERYBODY: u32 = 0o644;
 /// User networking's own DNS server, which forwards to the host's.
 const USERNET_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3));
 
-/// Where k3s looks for what it is to deploy; the directory above is root's alone, as k3s makes it.
+/// The directory from which k3s deploys manifests; the directory above is root's alone, as k3s makes it.
 const SERVER: &str = "var/lib/rancher/k3s/server";
 
 const MANIFESTS: &str = "var/lib/rancher/k3s/server/manifests/k3s-vm";
 
-/// Gives the project the settings that the guest is to take at its next start.
+/// Writes the settings that the guest takes at its next start.
 ///
 /// # Errors
 ///
@@ -240,7 +240,7 @@ fn pem(certificate: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// The DNS servers for `network.sh`: user networking's own where no others are to be used.
+/// The DNS servers for `network.sh`: user networking's own unless others are chosen.
 fn dns_servers(servers: &[IpAddr]) -> File {
     let text = match servers {
         [] => resolv_conf::text(&[USERNET_DNS]),

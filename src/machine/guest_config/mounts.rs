@@ -104,7 +104,7 @@ pub(crate) fn units(mounts: &[Mount]) -> Vec<(String, String)> {
         (format!("etc/systemd/system/{}.mount", mount.unit()), text)
     };
     let mut all: Vec<_> = mounts.iter().enumerate().map(unit).collect();
-    // Pods are to find them; and a node without them is better than none.
+    // Pods need them; but a node without them is better than no node.
     let names: Vec<_> = mounts
         .iter()
         .map(|it| format!("{}.mount", it.unit().replace('\\', "\\\\")))

@@ -107,7 +107,7 @@ impl<'a> BootChecks<'a> {
         self.sign_of_life();
         self.console.signs.report();
         self.identity_sent = None;
-        self.state.take(report);
+        self.state.add(report);
     }
 
     fn sign_of_life(&mut self) {
@@ -115,7 +115,7 @@ impl<'a> BootChecks<'a> {
         self.any_sign = true;
     }
 
-    /// Fails when the guest has reported a fault, QEMU has ended, or the console or the monitor show that the guest does
+    /// Fails when the guest has reported a fault, QEMU has ended, or the console or the monitor show that the guest will
     /// not become ready.
     pub(crate) async fn check(&mut self) -> Result<(), Failure> {
         if let Some(failure) = self.reported_failure() {

@@ -15,7 +15,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// When a choice cannot be, or is none that a VM can change: nothing is saved then.
+/// When a choice is invalid, or is fixed when the VM is created: nothing is saved then.
 pub async fn configure(
     machine: &Machine,
     flags: Config,

@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 
 /// Starts the watch, if the VM has an idle time. A failure is only logged.
-pub(crate) fn begin(project: &Project, spec: &Spec) {
+pub(crate) fn start_watch(project: &Project, spec: &Spec) {
     if spec.idle_suspend.is_none() {
         return;
     }
@@ -82,12 +82,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch the QEMU that runs; `None` without one, and where another process watches it.
+    /// Starts to watch the QEMU that runs; `None` without one, and where another process watches it.
     ///
     /// # Errors
     ///
     /// When the VM cannot be looked at.
-    pub async fn begin(project: &Project) -> Result<Option<Self>, MachineError> {
+    pub async fn start(project: &Project) -> Result<Option<Self>, MachineError> {
         let State::Running(_, process) = State::observe(project)? else {
             return Ok(None);
         };

@@ -129,7 +129,7 @@ async fn until<T>(
     }
 }
 
-/// k3s writes the file before it reports that it started. A resumed guest is told so with the same request.
+/// k3s writes the file before it reports that it started. The same request wakes a resumed guest.
 fn fetching(resumed: bool) -> String {
     let waking = resumed.then(wake::waking);
     let parts = waking.into_iter().chain([format!("cat {IN_GUEST}")]);

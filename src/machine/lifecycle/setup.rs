@@ -64,7 +64,7 @@ pub async fn setup(
     let all = config.clone().over(user::config(state.record().is_some())?);
     let spec = Spec::resolve(&all, state.record(), &machine.project)?;
     let config = spec.completed(config);
-    let host = Host::look(&machine.cache)?;
+    let host = Host::detect(&machine.cache)?;
     let stopped = match discard_if_never_booted(machine, &spec, state)? {
         State::Absent => None,
         State::Stopped(record) => Some(record),
@@ -140,7 +140,7 @@ async fn boot_with_config(
 ///
 /// # Errors
 ///
-/// [`MachineError::Absent`] when there is none; else those of [`setup`].
+/// [`MachineError::Absent`] when there is no VM; else those of [`setup`].
 pub async fn start(
     machine: &Machine,
     flags: Config,
@@ -171,7 +171,7 @@ pub async fn start(
             spec.agrees_with(&record)?;
             let startup = Startup {
                 machine,
-                host: &Host::look(&machine.cache)?,
+                host: &Host::detect(&machine.cache)?,
                 spec: &spec,
             };
             preflight::require(startup, &record.name)?;
@@ -223,7 +223,7 @@ async fn resumed(
     }
     let project = startup.project();
     let mut progress = BootProgress::of_template(project, &launched);
-    match progress.until_k3s(record, timings).await {
+    match progress.until_k3s(&launched.record, timings).await {
         Ok(()) => Ok(Some(launched)),
         Err(Failure::IdentityNotReceived(error)) => {
             boot::end_without_identity(startup.machine, &error).await;
@@ -234,7 +234,7 @@ async fn resumed(
     }
 }
 
-/// A VM that runs already: an earlier command died on the way, or all is well.
+/// Finishes the start of a VM that runs already; nothing is left to do if it is ready.
 async fn attach_to_running(
     machine: &Machine,
     spec: &Spec,
@@ -244,27 +244,25 @@ async fn attach_to_running(
 ) -> Result<Summary, MachineError> {
     let project = &machine.project;
     if !record.provisioned {
-        // Left behind by a setup that died: it is ours to finish or to end.
+        // Left behind by an interrupted setup: this command finishes it, or ends QEMU.
         machine.adopt_qemu();
     }
     let paused = vcpu::unpause(project).await?;
     let running = RunningSettings::query(machine).await.ok();
     let accelerator = running
         .as_ref()
-        .map_or(Accelerator::Tcg, |running| running.accelerator);
+        .map_or(Accelerator::Tcg, |it| it.accelerator);
     let limits = Limits::for_start(accelerator, spec.timeout);
     if paused && record.provisioned {
         wake::wake(project, limits.left()).await;
     }
-    if let Some(running) = &running {
+    if let Some(running) = running {
         for choice in running.pending(project, spec, &record)? {
             tracing::info!("{choice}: from the next start on (k3s-vm restart)");
         }
     }
     if record.provisioned && has_ready_node(&record, limits).await {
-        if record.kubeconfig != spec.kubeconfig {
-            kubeconfig::move_to(&machine.project, &mut record, &spec.kubeconfig)?;
-        }
+        kubeconfig::move_to(project, &mut record, &spec.kubeconfig)?;
         open_to_the_user(project, spec, &record).await?;
         return Ok(Summary {
             record,
@@ -280,10 +278,7 @@ async fn attach_to_running(
         captured: None,
     };
     let work = wait_until_ready(machine, spec, launched, timings);
-    guest_logs::to_files(project).await;
-    let result = guest_logs::capped(project, work).await;
-    guest_logs::to_memory(project).await;
-    result
+    guest_logs::in_files(project, work).await
 }
 
 /// Waits for a VM whose earlier start was interrupted.
@@ -387,6 +382,6 @@ async fn open_to_the_user(
 ) -> Result<(), MachineError> {
     ports::open(project, spec).await;
     guest_logs::to_memory(project).await;
-    idle::begin(project, spec);
+    idle::start_watch(project, spec);
     mount_check::require(project, spec, record).await
 }

@@ -39,7 +39,7 @@ pub(crate) fn difference(
     Ok(None)
 }
 
-/// Why the memory is of no use, in words; as far as that is seen without reading it.
+/// The reason why the memory is unusable, in words, as far as that is seen without reading it.
 ///
 /// # Errors
 ///

@@ -24,7 +24,7 @@ use crate::{
 
 /// Why a suspended VM does not resume.
 enum ResumeError {
-    /// Its memory is of no use any more.
+    /// Its memory has become unusable.
     Unusable(String),
     /// All else.
     Other(MachineError),
@@ -36,7 +36,7 @@ impl<E: Into<MachineError>> From<E> for ResumeError {
     }
 }
 
-/// Resumes a suspended VM; `None` when it is to boot, because it is not suspended or not any more.
+/// Resumes a suspended VM; `None` when it has to boot, because it is not suspended, or its memory was discarded.
 ///
 /// # Errors
 ///

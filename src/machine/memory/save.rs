@@ -1,5 +1,4 @@
-//! A guest's memory in a file: its own, for the time that it is suspended, or that of a prepared disk, from which other
-//! VMs go on.
+//! A guest's memory in a file: that of a suspended VM, or that of a prepared disk, from which other VMs continue.
 
 use std::{
     fs::File,

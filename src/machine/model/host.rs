@@ -33,8 +33,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// When there is none or it is too old.
-    pub fn look(cache: &Path) -> Result<Self, MachineError> {
+    /// When QEMU is missing or too old.
+    pub fn detect(cache: &Path) -> Result<Self, MachineError> {
         let (qemu, version) = version::find()?;
         Ok(Self {
             qemu,
@@ -128,7 +128,7 @@ fn cgroup_limit() -> Option<(Size, PathBuf)> {
             let inner = inner.strip_prefix("/").unwrap_or(inner);
             let file = Path::new(&root).join(inner).join(file);
             let limit = fs::read_to_string(&file).ok();
-            // "max" is no number, and no limit.
+            // "max" is not a number, and means no limit.
             let limit = limit.and_then(|it| it.trim().parse().ok());
             limits.extend(limit.map(|it| (Size::bytes(it), file)));
         }

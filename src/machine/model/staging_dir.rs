@@ -26,7 +26,7 @@ impl Draft {
     /// # Errors
     ///
     /// When it cannot be made.
-    pub(crate) fn begin(path: PathBuf) -> Result<Self, FileError> {
+    pub(crate) fn create(path: PathBuf) -> Result<Self, FileError> {
         remove(&path)?;
         files::create_private_dir(&path)?;
         Ok(Self(path))

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// The phases so far. Those that wait for the guest or for k3s are told from the program's own.
+/// The phases so far. Waits for the guest or for k3s are distinguished from the program's own time.
 #[derive(Debug)]
 pub struct Timings {
     began: Instant,

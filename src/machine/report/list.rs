@@ -79,10 +79,11 @@ pub enum MachineState {
     Moved,
 }
 
-/// Looks at every VM that the cache knows of.
+/// Summarises every VM that the cache knows.
 pub async fn list(cache: &Path) -> List {
-    let looks = references::known(cache).into_iter().map(look);
-    let mut machines: Vec<MachineSummary> = join_all(looks).await.into_iter().flatten().collect();
+    let summaries = references::known(cache).into_iter().map(summarize);
+    let mut machines: Vec<MachineSummary> =
+        join_all(summaries).await.into_iter().flatten().collect();
     machines.sort_by(|one, other| (&one.project, &one.vm).cmp(&(&other.project, &other.vm)));
     List {
         schema: SCHEMA,
@@ -108,7 +109,7 @@ impl MachineSummary {
 }
 
 /// `None` for a project that has no VM yet, or none any more.
-async fn look(known: RegisteredProject) -> Option<MachineSummary> {
+async fn summarize(known: RegisteredProject) -> Option<MachineSummary> {
     if known.is_elsewhere {
         return Some(MachineSummary::new(MachineState::Moved, known));
     }
@@ -131,7 +132,7 @@ async fn look(known: RegisteredProject) -> Option<MachineSummary> {
     };
     let mut listed = described(state, known, &project, &record);
     if let Some(process) = process {
-        ask(&mut listed, &project, &process).await;
+        add_qemu_state(&mut listed, &project, &process).await;
     }
     Some(listed)
 }
@@ -168,7 +169,7 @@ fn described(
     listed
 }
 
-async fn ask(listed: &mut MachineSummary, project: &Project, process: &Process) {
+async fn add_qemu_state(listed: &mut MachineSummary, project: &Project, process: &Process) {
     let Ok((running, resources)) =
         tokio::time::timeout(ANSWER, status::observe(project, process)).await
     else {

@@ -138,7 +138,7 @@ pub struct Running {
 pub struct SavedState {
     /// Since when, in seconds since 1970; unless what says so is damaged.
     pub since: Option<u64>,
-    /// Why, if it was by itself: `suspended after 30m idle`.
+    /// The reason, if the idle watch suspended it: `suspended after 30m idle`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The space of the memory on the host, in bytes.
@@ -196,7 +196,7 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
     if let (Some(record), Some(process)) = (&record, process) {
         let (observed, seen) = tokio::join!(
             observe(project, &process),
-            ask_cluster(project, record, &process)
+            query_cluster(project, record, &process)
         );
         if let (Some(machine), Some((cpus, memory))) = (&mut machine, observed.1) {
             (machine.cpus, machine.memory) = (cpus, memory);
@@ -280,7 +280,7 @@ pub(crate) async fn observe(project: &Project, process: &Process) -> (Running, O
         monitor: project.monitor_socket(),
         forwards: Vec::new(),
     };
-    match ask_qemu(project, &mut running).await {
+    match query_qemu(project, &mut running).await {
         Ok(resources) => (running, Some(resources)),
         Err(error) => {
             if matches!(
@@ -296,7 +296,7 @@ pub(crate) async fn observe(project: &Project, process: &Process) -> (Running, O
     }
 }
 
-async fn ask_qemu(project: &Project, running: &mut Running) -> Result<(u64, u64), MonitorError> {
+async fn query_qemu(project: &Project, running: &mut Running) -> Result<(u64, u64), MonitorError> {
     let mut monitor = monitor_of(project).await?;
     let state = monitor.execute(qmp::query_status {}).await?.status;
     running.run_state = serde_json::to_value(state)
@@ -325,12 +325,12 @@ async fn fault(project: &Project) -> Option<String> {
     guest_logs::collect(project).await;
     let mut course = BootState::default();
     for report in StageLog::new(project.stages_log()).poll().ok()? {
-        course.take(report);
+        course.add(report);
     }
     course.fault().map(ToString::to_string)
 }
 
-async fn ask_cluster(project: &Project, record: &Record, process: &Process) -> Cluster {
+async fn query_cluster(project: &Project, record: &Record, process: &Process) -> Cluster {
     let timeout = if process.arguments().iter().any(|it| it == "-enable-kvm") {
         API_TIMEOUT_KVM
     } else {

@@ -66,7 +66,7 @@ pub async fn create(
         None => unused(project, now),
     };
     trust::own_private_dir(&project.snapshots())?;
-    let draft = Draft::begin(project.snapshots().join(NEW))?;
+    let draft = Draft::create(project.snapshots().join(NEW))?;
     let saved = match state {
         State::Running(_, process) => save_running(machine, &record, &process, &draft).await,
         _ => copy_stopped(project, &draft).await,

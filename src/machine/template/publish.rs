@@ -19,7 +19,7 @@ use crate::{
 /// # Errors
 ///
 /// When that cannot be noted.
-pub(crate) async fn begin_suspended(
+pub(crate) async fn prepare_resume(
     startup: Startup<'_>,
     record: &Record,
 ) -> Result<(), MachineError> {

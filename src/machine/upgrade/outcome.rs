@@ -31,11 +31,8 @@ impl Upgrade<'_> {
             timings.lap("k3s starts", TimeSpentIn::Guest);
             readiness::ready(project, record, process, limits, timings).await
         };
-        guest_logs::to_files(project).await;
         let ready = boot_progress::unless_boot_fails(project, process, limits, ready);
-        let result = guest_logs::capped(project, ready).await;
-        guest_logs::to_memory(project).await;
-        result
+        guest_logs::in_files(project, ready).await
     }
 
     /// Restores the snapshot of before the upgrade. Returns the error that ends the command.

@@ -160,7 +160,7 @@ impl<'a> Upgrade<'a> {
         tracing::info!("replacing k3s {from} by {to}");
         snapshot.keep();
         let up = async {
-            ssh.swap_k3s().await?;
+            ssh.replace_k3s().await?;
             ssh.close().await;
             self.wait_until_up(to).await
         };

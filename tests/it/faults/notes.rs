@@ -52,7 +52,7 @@ fn nonsense_in_the_lock_and_in_the_pidfile() {
     sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
-/// The machine keeps what it was made with, whatever the defaults are.
+/// The VM keeps the choices that it was created with, whatever the defaults are.
 #[test]
 fn an_empty_config() {
     let sandbox = Sandbox::new();

@@ -30,7 +30,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// A file that is there is a file; what looks like a path is none other.
+    /// Parses a source: an existing file is a file, and so is everything that looks like a path.
     pub fn of(text: &str) -> Self {
         let path = Path::new(text);
         let looks = text.starts_with(['/', '.', '~'])
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_told_from_a_name() {
+    fn paths_and_names_are_distinguished() {
         assert_eq!(Source::of("-"), Source::Input);
         assert_eq!(Source::of("Cargo.toml"), Source::File("Cargo.toml".into()));
         for path in ["./app", "/tmp/app", "app.tar", "app.tar.gz", "app.tar.zst"] {
