@@ -1,5 +1,5 @@
 //! URLs as screens, logs and records may have them: a URL can carry a user and a password, and with some services the
-//! user is a token, too.
+//! user is a token as well.
 
 use std::borrow::Cow;
 
@@ -31,7 +31,7 @@ pub fn without_logins(text: &str) -> Cow<'_, str> {
     (shown + rest).into()
 }
 
-/// The same for user input that may not be a URL; then all before the last `@` may be a password.
+/// User input that may not be a URL, without its password: all before the last `@` may be one.
 pub fn shown_text(text: &str) -> String {
     match (Url::parse(text), text.rsplit_once('@')) {
         (Ok(url), Some(_)) if url.has_host() => shown(&url),

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_digest() {
+    fn refuses_other_texts() {
         for text in [
             "",
             "e3b0",

@@ -3,7 +3,7 @@
 /// The most characters of a label.
 pub(crate) const LONGEST: usize = 63;
 
-/// Whether the text is a label as RFC 1123 defines it.
+/// Returns `true` for a label as RFC 1123 defines it.
 pub(crate) fn is_dns_label(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (1..=LONGEST).contains(&text.len())

@@ -16,9 +16,9 @@ use crate::base::Size;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]
 pub struct FileError {
-    /// What was tried, fitting between "cannot" and the path.
+    /// The action that failed, fitting between "cannot" and the path.
     pub action: &'static str,
-    /// What it was tried on.
+    /// The path of the file or directory.
     pub path: PathBuf,
     /// Why it failed.
     pub source: io::Error,
@@ -35,7 +35,7 @@ impl FileError {
         }
     }
 
-    /// Whether the file system is full.
+    /// Returns `true` when the file system is full.
     pub fn is_out_of_space(&self) -> bool {
         matches!(
             self.source.kind(),
@@ -43,7 +43,7 @@ impl FileError {
         )
     }
 
-    /// Whether this user may not write there.
+    /// Returns `true` when this user may not write there.
     pub fn is_forbidden(&self) -> bool {
         matches!(
             self.source.kind(),
@@ -51,7 +51,7 @@ impl FileError {
         )
     }
 
-    /// The same; of a full file system with the bytes that were to be written, and what there is room for.
+    /// The same; for a full file system with the bytes to write and the free space.
     fn needing(mut self, needed: usize) -> Self {
         if self.is_out_of_space() {
             let mut text = format!(
@@ -194,12 +194,12 @@ pub fn replace_contents(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     opened.and_then(write).map_err(FileError::on("write", path))
 }
 
-/// What a file system has left for this user.
+/// The free space of a file system for this user.
 #[derive(Debug, Clone, Copy)]
 pub struct Space {
     /// Bytes that can be written.
     pub bytes: Size,
-    /// Whether it can hold no more files, however small; some count them apart.
+    /// The file system can hold no more files, however small; some count them apart.
     pub no_more_files: bool,
 }
 
@@ -417,7 +417,7 @@ pub fn expand_home(path: &Path) -> PathBuf {
     }
 }
 
-/// The whole file as text, `None` when there is none. What is not UTF-8 is U+FFFD in it, so that a parser
+/// The whole file as text, if it exists. What is not UTF-8 is U+FFFD in it, so that a parser
 /// can tell what is damaged and what to do about it.
 ///
 /// # Errors
@@ -431,7 +431,7 @@ pub fn read_if_exists(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
-/// The whole of a plain file of this user's as text, `None` when there is none. A link in its place is not followed.
+/// The whole of a plain file of this user's as text, if it exists. A link in its place is not followed.
 ///
 /// # Errors
 ///
@@ -473,7 +473,7 @@ pub fn remove_if_exists(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// What a file takes on the disk, which of one with holes is less than its length.
+/// The space of a file on the disk. That of a file with holes is less than its length.
 pub fn allocated(path: &Path) -> Size {
     // st_blocks counts 512 bytes, whatever the file system's own blocks are (stat(2)).
     Size::bytes(fs::metadata(path).map_or(0, |it| it.blocks() * 512))
@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_writers_file_goes_and_a_living_ones_stays() {
+    fn a_dead_writers_file_is_removed_and_a_living_ones_kept() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("record");
         let living = temporary_beside(&path).expect("created");

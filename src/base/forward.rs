@@ -24,11 +24,11 @@ pub struct Forward {
 pub struct HostPort {
     /// Its number, never 0.
     pub port: u16,
-    /// What is spoken on it.
+    /// The protocol.
     pub protocol: Protocol,
 }
 
-/// What QEMU's user networking forwards.
+/// A protocol that QEMU's user networking forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {

@@ -10,7 +10,7 @@ use std::{
 
 /// A boot prints about 100 KiB.
 const MOST_KEPT: u64 = 4 << 20;
-/// What is left of a file that was cut.
+/// The length of the end that is kept of a file that is cut.
 const END: u64 = 1 << 20;
 /// The mark above it. The rest of the line that was cut follows it.
 const CUT: &[u8] = b"[k3s-vm: the guest flooded this log; what stood here was cut] ";

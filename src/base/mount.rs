@@ -17,7 +17,7 @@ pub struct Mount {
     pub host: String,
     /// The guest's, from its root, without a slash at its end.
     pub guest: String,
-    /// Whether the guest only reads it.
+    /// The guest can only read it.
     pub read_only: bool,
 }
 
@@ -34,7 +34,7 @@ pub enum ParseMountError {
     Own(String),
 }
 
-/// What the guest boots and runs from, with all that is in it.
+/// Paths that the guest boots and runs from, with everything below them.
 const OWN: [&str; 17] = [
     "bin",
     "boot",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct NodeLabel(String);
 
-/// Why a text is no label.
+/// The reason why a text is not a label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseNodeLabelError {
     /// Kubernetes would not take it (its documentation, "Labels and Selectors").
@@ -22,7 +22,7 @@ pub enum ParseNodeLabelError {
 
 /// The longest name and the longest value.
 const LONGEST: usize = 63;
-/// What a kubelet may give itself of Kubernetes's own.
+/// The namespaces of Kubernetes in which a kubelet may label itself.
 const ALLOWED: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
 impl FromStr for NodeLabel {

@@ -3,10 +3,10 @@
 
 use super::address::without_logins;
 
-/// What stands in a secret's place.
+/// The replacement for a secret.
 pub const REMOVED: &str = "[removed]";
 
-/// What is secret whatever it looks like.
+/// Texts that are secret whatever they look like.
 #[derive(Debug, Default)]
 pub struct Secrets {
     known: Vec<String>,
@@ -19,7 +19,7 @@ const LONG: usize = 40;
 /// A part of such a word between slashes; names of files are shorter, or of one kind of letters.
 const RANDOM: usize = 24;
 
-/// What names a secret that stands behind it.
+/// Names that are followed by a secret.
 const NAMES: [&str; 22] = [
     "password",
     "passwd",
@@ -155,7 +155,7 @@ fn without_named(line: &str) -> String {
 }
 
 /// Without the passwords of `-u user:password` and its like. Of what a container runs as, `-u 1000:1000`, the group
-/// goes, too.
+/// is removed as well.
 fn without_logins_of_options(line: &str) -> String {
     let mut plain = String::new();
     let mut is_login = false;
@@ -205,10 +205,10 @@ fn values(line: &str) -> Vec<(usize, bool)> {
     found
 }
 
-/// What is looked at around a name; a guest may say words without end.
+/// The length that is searched around a name; a guest may print words without end.
 const NEAR: usize = 64;
 
-/// Whether what begins behind that is of an option like `--db-password`.
+/// Returns `true` when the text before is the beginning of an option like `--db-password`.
 fn option_before(line: &str) -> bool {
     let near = &line.as_bytes()[line.len().saturating_sub(NEAR)..];
     let word = near.rsplit(u8::is_ascii_whitespace).next();
@@ -271,7 +271,8 @@ fn is_random(word: &str) -> bool {
         || word.len() >= LONG && word.split(['/', '.', ':', '-', '_']).any(mixed)
 }
 
-/// Whether a token of a known service begins in it: at its beginning, or behind what separates a name from it.
+/// Returns `true` when a token of a known service begins in the word: at its beginning, or after a character that
+/// separates it from a name.
 fn is_of_a_service(word: &str) -> bool {
     let begins = |prefix: &str| {
         word.match_indices(prefix).any(|(start, prefix)| {
@@ -288,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_told_of_goes_as_well() {
+    fn unregistered_files_are_removed_as_well() {
         let key = "MHcCAQEEIOSesame0123456789abcdefABCDEF+/xyzOpen=";
         for text in [
             format!("client-key-data: {key}"),
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_goes_whole_wherever_it_is() {
+    fn known_secrets_are_removed_wherever_they_are() {
         let secrets = Secrets::knowing(["key: plainword\n\"plainwordlonger\"", "short x"]);
         assert_eq!(
             secrets.removed_from("aplainwordlongerb plainword"),

@@ -14,7 +14,7 @@ pub struct Size(u64);
 
 const UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
 
-/// Why a text is no size.
+/// The reason why a text is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid size {0:?}: expected a number and a unit, e.g. 512MiB or 4GiB")]
 pub struct ParseSizeError(String);

@@ -3,11 +3,11 @@
 use std::{fmt, str::FromStr};
 
 /// The name of something kept: 1 to 64 of the letters and digits of ASCII, `.`, `_` and `-`, the first one a letter or a
-/// digit. So it is a file's name on any file system, hides no file, leads nowhere else and is no option.
+/// digit. So it is a file's name on any file system, hides no file, leads nowhere else and is not an option.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotName(String);
 
-/// Why a text is no such name.
+/// The reason why a text is not such a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid name {0:?}: expected 1 to 64 of a-z, A-Z, 0-9, ., _ and -, with a letter or digit first"

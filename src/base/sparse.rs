@@ -59,12 +59,12 @@ pub fn copy(from: &File, to: &File) -> io::Result<()> {
     to.set_len(from.metadata()?.len())
 }
 
-/// Whether a copy of that file in `directory` is a clone, which takes no room.
+/// Returns `true` when a copy of the file in `directory` would be a clone, which takes no space.
 pub fn is_cloned(from: &File, directory: &Path) -> bool {
     tempfile::tempfile_in(directory).is_ok_and(|to| ioctl_ficlone(&to, from).is_ok())
 }
 
-/// Where at or behind `at` there is no hole; `None` when all the rest is one.
+/// The start of the next data at or behind `at`; `None` when the rest is a hole.
 fn next_data(file: impl AsFd, at: u64) -> io::Result<Option<u64>> {
     match seek(file, SeekFrom::Data(at)) {
         Ok(data) => Ok(Some(data)),

@@ -84,7 +84,7 @@ pub fn require_own_content(path: &Path) -> Result<(), FileError> {
     Err(files::refused(path, reason))
 }
 
-/// The same of a directory and of all directories below it, of which none may be a link: what is removed there would be so
+/// Requires the same of a directory and of all directories below it. None may be a link: a removal there would happen
 /// elsewhere.
 ///
 /// # Errors

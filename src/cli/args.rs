@@ -254,7 +254,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether the command counts as use of the VM for its idle watch.
+    /// Returns `true` when the command counts as use of the VM for its idle watch.
     pub(crate) const fn is_use(&self) -> bool {
         !matches!(
             self,
@@ -266,12 +266,12 @@ impl Command {
         )
     }
 
-    /// Whether it uses what is in the project, and so asks about one that is not trusted.
+    /// Returns `true` when the command uses files of the project, and so asks about a project that is not trusted.
     pub(crate) const fn needs_trust(&self) -> bool {
         self.is_use() && !matches!(self, Self::Reset(_) | Self::Trust(_) | Self::Stop(_))
     }
 
-    /// Whether stdout is for a program that reads what happens, line by line.
+    /// Returns `true` when stdout carries events for a program, line by line.
     pub(crate) fn prints_events(&self) -> bool {
         match self {
             Self::Setup(args) => args.prints_events(),

@@ -27,7 +27,7 @@ use crate::{
     project::snapshot,
 };
 
-/// Says that words are to be completed, and which one: its place, the program's own is 0.
+/// Requests completions, of the word at this place: the program's own is 0.
 const PLACE: &str = "K3S_VM_COMPLETE";
 
 /// How long a guest may take to tell what it has.

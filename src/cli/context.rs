@@ -22,7 +22,7 @@ pub(crate) fn require_machine(context: &Context) -> Result<(), CommandError> {
     }
 }
 
-/// What the surroundings say.
+/// The project, the cache and the choices that a command runs with.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) project: Project,

@@ -34,7 +34,7 @@ pub(crate) async fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandEr
         idle::touch(&context.project);
     }
     if cli.command.needs_trust() {
-        trust::ask(&context, output)?;
+        trust::ask_to_trust(&context, output)?;
     }
     match cli.command {
         Command::Setup(args) => setup::run(*args, context, output).await,

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// What a command failed with.
+/// The error that ends a command.
 #[derive(Debug)]
 pub(crate) struct CommandError {
     pub(crate) message: String,
@@ -55,7 +55,7 @@ impl CommandError {
         .hint("run the same command again; it continues where it stopped")
     }
 
-    /// Whether a signal ended the command.
+    /// Returns `true` when a signal ended the command.
     pub(crate) fn is_interruption(&self) -> bool {
         self.code > 128
     }

@@ -61,8 +61,8 @@ pub struct Global {
 }
 
 impl Global {
-    /// Whether everything is shown. `DEBUG` counts without a flag or `K3S_VM_DEBUG`, where it says yes: other programs
-    /// name their parts in it.
+    /// Returns `true` when everything is shown. `DEBUG` counts without a flag or `K3S_VM_DEBUG` where it says yes:
+    /// other programs name their parts in it.
     pub(crate) fn is_debug(&self) -> bool {
         let says_yes = |value: String| {
             let value = value.to_lowercase();

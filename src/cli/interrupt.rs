@@ -10,9 +10,9 @@ use crate::machine::Machine;
 /// A signal that came before a child's death is known to the runtime by its next turn.
 const DELIVERED: Duration = Duration::from_millis(5);
 
-/// The VM, locked for `verb`, and the signals, listened to from before anything is written: one that nobody listens
-/// to ends the program at once, and leaves behind what it is at.
-pub(crate) async fn opened(
+/// The VM, locked for `verb`, and the signals, which are handled from before anything is written: an unhandled one ends
+/// the program at once, in the middle of its work.
+pub(crate) async fn open_machine(
     context: Context,
     verb: &str,
 ) -> Result<(Machine, Signals), CommandError> {
@@ -22,7 +22,7 @@ pub(crate) async fn opened(
 }
 
 /// Runs `work` on the VM; when it fails or is interrupted, a QEMU that it started is ended.
-pub(crate) async fn guarded<T>(
+pub(crate) async fn run_on_machine<T>(
     machine: &Machine,
     mut signals: Signals,
     work: impl Future<Output = Result<T, CommandError>>,
@@ -41,7 +41,7 @@ pub(crate) async fn guarded<T>(
 }
 
 /// Runs `work` that changes nothing of the VM itself; what it started ends with it.
-pub(crate) async fn dropped<T>(
+pub(crate) async fn run_until_signal<T>(
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
     let mut signals = Signals::listen()?;
@@ -109,7 +109,7 @@ async fn received(signal: Option<&mut Signal>) {
     }
 }
 
-/// Whether the parent process ignores the signal: `SigIgn` of proc_pid_status(5).
+/// Returns `true` when the parent process ignores the signal: `SigIgn` of proc_pid_status(5).
 fn is_ignored(number: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

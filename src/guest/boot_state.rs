@@ -43,7 +43,7 @@ struct SameExits {
     count: usize,
 }
 
-/// What does not mend itself.
+/// A fault that lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestFault {
     /// A step of the guest's own failed.
@@ -70,8 +70,8 @@ pub struct CrashLoop {
 }
 
 impl BootState {
-    /// Goes on by one report.
-    pub fn take(&mut self, report: Report) {
+    /// Adds one report.
+    pub fn add(&mut self, report: Report) {
         if !matches!(report.stage, Stage::K3sStarting | Stage::K3sExited) {
             // Anything else is progress.
             self.same = None;
@@ -134,14 +134,14 @@ impl BootState {
         count
     }
 
-    /// What was wrong may have been mended since: only what is reported from now on speaks against the guest.
+    /// Forgets the faults so far, which may have been fixed since. Only later reports count against the guest.
     pub fn clear_faults(&mut self) {
         self.exits = 0;
         self.same = None;
         self.fault = None;
     }
 
-    /// Why there is no hope, if there is none.
+    /// The fault that keeps the guest from becoming ready.
     pub fn fault(&self) -> Option<&GuestFault> {
         self.fault.as_ref()
     }
@@ -201,7 +201,7 @@ mod tests {
     fn course(reports: &[&str]) -> BootState {
         let mut course = BootState::default();
         for report in reports {
-            course.take(Report::parse(&format!("1.0 {report}")).expect("a report"));
+            course.add(Report::parse(&format!("1.0 {report}")).expect("a report"));
         }
         course
     }
@@ -251,7 +251,7 @@ mod tests {
         }
         let mut forgiven = course(&row);
         forgiven.clear_faults();
-        forgiven.take(Report::parse(&format!("9.0 {NO_ROUTE}")).expect("a report"));
+        forgiven.add(Report::parse(&format!("9.0 {NO_ROUTE}")).expect("a report"));
         assert_eq!(crash_loop(&forgiven), None);
     }
 

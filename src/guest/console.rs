@@ -9,9 +9,9 @@ use std::{
 use super::signs::Signs;
 use crate::base::{FileError, files};
 
-/// What Linux prints last (kernel/panic.c).
+/// Linux's last words (kernel/panic.c).
 const PANIC: &[u8] = b"Kernel panic - not syncing";
-/// What it says of the emulator's faults: of a breakpoint that it does not know (arch/x86/kernel/traps.c), and of timer
+/// Linux's words for faults of the emulator: a breakpoint that it does not know (arch/x86/kernel/traps.c), and timer
 /// interrupts that come too late, as on a busy host (arch/x86/kernel/apic/io_apic.c).
 const EMULATOR_FAULTS: [&[u8]; 2] = [b"int3: 0000 [#", b"IO-APIC + timer doesn't work!"];
 /// The longest of these words, in bytes.
@@ -28,7 +28,7 @@ pub struct Console {
     seen: Vec<u8>,
     panicked: bool,
     is_emulator_crash: bool,
-    /// What it says of a boot that does not get on.
+    /// The signs of a boot that does not continue.
     pub signs: Signs,
 }
 
@@ -45,7 +45,7 @@ impl Console {
         }
     }
 
-    /// Whether the guest has printed anything since the last call.
+    /// Reads what the guest has printed since the last call. Returns `true` if that is anything.
     ///
     /// # Errors
     ///
@@ -76,12 +76,12 @@ impl Console {
         Ok(!bytes.is_empty())
     }
 
-    /// Whether the guest's kernel has printed its last.
+    /// Returns `true` when the guest's kernel has panicked.
     pub fn panicked(&self) -> bool {
         self.panicked
     }
 
-    /// Whether the emulator is to blame for the panic. Linux puts breakpoints into code that it patches while other
+    /// Returns `true` when the emulator caused the panic. Linux puts breakpoints into code that it patches while other
     /// CPUs run it, and takes them out again; an emulator that still has the old code translated runs one too late
     /// (QEMU 7.2 and Linux 6.12 with two CPUs, 2 of some 150 boots). And Linux counts timer interrupts for some
     /// milliseconds in which a busy host may not have run QEMU (QEMU 10.0 and Linux 6.12, 1 of some 20 boots at a load
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_breakpoint_of_its_own_is_told_apart() {
+    fn a_breakpoint_of_the_kernels_own_is_distinguished() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("console.log");
         std::fs::write(&path, "[ 1.5] Oops: int3: 0000 [#1] PREEMPT SMP\n").expect("written");

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// What is at a path in the guest.
+/// The kind of a path in the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RemotePathKind {
     /// A directory.
@@ -44,10 +44,10 @@ const NO_SIZE: u32 = 68;
 /// tar's, of files that changed while it read them.
 const CHANGED: u32 = 1;
 
-/// What tar and mktemp say on a full disk.
+/// The words of tar and mktemp for a full disk.
 const FULL: [&str; 2] = ["No space left on device", "Wrote only"];
 
-/// What tar says besides a reason: warnings, and that it gives up.
+/// The words of tar besides a reason: warnings, and that it gives up.
 const NO_REASON: [&str; 5] = [
     "time stamp",
     "Removing leading",
@@ -100,12 +100,12 @@ fi
 "#;
 
 impl Ssh {
-    /// What is at `path` in the guest.
+    /// The kind of `path` in the guest.
     ///
     /// # Errors
     ///
     /// When the guest does not tell.
-    pub async fn look_at(&self, path: &str) -> Result<RemotePathKind, CopyError> {
+    pub async fn path_kind(&self, path: &str) -> Result<RemotePathKind, CopyError> {
         let said = self.output(&script(LOOK, &[path])).await?;
         Ok(match said.trim_ascii() {
             b"folder" => RemotePathKind::Folder,

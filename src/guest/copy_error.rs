@@ -19,13 +19,13 @@ pub enum CopyError {
     /// Files of /proc.
     #[error("{0} is made up while it is read, and has no size to copy: k3s-vm ssh cat {0}")]
     NoSize(String),
-    /// A directory has the name that the copy of a file is to get.
+    /// A directory has the name of the copy of a file.
     #[error("cannot replace the directory {0} by a file")]
     Folder(String),
-    /// A directory, or several things, are to go where a file is.
+    /// A directory, or several sources, cannot replace a file.
     #[error("{0} is not a directory")]
     NoFolder(String),
-    /// The guest has no room for it.
+    /// The guest has no space for it.
     #[error("the guest's disk is full: {0}")]
     GuestFull(String),
     /// The guest's tar, or what is around it.
@@ -34,7 +34,7 @@ pub enum CopyError {
     /// The guest's archive would put something elsewhere.
     #[error("the guest sent {0:?}, which is outside of the copied directory")]
     Hostile(String),
-    /// The archive breaks off or is none.
+    /// The archive is truncated, or is not an archive.
     #[error("the copy was interrupted")]
     Archive(#[source] io::Error),
     /// A file of the host.

@@ -18,7 +18,7 @@ pub fn excerpt(log: &str, most: usize) -> String {
     lines.join("\n")
 }
 
-/// Whether systemd draws the line again and again while it waits for a job (src/core/manager.c).
+/// Returns `true` for a line that systemd draws again and again while it waits for a job (src/core/manager.c).
 pub(super) fn is_spinner(line: &str) -> bool {
     let eye = line.trim_start().strip_prefix('[');
     let eye = eye.and_then(|rest| rest.split_once(']'));
@@ -34,7 +34,7 @@ pub(super) fn waited_for(line: &str) -> Option<String> {
     device(unit.trim_end_matches("/start"))
 }
 
-/// What a spinner says: "A start job is running for DESCRIPTION (TIME)" or "Job UNIT/start running (TIME)".
+/// The job of a spinner: "A start job is running for DESCRIPTION (TIME)" or "Job UNIT/start running (TIME)".
 fn job(line: &str) -> Option<&str> {
     let (_, described) = line.split_once(" job is running for ").unzip();
     let (_, named) = line.split_once(" Job ").unzip();
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spinner_is_no_part_of_it() {
+    fn a_spinner_is_left_out() {
         let log = "[  OK  ] Reached target Local Encrypted Volumes.\r\n\
             \u{1b}M\r\u{1b}[K[\u{1b}[0;31m*\u{1b}[0m     ] A start job is running for /dev/disk/by-label/DATA (7s / 1min 30s)\r\n\
             \u{1b}M\r\u{1b}[K[ \u{1b}[0;31m*\u{1b}[0;1;31m*\u{1b}[0m   ] Job dev-disk-by\\x2dlabel-DATA.device/start running (8s / 1min 30s)\r\n\

@@ -30,7 +30,7 @@ pub enum ListenerError {
     /// The port broke, or the guest has not opened it.
     #[error("the guest's port does not work")]
     Port(#[from] io::Error),
-    /// What came is no answer.
+    /// The answer is malformed.
     #[error("the guest's listener answers with {0:?}")]
     Garbled(String),
     /// The command ended with another status than 0.
@@ -69,7 +69,7 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
         .try_for_each(|end| files::remove_if_exists(end))
 }
 
-/// What `command`, a line of shell, writes to standard output in the guest, without line ends at its end. It may not
+/// Runs `command`, a line of shell, in the guest. Returns its standard output without line ends at its end. It may not
 /// end: the caller sets a deadline.
 ///
 /// # Errors
@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// What becomes of a question that `answer` answers; it is given the number.
+    /// The result of a request that `answer` answers; it receives the request's number.
     fn asked(answer: impl Fn(&str) -> String + Send + 'static) -> Result<Vec<u8>, ListenerError> {
         let directory = tempfile::tempdir().expect("temporary directory");
         let port = directory.path().join("requests");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_answer() {
+    fn nonsense_is_not_an_answer() {
         for header in [
             "",
             "0",
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_nobody_is_nothing_is_waited_for() {
+    async fn without_a_listener_there_is_no_wait() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let port = directory.path().join("requests");
         let said = exec(&port, "true").await;

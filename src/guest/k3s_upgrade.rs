@@ -44,7 +44,7 @@ esac
 "#;
 
 /// The images come first: without the new program they are only more than is needed.
-const SWAP: &str = r#"
+const REPLACE: &str = r#"
 set -eu
 cd /var/lib/rancher/k3s/agent
 if [ -e images.new ]; then
@@ -64,7 +64,7 @@ exec systemctl restart --no-block k3s.service
 
 const CLEAR: &str = "rm -f /usr/local/bin/k3s.new /var/lib/rancher/k3s/agent/images.new";
 
-/// What k3s itself has said explains its end, and not what systemd makes of it.
+/// The end of k3s's own log: that explains its end, and systemd's lines about it do not.
 const LAST_WORDS: &str =
     "journalctl --quiet --no-pager --output=cat --lines=10 _SYSTEMD_UNIT=k3s.service";
 
@@ -88,7 +88,7 @@ impl Ssh {
     ///
     /// # Errors
     ///
-    /// When the guest has no room for it.
+    /// When the guest has no space for it.
     pub async fn stage_k3s(
         &self,
         release: &Release<'_>,
@@ -119,7 +119,7 @@ impl Ssh {
         Ok(())
     }
 
-    /// Whether what is staged is the release, and runs in the guest. The guest is as before when it is not.
+    /// Verifies that the staged files are the release, and run in the guest. The guest is unchanged when they are not.
     ///
     /// # Errors
     ///
@@ -131,16 +131,16 @@ impl Ssh {
         self.output(&command).await.map(drop)
     }
 
-    /// Puts what is staged in its place and has k3s start again, which is not waited for.
+    /// Replaces the installed files by the staged ones and restarts k3s, which is not waited for.
     ///
     /// # Errors
     ///
     /// When the guest does not do it; it may have begun to.
-    pub async fn swap_k3s(&self) -> Result<(), SshError> {
-        self.output(&script(SWAP, &[])).await.map(drop)
+    pub async fn replace_k3s(&self) -> Result<(), SshError> {
+        self.output(&script(REPLACE, &[])).await.map(drop)
     }
 
-    /// Has k3s start again, which is not waited for.
+    /// Restarts k3s, which is not waited for.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use russh::keys::{Algorithm, PrivateKey, PublicKey, ssh_key::LineEnding};
 #[derive(Clone)]
 pub struct KeyPair(PrivateKey);
 
-/// Why a text is no private key.
+/// The reason why a text is not a private key.
 #[derive(Debug, thiserror::Error)]
 #[error("invalid private key in OpenSSH's format: {0}")]
 pub struct KeyError(#[from] russh::keys::ssh_key::Error);

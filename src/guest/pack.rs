@@ -12,20 +12,20 @@ use tar::{Builder, EntryType, Header};
 use super::CopyError;
 use crate::base::{FileError, Progress, files};
 
-/// What is sent is called so in the archive.
+/// The name in the archive of the file or directory that is sent.
 const IT: &str = "it";
-/// The last one of an archive that is whole; tar takes one that was cut between two files for whole, too.
+/// The last one of an archive that is whole; tar also takes an archive that was cut between two files as complete.
 const LAST: &str = "whole";
 
 /// The most of a file that does not tell its size.
 const MADE_UP: u64 = 64 << 20;
 
-/// What was sent.
+/// The result of packing.
 #[derive(Debug)]
 pub(super) struct Packed {
-    /// What was left out, because it is neither a file nor a directory nor a link.
+    /// The names of entries that were left out, because they are neither files nor directories nor links.
     pub(super) left_out: Vec<String>,
-    /// What moves on the terminal, and is not over until the guest has it all.
+    /// The transfer on the terminal, which is not over until the guest has it all.
     pub(super) transfer: usize,
 }
 
@@ -57,7 +57,7 @@ pub(super) fn pack(
     })
 }
 
-/// What there is to send, in bytes. What cannot be read is an error when its turn comes.
+/// The bytes to send. An entry that cannot be read is an error when its turn comes.
 fn size(path: &Path, metadata: &Metadata) -> u64 {
     if !metadata.is_dir() {
         return metadata.len();

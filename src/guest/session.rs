@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::SshError;
 
-/// What is run, and with what.
+/// A command to run, and its surroundings.
 #[derive(Debug, Clone, Default)]
 pub struct Order {
     /// The command, for the guest's shell; a login shell without one.
@@ -40,7 +40,7 @@ pub struct TerminalSize {
     pub rows: u16,
 }
 
-/// What happens on this side while a command runs.
+/// An event on this side while a command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// Our terminal has another size now.
@@ -52,7 +52,7 @@ pub enum Event {
 /// The streams of a command.
 #[derive(Debug)]
 pub struct Streams<I, O, E> {
-    /// What is typed.
+    /// The standard input.
     pub input: I,
     /// Where its standard output goes.
     pub output: O,
@@ -60,7 +60,7 @@ pub struct Streams<I, O, E> {
     pub errors: E,
 }
 
-/// A command that was sent a signal gets so long to end by itself.
+/// How long a command may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long the guest may take to pass a signal on.
 const PASSING: Duration = Duration::from_secs(5);
@@ -224,7 +224,10 @@ fn signal_number(signal: &russh::Sig) -> u32 {
 }
 
 /// Copies between the agent at `socket` and a channel that the guest has opened to it.
-pub(super) async fn ask_agent(socket: PathBuf, channel: Channel<client::Msg>) -> io::Result<()> {
+pub(super) async fn forward_agent(
+    socket: PathBuf,
+    channel: Channel<client::Msg>,
+) -> io::Result<()> {
     let mut agent = tokio::net::UnixStream::connect(socket).await?;
     tokio::io::copy_bidirectional(&mut agent, &mut channel.into_stream()).await?;
     Ok(())

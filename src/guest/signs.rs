@@ -13,12 +13,14 @@ use super::{
 
 /// How long a guest at an emergency shell on its console may take to report after all.
 const SHELL_TIMEOUT: Duration = Duration::from_secs(20);
-/// The same for a guest at its login prompt. cloud-init, which runs our first boot, comes before the prompt.
+/// How long cloud-init, which runs our first boot, may take to show itself at the login prompt. It comes before the
+/// prompt.
 const PROMPT_TIMEOUT: Duration = Duration::from_secs(120);
 /// The most of an unfinished line that is kept; a prompt is one.
 const LONGEST_LINE: usize = 1024;
 
-/// What the kernel prints every 21 s when timer interrupts do not arrive: its thread for grace periods of RCU does not wake.
+/// The kernel's line, every 21 s, when timer interrupts do not arrive: its thread for grace periods of RCU does not
+/// wake.
 const STALL: &str = " kthread starved for ";
 /// So many of these lines without a report are two minutes in which the guest has done nothing.
 const MOST_STALLS: usize = 6;
@@ -118,20 +120,20 @@ impl fmt::Display for Sign {
     }
 }
 
-/// Whether a line is getty's prompt: the host's name, "login:", and nothing else.
+/// Returns `true` for getty's prompt: the host's name, "login:", and nothing else.
 fn is_prompt(line: &str) -> bool {
     let host = line.strip_suffix(" login:");
     host.is_some_and(|host| !host.is_empty() && !host.contains(char::is_whitespace))
 }
 
-/// Whether cloud-init is at work, at the prompt or not.
+/// Returns `true` for a line of cloud-init, at the prompt or not.
 fn is_cloud_init(line: &str) -> bool {
     ["cloud-init[", "Cloud-init v.", "ci-info:"]
         .iter()
         .any(|word| line.contains(word))
 }
 
-/// What a line says of why a boot fails. A failed dependency is only the consequence of something else.
+/// The cause of a failing boot by one line. A failed dependency is only the consequence of something else.
 #[derive(Debug)]
 struct Cause {
     text: String,
@@ -170,7 +172,8 @@ fn described(unit: &str) -> &str {
     unit.rsplit(" - ").next().unwrap_or(unit)
 }
 
-/// What an initramfs does not find: "ALERT!  UUID=... does not exist." or "Warning: /dev/... does not exist".
+/// The device that an initramfs does not find: "ALERT!  UUID=... does not exist." or "Warning: /dev/... does not
+/// exist".
 fn missing(line: &str) -> Option<String> {
     let (before, _) = line.split_once(" does not exist")?;
     let disk = before.split_whitespace().next_back()?;
@@ -270,7 +273,7 @@ impl Signs {
         self.stalls = 0;
     }
 
-    /// Whether the kernel has reported for two minutes that it does not run.
+    /// Returns `true` when the kernel has reported for two minutes that it does not run.
     pub fn is_stalled(&self) -> bool {
         self.stalls >= MOST_STALLS
     }
@@ -281,7 +284,7 @@ impl Signs {
         (now.saturating_duration_since(since) >= sign.timeout()).then_some(sign)
     }
 
-    /// What the guest printed of the reason.
+    /// The guest's own words about the cause.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_ref().map(|it| it.text.as_str())
     }
@@ -416,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sign() {
+    fn other_lines_are_not_signs() {
         for console in [
             "[    5.1] systemd[1]: Reached target Local File Systems.\r\n",
             "Failed login: root\r\n",
@@ -446,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_for_a_device_is_told_once() {
+    fn a_wait_for_a_device_is_reported_once() {
         let line = |seconds| {
             format!(
                 "\r[*     ] A start job is running for /dev/disk/by-label/DATA ({seconds}s / 1min 30s)"

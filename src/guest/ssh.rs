@@ -68,7 +68,7 @@ impl client::Handler for Pinned {
         };
         reply.accept().await;
         tokio::spawn(async move {
-            if let Err(error) = session::ask_agent(socket, channel).await {
+            if let Err(error) = session::forward_agent(socket, channel).await {
                 tracing::debug!(%error, "the agent does not answer the guest");
             }
         });
@@ -176,8 +176,8 @@ impl Ssh {
             .await
     }
 
-    /// The same of any order; `next` waits for what happens on this side meanwhile. A command without a terminal that does
-    /// not end by itself after a signal is killed. Where nothing is heard of its end then, the status is that of the signal.
+    /// Runs any order; `next` waits for events on this side meanwhile. A command without a terminal that does not end
+    /// after a signal is killed. If nothing is heard of its end then, the status is that of the signal.
     ///
     /// # Errors
     ///

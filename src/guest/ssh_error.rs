@@ -10,7 +10,7 @@ pub enum SshError {
     Unreachable {
         /// The forwarded port.
         port: u16,
-        /// What happened instead.
+        /// The reason.
         reason: String,
     },
     /// The one who answers does not have the VM's host key.

@@ -53,7 +53,7 @@ pub struct Report {
     pub uptime: Duration,
     /// The stage it reached.
     pub stage: Stage,
-    /// What it adds to that.
+    /// The detail of the report.
     pub detail: String,
 }
 
@@ -62,7 +62,7 @@ const LONGEST_DETAIL: usize = 300;
 const MOST_AT_ONCE: u64 = 1 << 20;
 
 impl Report {
-    /// Reads a line; `None` for one that is no report.
+    /// Parses a line; `None` for one that is not a report.
     pub fn parse(line: &str) -> Option<Self> {
         let mut words = line.trim().splitn(3, ' ');
         let uptime = words
@@ -181,7 +181,7 @@ impl StageLog {
         let end = length.saturating_sub(MOST_AT_ONCE);
         if self.offset < end {
             self.offset = end;
-            // The line that the end begins in is none.
+            // The end begins within a line, which is skipped.
             self.unfinished = b"?".to_vec();
         }
         file.seek(SeekFrom::Start(self.offset))?;

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::CopyError;
 use crate::base::{FileError, Progress, files, tar_limit::HeaderLimit, umask};
 
-/// What has come is called so in its directory.
+/// The name of the received file or directory while it is staged.
 const IT: &str = "it";
 /// The bits of the mode that the guest may choose: no setuid programs of this user.
 const PERMISSIONS: u32 = 0o777;
@@ -38,14 +38,14 @@ fn allowed() -> u32 {
 /// A directory is this user's to fill until all is in it.
 const BEGUN: Mode = Mode::RWXU;
 
-/// What the guest has sent, whole, and not in its place yet. It is gone when this is dropped.
+/// A file or directory from the guest, complete and not in its place yet. It is deleted when this is dropped.
 #[derive(Debug)]
 pub struct Staged {
     stage: TempDir,
-    /// Whether it is a directory.
+    /// It is a directory.
     pub is_folder: bool,
     folders: Vec<Folder>,
-    /// What is no file, directory or link, and was left out.
+    /// The names of entries that were left out, because they are neither files nor directories nor links.
     pub left_out: Vec<String>,
 }
 

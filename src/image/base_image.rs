@@ -21,10 +21,10 @@ use crate::{
     },
 };
 
-/// What a list of checksums may weigh; Ubuntu's and Debian's have a few kilobytes.
+/// The largest list of checksums, in bytes; Ubuntu's and Debian's have a few kilobytes.
 const CHECKSUMS_LIMIT: usize = 1 << 20;
 
-/// Readable, and writable by nobody.
+/// The mode of a file that is read only.
 const READ_ONLY: u32 = 0o444;
 
 impl Cache {

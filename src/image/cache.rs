@@ -47,7 +47,7 @@ pub struct Download {
     pub url: Url,
     /// The digest that it must have; `None` only where the user accepts files without a checksum.
     pub expected: Option<Digest>,
-    /// What it has to be called.
+    /// The file name.
     pub file_name: String,
     /// The permissions it gets.
     pub mode: u32,
@@ -74,7 +74,7 @@ impl Cache {
         }
     }
 
-    /// The same cache, which with `yes` also takes what has no checksum, if the user said so.
+    /// The cache that, with `yes`, also takes a download without a checksum.
     #[must_use]
     pub fn unverified(self, yes: bool) -> Self {
         Self {
@@ -83,11 +83,11 @@ impl Cache {
         }
     }
 
-    /// The checksum that was found; none where there is none and the user takes that.
+    /// The checksum that was found; `None` when there is none and the user accepts that.
     ///
     /// # Errors
     ///
-    /// When there is none or it could not be asked for.
+    /// When there is none or it cannot be fetched.
     pub fn or_unverified<T>(&self, found: Result<T, ImageError>) -> Result<Option<T>, ImageError> {
         match found {
             Err(error) if self.unverified && error.lacks_checksum() => {

@@ -16,7 +16,7 @@ pub enum Checksum {
     Sha512(Box<[u8; 64]>),
 }
 
-/// Why a text is no checksum.
+/// The reason why a text is not a checksum.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither a SHA-256 nor a SHA-512 checksum")]
 pub struct ParseChecksumError(String);

@@ -130,7 +130,7 @@ async fn append(to: &mut File, block: &[u8]) -> io::Result<()> {
     to.seek(SeekFrom::Current(hole)).await.map(drop)
 }
 
-/// What a file takes on its disk, which for a sparse one is less than its length.
+/// The space of a file on its disk. That of a sparse file is less than its length.
 fn allocated(metadata: &std::fs::Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt;
     (metadata.blocks() * 512).min(metadata.len())

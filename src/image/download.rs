@@ -1,5 +1,5 @@
 //! Downloads a file of any size: a partial download is kept, hashed again and continued,
-//! provided that the server vouches for it being the same file (RFC 9110, If-Range).
+//! provided that the server confirms that the file is the same (RFC 9110, If-Range).
 
 use reqwest::{
     Client, StatusCode,
@@ -59,7 +59,7 @@ async fn attempt(
             .header(header::RANGE, format!("bytes={}-", partial.length))
             .header(header::IF_RANGE, validator);
     }
-    let mut response = http::ask(request, job.url, job.retry).await?;
+    let mut response = http::send(request, job.url, job.retry).await?;
     let total = match response.status() {
         StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
             let range = ContentRange::of(response.headers());
@@ -123,7 +123,7 @@ impl ContentRange {
         }
     }
 
-    /// Whether an answer with this range continues after `length` bytes, or says that they were all.
+    /// Returns `true` when an answer with this range continues after `length` bytes, or says that they were all.
     pub fn continues(&self, status: StatusCode, length: u64) -> bool {
         match status {
             StatusCode::RANGE_NOT_SATISFIABLE => length > 0 && self.total == Some(length),
@@ -132,7 +132,7 @@ impl ContentRange {
     }
 }
 
-/// What `If-Range` takes: an ETag unless it is a weak one, else the time of the last change.
+/// The value for `If-Range`: an ETag unless it is a weak one, else the time of the last change.
 fn validator(headers: &HeaderMap) -> Option<&HeaderValue> {
     let strong = |etag: &&HeaderValue| !etag.as_bytes().starts_with(b"W/");
     headers

@@ -15,7 +15,7 @@ pub enum ImageError {
     /// Neither an alias of the catalogue, nor a file, nor a URL.
     #[error("unknown image {alias:?}: expected one of {known}, a path or a URL")]
     UnknownAlias {
-        /// What was asked for.
+        /// The alias.
         alias: String,
         /// The aliases of the catalogue, as a list.
         known: String,
@@ -25,7 +25,7 @@ pub enum ImageError {
     BadUrl {
         /// The URL as given.
         url: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// The HTTP client could not be set up.
@@ -34,7 +34,7 @@ pub enum ImageError {
     /// No answer came: no such host, connection refused, no trust in its certificate.
     #[error("cannot reach {url}")]
     Unreachable {
-        /// What was asked for.
+        /// The URL.
         url: String,
         /// Why there was no answer.
         source: reqwest::Error,
@@ -42,7 +42,7 @@ pub enum ImageError {
     /// The server answered that it will not serve this.
     #[error("{url} answered {status}")]
     Status {
-        /// What was asked for.
+        /// The URL.
         url: String,
         /// The answer's code.
         status: u16,
@@ -50,7 +50,7 @@ pub enum ImageError {
     /// Nothing came for too long.
     #[error("no data from {url} for {} s", after.as_secs_f32())]
     Stalled {
-        /// What was being fetched.
+        /// The URL.
         url: String,
         /// How long nothing came.
         after: Duration,
@@ -58,19 +58,19 @@ pub enum ImageError {
     /// The transfer ended early.
     #[error("the transfer of {url} was interrupted after {got} of {} bytes", total.map_or("unknown".to_owned(), |total| total.to_string()))]
     Cut {
-        /// What was being fetched.
+        /// The URL.
         url: String,
         /// How many bytes are here.
         got: u64,
         /// How many there should be, when the server said.
         total: Option<u64>,
-        /// What the connection died of, when it died of something.
+        /// The connection's error, if it ended with one.
         source: Option<reqwest::Error>,
     },
-    /// What came is not the text that was expected.
+    /// The answer is not the expected text.
     #[error("{url} is not a text of at most {limit} bytes")]
     NotText {
-        /// What was fetched.
+        /// The URL.
         url: String,
         /// How much would have been taken.
         limit: usize,
@@ -86,13 +86,13 @@ pub enum ImageError {
     /// A download without a checksum.
     #[error("cannot verify {url}: it has no checksum")]
     Unverifiable {
-        /// What would be fetched.
+        /// The URL.
         url: String,
     },
     /// The answer is packed, where the file itself was asked for.
     #[error("{url} was sent compressed ({encoding}), which was not requested")]
     Packed {
-        /// What was fetched.
+        /// The URL.
         url: String,
         /// The answer's `Content-Encoding`.
         encoding: String,
@@ -102,11 +102,11 @@ pub enum ImageError {
     WrongChecksum {
         /// Where the bytes came from.
         origin: String,
-        /// What they should have been.
+        /// The expected checksum.
         expected: String,
-        /// What they are.
+        /// The checksum of the file.
         actual: String,
-        /// Whether a part of them was left from an earlier try, which is worth a fresh one.
+        /// A part of the file was left from an earlier try, which is worth a fresh one.
         resumed: bool,
     },
     /// The file system cannot hold what is coming.
@@ -124,7 +124,7 @@ pub enum ImageError {
     NotADisk {
         /// Where the file came from.
         origin: String,
-        /// What it seems to be, with its article.
+        /// The likely kind of the file, with its article.
         looks_like: &'static str,
     },
     /// A disk image that cannot serve as a base.
@@ -132,7 +132,7 @@ pub enum ImageError {
     UnusableDisk {
         /// Where the file came from.
         origin: String,
-        /// What about it.
+        /// The reason.
         reason: &'static str,
     },
     /// A disk that would cut off the end of its base image.
@@ -148,7 +148,7 @@ pub enum ImageError {
     Overlay {
         /// The base image.
         backing: PathBuf,
-        /// What stands against it.
+        /// The reason.
         reason: String,
     },
     /// A file of the cache or of the user that cannot be worked with.
@@ -157,7 +157,7 @@ pub enum ImageError {
 }
 
 impl ImageError {
-    /// Whether the thing is not there at all, as opposed to out of reach: HTTP 404 or 410, or no such file.
+    /// Returns `true` when the file is absent, as opposed to out of reach: HTTP 404 or 410, or no such file.
     pub fn is_not_found(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 404 | 410),
@@ -166,12 +166,12 @@ impl ImageError {
         }
     }
 
-    /// Whether a question for a checksum ended with that there is none.
+    /// Returns `true` when the server has no checksum.
     pub(super) fn lacks_checksum(&self) -> bool {
         matches!(self, Self::NoChecksum { .. } | Self::Unverifiable { .. }) || self.is_not_found()
     }
 
-    /// Whether trying again may help.
+    /// Returns `true` when another try may help.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { source, .. } => {
@@ -184,7 +184,7 @@ impl ImageError {
         }
     }
 
-    /// Whether a server answers with a certificate that is not trusted, or without TLS.
+    /// Returns `true` when a server answers with a certificate that is not trusted, or without TLS.
     pub fn is_distrust(&self) -> bool {
         let Self::Unreachable { source, .. } = self else {
             return false;
@@ -193,7 +193,7 @@ impl ImageError {
             .any(is_invalid_data)
     }
 
-    /// Whether a server was there to be disappointed by.
+    /// Returns `true` when a server answered at all.
     pub(super) fn server_answered(&self) -> bool {
         matches!(
             self,

@@ -36,12 +36,12 @@ impl fmt::Display for Format {
     }
 }
 
-/// What a disk image's first bytes say.
+/// A disk image by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disk {
     /// The format, as QEMU's option.
     pub format: Format,
-    /// What the guest sees.
+    /// The size for the guest.
     pub virtual_size: Size,
 }
 
@@ -164,7 +164,7 @@ fn judge_qcow2(head: &[u8], length: u64) -> Result<Disk, Refusal> {
     }
 }
 
-/// Signatures at fixed places; ISO first, for bootable ones have a partition table, too.
+/// Signatures at fixed places; ISO first, for bootable ones have a partition table as well.
 fn something_else(head: &[u8]) -> Option<&'static str> {
     const SIGNATURES: [(usize, &[u8], &str); 14] = [
         (0x8001, b"CD001", "an ISO image of a CD or DVD"),

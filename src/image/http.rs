@@ -139,7 +139,7 @@ async fn text_once(
     limit: usize,
     retry: &RetryPolicy,
 ) -> Result<Option<String>, ImageError> {
-    let mut response = ask(client.get(url.clone()), url, retry).await?;
+    let mut response = send(client.get(url.clone()), url, retry).await?;
     if !response.status().is_success() {
         return Err(refused(url, &response));
     }
@@ -160,7 +160,7 @@ async fn text_once(
 }
 
 /// Sends a request and waits for the answer's head.
-pub(super) async fn ask(
+pub(super) async fn send(
     request: RequestBuilder,
     url: &Url,
     retry: &RetryPolicy,

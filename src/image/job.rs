@@ -9,7 +9,7 @@ use crate::{
     image::{Checksum, RetryPolicy},
 };
 
-/// What to bring, and where to.
+/// A download, and its destination.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
     /// Its name in messages.
@@ -21,7 +21,7 @@ pub(crate) struct Job<'a> {
     pub(crate) retry: &'a RetryPolicy,
 }
 
-/// What came. It is complete and verified, but neither flushed nor in its place.
+/// A download that is complete and verified, but neither flushed nor in its place.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Fetched {
     pub(crate) digest: Digest,

@@ -19,7 +19,7 @@ const REFCOUNT_ORDER: u8 = 4;
 const SECTOR: usize = 512;
 /// The limit of the format.
 const LONGEST_NAME: usize = 1023;
-/// What one file of 64 KiB clusters can address, less a margin; QEMU's limit is 64 TiB.
+/// The largest disk in one file of 64 KiB clusters, less a margin; QEMU's limit is 64 TiB.
 const LARGEST: Size = Size::gib(63 << 10);
 
 /// Where the fields lie that name the backing file (QEMU's docs/interop/qcow2.txt).
@@ -111,14 +111,14 @@ fn check(image: &[u8], name: &str, size: u64) -> Result<(), String> {
     }
 }
 
-/// Whether nothing has been written to an overlay of `size` since it was planned.
+/// Returns `true` when nothing has been written to an overlay of `size` since it was planned.
 pub fn is_fresh(path: &Path, size: Size) -> bool {
     let planned = format(size.as_bytes().next_multiple_of(SECTOR as u64));
     let length = path.metadata().map(|metadata| metadata.len());
     planned.is_ok_and(|it| length.is_ok_and(|length| length <= it.len() as u64))
 }
 
-/// Whether a file begins as a qcow2 image does: one that was torn or overwritten mostly does not.
+/// Returns `true` for a file that begins like a qcow2 image. A file that was truncated or overwritten mostly does not.
 ///
 /// # Errors
 ///
@@ -131,7 +131,7 @@ pub fn is_qcow2(path: &Path) -> Result<bool, FileError> {
     Ok(start == QCOW2_MAGIC)
 }
 
-/// What is wrong with the header of an overlay on `base`, which QEMU would follow to other files.
+/// The fault in the header of an overlay on `base`. QEMU would follow such a header to other files.
 ///
 /// # Errors
 ///
@@ -170,7 +170,7 @@ fn judge(header: &[u8], base: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-/// What a file takes on its disk.
+/// The space of a file on its disk.
 ///
 /// # Errors
 ///

@@ -31,7 +31,7 @@ pub(super) struct Partial<'a> {
     pub(super) length: u64,
     /// How long it will be, when the server said.
     total: Option<u64>,
-    /// What the server called the file that these bytes are of.
+    /// The server's identification of the file that these bytes are of.
     pub(super) validator: Option<HeaderValue>,
 }
 
@@ -174,7 +174,7 @@ pub(super) fn check_space(path: &Path, needed: u64) -> Result<(), ImageError> {
     }
 }
 
-/// That `needed` bytes more do not fit beside `path`.
+/// The error of `needed` more bytes that do not fit beside `path`.
 pub(super) fn no_space(path: &Path, needed: u64) -> Result<ImageError, FileError> {
     let directory = path.parent().unwrap_or(Path::new("."));
     Ok(ImageError::NoSpace {

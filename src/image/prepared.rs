@@ -26,9 +26,9 @@ use crate::{
 /// The directory, by which a path tells that it leads to a prepared disk.
 const BUCKET: &str = "prepared";
 const SCHEMA: u32 = 1;
-/// What the name of a template has before its ending.
+/// The part of a template's file name before its extension.
 const TEMPLATE: &str = "template";
-/// Readable, and writable by nobody.
+/// The mode of a file that is read only.
 const READ_ONLY: u32 = 0o400;
 
 /// A disk in `prepared/` as it is found.
@@ -38,7 +38,7 @@ pub enum Prepared {
     Private,
     /// For all, and as it was when it was published.
     Published,
-    /// For all, and not what it was.
+    /// It was published, and has changed since.
     Altered,
 }
 
@@ -46,16 +46,16 @@ pub enum Prepared {
 struct Note {
     schema: u32,
     digest: Digest,
-    /// What shows without reading it that it is the same as then.
+    /// The file's stamp, by which it is known to be unchanged without reading it.
     stamp: String,
-    /// What the guest had in its memory, where that was kept.
+    /// The guest's memory, if it was kept.
     memory: Option<Memory>,
     /// The guest's identity, for a template of which other VMs are copies.
     identity: Option<Identity>,
 }
 
 impl Cache {
-    /// Where the VM `maker` may write a disk that is to be published as `key`.
+    /// The path at which the VM `maker` may write a disk that will be published as `key`.
     pub fn new_prepared(&self, key: &Digest, maker: &str) -> PathBuf {
         let maker: String = maker.chars().take(8).collect();
         self.root()
@@ -63,7 +63,7 @@ impl Cache {
             .join(format!("{key}-{maker}.qcow2"))
     }
 
-    /// The same for a template.
+    /// The path at which `maker` may write a template that will be published as `key`.
     pub fn new_template(&self, key: &Digest, maker: &str) -> PathBuf {
         let path = self.new_prepared(key, maker);
         path.with_extension(format!("{TEMPLATE}.qcow2"))
@@ -84,7 +84,7 @@ impl Cache {
             .collect();
         disks.sort();
         disks.into_iter().find(|path| {
-            let sound = look(path) == Some(Prepared::Published);
+            let sound = state(path) == Some(Prepared::Published);
             if !sound {
                 tracing::info!("{} has changed; creating another template", path.display());
             }
@@ -93,8 +93,8 @@ impl Cache {
     }
 }
 
-/// What is at `path`, if that is where prepared disks are. A file that only looks changed is read.
-pub fn look(path: &Path) -> Option<Prepared> {
+/// The state of the prepared disk at `path`, if prepared disks are kept there. A file that only looks changed is read.
+pub fn state(path: &Path) -> Option<Prepared> {
     if path.parent()?.file_name()? != BUCKET {
         return None;
     }
@@ -121,21 +121,20 @@ pub fn memory_path(path: &Path) -> PathBuf {
     path.with_extension("memory")
 }
 
-/// What was published of that memory, if it was.
+/// The published memory of the disk at `path`.
 pub fn memory(path: &Path) -> Option<Memory> {
     let text = files::read_if_exists(&note(path)).ok()??;
     parse(&text)?.memory
 }
 
-/// Whether the disk at `path` is, or is to be, a template: one with an identity, which is offered to those alone who
-/// ask for it.
+/// Returns `true` for the path of a template: a disk with an identity, which is offered on request only.
 pub fn is_template(path: &Path) -> bool {
     let stem = path.file_stem().map(Path::new);
     stem.and_then(Path::extension)
         .is_some_and(|it| it == TEMPLATE)
 }
 
-/// Who the guest of the disk at `path` is, if it is a template.
+/// The identity of the guest on the disk at `path`, if it is a template.
 pub fn identity(path: &Path) -> Option<Identity> {
     if !is_template(path) {
         return None;
@@ -190,7 +189,8 @@ pub fn publish(
     write_note(path, digest, memory, identity)
 }
 
-/// Whether its bytes are the same in spite of its looks: a cache that was copied has other times. It is noted then.
+/// Returns `true` when the bytes are unchanged though the stamp is not: a cache that was copied has other times. The
+/// new stamp is saved then.
 fn is_still(path: &Path, note: Note) -> Result<bool, ImageError> {
     if !is_qcow2(path)? {
         return Ok(false);
@@ -247,23 +247,23 @@ mod tests {
     #[test]
     fn it_is_its_makers_until_it_is_published() {
         let (_directory, cache, key, path) = cache();
-        assert_eq!(look(&path), Some(Prepared::Private));
+        assert_eq!(state(&path), Some(Prepared::Private));
         assert_eq!(cache.find_prepared(&key), None);
         publish(&path, None, None).expect("published");
-        assert_eq!(look(&path), Some(Prepared::Published));
+        assert_eq!(state(&path), Some(Prepared::Published));
         assert_eq!(cache.find_prepared(&key), Some(path));
         assert_eq!(cache.find_prepared(&Digest::of(b"another")), None);
-        assert_eq!(look(Path::new("/cache/images/x.img")), None);
+        assert_eq!(state(Path::new("/cache/images/x.img")), None);
     }
 
     #[test]
-    fn a_template_is_told_by_its_name() {
+    fn a_template_is_recognised_by_its_name() {
         let (_directory, cache, key, disk) = cache();
         let template = cache.new_template(&key, "11111111-2222");
         assert!(is_template(&template) && !is_template(&disk));
         assert_ne!(note(&template), note(&disk));
         assert_ne!(memory_path(&template), memory_path(&disk));
-        assert_eq!(look(&template), Some(Prepared::Private));
+        assert_eq!(state(&template), Some(Prepared::Private));
     }
 
     #[test]
@@ -277,10 +277,10 @@ mod tests {
         for bytes in [&b"QFI\xfbdisc"[..], b"QFI\xfbdis", b"", b"other"] {
             fs::remove_file(&path).expect("removed");
             fs::write(&path, bytes).expect("written");
-            assert_eq!(look(&path), Some(Prepared::Altered), "{bytes:?}");
+            assert_eq!(state(&path), Some(Prepared::Altered), "{bytes:?}");
             assert_eq!(cache.find_prepared(&key), None);
         }
         fs::write(path.with_extension("json"), "{").expect("written");
-        assert_eq!(look(&path), Some(Prepared::Altered));
+        assert_eq!(state(&path), Some(Prepared::Altered));
     }
 }

@@ -52,7 +52,7 @@ pub(super) struct Retries<'a> {
     failed: u32,
     furthest: u64,
     answered: bool,
-    /// What was last said.
+    /// The last message.
     told: String,
 }
 

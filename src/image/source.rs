@@ -22,10 +22,10 @@ pub(super) struct Source {
     from: String,
     pub(super) digest: Digest,
     pub(super) size: u64,
-    /// What shows that a file is the same as then; URLs have none, for the cached copy wins.
+    /// The file's stamp, by which it is known to be unchanged. A URL has none, for the cached copy wins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stamp: Option<String>,
-    /// Whether a checksum vouched for it, or it is the user's own file.
+    /// A checksum verified it, or it is the user's own file.
     #[serde(default)]
     pub(super) verified: bool,
 }
@@ -39,12 +39,12 @@ pub struct Known {
     pub from: String,
     /// The image.
     pub digest: Digest,
-    /// Whether a checksum vouched for it.
+    /// A checksum verified it.
     pub verified: bool,
 }
 
 impl Cache {
-    /// What all URLs that were asked have been found to be. Files of this host are nothing to another one.
+    /// The images of all URLs that were fetched. Files of this host mean nothing to another one.
     ///
     /// # Errors
     ///
@@ -92,7 +92,7 @@ impl Cache {
         self.root().join("sources").join(format!("{key}.json"))
     }
 
-    /// What cannot be read as a source is as good as absent: it is found out again.
+    /// The remembered source. One that cannot be read counts as absent: it is found out again.
     pub(super) fn recall(&self, key: &Digest) -> Option<Source> {
         let path = self.root().join("sources").join(format!("{key}.json"));
         let text = files::read_if_exists(&path).ok().flatten()?;

@@ -11,7 +11,7 @@ use tokio::{
 };
 use url::Url;
 
-/// What one request gets.
+/// The reply to one request.
 #[derive(Debug, Clone)]
 pub(super) struct Reply {
     bytes: Vec<u8>,

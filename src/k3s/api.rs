@@ -1,4 +1,4 @@
-//! The Kubernetes API, as far as readiness and the node list need it. The cluster's CA is verified; there is no switch.
+//! The Kubernetes API, as far as readiness and the node list need it. The cluster's CA is always verified.
 
 use std::time::{Duration, SystemTime};
 
@@ -46,7 +46,7 @@ pub enum ApiError {
     /// It answers with something else than success.
     #[error("{path} answers {status}")]
     Status {
-        /// What was asked.
+        /// The path of the request.
         path: String,
         /// The HTTP status.
         status: StatusCode,
@@ -66,7 +66,7 @@ pub enum ApiError {
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// Whether its `Ready` condition is true.
+    /// The node's `Ready` condition is true.
     pub ready: bool,
     /// When the kubelet last said so, by the guest's clock; the API keeps an old word through a reboot.
     pub heard: Option<SystemTime>,
@@ -180,7 +180,7 @@ impl Api {
         })
     }
 
-    /// Whether `/readyz` says ok.
+    /// Requires that `/readyz` says ok.
     ///
     /// # Errors
     ///
@@ -203,7 +203,7 @@ impl Api {
         })
     }
 
-    /// Whether the default service account is there, without which pods are refused.
+    /// Requires that the default service account exists, without which pods are refused.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ impl Api {
             .map(drop)
     }
 
-    /// A Service; `None` when there is none of that name.
+    /// The Service of that name, if it exists.
     ///
     /// # Errors
     ///
@@ -330,7 +330,7 @@ impl From<NodeObject> for Node {
     }
 }
 
-/// Whether the guest's clock, which dates its answers (RFC 9110, 6.6.1), is right.
+/// Requires that the guest's clock, which dates its answers (RFC 9110, 6.6.1), is right.
 fn right_clock(headers: &HeaderMap, now: SystemTime) -> Result<(), ApiError> {
     let Some(date) = headers
         .get(DATE)
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_time_is_none() {
+    fn a_wrong_clock_is_an_error() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_900);
         let dated = |by: i64| {
             let epoch = Duration::from_secs(1_700_000_000u64.saturating_add_signed(by));

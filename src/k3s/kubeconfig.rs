@@ -88,7 +88,7 @@ impl std::fmt::Debug for User {
     }
 }
 
-/// What it takes to talk to the API, decoded: PEM texts and the address.
+/// The credentials of an API client, decoded: PEM texts and the address.
 pub struct Credentials {
     /// `https://127.0.0.1:<port>`.
     pub server: String,
@@ -188,7 +188,7 @@ impl Kubeconfig {
         self
     }
 
-    /// Whether every name in it is `name`, so that it is ours to replace and to remove.
+    /// Returns `true` when every name in it is `name`, so that it is ours to replace and to remove.
     pub fn belongs_to(&self, name: &Name) -> bool {
         self.current_context == name.as_str()
             && self
@@ -204,7 +204,7 @@ impl Kubeconfig {
         ours.extension.project.as_deref()
     }
 
-    /// Whether it leads to that port of this host.
+    /// Requires that it leads to that port of this host.
     ///
     /// # Errors
     ///
@@ -239,7 +239,7 @@ impl Kubeconfig {
         }))
     }
 
-    /// What an API client needs.
+    /// The credentials of an API client.
     ///
     /// # Errors
     ///

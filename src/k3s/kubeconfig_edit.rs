@@ -22,13 +22,13 @@ const LISTS: [(&str, &str); 3] = [
 
 const CURRENT: &str = "current-context";
 
-/// What a kubeconfig begins with; no context is the current one.
+/// A kubeconfig without contexts, clusters and users.
 const EMPTY: &str = "apiVersion: v1\nkind: Config\npreferences: {}\n";
 
 /// Why a kubeconfig is left as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MergeError {
-    /// It is none.
+    /// The text is not a kubeconfig.
     #[error("invalid kubeconfig: {0}")]
     Malformed(String),
     /// It has an entry of the VM's name that another program or project wrote.
@@ -53,7 +53,7 @@ pub struct Entries {
     pub project: Option<PathBuf>,
 }
 
-/// The VMs whose contexts are in the kubeconfig `text`; none when it is no kubeconfig.
+/// The VMs whose contexts are in the kubeconfig `text`; empty for any other text.
 pub fn machines(text: &str) -> Vec<Entries> {
     let value = read(text).unwrap_or_default();
     let contexts = value["contexts"].as_array().into_iter().flatten();
@@ -73,7 +73,7 @@ pub fn machines(text: &str) -> Vec<Entries> {
 ///
 /// # Errors
 ///
-/// When it is no kubeconfig, is laid out oddly, or has entries of that name that are not the VM's.
+/// When it is not a kubeconfig, is laid out oddly, or has entries of that name that are not the VM's.
 pub fn with(kubeconfig: &Kubeconfig, name: &Name, text: &str) -> Result<String, MergeError> {
     let before = read(text)?;
     require_ours(&before, name.as_str())?;

@@ -39,9 +39,9 @@ pub enum ReleaseError {
     /// Not a place that releases can be fetched from.
     #[error("invalid mirror {url:?}: {reason}")]
     Mirror {
-        /// What was given.
+        /// The URL.
         url: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A checksum file without the entry that matters most.
@@ -52,7 +52,7 @@ pub enum ReleaseError {
     NoChannel {
         /// The channel.
         channel: String,
-        /// What the answer has instead.
+        /// The content of the answer.
         reason: String,
     },
 }
@@ -74,8 +74,8 @@ impl Version {
         (major, minor)
     }
 
-    /// What makes a release newer than another: its numbers, then alpha, beta and candidates before the release itself,
-    /// then k3s's own build of it.
+    /// The order of releases: by numbers, then alpha, beta and candidates before the release itself, then k3s's own
+    /// build of it.
     fn numbers(&self) -> [u32; 6] {
         let (kubernetes, build) = self.0[1..].split_once("+k3s").unwrap_or_default();
         let (numbers, candidate) = kubernetes.split_once('-').unwrap_or((kubernetes, ""));

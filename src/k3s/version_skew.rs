@@ -1,8 +1,8 @@
-//! Which release may take the place of another one: k3s goes up, as Kubernetes does, by one minor version at a time.
+//! The release that may replace another one: k3s is upgraded, as Kubernetes does, by one minor version at a time.
 
 use crate::k3s::release::Version;
 
-/// What comes of asking for a release.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// It is there.
@@ -11,38 +11,38 @@ pub enum Step {
     Up,
 }
 
-/// Why a release cannot take the place of another one.
+/// The reason why a release cannot replace another one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VersionSkewError {
     /// The datastore of a newer one is not for an older one.
     #[error("cannot upgrade k3s {from} to {to}: it is older, and k3s cannot be downgraded")]
     Older {
-        /// What is there.
+        /// The installed release.
         from: Version,
-        /// What was asked for.
+        /// The requested release.
         to: Version,
     },
     /// Minor versions lie between them.
     #[error("cannot upgrade k3s {from} to {to}: k3s is upgraded one minor version at a time")]
     TooFar {
-        /// What is there.
+        /// The installed release.
         from: Version,
-        /// What was asked for.
+        /// The requested release.
         to: Version,
         /// The channel of the minor version that comes next.
         next: String,
     },
-    /// What such a release does to the datastore is unknown.
+    /// The effect of a new major version on the datastore is unknown.
     #[error("cannot upgrade k3s {from} to {to}: it is another major version")]
     Major {
-        /// What is there.
+        /// The installed release.
         from: Version,
-        /// What was asked for.
+        /// The requested release.
         to: Version,
     },
 }
 
-/// Whether `to` may take the place of `from`.
+/// Checks that `to` may replace `from`.
 ///
 /// # Errors
 ///

@@ -70,7 +70,7 @@ pub fn approve(project: &Project, config: &Config) -> Result<(), FileError> {
     files::write(&path, (lines.join("\n") + "\n").as_bytes(), PRIVATE)
 }
 
-/// What the config reaches on the host and is not approved.
+/// The parts of the host that the config reaches without approval.
 ///
 /// # Errors
 ///
@@ -100,8 +100,8 @@ fn text(reaches: &[String]) -> String {
     reaches.join("\n")
 }
 
-/// What the config reaches on the host, each in a few words; as the config names it, so that it is the same in a project
-/// that was moved or copied.
+/// The parts of the host that the config reaches, each in a few words; as the config names them, so that they are the
+/// same in a project that was moved or copied.
 fn reaches(project: &Project, config: &Config) -> Vec<String> {
     let mut all = Vec::new();
     for mount in config.mounts.iter().flatten() {

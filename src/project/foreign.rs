@@ -9,7 +9,7 @@ use super::{
 };
 use crate::base::FileError;
 
-/// What in the project is not trusted, each fitting behind the project's name; nothing in one that is.
+/// The parts of the project that are not trusted, each fitting after the project's name; none in a trusted one.
 ///
 /// # Errors
 ///
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_of_somebody_else_is_found_and_adopted() {
+    fn a_record_of_another_user_is_found_and_adopted() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let project = Project::at(directory.path());
         fs::create_dir_all(project.directory()).expect("created");

@@ -8,7 +8,7 @@ use crate::base::{
     files::{self, PRIVATE},
 };
 
-/// What a VM is called, and its keys.
+/// The name of a VM, and its keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -21,7 +21,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// That of the project's VM; `None` when it has no keys.
+    /// The identity of the project's VM; `None` when it has no keys.
     ///
     /// # Errors
     ///

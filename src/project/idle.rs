@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_note_of_now_is_told() {
+    fn only_a_current_note_is_shown() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let project = Project::at(directory.path());
         fs::create_dir(project.directory()).expect("created");

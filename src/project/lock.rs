@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_second_is_told_who_has_it() {
+    async fn the_second_learns_who_has_it() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("lock");
         let first = Lock::acquire(&path, "setup", Duration::ZERO)

@@ -44,7 +44,7 @@ impl Project {
         }
     }
 
-    /// The same project, and of its VMs that one.
+    /// The project with another of its VMs selected.
     #[must_use]
     pub fn with(self, alias: Option<MachineAlias>) -> Self {
         Self { alias, ..self }
@@ -107,7 +107,7 @@ impl Project {
         all
     }
 
-    /// What a VM made now is called.
+    /// The name of a new VM.
     pub fn machine_name(&self) -> Name {
         Name::for_project(&self.root, self.alias())
     }
@@ -175,7 +175,7 @@ impl Project {
         self.directory().join("seed.img")
     }
 
-    /// What the guest is set to, as it was last given: a tar archive of files.
+    /// The guest config as it was last written: a tar archive of files.
     pub fn config_archive(&self) -> PathBuf {
         self.directory().join("config.tar")
     }
@@ -195,17 +195,17 @@ impl Project {
         self.directory().join("host_ed25519")
     }
 
-    /// The same host key's public half, for OpenSSH's client.
+    /// The public half of the host key, for OpenSSH's client.
     pub fn known_hosts(&self) -> PathBuf {
         self.directory().join("known_hosts")
     }
 
-    /// What the guest's serial console printed since its last start.
+    /// The output of the guest's serial console since its last start.
     pub fn console_log(&self) -> PathBuf {
         self.directory().join("console.log")
     }
 
-    /// What QEMU itself printed since its last start.
+    /// The output of QEMU itself since its last start.
     pub fn qemu_log(&self) -> PathBuf {
         self.directory().join("qemu.log")
     }
@@ -230,7 +230,7 @@ impl Project {
         self.directory().join("memory")
     }
 
-    /// What has to be as it was for that memory to be of use.
+    /// The surroundings that the saved memory needs.
     pub fn suspended(&self) -> PathBuf {
         self.directory().join("suspended.json")
     }
@@ -260,7 +260,7 @@ impl Project {
         self.directory().join("snapshots")
     }
 
-    /// What a snapshot is to put in the place of the VM, if that is under way.
+    /// The files of a snapshot that are being put in the VM's place.
     pub fn restoring(&self) -> PathBuf {
         self.directory().join("restoring")
     }
@@ -310,7 +310,7 @@ impl Project {
 /// The longest `$XDG_RUNTIME_DIR` below which a socket's path fits, with some room.
 const LONGEST_RUNTIME: usize = 60;
 
-/// `$XDG_RUNTIME_DIR/k3s-vm`, or a directory of the user's own in `/tmp` where there is none or its path is too long.
+/// `$XDG_RUNTIME_DIR/k3s-vm`, or a directory of the user's own in `/tmp` where that is unset or too long.
 fn runtime_base() -> PathBuf {
     let fits =
         |it: &PathBuf| it.is_absolute() && it.is_dir() && it.as_os_str().len() <= LONGEST_RUNTIME;

@@ -17,7 +17,7 @@ use crate::base::{
 /// The layout that this program knows. 2 has no address of the network card, which is the same for every VM.
 const SCHEMA: u32 = 3;
 
-/// What `.k3s-vm/record.json` says.
+/// The content of `.k3s-vm/record.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -37,13 +37,13 @@ pub struct Record {
     /// disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_release: Option<Release>,
-    /// Whether the VM boots by BIOS or UEFI; an installed guest does not change its mind.
+    /// The firmware, BIOS or UEFI; an installed guest boots by one of them only.
     pub firmware: String,
     /// The host port of the API, kept for the next start.
     pub api_port: u16,
     /// Where the kubeconfig was written; in the file relative to the project where it lies in it.
     pub kubeconfig: PathBuf,
-    /// Whether a setup was completed: the node was Ready once.
+    /// A setup was completed: the node was Ready once.
     pub provisioned: bool,
 }
 
@@ -74,12 +74,12 @@ pub struct Release {
 /// Why a record cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// It is torn, empty or of another program version.
+    /// It is truncated, empty or of another program version.
     #[error("invalid record {}: {reason}", path.display())]
     Unreadable {
         /// The record.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// It is whole, and another user or another host's k3s-vm wrote it.
@@ -91,7 +91,7 @@ pub enum RecordError {
 }
 
 impl Record {
-    /// Reads the project's record, `None` when there is none.
+    /// Reads the project's record, if there is one.
     ///
     /// # Errors
     ///
@@ -156,7 +156,7 @@ impl Record {
         self.save_as(&project.record(), project)
     }
 
-    /// The same at another place, from which it is to become the project's.
+    /// Saves the record at another place, from which it is moved to the project's.
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_torn_record_is_named_and_not_believed() {
+    fn a_truncated_record_is_named_and_not_believed() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let project = Project::at(directory.path());
         std::fs::create_dir(project.directory()).expect("created");

@@ -30,7 +30,7 @@ const MEMBER: &str = "mac";
 /// The key's length in bytes: that of the hash, as RFC 2104 recommends.
 const KEY_LENGTH: usize = 32;
 
-/// What a MAC is of: that of one file is of no use in another one.
+/// The kind of a sealed file: the MAC of one kind is invalid for another one.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     /// `record.json`.
@@ -39,7 +39,7 @@ pub enum Kind {
     Suspended,
     /// A snapshot's `snapshot.json`.
     Snapshot,
-    /// What `config` reaches on the host.
+    /// The parts of the host that `config` reaches.
     Config,
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn body<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Err
     serde_json::from_value(Value::Object(members))
 }
 
-/// Whether this user's k3s-vm has written the document at `path`.
+/// Returns `true` when this user's k3s-vm has written the document at `path`.
 ///
 /// # Errors
 ///
@@ -123,7 +123,7 @@ pub(crate) fn mac(kind: Kind, bytes: &[u8]) -> Result<String, FileError> {
     Ok(BASE64_STANDARD.encode(mac.into_bytes()))
 }
 
-/// Whether that is the MAC of `bytes`.
+/// Returns `true` for the MAC of `bytes`.
 ///
 /// # Errors
 ///
@@ -135,7 +135,7 @@ pub(crate) fn verify(kind: Kind, bytes: &[u8], mac: &str) -> Result<bool, FileEr
     Ok(keyed(kind, &key, bytes).verify_slice(&mac).is_ok())
 }
 
-/// Whether the path is below one of [`TRUSTED_PATHS`].
+/// Returns `true` for a path below one of [`TRUSTED_PATHS`].
 pub(crate) fn is_exempt(path: &Path) -> bool {
     let listed = env::var_os(TRUSTED_PATHS).unwrap_or_default();
     env::split_paths(&listed).any(|it| it.is_absolute() && path.starts_with(it))

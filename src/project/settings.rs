@@ -32,9 +32,9 @@ pub struct Network {
     pub http_proxy: Option<Proxy>,
     /// The proxy for https.
     pub https_proxy: Option<Proxy>,
-    /// What is reached without a proxy, besides the cluster itself.
+    /// The hosts that are reached without a proxy, besides the cluster itself.
     pub no_proxy: Option<String>,
-    /// Certificates (PEM) that the guest is to trust.
+    /// Certificates (PEM) that the guest trusts.
     pub ca: Option<Vec<PathBuf>>,
     /// Name servers instead of the host's.
     pub dns: Option<Vec<IpAddr>>,

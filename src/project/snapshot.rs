@@ -30,10 +30,10 @@ use crate::base::{
 
 /// The only layout so far.
 const SCHEMA: u32 = 1;
-/// What says in a snapshot's directory what is in it.
+/// The file in a snapshot's directory that describes it.
 pub(super) const NOTE: &str = "snapshot.json";
 
-/// What `snapshot.json` says.
+/// The content of `snapshot.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {
@@ -45,17 +45,17 @@ pub struct Snapshot {
     pub uuid: String,
     /// The disk's size as the guest sees it.
     pub size: Size,
-    /// What the disk stands on.
+    /// The image that the disk stands on.
     pub image: BaseImage,
     /// The k3s release on it.
     pub release: Release,
     /// The disk's file.
     pub disk: Content,
-    /// What is in the memory file, if there is one.
+    /// The content of the memory file, if there is one.
     pub memory: Option<Memory>,
 }
 
-/// What is in a file.
+/// The content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Content {
@@ -70,14 +70,14 @@ pub struct Content {
 pub struct Found {
     /// Its name.
     pub name: SnapshotName,
-    /// What its files take on the host's disk.
+    /// The space of its files on the host's disk.
     pub used: Size,
-    /// What it is, or why that is not known.
+    /// The snapshot, or the reason why it cannot be read.
     pub snapshot: Result<Snapshot, String>,
 }
 
 impl Snapshot {
-    /// That of a VM now, of which this much is known.
+    /// The snapshot of a VM now.
     pub fn new(record: &Record, created: u64, disk: Content, memory: Option<Memory>) -> Self {
         Self {
             schema: SCHEMA,
@@ -91,7 +91,7 @@ impl Snapshot {
         }
     }
 
-    /// What the directory's note says.
+    /// Reads the directory's note.
     ///
     /// # Errors
     ///
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_snapshot_is_none_and_what_is_damaged_is_one() {
+    fn other_directories_are_ignored_and_damaged_snapshots_are_listed() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let project = Project::at(directory.path());
         assert!(list(&project).expect("none").is_empty());

@@ -21,7 +21,7 @@ use crate::base::{
 /// The only layout so far.
 const SCHEMA: u32 = 1;
 
-/// What `.k3s-vm/suspended.json` says.
+/// The content of `.k3s-vm/suspended.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Suspended {
@@ -31,7 +31,7 @@ pub struct Suspended {
     pub since: u64,
     /// The disk, which must not have changed since.
     pub disk: FileStamp,
-    /// What is in the memory file.
+    /// The content of the memory file.
     pub memory: Memory,
     /// Where that file is, if it is not the VM's own but shared with other VMs.
     pub from: Option<PathBuf>,
@@ -49,13 +49,13 @@ pub struct Memory {
     pub checksum: u32,
 }
 
-/// What is around a guest, and has to be as it was for its memory to be of use.
+/// The surroundings of a guest that its memory needs unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineAbi {
     /// QEMU's full version.
     pub qemu: String,
-    /// What the guest sees of QEMU's arguments.
+    /// QEMU's arguments as far as the guest sees them.
     pub arguments: Vec<String>,
     /// The host's processor, where the guest runs on it.
     pub processor: Option<String>,
@@ -74,7 +74,7 @@ pub struct FileStamp {
 }
 
 impl FileStamp {
-    /// That of the file.
+    /// The stamp of the file at `path`.
     ///
     /// # Errors
     ///
@@ -90,12 +90,12 @@ impl FileStamp {
 }
 
 impl Suspended {
-    /// Whether the project's VM is suspended, for good or ill: the file may be damaged.
+    /// Returns `true` when the project's VM is suspended. The file may be damaged.
     pub fn exists(project: &Project) -> bool {
         project.suspended().exists()
     }
 
-    /// What the file says; `None` without one.
+    /// Reads the file; `None` without one.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Suspended {
         self.save_as(&project.suspended())
     }
 
-    /// The same at another place in the project, from which it is to become the project's.
+    /// Saves the file at another place in the project, from which it is moved to the project's.
     ///
     /// # Errors
     ///

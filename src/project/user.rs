@@ -8,7 +8,7 @@ use toml_edit::Document;
 use super::{Config, ConfigError, Project, approval};
 use crate::base::{files, user_dirs::config_home};
 
-/// What two VMs cannot both have.
+/// The keys that two VMs cannot share.
 const OF_ONE_PROJECT: [&str; 3] = ["api_port", "kubeconfig", "ports"];
 
 /// `k3s-vm/config` in the user's config directory.
@@ -16,8 +16,8 @@ pub fn path() -> Option<PathBuf> {
     Some(config_home()?.join("k3s-vm/config"))
 }
 
-/// What the user chose. For a VM that is `made` already, only what it may change: another default image is no reason
-/// against it.
+/// The user's choices. For a VM that is `made` already, only those that it may change: another default image does not
+/// contradict it.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ pub fn chosen(project: &Project) -> Result<Config, ConfigError> {
     Ok(Config::load(&project.config())?.over(config(true)?))
 }
 
-/// The same for a command that acts on it.
+/// The choices for a command that acts on them.
 ///
 /// # Errors
 ///
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn another_default_image_is_no_reason_against_a_machine() {
+    fn another_default_image_does_not_contradict_a_vm() {
         let config = parse("image = \"debian-13\"\ncpus = 4\ndisk = \"40GiB\"\n").expect("sound");
         let expected = Config {
             cpus: Some(4),

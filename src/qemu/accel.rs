@@ -14,7 +14,7 @@ pub enum Accelerator {
 }
 
 /// QEMU's translator computes the flags of `cmpxchg16b` from a stale state before this release, which rewrote it; Linux
-/// since 6.5 allocates memory with that instruction and dies of a double fault within seconds. (Measured: QEMU 7.2 and
+/// since 6.5 allocates memory with that instruction and crashes with a double fault within seconds. (Measured: QEMU 7.2 and
 /// Linux 6.12 panicked in 3 of 3 boots, and in 0 of 7 without the instruction.)
 const SOUND_CMPXCHG16B: Version = Version { major: 8, minor: 0 };
 

@@ -106,7 +106,7 @@ fn descriptors(directories: &[PathBuf]) -> Vec<String> {
         .collect()
 }
 
-/// The firmware of a descriptor, unless it is none for this program's VMs.
+/// The firmware of a descriptor, unless it does not fit this program's VMs.
 pub fn usable(descriptor: &str) -> Option<Uefi> {
     let descriptor: Descriptor = serde_json::from_str(descriptor).ok()?;
     let fits = |target: &Target| {

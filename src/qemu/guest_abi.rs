@@ -1,5 +1,5 @@
-//! What the guest sees of QEMU's arguments. A guest whose memory was saved finds the same VM around it when it goes
-//! on, or cannot go on; where the host keeps its files and which of its ports it forwards is all the same to it.
+//! QEMU's arguments as far as the guest sees them. A guest whose memory was saved can continue only in the same VM. The
+//! host's paths and forwarded ports do not matter to it.
 
 use serde_json::Value;
 
@@ -41,14 +41,14 @@ fn node_name(options: &str) -> String {
     name.unwrap_or_default().to_owned()
 }
 
-/// Whether the disk `name` is among them.
+/// Returns `true` when the disk `name` is among them.
 pub fn has_disk(visible: &[String], name: &str) -> bool {
     visible
         .iter()
         .any(|it| it.strip_prefix("-blockdev ") == Some(name))
 }
 
-/// Whether the virtio-serial port `name` is among them.
+/// Returns `true` when the virtio-serial port `name` is among them.
 pub fn has_port(visible: &[String], name: &str) -> bool {
     let end = format!("\"name\":\"{name}\"}}");
     visible
@@ -56,7 +56,7 @@ pub fn has_port(visible: &[String], name: &str) -> bool {
         .any(|it| it.starts_with("-device ") && it.ends_with(&end))
 }
 
-/// Whether a directory of the host is among them.
+/// Returns `true` when a directory of the host is among them.
 pub fn has_folder(visible: &[String]) -> bool {
     let driver = format!("\"driver\":\"{FOLDER_DRIVER}\"");
     visible

@@ -23,7 +23,7 @@ use crate::base::{
 /// KVM's device.
 pub const DEVICE: &str = "/dev/kvm";
 
-/// What is to be said of KVM on this host.
+/// The verdict on KVM on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "verdict", content = "reason")]
 pub enum Kvm {

@@ -13,7 +13,7 @@ use super::{Monitor, MonitorError, Version};
 
 /// The first QEMU that has mapped-ram.
 const MAPPED_RAM: Version = Version { major: 9, minor: 0 };
-/// Bytes a second: more than any disk takes. QEMU would leave room for others otherwise.
+/// Bytes a second: more than any disk takes. QEMU limits itself otherwise.
 const UNBOUNDED: u64 = 1 << 40;
 /// How long QEMU may be at work without a word: it writes the end of a file, and reads all of one, in one go.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -51,7 +51,7 @@ impl Layout {
         }
     }
 
-    /// What is to be set before either direction.
+    /// The settings of either direction.
     fn settings(self) -> [(&'static str, Value); 2] {
         // Not "multifd": with it, a QEMU 10.0 died of a full file system, for its threads used what had been freed.
         let capabilities = match self {
@@ -70,7 +70,7 @@ impl Layout {
         ]
     }
 
-    /// The other end, as `migrate` and `migrate-incoming` are told of it. A path is not part of a URI, so it needs no
+    /// The other end, as the argument of `migrate` and `migrate-incoming`. A path is not part of a URI, so it needs no
     /// escaping.
     fn end(self, path: &Path) -> Value {
         match self {

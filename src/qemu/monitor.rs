@@ -41,7 +41,7 @@ pub enum MonitorError {
     Connect {
         /// The socket.
         path: PathBuf,
-        /// Why there is no connection.
+        /// The reason.
         source: io::Error,
     },
     /// The socket's directory is not this user's alone.
@@ -81,12 +81,12 @@ pub enum MonitorError {
         /// QEMU's words.
         reason: String,
     },
-    /// The answer is none that this program understands.
+    /// This program does not understand the answer.
     #[error("QEMU's answer to {command} is not understood: {reason}")]
     Malformed {
         /// The command.
         command: String,
-        /// What is wrong with the answer.
+        /// The reason.
         reason: String,
     },
 }
@@ -276,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Monitor<S> {
         self.answer(name, &request).await
     }
 
-    /// The request with a number, by which its answer is told from others.
+    /// The request with a number, by which its answer is recognised.
     fn numbered(&mut self, mut request: Value) -> Value {
         self.last_id += 1;
         request["id"] = self.last_id.into();

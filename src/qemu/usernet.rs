@@ -26,7 +26,7 @@ pub fn forwards(usernet: &str) -> Vec<Forward> {
     usernet.lines().filter_map(forward).collect()
 }
 
-/// Whether a forwarded port has a connection that is not closed on both sides.
+/// Returns `true` when a forwarded port has a connection that is not closed on both sides.
 pub fn is_connected(usernet: &str) -> bool {
     let forwards = forwards(usernet);
     let connection = |line: &str| {
@@ -47,7 +47,7 @@ pub fn is_connected(usernet: &str) -> bool {
     usernet.lines().any(connection)
 }
 
-/// What no connection is in that somebody still has; the first one is a port's own.
+/// The states of a closed connection; the first one is that of the port itself.
 const OVER: [&str; 6] = [
     "HOST_FORWARD",
     "CLOSED",
@@ -66,12 +66,12 @@ pub fn forwarded_port(usernet: &str, port: u16) -> Option<u16> {
     found.map(|it| it.host.port)
 }
 
-/// What forwards a port; the answer is empty unless it cannot be.
+/// The command that forwards a port; the answer is empty unless it fails.
 pub fn add(forward: Forward) -> String {
     format!("hostfwd_add net {}-:{}", rule(forward.host), forward.guest)
 }
 
-/// What forwards it no more.
+/// The command that removes a forward.
 pub fn remove(host: HostPort) -> String {
     format!("hostfwd_remove net {}", rule(host))
 }

@@ -17,7 +17,7 @@ pub struct Version {
     pub minor: u16,
 }
 
-/// What Ubuntu 22.04 ships; older ones lack `-action` and JSON `-device` arguments.
+/// The release of Ubuntu 22.04; older ones lack `-action` and JSON `-device` arguments.
 pub const OLDEST: Version = Version { major: 6, minor: 2 };
 
 /// The program's name: k3s has amd64 assets, and so has every image of the catalogue.
@@ -29,7 +29,7 @@ const INTRODUCTION: &str = "QEMU emulator version ";
 /// Why no usable QEMU was found.
 #[derive(Debug, thiserror::Error)]
 pub enum VersionError {
-    /// There is none on the `PATH`.
+    /// It is not on the `PATH`.
     #[error("{PROGRAM} is not on the PATH")]
     Missing,
     /// It is there and does not run.
@@ -45,7 +45,7 @@ pub enum VersionError {
     Unknown {
         /// The program.
         path: PathBuf,
-        /// What it printed.
+        /// Its output.
         said: String,
     },
     /// It is older than [`OLDEST`].
@@ -76,7 +76,7 @@ fn is_program(path: &Path) -> bool {
 /// See [`VersionError`].
 pub fn find() -> Result<(PathBuf, Version), VersionError> {
     let path = find_program(PROGRAM).ok_or(VersionError::Missing)?;
-    let said = ask(&path)?;
+    let said = version_line(&path)?;
     match Version::parse(&said) {
         None => Err(VersionError::Unknown { path, said }),
         Some(found) if found < OLDEST => Err(VersionError::TooOld { path, found }),
@@ -85,7 +85,7 @@ pub fn find() -> Result<(PathBuf, Version), VersionError> {
 }
 
 /// The first line of `--version`.
-fn ask(path: &Path) -> Result<String, VersionError> {
+fn version_line(path: &Path) -> Result<String, VersionError> {
     let output = Command::new(path).arg("--version").output();
     let output = output.map_err(|source| VersionError::NotRunning {
         path: path.to_owned(),
@@ -95,7 +95,7 @@ fn ask(path: &Path) -> Result<String, VersionError> {
     Ok(said.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Whether the program knows a processor's model; `None` when it does not tell which ones it knows.
+/// Returns whether the program knows a CPU model; `None` when it does not list any.
 pub fn knows_cpu(path: &Path, model: &str) -> Option<bool> {
     let output = Command::new(path).args(["-cpu", "help"]).output().ok()?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -110,11 +110,11 @@ pub fn knows_cpu(path: &Path, model: &str) -> Option<bool> {
 ///
 /// [`VersionError::NotRunning`].
 pub fn full(path: &Path) -> Result<String, VersionError> {
-    let said = ask(path)?;
+    let said = version_line(path)?;
     Ok(said.strip_prefix(INTRODUCTION).unwrap_or(&said).to_owned())
 }
 
-/// The same of a running QEMU, from its answer to `query-version`.
+/// The full version of a running QEMU, from its answer to `query-version`.
 pub fn full_of(answer: &qmp::VersionInfo) -> String {
     let qmp::VersionTriple {
         major,

@@ -11,7 +11,7 @@ use fatfs::{
 pub struct SeedFile {
     /// Its name; long names are fine.
     pub name: &'static str,
-    /// What it holds.
+    /// The content.
     pub content: Vec<u8>,
 }
 
@@ -54,7 +54,7 @@ impl TimeProvider for Timeless {
 ///
 /// # Errors
 ///
-/// When two names collide or a name is none that FAT can hold.
+/// When two names collide or FAT cannot hold a name.
 pub fn image(files: &[SeedFile]) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; size_for(files)];
     let options = FormatVolumeOptions::new()
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn files_are_read_back_unchanged() {
         let bytes = image(&files()).expect("made");
         let volume = FileSystem::new(Cursor::new(bytes), FsOptions::new()).expect("read");
         for file in files() {

@@ -156,7 +156,7 @@ pub(crate) fn round(figures: &mut Figures, seen: &Seen, mirror: &str) {
     }
 }
 
-/// With k3s and this, a guest comes to about a GiB; what is random is no page of zeros.
+/// With k3s and this, a guest comes to about a GiB; random bytes make no page of zeros.
 const TOUCH: &str = "head -c 600M /dev/urandom >/dev/shm/touched";
 
 /// The machine goes to the disk and comes back.

@@ -25,7 +25,7 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn look(seen: &Seen) -> Self {
+    pub(crate) fn detect(seen: &Seen) -> Self {
         let memory = line("/proc/meminfo", "MemTotal:").unwrap_or_default();
         let processor = line("/proc/cpuinfo", "model name").unwrap_or_default();
         Self {

@@ -54,7 +54,7 @@ fn main() {
     let mut figures = Figures::default();
     course::short(&mut figures);
     let seen = course::warm_up(&mirror);
-    let host = Host::look(&seen);
+    let host = Host::detect(&seen);
     println!("{host}");
     let mut loads = Vec::new();
     for round in 1..=rounds {

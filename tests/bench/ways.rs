@@ -97,7 +97,7 @@ fn phases(way: &impl Way, [began, started, ended]: [f64; 3]) -> Phases {
         at("ActiveEnterTimestampMonotonic="),
         ended,
     ];
-    // What was over before QEMU began is in the memory that the guest went on from.
+    // The phases before QEMU began are in the memory from which the guest continued.
     for at in 1..moments.len() {
         moments[at] = moments[at].max(moments[at - 1]);
     }

@@ -15,7 +15,7 @@ fn units(story: &Story) -> PathBuf {
 }
 
 #[test]
-fn a_unit_is_written_on_request_and_goes_with_the_machine() {
+fn a_unit_is_written_on_request_and_deleted_with_the_vm() {
     let story = Story::begin("shop");
     for line in ["k3s-vm autostart", "k3s-vm autostart on"] {
         story
@@ -82,7 +82,7 @@ fn a_unit_is_written_on_request_and_goes_with_the_machine() {
 }
 
 #[test]
-fn what_is_somebody_elses_stays() {
+fn other_units_are_kept() {
     let story = Story::begin("shop");
     with_a_stopped_machine(&story);
     fs::create_dir_all(units(&story)).expect("created");

@@ -54,7 +54,7 @@ fn every_verb_has_help_with_examples() {
             assert!(help.stdout.contains(part), "{verb} lacks {part}");
         }
         assert_eq!(help.stderr, "");
-        // All words behind the wrappers are the tool's own, --help too.
+        // All words behind the wrappers are the tool's own, also --help.
         if !["kubectl", "k9s"].contains(&verb) {
             assert_eq!(env.ok(&[verb, "--help"]).stdout, help.stdout);
         }
@@ -489,7 +489,7 @@ fn the_log_is_copied_to_a_file_with_times_and_without_colours() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn a_closed_stdout_is_not_a_failure() {
     let env = TestEnv::new();
     let mut help = env.command(&["completions", "bash"]);
     let mut child = help

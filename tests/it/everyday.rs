@@ -2,7 +2,7 @@
 //! [`crate::shared`]), which is there within seconds: `cargo test --test it everyday -- --nocapture`.
 
 mod answers;
-mod carried;
+mod cache_archive;
 mod idle;
 mod images;
 mod internet;

@@ -1,5 +1,5 @@
 //! What goes wrong, provoked for real: each fault is a clear error that names the thing and the way out, nothing is
-//! lost, nothing stays running, and without the fault the same command goes on.
+//! lost, nothing stays running, and without the fault the same command continues.
 //!
 //! The guest is mostly a boot sector that does nothing, so that a test takes seconds.
 //! `cargo test --test it faults -- --nocapture` shows each fault with the message that it gives.

@@ -84,7 +84,7 @@ fn one<'a>(words: &'a [&'a str]) -> (bool, &'a [&'a str]) {
 }
 
 #[test]
-fn alternatives_are_told_from_demands() {
+fn alternatives_and_demands_are_distinguished() {
     for free in [
         "MIT",
         "GPL-3.0 OR MIT",

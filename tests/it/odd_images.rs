@@ -83,7 +83,7 @@ pub(crate) fn doing(early: &str) -> String {
         let content = BASE64.encode(content);
         format!("-smbios type=11,value=io.systemd.credential.binary:{name}={content}")
     });
-    // Only where a guest is to boot, and has the credentials of a first boot.
+    // Only where a guest boots with the credentials of a first boot.
     format!(
         "[[ $* != *k3s-vm-first-boot* ]] || set -- \"$@\" {}",
         options.join(" ")

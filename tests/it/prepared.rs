@@ -15,7 +15,7 @@ use crate::{
 fn a_second_machine_stands_on_what_the_first_has_prepared() {
     let qemu = Qemu::Host;
     qemu.prepare();
-    chapter("The second setup goes on from there, and boots nothing");
+    chapter("The second setup continues from there, and boots nothing");
     let second = qemu.story("second");
     qemu.setup(&second, "")
         .succeeds()
@@ -24,7 +24,7 @@ fn a_second_machine_stands_on_what_the_first_has_prepared() {
     let one = identity(&second);
     second.knows_the_time();
 
-    chapter("Another one goes on from the same memory, with random numbers of its own");
+    chapter("Another one continues from the same memory, with random numbers of its own");
     let third = qemu.story("third");
     qemu.setup(&third, "").succeeds().never_says("booted");
     differs(&one, &identity(&third));
@@ -52,7 +52,7 @@ fn a_second_machine_stands_on_what_the_first_has_prepared() {
     second.run("k3s-vm reset --yes").succeeds();
 }
 
-/// A setup that boots instead of going on from a memory, and says why. It is not waited for.
+/// A setup that boots instead of resuming a template, and says why. It is not waited for.
 #[track_caller]
 fn boots_for(story: &Story, flag: &str, why: &str) {
     let flags = Qemu::Host.flags(story);
@@ -68,7 +68,7 @@ fn boots_for(story: &Story, flag: &str, why: &str) {
 /// A template, and machines that are the same as it and each other, until each goes its own way.
 #[test]
 fn a_cluster_that_is_cloned() {
-    chapter("The first one is kept as a template, and goes on");
+    chapter("The first one is kept as a template, and continues");
     let first = Story::begin("first");
     setup(&first, SHARE).says("as a template");
     let one = identity(&first);
@@ -142,17 +142,17 @@ fn a_setup_that_is_killed_while_the_disk_is_kept() {
         ))
         .exits(137);
     story.until("grep -qs ' prepared' .k3s-vm/stages.log");
-    // The guest goes on by itself, and the machine is whole.
+    // The guest continues without a command, and the VM is complete.
     self::setup(&story, "");
     story.run("k3s-vm ssh hostname").succeeds();
     story.run("k3s-vm stop").succeeds().never_says("by force");
     story.run("qemu-img check .k3s-vm/disk.qcow2").succeeds();
     story.run("k3s-vm reset --yes").succeeds();
 
-    chapter("Killed when the guest goes on from the memory, and has not been told who it is");
+    chapter("Killed when the guest continues from the memory, and has no identity yet");
     Qemu::Host.prepare();
     let story = Qemu::Host.story("killed");
-    // What it is to be told begins with the keys, which nothing has read until then.
+    // Its identity begins with the keys, which nothing has read until then.
     let [running, suspended, key] =
         ["qemu.pid", "suspended.json", "id_ed25519"].map(|name| story.file(name));
     story

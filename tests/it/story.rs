@@ -1,6 +1,6 @@
 //! The main job from its beginning to its end, on a real guest: setup, kubectl, stop, start, a crash, reset, setup again.
 //!
-//! It is one test, for each boot of an emulated guest takes a minute or two, and it is told as it goes:
+//! It is one test, for each boot of an emulated guest takes a minute or two, and it prints its steps:
 //! `cargo test --test it story -- --nocapture`.
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path};
@@ -56,7 +56,7 @@ pub(crate) fn lives_and_goes(story: &Story, guest: &Guest) {
     start_finds_everything_as_it_was(story, guest);
     assert_eq!(self::identity(story), identity);
     a_killed_qemu_is_seen_and_survived(story);
-    secrets_are_told_to_nobody(story);
+    secrets_are_in_no_output(story);
     reset_takes_the_machine_and_leaves_the_choices(story);
     setup_again_fetches_nothing(story, guest);
     let mut again = self::identity(story);
@@ -411,7 +411,7 @@ fn the_guest_keeps_its_secrets(story: &Story) {
             "k3s-vm ssh \"setpriv --reuid=nobody --regid=nogroup --clear-groups {search}\""
         ))
         .prints("");
-    assert_ne!(told.ended.code, 0, "nobody finds a key");
+    assert_ne!(told.ended.code, 0, "another user finds no key");
     story
         .run("k3s-vm ssh \"su nobody -s /bin/sh -c 'cat /dev/disk/by-id/virtio-seed'\"")
         .exits(1)
@@ -444,7 +444,7 @@ fn logs_are_at_hand(story: &Story) {
 }
 
 fn only_loopback_listens(story: &Story) {
-    chapter("Nobody but this host reaches the VM");
+    chapter("Only this host reaches the VM");
     let status = story.status();
     let ports = ["api_port", "ssh_port"].map(|port| {
         let port = status["process"][port].as_u64().expect("a port");
@@ -554,7 +554,7 @@ fn a_killed_qemu_is_seen_and_survived(story: &Story) {
         .prints("b");
 }
 
-fn secrets_are_told_to_nobody(story: &Story) {
+fn secrets_are_in_no_output(story: &Story) {
     chapter("What is secret is in no log at any level, in no line of ps, and not in the status");
     let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).expect("there")).into_owned();
     let kubeconfig = read(&story.env.project.join(".kube/config"));
@@ -687,7 +687,7 @@ fn config(story: &Story) -> String {
     fs::read_to_string(story.file("config")).expect("a config")
 }
 
-/// Whether the process lives and is a QEMU; a number may belong to somebody else by now.
+/// Whether the process lives and is a QEMU; a number may belong to another process by now.
 fn is_qemu(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.contains("(qemu") && !stat.contains(") Z ")

@@ -120,7 +120,7 @@ impl TestEnv {
         format!("file://{}", root.display())
     }
 
-    /// Another release of the stand-in in that mirror, which is told something on its way, in lines.
+    /// Another release of the stand-in in that mirror, with lines of instructions.
     pub(crate) fn release(&self, version: &str, told: &str) {
         make_release_that(&self.path("mirror").join(version), version, told);
     }
@@ -233,7 +233,7 @@ pub(crate) fn in_dialogue(mut command: Command, parts: &[(&str, &str)]) -> (i32,
     command.stdin(side()).stdout(side()).stderr(side());
     let mut child = command.spawn().expect("the program runs");
     let _watchdog = watchdog(&child, DIALOGUE_TIMEOUT);
-    // Only when nobody has the terminal open any more does reading end.
+    // Reading ends only when no process has the terminal open any more.
     drop((command, terminal.slave));
     let mut master = fs::File::from(terminal.master);
     let (mut screen, mut seen) = (Vec::new(), 0);
@@ -335,7 +335,7 @@ pub(crate) fn make_release(directory: &Path, version: &str) {
     make_release_that(directory, version, "");
 }
 
-/// The same of one that is told something on its way, in lines (see tests/guest/k3s/trailer.rs).
+/// The same for a stand-in with lines of instructions (see tests/guest/k3s/trailer.rs).
 pub(crate) fn make_release_that(directory: &Path, version: &str, told: &str) {
     fs::create_dir_all(directory).expect("created");
     let stand_in = program().with_file_name("examples").join("k3s-stand-in");

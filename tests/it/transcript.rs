@@ -1,4 +1,4 @@
-//! A test that is told while it runs: each command line as a person would type it, what it printed, how it ended.
+//! A test that prints its steps: each command line as a person would type it, what it printed, how it ended.
 //! `cargo test -- --nocapture` shows it.
 
 use std::{
@@ -27,7 +27,7 @@ const WAIT_UNTIL: &str = r#"() {
 /// A healthy guest's clock is off by that many seconds at most: `CLOCK_SKEW` of the program, and one for a fraction that a
 /// clock of whole seconds does not tell.
 pub(crate) const CLOCK_SKEW: u64 = 5 + 1;
-/// A pause of that length is seen in a guest's clock that nobody has set.
+/// A pause of that length is seen in a guest's clock that was not set.
 pub(crate) const LONG_PAUSE: Duration = Duration::from_secs(CLOCK_SKEW + 2);
 
 /// A user at a shell, whose `PATH` has the built program as `k3s-vm`.
@@ -183,7 +183,7 @@ impl Told {
     }
 }
 
-/// What is told is the time of day in seconds, of some moment between the question and the answer; it may be off by so many.
+/// The guest prints a time of day in seconds, between the question and the answer; it may be off by so many.
 #[track_caller]
 pub(crate) fn is_the_time(off: u64, ask: impl FnOnce() -> String) {
     let now = || {
@@ -209,7 +209,7 @@ pub(crate) fn found(fact: &str) {
 
 #[expect(
     clippy::print_stderr,
-    reason = "told to whoever runs the tests; the harness captures it otherwise"
+    reason = "shown to the person who runs the tests; the harness captures it otherwise"
 )]
 fn say(line: &str) {
     eprintln!("{line}");

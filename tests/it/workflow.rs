@@ -1,4 +1,4 @@
-//! What a machine is to the rest of a desk: shells, other kubeconfigs, scripts, manuals. Nothing here needs a guest.
+//! A VM and the tools around it: shells, other kubeconfigs, scripts, manuals. Nothing here needs a guest.
 
 use std::{
     fs,
@@ -240,7 +240,7 @@ fn kubectls_rule_says_which_file_is_ones_own() {
 }
 
 #[test]
-fn a_shell_is_told_where_the_cluster_is() {
+fn a_shell_gets_the_clusters_address() {
     let story = Story::begin("it's a \"$shop\"");
     with_a_stopped_machine(&story);
     let project = fs::canonicalize(&story.env.project).expect("there");
@@ -558,7 +558,7 @@ const SECRETS: [&str; 9] = [
 ];
 
 #[test]
-fn what_goes_with_a_report_of_a_fault_has_no_secrets() {
+fn a_bundle_has_no_secrets() {
     let story = Story::begin("shop");
     let file = |name: &str| story.env.project.join(".k3s-vm").join(name);
     chapter("No machine: the host alone");

@@ -43,34 +43,15 @@ pub(crate) async fn run(
             None
         }
     };
-    let mut files = Vec::new();
-    let mut entries = Vec::new();
     if since.is_some() {
         output.warning("the console is not shown: its lines have no time of day");
     }
-    for source in [Source::Console, Source::Qemu] {
-        let Some(mut log) = Log::open(source, project)? else {
-            continue;
-        };
-        let text = log.more(project).await?;
-        if source == Source::Qemu {
-            add(&mut entries, source, &text);
-        } else if since.is_none() {
-            text.lines().for_each(|line| show(source, line, output));
-        }
-        files.push((source, log));
-    }
-    let from = since.map_or(Since::Boot, Since::Time);
-    let mut ends = Vec::new();
+    let mut entries = Vec::new();
+    let files = read_files(&mut entries, since.is_none(), project, output).await?;
+    let mut cursors = Vec::new();
     if let Some(ssh) = &guest {
-        for (source, journal) in JOURNALS {
-            let command = journal.command(from, false) + " --show-cursor";
-            let said = ssh.output(&command).await.map_err(MachineError::from)?;
-            let said = String::from_utf8_lossy(&said).into_owned();
-            let (said, cursor) = said.rsplit_once(CURSOR).unwrap_or((&said, ""));
-            add(&mut entries, source, said);
-            ends.push(cursor.trim().to_owned());
-        }
+        let from = since.map_or(Since::Boot, Since::Time);
+        cursors = read_journals(&mut entries, ssh, from).await?;
     }
     if let Some(since) = since {
         let since = humantime::format_rfc3339_micros(since).to_string();
@@ -82,12 +63,53 @@ pub(crate) async fn run(
         show(entry.source, &entry.text, output);
     }
     match guest {
-        Some(ssh) if follow => go_on(&ssh, &ends, files, project, output).await,
+        Some(ssh) if follow => follow_all(&ssh, &cursors, files, project, output).await,
         _ => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// What journalctl says last when it is asked where it ended.
+/// Reads the host's own logs: QEMU's into `entries`. The console's lines have no time, and are shown at once.
+async fn read_files(
+    entries: &mut Vec<Entry>,
+    show_console: bool,
+    project: &Project,
+    output: &Output,
+) -> Result<Vec<(Source, Log)>, CommandError> {
+    let mut files = Vec::new();
+    for source in [Source::Console, Source::Qemu] {
+        let Some(mut log) = Log::open(source, project)? else {
+            continue;
+        };
+        let text = log.more(project).await?;
+        if source == Source::Qemu {
+            add(entries, source, &text);
+        } else if show_console {
+            text.lines().for_each(|line| show(source, line, output));
+        }
+        files.push((source, log));
+    }
+    Ok(files)
+}
+
+/// Reads the guest's journals into `entries`. Returns the cursor at each one's end.
+async fn read_journals(
+    entries: &mut Vec<Entry>,
+    ssh: &Ssh,
+    from: Since,
+) -> Result<Vec<String>, CommandError> {
+    let mut cursors = Vec::new();
+    for (source, journal) in JOURNALS {
+        let command = journal.command(from, false) + " --show-cursor";
+        let said = ssh.output(&command).await.map_err(MachineError::from)?;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let (said, cursor) = said.rsplit_once(CURSOR).unwrap_or((&said, ""));
+        add(entries, source, said);
+        cursors.push(cursor.trim().to_owned());
+    }
+    Ok(cursors)
+}
+
+/// The beginning of journalctl's last line, which has the cursor of its end.
 const CURSOR: &str = "-- cursor: ";
 
 const JOURNALS: [(Source, Journal); 2] = [
@@ -116,7 +138,7 @@ fn add(entries: &mut Vec<Entry>, source: Source, text: &str) {
     }
 }
 
-/// What journalctl and QEMU begin a line with.
+/// The time with which journalctl and QEMU begin a line.
 fn time_of(line: &str) -> Option<&str> {
     let time = line.get(..TIME)?;
     let form = "dddd-dd-ddTdd:dd:dd.dddddd";
@@ -144,16 +166,16 @@ fn show(source: Source, line: &str, output: &Output) {
 }
 
 /// Follows the logs until a signal or the end of the VM.
-async fn go_on(
+async fn follow_all(
     ssh: &Ssh,
-    ends: &[String],
+    cursors: &[String],
     files: Vec<(Source, Log)>,
     project: &Project,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::listen()?;
-    let journals = JOURNALS.iter().zip(ends);
-    let journals = journals.map(|(of, end)| follow(ssh, *of, end, output));
+    let journals = JOURNALS.iter().zip(cursors);
+    let journals = journals.map(|(journal, cursor)| follow(ssh, *journal, cursor, output));
     tokio::select! {
         code = signals.next() => Ok(ExitCode::from(code)),
         ended = futures_util::future::try_join_all(journals) => {
@@ -167,10 +189,10 @@ async fn go_on(
 async fn follow(
     ssh: &Ssh,
     (source, journal): (Source, Journal),
-    end: &str,
+    cursor: &str,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let from = match end {
+    let from = match cursor {
         "" => " --lines=0".to_owned(),
         cursor => format!(" --after-cursor='{cursor}'"),
     };

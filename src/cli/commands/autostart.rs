@@ -9,7 +9,7 @@ use crate::{
     machine::{MachineError, State, lifecycle::autostart},
 };
 
-/// What `autostart` takes.
+/// The arguments of `autostart`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm autostart on\n  \
@@ -49,7 +49,7 @@ pub(crate) fn run(
         .record()
         .ok_or_else(|| MachineError::absent(project))?;
     if args.switch.is_none() {
-        let found = autostart::look(project)?;
+        let found = autostart::status(project)?;
         if let Some(unit) = &found.unit {
             tracing::info!("by {}", unit.display());
         }

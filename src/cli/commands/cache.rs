@@ -21,7 +21,7 @@ use crate::{
     machine::cache::references::{self, Item},
 };
 
-/// What `cache` takes.
+/// The arguments of `cache`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm cache list\n  \

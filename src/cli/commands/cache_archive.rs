@@ -102,7 +102,7 @@ pub(crate) async fn export(
     }
     let json = args.json;
     let cache = Cache::new(context.cache.clone());
-    let list = interrupt::dropped(async {
+    let list = interrupt::run_until_signal(async {
         let list = collect(args, &cache, context, output).await?;
         if to_stdout {
             piped(cache, list, output).await.map(|()| None)
@@ -242,7 +242,7 @@ pub(crate) async fn import(
             .await
             .map_err(|error| of_file(&args.file, error))
     };
-    let taken = interrupt::dropped(work).await?;
+    let taken = interrupt::run_until_signal(work).await?;
     if args.json {
         let items = taken.iter().map(|(file, was)| Item::of(file, Some(*was)));
         return output.document(&Document::of(None, items.collect()));
@@ -262,7 +262,7 @@ pub(crate) async fn import(
     Ok(())
 }
 
-/// The same error, with the archive's name.
+/// Adds the archive's name to an error.
 fn of_file(path: &Path, error: MachineError) -> CommandError {
     let is_of_it = matches!(error, MachineError::CacheArchive(_));
     let mut error = CommandError::from(error);

@@ -15,7 +15,7 @@ use crate::{
     project::Config,
 };
 
-/// What `configure` takes.
+/// The arguments of `configure`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm configure --cpus 4 --memory 8GiB --restart\n  \
@@ -52,9 +52,9 @@ pub(crate) async fn run(
             .hint("name a setting, e.g. k3s-vm configure --memory 8GiB; all settings: k3s-vm configure --help")
             .with_code(code::USAGE));
     }
-    let (machine, signals) = interrupt::opened(context.clone(), "configure").await?;
+    let (machine, signals) = interrupt::open_machine(context.clone(), "configure").await?;
     let work = async { Ok(lifecycle::configure::configure(&machine, flags, &args.unset).await?) };
-    let pending = interrupt::guarded(&machine, signals, work).await?;
+    let pending = interrupt::run_on_machine(&machine, signals, work).await?;
     let saved = machine.project.config();
     // No terminal to ask on.
     drop(machine);
@@ -67,14 +67,16 @@ pub(crate) async fn run(
         output.line(&format!("  {choice}"));
     }
     let may_ask = !args.no_restart && std::io::stdin().is_terminal();
-    if args.restart || (may_ask && interrupt::dropped(answer("Restart the VM now?")).await?) {
+    if args.restart
+        || (may_ask && interrupt::run_until_signal(answer("Restart the VM now?")).await?)
+    {
         return restart::run(restart::Args::default(), context, output).await;
     }
     tracing::info!("to restart it: k3s-vm restart");
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the person says to that, without keeping signals from being heard.
+/// Reads the answer on the terminal. Signals are still received meanwhile.
 async fn answer(question: &'static str) -> Result<bool, CommandError> {
     let (said, heard) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || said.send(crate::cli::terminal::confirm::confirm(question)));

@@ -13,7 +13,7 @@ use crate::{
     machine::access::copy,
 };
 
-/// What `cp` takes.
+/// The arguments of `cp`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm cp app.yaml :/var/lib/rancher/k3s/server/manifests/\n  \
@@ -83,7 +83,7 @@ fn one_sided() -> CommandError {
         .with_code(code::USAGE)
 }
 
-/// What has a colon before its first slash, with nothing or `guest` before it, is the guest's.
+/// A path of the guest has a colon before its first slash, with nothing or `guest` before it.
 fn place(path: &PathBuf) -> Result<Place<'_>, CommandError> {
     let bytes = path.as_os_str().as_encoded_bytes();
     if bytes == b"-" {

@@ -23,7 +23,7 @@ use crate::{
     qemu::{firmware, kvm::Kvm, version},
 };
 
-/// What `doctor` takes.
+/// The arguments of `doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm doctor\n  \
@@ -109,7 +109,7 @@ fn screen(report: &Report) -> String {
 
 async fn checks(context: &Context) -> Vec<Check> {
     let mut checks = vec![];
-    match Host::look(&context.cache) {
+    match Host::detect(&context.cache) {
         Ok(host) => {
             let found = format!("{} at {}", host.version, host.qemu.display());
             checks.extend([ok("QEMU", found), kvm(&host).await, uefi(&host)]);

@@ -150,7 +150,7 @@ pub(crate) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether KUBECONFIG is what this verb has made it: the record's, or after a reset where it usually is.
+/// Returns `true` when KUBECONFIG was set by this command: it is the record's, or after a reset the usual one.
 fn is_of(kubeconfig: &Path, project: &Project) -> bool {
     let state = State::observe(project).ok();
     let recorded = state.as_ref().and_then(State::record);

@@ -14,13 +14,13 @@ use crate::{
 pub struct Args {}
 
 pub(crate) async fn run(_: &Args, context: &Context) -> Result<ExitCode, CommandError> {
-    let Some(mut watch) = Watch::begin(&context.project).await? else {
+    let Some(mut watch) = Watch::start(&context.project).await? else {
         return Ok(ExitCode::SUCCESS);
     };
     while let Some(after) = watch.until_idle().await {
         match suspend(&mut watch, context.clone(), after).await {
             Ok(()) => {}
-            // A signal that came is to end it.
+            // A signal that came ends it.
             Err(error) if error.is_interruption() => return Err(error),
             Err(error) => tracing::warn!("{}", error.message),
         }
@@ -29,7 +29,7 @@ pub(crate) async fn run(_: &Args, context: &Context) -> Result<ExitCode, Command
 }
 
 async fn suspend(watch: &mut Watch, context: Context, after: Duration) -> Result<(), CommandError> {
-    let (machine, signals) = interrupt::opened(context, "idle-watch").await?;
+    let (machine, signals) = interrupt::open_machine(context, "idle-watch").await?;
     let work = async { Ok(watch.suspend(&machine, after).await?) };
-    interrupt::guarded(&machine, signals, work).await
+    interrupt::run_on_machine(&machine, signals, work).await
 }

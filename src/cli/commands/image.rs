@@ -21,7 +21,7 @@ use crate::{
     machine::access::images::{Source, load, stock},
 };
 
-/// What `image` takes.
+/// The arguments of `image`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm image load app:dev       # from Docker, Podman or nerdctl\n  \
@@ -73,7 +73,7 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, CommandError> {
     match &args.verb {
         Verb::Load { images, name, .. } => {
-            interrupt::dropped(load_all(images, name.as_ref(), context, output)).await?;
+            interrupt::run_until_signal(load_all(images, name.as_ref(), context, output)).await?;
         }
         Verb::List { json } => list(*json, context, output).await?,
         Verb::Rm { names } => {
@@ -106,12 +106,12 @@ async fn load_all(
         let progress = Arc::new(output.bars());
         let source = Source::of(image);
         let passed = load::load(&context.project, &source, name, progress).await?;
-        tell(image, &passed, output);
+        print_loaded(image, &passed, output);
     }
     Ok(())
 }
 
-fn tell(image: &str, passed: &Passed, output: &Output) {
+fn print_loaded(image: &str, passed: &Passed, output: &Output) {
     let left_out = passed.left_out.approximate();
     match (passed.sent.as_bytes(), passed.left_out.as_bytes()) {
         (0, _) => tracing::info!("{image}: already on the node"),

@@ -68,7 +68,7 @@ pub(crate) async fn run(
         let mut signals = Signals::listen()?;
         let work = async { Ok(kubeconfig_merge::merge(&context.project, record).await?) };
         let outcome = signals.unless_one_comes(work).await?;
-        tell(&outcome, output);
+        print_outcome(&outcome, output);
         tracing::info!("try: kubectl --context {} get nodes", record.name);
     } else if args.print {
         let yaml = kubeconfig.to_yaml().map_err(|error| {
@@ -88,12 +88,12 @@ async fn unmerge(
 ) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::listen()?;
     let work = async { Ok(kubeconfig_merge::unmerge(&context.project, name).await?) };
-    tell(&signals.unless_one_comes(work).await?, output);
+    print_outcome(&signals.unless_one_comes(work).await?, output);
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was done on stderr, the path of the user's kubeconfig on stdout.
-fn tell(outcome: &Outcome, output: &Output) {
+/// Prints the result on stderr, and the path of the user's kubeconfig on stdout.
+fn print_outcome(outcome: &Outcome, output: &Output) {
     let path = outcome.path.display();
     if !outcome.changed {
         tracing::info!("{path} is up to date");

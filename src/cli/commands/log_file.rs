@@ -43,7 +43,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// `None` when there is none yet.
+    /// `None` when it does not exist yet.
     pub(crate) fn open(source: Source, project: &Project) -> Result<Option<Self>, CommandError> {
         let path = match source {
             Source::Qemu => project.qemu_log(),
@@ -56,7 +56,7 @@ impl Log {
         }
     }
 
-    /// What has come since it was last asked; nothing when nothing has.
+    /// The text that was added since the last call.
     pub(crate) async fn more(&mut self, project: &Project) -> Result<String, CommandError> {
         if self.source == Source::Console {
             control::guest_logs::collect(project).await;

@@ -30,7 +30,7 @@ use crate::{
     project::Project,
 };
 
-/// What `logs` takes.
+/// The arguments of `logs`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm logs                     # the guest's console\n  \

@@ -11,7 +11,7 @@ use crate::{
     machine::lifecycle::power,
 };
 
-/// What `pause` takes.
+/// The arguments of `pause`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm pause\n  \
@@ -20,9 +20,9 @@ pub struct Args {}
 
 pub(crate) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandError> {
     require_machine(&context)?;
-    let (machine, signals) = interrupt::opened(context, "pause").await?;
+    let (machine, signals) = interrupt::open_machine(context, "pause").await?;
     let work = async { Ok(power::pause(&machine).await?) };
-    match interrupt::guarded(&machine, signals, work).await? {
+    match interrupt::run_on_machine(&machine, signals, work).await? {
         true => tracing::info!("paused; to resume: k3s-vm resume"),
         false => tracing::info!("the VM is already paused"),
     }

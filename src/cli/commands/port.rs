@@ -13,7 +13,7 @@ use crate::{
     machine::access::ports::{self, Port, Ports, ServicePort},
 };
 
-/// What `port` takes.
+/// The arguments of `port`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm port add 3000:30000      # a NodePort\n  \
@@ -54,7 +54,7 @@ enum Verb {
     },
 }
 
-/// What is to be forwarded.
+/// A port to forward.
 #[derive(Debug, Clone)]
 enum Wanted {
     Port(Forward),
@@ -99,44 +99,53 @@ pub(crate) async fn run(
                 table(&ports)
             });
         }
-        Verb::Add { ports, namespace } => {
-            let (machine, signals) = interrupt::opened(context, "port add").await?;
-            let work = async {
-                for wanted in ports {
-                    let forward = match wanted {
-                        Wanted::Port(forward) => forward,
-                        Wanted::Service(name, port) => {
-                            let namespace = namespace.clone();
-                            let asked = ServicePort {
-                                namespace,
-                                name,
-                                port,
-                            };
-                            ports::of_service(&machine.project, &asked).await?
-                        }
-                    };
-                    ports::add(&machine, forward).await?;
-                    let (host, guest) = (forward.host, forward.guest);
-                    tracing::info!("{} forwards to the guest's port {guest}", host.address());
-                    output.data(&format!("{}\n", host.address()));
-                }
-                Ok(())
-            };
-            interrupt::guarded(&machine, signals, work).await?;
-        }
-        Verb::Rm { ports } => {
-            let (machine, signals) = interrupt::opened(context, "port rm").await?;
-            let work = async {
-                for host in ports {
-                    let gone = ports::remove(&machine, host).await?;
-                    tracing::info!("removed the forward of {gone}");
-                }
-                Ok(())
-            };
-            interrupt::guarded(&machine, signals, work).await?;
-        }
+        Verb::Add { ports, namespace } => add(ports, namespace, context, output).await?,
+        Verb::Rm { ports } => remove(ports, context).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn add(
+    ports: Vec<Wanted>,
+    namespace: String,
+    context: Context,
+    output: &Output,
+) -> Result<(), CommandError> {
+    let (machine, signals) = interrupt::open_machine(context, "port add").await?;
+    let work = async {
+        for wanted in ports {
+            let forward = match wanted {
+                Wanted::Port(forward) => forward,
+                Wanted::Service(name, port) => {
+                    let namespace = namespace.clone();
+                    let service = ServicePort {
+                        namespace,
+                        name,
+                        port,
+                    };
+                    ports::of_service(&machine.project, &service).await?
+                }
+            };
+            ports::add(&machine, forward).await?;
+            let (host, guest) = (forward.host, forward.guest);
+            tracing::info!("{} forwards to the guest's port {guest}", host.address());
+            output.data(&format!("{}\n", host.address()));
+        }
+        Ok(())
+    };
+    interrupt::run_on_machine(&machine, signals, work).await
+}
+
+async fn remove(ports: Vec<HostPort>, context: Context) -> Result<(), CommandError> {
+    let (machine, signals) = interrupt::open_machine(context, "port rm").await?;
+    let work = async {
+        for host in ports {
+            let removed = ports::remove(&machine, host).await?;
+            tracing::info!("removed the forward of {removed}");
+        }
+        Ok(())
+    };
+    interrupt::run_on_machine(&machine, signals, work).await
 }
 
 fn document(ports: &Ports) -> Result<String, CommandError> {

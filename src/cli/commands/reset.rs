@@ -13,7 +13,7 @@ use crate::{
     project::{Project, snapshot},
 };
 
-/// What `reset` takes.
+/// The arguments of `reset`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm reset\n  \
@@ -37,13 +37,13 @@ pub(crate) async fn run(
         tracing::info!("{none}; nothing to do");
         return Ok(ExitCode::SUCCESS);
     }
-    if !args.yes && !ask(&context)? {
+    if !args.yes && !confirm_reset(&context)? {
         output.line("nothing was changed");
         return Ok(ExitCode::from(code::FAILURE));
     }
-    let (machine, signals) = interrupt::opened(context, "reset").await?;
+    let (machine, signals) = interrupt::open_machine(context, "reset").await?;
     let work = async { Ok(lifecycle::reset::reset(&machine).await?) };
-    interrupt::guarded(&machine, signals, work).await?;
+    interrupt::run_on_machine(&machine, signals, work).await?;
     let name = machine.new_name();
     if let Some(path) = access::kubeconfig_merge::where_merged(&machine.project, &name) {
         output.warning(&format!(
@@ -55,12 +55,12 @@ pub(crate) async fn run(
         "deleted the VM; {} and the shared cache are kept",
         machine.project.config().display()
     );
-    tell_of_others(&machine.project);
+    print_other_vms(&machine.project);
     Ok(ExitCode::SUCCESS)
 }
 
 /// Says which additional VMs are kept.
-fn tell_of_others(project: &Project) {
+fn print_other_vms(project: &Project) {
     if project.alias().is_some() {
         return;
     }
@@ -71,7 +71,7 @@ fn tell_of_others(project: &Project) {
     }
 }
 
-fn ask(context: &Context) -> Result<bool, CommandError> {
+fn confirm_reset(context: &Context) -> Result<bool, CommandError> {
     if !std::io::stdin().is_terminal() {
         return Err(CommandError::new(
             "cannot ask before deleting the VM: stdin is not a terminal",

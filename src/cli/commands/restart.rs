@@ -14,7 +14,7 @@ use crate::{
     project::{Config, config::Timeout},
 };
 
-/// What `restart` takes.
+/// The arguments of `restart`.
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm restart\n  \
@@ -40,14 +40,14 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     require_machine(&context)?;
-    let (machine, signals) = interrupt::opened(context, "restart").await?;
+    let (machine, signals) = interrupt::open_machine(context, "restart").await?;
     let within = args.timeout.map(|timeout| timeout.0);
     let config = Config {
         timeout: args.timeout,
         ..Config::default()
     };
     let work = async { Ok(power::restart(&machine, args.force, within, config).await?) };
-    let summary = interrupt::guarded(&machine, signals, work).await?;
-    setup::tell(&summary, args.timings, output);
+    let summary = interrupt::run_on_machine(&machine, signals, work).await?;
+    setup::print_summary(&summary, args.timings, output);
     Ok(ExitCode::SUCCESS)
 }

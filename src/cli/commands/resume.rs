@@ -14,7 +14,7 @@ use crate::{
     project::{Config, config::Timeout},
 };
 
-/// What `resume` takes.
+/// The arguments of `resume`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm pause; k3s-vm resume\n  \
@@ -37,9 +37,9 @@ pub(crate) async fn run(
         ..Config::default()
     };
     require_machine(&context)?;
-    let (machine, signals) = interrupt::opened(context, "resume").await?;
+    let (machine, signals) = interrupt::open_machine(context, "resume").await?;
     let work = async { Ok(power::resume(&machine, config).await?) };
-    let summary = interrupt::guarded(&machine, signals, work).await?;
-    setup::tell(&summary, false, output);
+    let summary = interrupt::run_on_machine(&machine, signals, work).await?;
+    setup::print_summary(&summary, false, output);
     Ok(ExitCode::SUCCESS)
 }

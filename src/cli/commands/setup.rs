@@ -1,6 +1,6 @@
 //! `setup`: creates the VM and returns when the node is Ready.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use crate::{
     base::{Digest, Forward, proxy},
@@ -13,7 +13,7 @@ use crate::{
     },
     image::ImageSource,
     machine::{
-        MachineError,
+        MachineError, Timings,
         lifecycle::{self, setup::Summary},
         model::{spec::image_name, timings::TimeSpentIn},
     },
@@ -21,7 +21,7 @@ use crate::{
     qemu::version,
 };
 
-/// What `setup` takes.
+/// The arguments of `setup`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm setup\n  \
@@ -123,11 +123,11 @@ pub(crate) async fn run(
                 .map_err(MachineError::from)?,
         );
     }
-    let (machine, signals) = interrupt::opened(context, "setup").await?;
+    let (machine, signals) = interrupt::open_machine(context, "setup").await?;
     let progress = output.progress();
     let work = async { Ok(lifecycle::setup::setup(&machine, config, &progress).await?) };
-    let summary = interrupt::guarded(&machine, signals, work).await?;
-    tell(&summary, show_timings, output);
+    let summary = interrupt::run_on_machine(&machine, signals, work).await?;
+    print_summary(&summary, show_timings, output);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -156,7 +156,7 @@ fn inherit_proxies(flags: &mut Config, file: &Config) {
 }
 
 /// The end of setup and start: what to do next on stderr, the kubeconfig's path or the last event on stdout.
-pub(crate) fn tell(summary: &Summary, show_timings: bool, output: &Output) {
+pub(crate) fn print_summary(summary: &Summary, show_timings: bool, output: &Output) {
     let record = &summary.record;
     if summary.nothing_to_do {
         tracing::info!("{} is running and healthy; nothing to do", record.name);
@@ -170,32 +170,29 @@ pub(crate) fn tell(summary: &Summary, show_timings: bool, output: &Output) {
         tracing::info!("try: k3s-vm kubectl get nodes");
     }
     if show_timings {
-        for phase in summary.timings.phases() {
-            let category = match phase.category {
-                TimeSpentIn::Own => "",
-                TimeSpentIn::Network => "  (network)",
-                TimeSpentIn::Guest => "  (guest)",
-            };
-            output.line(&format!(
-                "{:>9.3} s  {}{category}",
-                phase.took.as_secs_f64(),
-                phase.name
-            ));
-        }
-        output.line(&format!(
-            "{:>9.3} s  in all",
-            summary.timings.total().as_secs_f64()
-        ));
-        output.line(&format!(
-            "{:>9.3} s  of it k3s-vm's own",
-            summary.timings.own().as_secs_f64()
-        ));
+        print_timings(&summary.timings, output);
     }
     if output.prints_events() {
         output.event(&Event::done(summary));
     } else {
         output.data(&format!("{}\n", record.kubeconfig.display()));
     }
+}
+
+fn print_timings(timings: &Timings, output: &Output) {
+    let print = |took: Duration, what: &str| {
+        output.line(&format!("{:>9.3} s  {what}", took.as_secs_f64()));
+    };
+    for phase in timings.phases() {
+        let category = match phase.category {
+            TimeSpentIn::Own => "",
+            TimeSpentIn::Network => "  (network)",
+            TimeSpentIn::Guest => "  (guest)",
+        };
+        print(phase.took, &format!("{}{category}", phase.name));
+    }
+    print(timings.total(), "in all");
+    print(timings.own(), "of it k3s-vm's own");
 }
 
 fn install_qemu(output: &Output) -> Result<(), CommandError> {

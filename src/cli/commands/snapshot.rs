@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// What `snapshot` takes.
+/// The arguments of `snapshot`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm snapshot create before-upgrade\n  \
@@ -88,7 +88,7 @@ pub(crate) async fn run(
         Verb::List { json } => list(json, &context.project, output),
         Verb::Restore { name, yes, start } => {
             restore::usable(&context.project, &name)?;
-            if !yes && !ask(&context.project, &name)? {
+            if !yes && !confirm_restore(&context.project, &name)? {
                 output.line("nothing was changed");
                 return Ok(ExitCode::from(code::FAILURE));
             }
@@ -103,9 +103,9 @@ async fn create(
     context: Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
-    let (machine, signals) = interrupt::opened(context, "snapshot create").await?;
+    let (machine, signals) = interrupt::open_machine(context, "snapshot create").await?;
     let work = async { Ok(create::create(&machine, name).await?) };
-    let name = interrupt::guarded(&machine, signals, work).await?;
+    let name = interrupt::run_on_machine(&machine, signals, work).await?;
     let all = snapshot::list(&machine.project).map_err(MachineError::from)?;
     if let Some(found) = all.iter().find(|it| it.name == name)
         && let Ok(snapshot) = &found.snapshot
@@ -117,7 +117,7 @@ async fn create(
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(project: &Project, name: &SnapshotName) -> Result<bool, CommandError> {
+fn confirm_restore(project: &Project, name: &SnapshotName) -> Result<bool, CommandError> {
     if !std::io::stdin().is_terminal() {
         return Err(CommandError::new(
             "cannot ask before replacing the VM: stdin is not a terminal",
@@ -139,7 +139,7 @@ async fn restore(
     context: Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
-    let (machine, signals) = interrupt::opened(context, "snapshot restore").await?;
+    let (machine, signals) = interrupt::open_machine(context, "snapshot restore").await?;
     let work = async {
         let ran = restore::restore(&machine, name).await?;
         tracing::info!("restored snapshot {name}");
@@ -149,17 +149,17 @@ async fn restore(
         let started = bring_up::start(&machine, Config::default(), false).await;
         Ok(Some(started?))
     };
-    match interrupt::guarded(&machine, signals, work).await? {
-        Some(summary) => setup::tell(&summary, false, output),
+    match interrupt::run_on_machine(&machine, signals, work).await? {
+        Some(summary) => setup::print_summary(&summary, false, output),
         None => tracing::info!("to start it: k3s-vm start"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn delete(names: &[SnapshotName], context: Context) -> Result<ExitCode, CommandError> {
-    let (machine, signals) = interrupt::opened(context, "snapshot delete").await?;
+    let (machine, signals) = interrupt::open_machine(context, "snapshot delete").await?;
     let work = async { Ok(delete::delete(&machine, names).await?) };
-    interrupt::guarded(&machine, signals, work).await?;
+    interrupt::run_on_machine(&machine, signals, work).await?;
     for name in names {
         tracing::info!("removed {name}");
     }
@@ -182,7 +182,7 @@ struct One<'a> {
     created: Option<u64>,
     /// Bytes on the host's disk.
     used: u64,
-    /// Whether the memory is in it.
+    /// The snapshot has the guest's memory.
     memory: Option<bool>,
     k3s: Option<&'a str>,
     /// Why it cannot be restored, if so.

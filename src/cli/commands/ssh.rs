@@ -17,7 +17,7 @@ use crate::{
     machine::{MachineError, access::shell},
 };
 
-/// What `ssh` takes.
+/// The arguments of `ssh`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm ssh\n  \

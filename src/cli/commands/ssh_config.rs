@@ -7,7 +7,7 @@ use crate::{
     machine::access,
 };
 
-/// What `ssh-config` takes.
+/// The arguments of `ssh-config`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm ssh-config --name shop >~/.ssh/shop.config\n  \

@@ -14,7 +14,7 @@ use crate::{
     project::{Config, config::Timeout, idle::Idle},
 };
 
-/// What `start` takes.
+/// The arguments of `start`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm start\n  \
@@ -57,10 +57,10 @@ pub(crate) async fn run(
         ..Config::default()
     };
     context::require_machine(&context)?;
-    let (machine, signals) = interrupt::opened(context, "start").await?;
+    let (machine, signals) = interrupt::open_machine(context, "start").await?;
     let work =
         async { Ok(lifecycle::setup::start(&machine, config, args.restore_datastore).await?) };
-    let summary = interrupt::guarded(&machine, signals, work).await?;
-    setup::tell(&summary, args.timings, output);
+    let summary = interrupt::run_on_machine(&machine, signals, work).await?;
+    setup::print_summary(&summary, args.timings, output);
     Ok(ExitCode::SUCCESS)
 }

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// What `status` takes.
+/// The arguments of `status`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm status\n  \
@@ -71,7 +71,7 @@ fn exit_code(status: &Status) -> ExitCode {
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What Ctrl-C gives, which is the usual end of watching.
+/// The code of Ctrl-C, which is the usual end of watching.
 const CTRL_C: u8 = 130;
 
 /// The exit code is that of the status that was seen last.
@@ -82,7 +82,7 @@ async fn watch(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::listen()?;
-    let canvas = if json { None } else { Some(Screen::open()?) };
+    let live_screen = if json { None } else { Some(Screen::open()?) };
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = ExitCode::SUCCESS;
@@ -100,10 +100,10 @@ async fn watch(
             },
         };
         last = exit_code(&status);
-        match &canvas {
-            Some(canvas) => {
+        match &live_screen {
+            Some(live_screen) => {
                 shown = screen(&status, verbose);
-                canvas.draw(&shown);
+                live_screen.draw(&shown);
             }
             None => output.document_line(&status),
         }
@@ -111,7 +111,7 @@ async fn watch(
             break;
         }
     }
-    drop(canvas);
+    drop(live_screen);
     output.data(&sanitize(&shown));
     Ok(last)
 }

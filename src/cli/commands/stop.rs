@@ -13,7 +13,7 @@ use crate::{
     project::config::Timeout,
 };
 
-/// What `stop` takes.
+/// The arguments of `stop`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm stop\n  \
@@ -40,7 +40,7 @@ pub struct Args {
 }
 
 impl Args {
-    fn way(&self) -> StopMode {
+    fn mode(&self) -> StopMode {
         match (self.force, self.suspend, self.power_off) {
             (true, _, _) => StopMode::Force,
             (_, true, _) => StopMode::Suspend,
@@ -56,10 +56,10 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     require_machine(&context)?;
-    let (machine, signals) = interrupt::opened(context, "stop").await?;
+    let (machine, signals) = interrupt::open_machine(context, "stop").await?;
     let within = args.timeout.map(|timeout| timeout.0);
-    let work = async { Ok(stop::stop(&machine, args.way(), within).await?) };
-    match interrupt::guarded(&machine, signals, work).await? {
+    let work = async { Ok(stop::stop(&machine, args.mode(), within).await?) };
+    match interrupt::run_on_machine(&machine, signals, work).await? {
         StopOutcome::AlreadyStopped => tracing::info!("the VM is already stopped"),
         StopOutcome::AlreadySuspended => tracing::info!("the VM is already suspended"),
         StopOutcome::MemoryGivenUp => {

@@ -34,7 +34,7 @@ pub(crate) const K9S_HELP: &str = "Examples:
   \
     k3s-vm k9s -n kube-system";
 
-/// What is passed on to the tool.
+/// The arguments of `kubectl` and `k9s`, which are passed on.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The shell found a link of the VM's on its PATH
@@ -52,7 +52,7 @@ pub struct Args {
 /// The flag of [`Args::on_path`].
 pub(crate) const ON_PATH: &str = "k3s-vm-on-path";
 
-/// What kubectl does without a cluster.
+/// The commands of kubectl that need no cluster.
 const LOCAL: [&str; 6] = [
     "completion",
     "config",
@@ -62,8 +62,8 @@ const LOCAL: [&str; 6] = [
     "plugin",
 ];
 
-/// Whether the user names another cluster: in the arguments, or in a shell that k3s-vm has set up with a KUBECONFIG that is
-/// not the VM's.
+/// Returns `true` when the user names another cluster: in the arguments, or in a shell that k3s-vm has set up with a
+/// KUBECONFIG that is not the VM's.
 fn chooses_another(args: &Args, machines: &Path) -> bool {
     let flag = |it: &OsString| {
         it.to_str()

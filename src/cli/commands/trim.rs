@@ -12,7 +12,7 @@ use crate::{
     machine::lifecycle::trim,
 };
 
-/// What `trim` takes.
+/// The arguments of `trim`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm trim\n  \
@@ -23,9 +23,9 @@ pub struct Args {}
 
 pub(crate) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandError> {
     require_machine(&context)?;
-    let (machine, signals) = interrupt::opened(context, "trim").await?;
+    let (machine, signals) = interrupt::open_machine(context, "trim").await?;
     let work = async { Ok(trim::trim(&machine).await?) };
-    let trimmed = interrupt::guarded(&machine, signals, work).await?;
+    let trimmed = interrupt::run_on_machine(&machine, signals, work).await?;
     let (before, after) = (trimmed.before, trimmed.after);
     if after < before {
         let less = Size::bytes(before.as_bytes() - after.as_bytes());

@@ -13,7 +13,7 @@ use crate::{
     project::foreign,
 };
 
-/// What `trust` takes.
+/// The arguments of `trust`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm trust\n  \
@@ -42,19 +42,19 @@ pub(crate) async fn run(
         .hint("to trust it without asking: k3s-vm trust --yes")
         .with_code(code::USAGE));
     }
-    tell(&context, &findings, output);
+    print_findings(&context, &findings, output);
     if !args.yes && !confirm("Trust it?")? {
         output.line("nothing was changed");
         return Ok(ExitCode::from(code::FAILURE));
     }
-    let (machine, signals) = interrupt::opened(context, "trust").await?;
+    let (machine, signals) = interrupt::open_machine(context, "trust").await?;
     let work = async { Ok(foreign::adopt(&machine.project).map_err(MachineError::from)?) };
-    interrupt::guarded(&machine, signals, work).await?;
+    interrupt::run_on_machine(&machine, signals, work).await?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Asks once, on a terminal, about a project that is not trusted. After a no, the command gives its error.
-pub(crate) fn ask(context: &Context, output: &Output) -> Result<(), CommandError> {
+pub(crate) fn ask_to_trust(context: &Context, output: &Output) -> Result<(), CommandError> {
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Ok(());
     }
@@ -63,14 +63,14 @@ pub(crate) fn ask(context: &Context, output: &Output) -> Result<(), CommandError
     if findings.is_empty() {
         return Ok(());
     }
-    tell(context, &findings, output);
+    print_findings(context, &findings, output);
     if confirm("Trust it?")? {
         foreign::adopt(&context.project).map_err(MachineError::from)?;
     }
     Ok(())
 }
 
-fn tell(context: &Context, findings: &[String], output: &Output) {
+fn print_findings(context: &Context, findings: &[String], output: &Output) {
     let root = context.project.root().display();
     output.warning(&format!("the project {root} is not trusted yet. It"));
     for finding in findings {

@@ -16,7 +16,7 @@ use crate::{
     project::{Config, config::Timeout},
 };
 
-/// What `upgrade` takes.
+/// The arguments of `upgrade`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm upgrade                           # the stable channel\n  \
@@ -77,18 +77,18 @@ pub(crate) async fn run(
         timeout: args.timeout,
         ..Config::default()
     };
-    let (machine, signals) = interrupt::opened(context, "upgrade").await?;
+    let (machine, signals) = interrupt::open_machine(context, "upgrade").await?;
     let (fetching, copying) = (output.progress(), output.copying());
     let copying: Arc<dyn Progress> = Arc::new(copying);
     let work =
         async { Ok(upgrade::upgrade(&machine, &target, config, &fetching, &copying).await?) };
-    let upgraded = interrupt::guarded(&machine, signals, work).await?;
-    tell(&upgraded);
-    setup::tell(&upgraded.summary, args.timings, output);
+    let upgraded = interrupt::run_on_machine(&machine, signals, work).await?;
+    print_upgrade(&upgraded);
+    setup::print_summary(&upgraded.summary, args.timings, output);
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(upgraded: &Upgraded) {
+fn print_upgrade(upgraded: &Upgraded) {
     let Upgraded { from, to, .. } = upgraded;
     if *from == to.as_str() {
         tracing::info!("k3s is already {to}");

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use crate::{
     guest::Sign,
-    machine::{MachineError, error::machine::BootFault, lifecycle::boot_progress::NO_STAGE},
+    machine::{MachineError, error::machine::BootFault, lifecycle::boot_checks::NO_STAGE},
     qemu::{ProcessError, process::EndCause},
 };
 
-/// What to do about a guest whose console shows why it does not become a node.
+/// The hints about a guest whose console shows why it does not become a node.
 pub(crate) fn of_console(sign: Sign, log: Option<&Path>) -> Vec<String> {
     const ANOTHER: &str = "k3s-vm reset && k3s-vm setup --image debian-13";
     let (what, command) = match sign {

@@ -50,7 +50,7 @@ pub(crate) fn of_image(error: &ImageError) -> Vec<String> {
 
 const UNVERIFIED: &str = "or use it without verification: --insecure-no-checksum";
 
-/// What is only read may be the user's own; all else is in the cache.
+/// A file that is only read may be the user's own; any other is in the cache.
 fn of_cache_file(error: &FileError) -> Vec<String> {
     let writes = !["open", "read", "look at"].contains(&error.action);
     let forbidden = matches!(

@@ -55,7 +55,7 @@ pub(crate) const JOIN_KVM: Fix = [
     "sudo usermod -aG kvm \"$USER\"   # then log in again",
 ];
 
-/// What a CI runner without a login shell does instead of joining a group.
+/// The command for a CI runner, which has no login shell and so cannot join a group.
 const UDEV: &str = "on a CI runner: echo 'KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0666\", OPTIONS+=\"static_node=kvm\"' | \
     sudo tee /etc/udev/rules.d/99-kvm4all.rules && sudo udevadm control --reload-rules && sudo udevadm trigger --name-match=kvm";
 

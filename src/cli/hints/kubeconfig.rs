@@ -49,7 +49,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
     }
 }
 
-/// What has a command be about the VM of that place.
+/// The arguments that select the VM of that place.
 fn of_machine(place: &Path) -> String {
     let project = Project::at_place(place);
     let alias = project.alias();

@@ -46,7 +46,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
     }
 }
 
-/// What to do when a guest's memory cannot be saved.
+/// The hints about a guest whose memory cannot be saved.
 pub(crate) fn of_memory(reason: &str, instead: &str) -> Vec<String> {
     let without = "or remove the mounts: k3s-vm configure --unset mounts --restart";
     let hints = [Some(instead), (reason == FOLDERS).then_some(without)];

@@ -24,7 +24,7 @@ pub(crate) fn move_away(path: &Path) -> String {
     format!("mv {} {}", word(&path), word(&format_args!("{path}.bak")))
 }
 
-/// A path as one word of a shell: what is to be copied must not do something else than it seems to.
+/// A path as one word of a shell: a command that is copied must do only what it seems to do.
 pub(crate) fn word(path: &dyn Display) -> String {
     let text = path.to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@%=,".contains(c);

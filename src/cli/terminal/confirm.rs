@@ -4,7 +4,7 @@ use std::io::Write;
 
 use crate::cli::error::CommandError;
 
-/// What the person at the terminal says to that.
+/// Asks on the terminal. Returns `true` for a yes.
 pub(crate) fn confirm(question: &str) -> Result<bool, CommandError> {
     let mut stderr = std::io::stderr();
     let _ = write!(stderr, "{question} [y/N] ");

@@ -16,7 +16,7 @@ use crate::{
 /// The layout of the documents.
 const SCHEMA: u32 = 1;
 
-/// What has happened.
+/// An event of a command.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Event<'a> {
@@ -96,7 +96,7 @@ impl<'a> Event<'a> {
 }
 
 /// Writes an event that happens now to stdout.
-pub(crate) fn tell(event: &Event<'_>, began: Instant) -> io::Result<()> {
+pub(crate) fn write(event: &Event<'_>, began: Instant) -> io::Result<()> {
     line(event, began.elapsed().as_secs_f64()).and_then(|line| put(&line))
 }
 

@@ -66,52 +66,54 @@ pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError>
             .with_default(others)
             .with_target("k3s_vm", level)
     };
-    let mouth = StderrLayer {
+    let stderr = StderrLayer {
         output: output.clone(),
-    }
-    .with_filter(ours(level));
-    let mut refused = None;
-    let file = match log_file(global) {
-        None => None,
-        Some((path, is_ours)) => match open(&path) {
-            Ok(file) => {
-                let layer = tracing_subscriber::fmt::layer()
-                    .with_ansi(false)
-                    .with_writer(Arc::new(PlainFile(file)));
-                Some(layer.with_filter(ours(LevelFilter::DEBUG)))
-            }
-            Err(error) => {
-                let what = format!("cannot write the log file {}", path.display());
-                let error = CommandError::new(what).because(&error);
-                if is_ours {
-                    return Err(error.hint(
-                        "K3S_VM_LOG_FILE names a file that you may write; unset it to go without",
-                    ));
-                }
-                refused = Some(error.message);
-                None
-            }
-        },
     };
-    let teller = output.prints_events().then(|| {
-        let teller = EventLayer {
+    let log_file = open_log_file(global)?;
+    let file = log_file.as_ref().and_then(|opened| opened.as_ref().ok());
+    let file = file.map(|file| {
+        let layer = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(Arc::clone(file));
+        layer.with_filter(ours(LevelFilter::DEBUG))
+    });
+    let events = output.prints_events().then(|| {
+        let layer = EventLayer {
             output: output.clone(),
         };
-        // What the terminal's side says of the end is an event of its own.
+        // The terminal's own messages about the end are an event of their own.
         let machines = Targets::new()
             .with_target("k3s_vm", LevelFilter::INFO)
             .with_target("k3s_vm::cli", LevelFilter::WARN);
-        teller.with_filter(machines)
+        layer.with_filter(machines)
     });
     let _ = tracing_subscriber::registry()
-        .with(mouth)
-        .with(teller)
+        .with(stderr.with_filter(ours(level)))
+        .with(events)
         .with(file)
         .try_init();
-    if let Some(reason) = refused {
+    if let Some(Err(reason)) = log_file {
         tracing::warn!("no log is kept, for LOG_FILE cannot be used: {reason}");
     }
     Ok(())
+}
+
+/// Opens the log file, if one is wanted. The inner error is that of a file that may be meant for another program.
+fn open_log_file(global: &Global) -> Result<Option<Result<Arc<PlainFile>, String>>, CommandError> {
+    let Some((path, is_ours)) = log_file(global) else {
+        return Ok(None);
+    };
+    let error = match open(&path) {
+        Ok(file) => return Ok(Some(Ok(Arc::new(PlainFile(file))))),
+        Err(error) => error,
+    };
+    let what = format!("cannot write the log file {}", path.display());
+    let error = CommandError::new(what).because(&error);
+    if is_ours {
+        let hint = "K3S_VM_LOG_FILE names a file that you may write; unset it to go without";
+        return Err(error.hint(hint));
+    }
+    Ok(Some(Err(error.message)))
 }
 
 /// The log file, if one is wanted, and whether it is surely meant for this program.

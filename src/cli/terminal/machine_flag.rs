@@ -13,7 +13,7 @@ use crate::{base::MachineAlias, qemu::version::find_program};
 /// The program in all texts.
 const PROGRAM: &str = "k3s-vm";
 
-/// What a user types to call this program: its name, if that finds it on the `PATH`, and its path otherwise.
+/// The word by which a user calls this program: its name if that finds it on the `PATH`, and its path otherwise.
 pub(crate) fn called(first: Option<&OsString>) -> String {
     let own = env::current_exe().unwrap_or_default();
     let found = find_program(PROGRAM).and_then(|path| fs::canonicalize(path).ok());

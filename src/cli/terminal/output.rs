@@ -3,7 +3,7 @@
 use std::{
     io::{self, ErrorKind, IsTerminal, Write},
     process::ExitCode,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -105,7 +105,7 @@ impl Output {
         }
     }
 
-    /// Whether stdout takes no more data.
+    /// Returns `true` when stdout takes no more data.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.get().is_some()
     }
@@ -130,13 +130,13 @@ impl Output {
         Ok(())
     }
 
-    /// The same on one line.
+    /// Prints a document on one line.
     pub(crate) fn document_line(&self, document: &impl Serialize) {
         let line = serde_json::to_string(document).map_err(io::Error::from);
         self.written(line.and_then(|json| events::put(&without_logins(&format!("{json}\n")))));
     }
 
-    /// Whether a program reads what happens.
+    /// Returns `true` when events are printed for a program.
     pub(crate) const fn prints_events(&self) -> bool {
         self.events
     }
@@ -144,7 +144,7 @@ impl Output {
     /// Tells it to the program that reads it, if there is one.
     pub(crate) fn event(&self, event: &Event<'_>) {
         if self.events {
-            self.written(events::tell(event, self.began));
+            self.written(events::write(event, self.began));
         }
     }
 
@@ -208,7 +208,7 @@ impl Output {
         self.transfers(Some(["fetching", "fetched"]))
     }
 
-    /// The same of copies.
+    /// The progress of copies.
     pub(crate) fn copying(&self) -> Transfers {
         self.transfers(Some(["copying", "copied"]))
     }
@@ -257,6 +257,14 @@ impl Transfer {
     }
 }
 
+impl Transfers {
+    fn lock(&self) -> MutexGuard<'_, Vec<Transfer>> {
+        self.transfers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// How often a transfer says a line where bars cannot move.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -294,10 +302,7 @@ impl Progress for Transfers {
             self.output.step(&format!("{doing} {what}{size}{resumed}"));
         }
         let now = Instant::now();
-        let mut transfers = self
-            .transfers
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut transfers = self.lock();
         let mut transfer = Transfer {
             what: what.to_owned(),
             bar,
@@ -311,10 +316,7 @@ impl Progress for Transfers {
     }
 
     fn advance(&self, transfer: usize, bytes: u64) {
-        let mut transfers = self
-            .transfers
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut transfers = self.lock();
         let Some(transfer) = transfers.get_mut(transfer) else {
             return;
         };
@@ -335,10 +337,7 @@ impl Progress for Transfers {
     }
 
     fn end(&self, transfer: usize) {
-        let mut transfers = self
-            .transfers
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut transfers = self.lock();
         let Some(transfer) = transfers.get_mut(transfer) else {
             return;
         };

@@ -11,7 +11,7 @@ use anstream::adapter::strip_str;
 
 use crate::base::address::without_logins;
 
-/// What may be shown of a text.
+/// The part of a text that may be shown.
 pub(crate) fn sanitize(text: &str) -> Cow<'_, str> {
     let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     let text = without_logins(text);
@@ -44,7 +44,7 @@ pub(crate) fn without_error_numbers(text: &str) -> String {
     shown + rest
 }
 
-/// What a terminal may show of the guest's or QEMU's own text, which may contain colors and line ends.
+/// The part of the guest's or QEMU's own text that a terminal may show. It may contain colours and line ends.
 pub(crate) fn plain(text: &str) -> String {
     let text = text.replace("\r\n", "\n");
     sanitize(&strip_str(&text).to_string()).into_owned()

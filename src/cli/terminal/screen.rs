@@ -29,7 +29,7 @@ impl Screen {
     ///
     /// # Errors
     ///
-    /// When stdout is none, or one that cannot be drawn over.
+    /// When stdout is not a terminal, or cannot be drawn over.
     pub(crate) fn open() -> Result<Self, CommandError> {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         if !stdout().is_terminal() || dumb {

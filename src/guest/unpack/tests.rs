@@ -1,9 +1,9 @@
-//! Archives as a guest may send them, hostile ones too.
+//! Archives as a guest may send them, also hostile ones.
 
 use super::*;
 use crate::base::progress::Silent;
 
-/// What an archive may be made of, hostile or not.
+/// A part of an archive, hostile or not.
 enum Part<'a> {
     Folder(&'a str),
     File(&'a str, &'a str),
@@ -149,7 +149,7 @@ fn nothing_leads_out() {
 }
 
 #[test]
-fn half_an_archive_is_none() {
+fn half_an_archive_is_refused() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let bytes = archive(&[Folder("./"), File("./file", &"x".repeat(2000))]);
     for length in [0, 100, 600, 1024, 1500] {

@@ -175,7 +175,7 @@ async fn a_file_is_copied_and_looked_at_again_when_it_changed() {
 }
 
 #[tokio::test]
-async fn what_is_no_image_file_is_refused() {
+async fn other_files_than_images_are_refused() {
     let (directory, cache) = cache();
     std::fs::write(directory.path().join("empty"), "").expect("written");
     for (name, message) in [
@@ -229,7 +229,7 @@ async fn a_damaged_index_or_image_is_made_good() {
 }
 
 #[tokio::test]
-async fn what_nobody_vouches_for_is_taken_only_by_those_who_say_so() {
+async fn unverified_downloads_need_consent() {
     let server = Server::start(vec![Reply::ok(b"nothing here\n"), Reply::ok(&disk(1))]).await;
     let (_directory, strict) = cache();
     let lax = strict.clone().unverified(true);

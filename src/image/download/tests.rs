@@ -125,7 +125,7 @@ async fn a_killed_download_is_continued_by_the_next_process() {
 }
 
 #[tokio::test]
-async fn a_server_that_vouches_for_nothing_starts_over() {
+async fn a_server_without_validators_starts_over() {
     let head = format!(
         "200 OK\r\nETag: W/\"weak\"\r\nContent-Length: {}",
         BODY.len()
@@ -189,7 +189,7 @@ async fn a_partial_that_is_too_long_is_thrown_away() {
 }
 
 #[tokio::test]
-async fn damage_in_what_was_left_is_mended() {
+async fn a_damaged_partial_download_is_replaced() {
     let script = vec![Reply::rest(BODY, 4, "\"v1\""), Reply::ok(BODY)];
     let bench = Bench::new(script).await.left_over(b"\0\0\0\0", "\"v1\"");
     bench.brings_the_body(&[Some("bytes=4-"), None]).await;
@@ -322,7 +322,7 @@ async fn a_download_that_moves_is_not_given_up() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_said_soon() {
+async fn an_unreachable_server_is_reported_soon() {
     let bench = Bench::new(Vec::new()).await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}/file", listener.local_addr().expect("bound"));

@@ -88,7 +88,7 @@ impl JsonText {
         Some(())
     }
 
-    /// What a line is indented by; none in a text of one line.
+    /// The indent of a line; none in a text of one line.
     fn unit(&self) -> Option<String> {
         let mut lines = self.0.lines().skip(1);
         let line = lines.find(|line| line.starts_with([' ', '\t']))?;

@@ -115,7 +115,7 @@ fn the_namespace_stays_and_our_own_context_does_not_stay_current() {
 }
 
 #[test]
-fn what_is_somebody_elses_is_an_error() {
+fn foreign_entries_are_an_error() {
     let theirs = |text: &str| with(&ours(16443), &name(), text).expect_err(text);
     for (what, text) in [
         (

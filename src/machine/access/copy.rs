@@ -36,7 +36,7 @@ pub async fn to_guest(
     let mut left_out = Vec::new();
     for source in sources {
         let text = utf8(source)?;
-        let there = ssh.look_at(target).await?;
+        let there = ssh.path_kind(target).await?;
         let many = sources.len() > 1;
         let (directory, target) = in_guest(text, source.is_dir(), target, there, many)?;
         left_out.extend(

@@ -14,11 +14,11 @@ pub enum Journal {
 /// From where on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// All that is kept.
+    /// All entries.
     Ever,
     /// The guest's last boot.
     Boot,
-    /// That moment.
+    /// A time.
     Time(SystemTime),
 }
 

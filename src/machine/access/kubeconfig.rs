@@ -17,7 +17,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`MachineError::Kubeconfig`] when there is none, it is damaged, or it leads elsewhere.
+/// [`MachineError::Kubeconfig`] when it is missing, is damaged, or leads elsewhere.
 pub fn of(record: &Record) -> Result<Kubeconfig, MachineError> {
     let unusable = |source| MachineError::Kubeconfig {
         path: record.kubeconfig.clone(),
@@ -52,12 +52,15 @@ pub fn announce(project: &Project, record: &Record) -> Result<(), MachineError> 
     }
 }
 
-/// Puts a usable kubeconfig at another place; the one at the former place goes.
+/// Moves a usable kubeconfig to `place`, if it is not there already.
 ///
 /// # Errors
 ///
 /// When it cannot be written there or removed here.
 pub fn move_to(project: &Project, record: &mut Record, place: &Path) -> Result<(), MachineError> {
+    if record.kubeconfig == place {
+        return Ok(());
+    }
     let kubeconfig = of(record)?;
     let former = std::mem::replace(&mut record.kubeconfig, place.to_owned());
     write(project, record, &kubeconfig)?;
@@ -86,7 +89,7 @@ fn check_owner(project: &Project, path: &Path, owner: Option<&Path>) -> Result<(
     })
 }
 
-/// Whether the kubeconfig may be written to `path`: it is free or ours, and not the user's own.
+/// Checks that the kubeconfig may be written to `path`: it is free or ours, and not the user's own.
 ///
 /// # Errors
 ///
@@ -111,7 +114,7 @@ pub fn check_place(project: &Project, path: &Path, name: &Name) -> Result<(), Ma
     }
 }
 
-/// Whether both are the same name in the same directory, by whatever links it is come to.
+/// Returns `true` when both are the same name in the same directory, by whatever links.
 pub(crate) fn same_place(one: &Path, other: &Path) -> bool {
     let place = |path: &Path| {
         let directory = path.parent()?.canonicalize().ok()?;
@@ -146,7 +149,7 @@ pub fn write(
     Ok(files::write(path, yaml.as_bytes(), PRIVATE)?)
 }
 
-/// Whether the VM's kubeconfig is at `path`. An empty file may be anyone's.
+/// Returns `true` when the VM's kubeconfig is at `path`. An empty file may be anyone's.
 fn is_ours(project: &Project, path: &Path, name: &Name) -> bool {
     let is_empty = || path.metadata().is_ok_and(|it| it.len() == 0);
     check_place(project, path, name).is_ok() && !is_empty()

@@ -24,20 +24,20 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// What came of it.
+/// The result of a change to the user's kubeconfig.
 #[derive(Debug)]
 pub struct Outcome {
     /// The user's kubeconfig.
     pub path: PathBuf,
-    /// The copy of what it was; `None` when there was nothing to change, or no file.
+    /// The backup of the file; `None` when nothing was changed, or there was no file.
     pub backup: Option<PathBuf>,
-    /// Whether it was changed.
+    /// The file was changed.
     pub changed: bool,
     /// The name of the cluster, the user and the context; none where nothing was of the VM.
     pub names: Vec<String>,
     /// Its current context from now on.
     pub current: Option<String>,
-    /// The current context was the VM's, and is none now.
+    /// The current context was the VM's, and is unset now.
     pub unset: bool,
 }
 
@@ -65,7 +65,7 @@ pub fn place() -> Result<PathBuf, MachineError> {
     Ok(std::path::absolute(&path).map_err(FileError::on("find", &path))?)
 }
 
-/// Whether a VM keeps its kubeconfig there.
+/// Returns `true` when a VM keeps its kubeconfig there.
 fn is_a_machines(path: &Path) -> bool {
     let Ok(Some(text)) = files::read_if_exists(path) else {
         return false;
@@ -81,7 +81,7 @@ fn is_a_machines(path: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// When the VM has no kubeconfig yet; when the user's is none, or has entries of that name that are not this
+/// When the VM has no kubeconfig yet; when the user's is damaged, or has entries of that name that are not this
 /// VM's; when it cannot be locked or written.
 pub async fn merge(project: &Project, record: &Record) -> Result<Outcome, MachineError> {
     let ours = kubeconfig::of(record)?;
@@ -157,7 +157,7 @@ fn refused(path: &Path) -> impl FnOnce(kubeconfig_edit::MergeError) -> MachineEr
     move |source| MachineError::Merge { path, source }
 }
 
-/// The text from now on, the names that it is about, and whether the current context is none now.
+/// The text from now on, the names that it is about, and whether the current context is unset now.
 type Edited = (String, Vec<String>, bool);
 
 async fn edit(
@@ -230,7 +230,7 @@ fn back_up(path: &Path, target: &Path, bytes: &[u8]) -> Result<PathBuf, FileErro
     Ok(copy)
 }
 
-/// What our lock file says; kubectl's is empty.
+/// The content of our lock file; kubectl's is empty.
 const OURS: &[u8] = b"k3s-vm\n";
 
 /// Held until dropped, as long as the file is there. The file is locked until then as well: one of ours that is not has

@@ -11,7 +11,7 @@ use crate::{
     qemu::{Monitor, MonitorError, monitor_of, usernet},
 };
 
-/// What leads to the ingress of k3s (traefik) where nothing else is chosen and the port is free.
+/// The forwards to the ingress of k3s (traefik), used where nothing else is chosen and the port is free.
 pub const INGRESS: [Forward; 2] = [Forward::tcp(8080, 80), Forward::tcp(8443, 443)];
 
 /// The guest's ports that each VM has forwarded.
@@ -20,7 +20,7 @@ const OWN: [(u16, &str); 2] = [(6443, "the API"), (22, "SSH")];
 /// The layout of the JSON document.
 const SCHEMA: u32 = 1;
 
-/// What `port list` tells; also the JSON document.
+/// The result of `port list`; also the JSON document.
 #[derive(Debug, Serialize)]
 pub struct Ports {
     /// The layout's number.
@@ -38,9 +38,9 @@ pub struct Port {
     pub protocol: Protocol,
     /// The guest's port.
     pub guest: u16,
-    /// Whether it is forwarded now.
+    /// It is forwarded now.
     pub open: bool,
-    /// What it is for, if it is not the user's own.
+    /// Its purpose, if it is not the user's own.
     pub purpose: Option<&'static str>,
 }
 
@@ -80,13 +80,12 @@ pub(crate) async fn open(project: &Project, spec: &Spec) {
     }
 }
 
-/// Whether the ports can be had that are asked for now, or are this VM's already.
+/// Checks that the ports that are `asked` for are free, or forwarded by this VM already.
 ///
 /// # Errors
 ///
-/// Of the first one that cannot.
-pub(crate) async fn require(project: &Project, asked: &Config) -> Result<(), MachineError> {
-    let asked = asked.ports.as_deref().unwrap_or_default();
+/// The error of the first port that is neither.
+pub(crate) async fn require(project: &Project, asked: &[Forward]) -> Result<(), MachineError> {
     let open = match monitor_of(project).await {
         Ok(mut monitor) if !asked.is_empty() => forwards(&mut monitor).await?,
         _ => Vec::new(),
@@ -275,7 +274,7 @@ fn config(machine: &Machine) -> Result<(Config, Vec<Forward>), MachineError> {
     Ok((config, ports))
 }
 
-/// The ports that are to lead into the guest, beside those of the API and SSH.
+/// The ports to forward to the guest, besides those of the API and SSH.
 ///
 /// # Errors
 ///

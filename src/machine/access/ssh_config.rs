@@ -16,7 +16,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// When the VM does not run, or a path is none that OpenSSH can be told.
+/// When the VM does not run, or OpenSSH cannot take a path.
 pub async fn ssh_config(project: &Project, host: Option<&str>) -> Result<String, MachineError> {
     let (record, _) = State::observe(project)?.running(project)?;
     let port = guest::host_port(project, 22).await?;
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_told_as_they_are() {
+    fn paths_are_quoted_for_openssh() {
         let told = |path: &str| quoted(Path::new(path)).ok();
         assert_eq!(told("/a b/c").as_deref(), Some("\"/a b/c\""));
         assert_eq!(told("/100%d").as_deref(), Some("\"/100%%d\""));

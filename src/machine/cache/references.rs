@@ -150,7 +150,7 @@ fn files_of(cache: &Path, project: &Project) -> (PathBuf, PathBuf) {
 
 fn needs(project: &Project, record: &Record) -> Vec<PathBuf> {
     let mut needs = vec![record.image.path.clone(), record.release.binary.clone()];
-    if prepared::look(&record.image.path).is_some() {
+    if prepared::state(&record.image.path).is_some() {
         needs.extend(prepared::image_below(
             &record.image.path,
             record.image.digest,

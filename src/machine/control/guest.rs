@@ -44,8 +44,8 @@ pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
     Ok(Ssh::connect(host_port(project, 22).await?, &client, &host).await?)
 }
 
-/// What `command` says in the guest of a running VM: one that takes a moment, and that may be run twice. The guest's
-/// listener does it, and where that does not, for it is not up or the guest is an older one, SSH.
+/// Runs a short command that may be run twice in the guest of a running VM, and returns its output. The exec channel
+/// runs it, or SSH where that does not answer.
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ pub async fn exec(project: &Project, command: &str) -> Result<Vec<u8>, MachineEr
     Ok(said)
 }
 
-/// Whether the guest runs and has the port open on which it is asked.
+/// Returns `true` when the guest runs and has opened the exec channel's port.
 async fn listens(project: &Project) -> Result<bool, MonitorError> {
     let mut monitor = monitor_of(project).await?;
     if monitor.execute(qmp::query_status {}).await?.status != qmp::RunState::running {

@@ -17,7 +17,7 @@ use crate::{
 /// The end of each log that QEMU keeps, in bytes; it wants a power of two.
 const KEPT: i64 = 1 << 20;
 
-/// What keeps it, as `query-chardev` names it.
+/// The backend of the log in memory, as `query-chardev` names it.
 const RING: &str = "ringbuf";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,14 @@ enum Place {
 /// Does `work` while the files are kept from growing without end.
 pub(crate) async fn capped<T>(project: &Project, work: impl Future<Output = T>) -> T {
     log_cap::capped(&[&project.console_log(), &project.stages_log()], work).await
+}
+
+/// Does `work` while QEMU writes to the files, which are kept from growing without end.
+pub(crate) async fn in_files<T>(project: &Project, work: impl Future<Output = T>) -> T {
+    to_files(project).await;
+    let result = capped(project, work).await;
+    to_memory(project).await;
+    result
 }
 
 /// From now on QEMU writes to the files.

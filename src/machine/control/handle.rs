@@ -2,10 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -16,11 +13,11 @@ use crate::{
         trust,
     },
     machine::MachineError,
-    project::{Lock, Project, Record, suspended::MachineAbi},
+    project::{Lock, Project, Record},
     qemu::Process,
 };
 
-/// What a VM is doing, observed now.
+/// The state of a VM, observed now.
 #[derive(Debug)]
 pub enum State {
     /// The project has none.
@@ -78,9 +75,6 @@ impl State {
     }
 }
 
-/// What QEMU and its command line were when memory was captured; `None` where only the disk was.
-pub(crate) type CapturedMemory = Option<MachineAbi>;
-
 /// A project's VM in the hands of one command; no other changes it meanwhile.
 #[derive(Debug)]
 pub struct Machine {
@@ -91,9 +85,8 @@ pub struct Machine {
     /// The root of the shared cache.
     pub cache: PathBuf,
     launched: AtomicBool,
-    /// Whether QEMU has taken its arguments, whatever became of it.
-    suspending: AtomicBool,
-    captured: Mutex<Option<CapturedMemory>>,
+    /// The guest is paused by this command.
+    paused: AtomicBool,
     _lock: Lock,
 }
 
@@ -134,13 +127,12 @@ impl Machine {
             given_name,
             cache,
             launched: AtomicBool::new(false),
-            suspending: AtomicBool::new(false),
-            captured: Mutex::default(),
+            paused: AtomicBool::new(false),
             _lock: lock,
         })
     }
 
-    /// What the VM is doing.
+    /// The state of the VM, observed now.
     ///
     /// # Errors
     ///
@@ -173,29 +165,19 @@ impl Machine {
 
     /// From now on the guest is paused, and continues if the command fails.
     pub fn mark_paused(&self) {
-        self.suspending.store(true, Ordering::Relaxed);
-    }
-
-    /// The disk that the VM stands on holds what all VMs have in common, and nothing else.
-    pub(crate) fn set_captured(&self, captured: CapturedMemory) {
-        *self.captured.lock().expect("nobody panics with it") = Some(captured);
-    }
-
-    /// What can be given to others.
-    pub(crate) fn take_captured(&self) -> Option<CapturedMemory> {
-        self.captured.lock().expect("nobody panics with it").take()
+        self.paused.store(true, Ordering::Relaxed);
     }
 
     /// The VM is where the command wanted it; QEMU stays.
     pub fn keep_qemu(&self) {
         self.launched.store(false, Ordering::Relaxed);
-        self.suspending.store(false, Ordering::Relaxed);
+        self.paused.store(false, Ordering::Relaxed);
     }
 
     /// Ends a QEMU that this command started and did not bring to where it should be, and clears what it leaves. Never
     /// ends one that ran before: its guest continues, if this command has paused it.
     pub async fn cleanup_on_failure(&self) {
-        if self.suspending.swap(false, Ordering::Relaxed)
+        if self.paused.swap(false, Ordering::Relaxed)
             && let Err(error) = crate::machine::control::vcpu::release(&self.project).await
         {
             tracing::warn!(%error, "the VM stays paused; to resume it: k3s-vm start");

@@ -8,7 +8,7 @@ use crate::{
     machine::MachineError,
 };
 
-/// The key in `path`, made if there is none.
+/// The key in `path`, created if it is missing.
 ///
 /// # Errors
 ///

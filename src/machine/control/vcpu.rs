@@ -22,7 +22,7 @@ pub async fn unpause(project: &Project) -> Result<bool, MachineError> {
     Ok(paused)
 }
 
-/// The same without a word.
+/// Resumes the guest without a message.
 ///
 /// # Errors
 ///
@@ -42,7 +42,7 @@ pub async fn release(project: &Project) -> Result<bool, MachineError> {
     Ok(paused)
 }
 
-/// Whether the guest was paused, by `pause` or by a command that was killed.
+/// Returns `true` when the guest was paused, by `pause` or by a command that was killed.
 ///
 /// # Errors
 ///

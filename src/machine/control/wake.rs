@@ -24,7 +24,7 @@ pub async fn start_k3s(project: &Project, limits: Limits) -> bool {
 }
 
 /// Tells a resumed guest what has changed (see [`waking`]), within the time that is `left` to the command. One that
-/// does not answer finds out the time by itself.
+/// does not answer corrects its clock later.
 pub(crate) async fn wake(project: &Project, left: Duration) {
     let timeout = left.min(GUEST_ANSWER_TIMEOUT);
     match tokio::time::timeout(timeout, guest::exec(project, &waking())).await {
@@ -37,7 +37,7 @@ pub(crate) async fn wake(project: &Project, left: Duration) {
 /// The command that tells a resumed guest what has changed: the time, which it would see only at its next look at the
 /// clock, and that what it takes for random was once in a file. (Linux since 5.18 sees that for itself, by QEMU's
 /// vmgenid; an older one is made to use new numbers at once. What its driver has of them beforehand, at most 64 bytes,
-/// was in the file, too.)
+/// was in the file as well.)
 pub fn waking() -> String {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     format!(

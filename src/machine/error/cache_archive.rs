@@ -22,7 +22,7 @@ pub enum CacheArchiveError {
     /// A link, a directory, a device.
     #[error("the archive has {0:?}, which is not a regular file")]
     NotPlain(String),
-    /// The same file once more.
+    /// The archive has a file twice.
     #[error("the archive has {0} twice")]
     Twice(String),
     /// Longer or shorter than announced.
@@ -48,16 +48,16 @@ pub enum CacheArchiveError {
         /// The digest that it has.
         actual: Digest,
     },
-    /// What was verified here from its origin is something else in the archive.
+    /// The archive and the cache have different checksums for the same URL.
     #[error(
         "the archive contradicts the cache about {what}: SHA-256 {theirs} in the archive, SHA-256 {ours} in the cache"
     )]
     Conflict {
         /// The image's URL, or the file of the release.
         what: String,
-        /// What the archive says.
+        /// The checksum in the archive.
         theirs: Digest,
-        /// What the cache has.
+        /// The checksum in the cache.
         ours: Digest,
         /// The file of the cache that says so.
         path: PathBuf,

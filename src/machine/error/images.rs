@@ -4,21 +4,21 @@ use std::path::PathBuf;
 
 use crate::{base::Size, k3s::images::ArchiveError};
 
-/// What is wrong with an image, an archive, or the node's store of them.
+/// A fault of an image, an archive, or the node's store of them.
 #[derive(Debug, thiserror::Error)]
 pub enum ImagesError {
     /// None of the tools is on the `PATH`.
     #[error("cannot find the image {reference}: docker, podman or nerdctl is not on the PATH")]
     NoTool {
-        /// What was asked for.
+        /// The image.
         reference: String,
     },
     /// No tool has it.
     #[error("cannot find the image {reference} ({})", said.join("; "))]
     Unknown {
-        /// What was asked for.
+        /// The image.
         reference: String,
-        /// What each tool said.
+        /// The message of each tool.
         said: Vec<String>,
     },
     /// A path that leads nowhere.
@@ -30,17 +30,17 @@ pub enum ImagesError {
     /// A file that cannot be opened, or a tool that cannot be run.
     #[error("cannot read {what}")]
     Unreadable {
-        /// What was to be read.
+        /// The archive.
         what: String,
         /// Why not.
         source: std::io::Error,
     },
-    /// What came is not what can be loaded.
+    /// The archive cannot be loaded.
     #[error("cannot load {what}")]
     Archive {
         /// Where it came from.
         what: String,
-        /// What is wrong with it.
+        /// The reason.
         source: ArchiveError,
     },
     /// The tool gave up while it was saving the image.
@@ -54,9 +54,9 @@ pub enum ImagesError {
     /// The guest's disk became full.
     #[error("the guest's disk is full: {} of it are free, and {what} does not fit", room.approximate())]
     GuestFull {
-        /// What was to be loaded.
+        /// The archive.
         what: String,
-        /// What is free when all that came of it is gone again.
+        /// The free space once all files of the attempt are deleted.
         room: Size,
     },
     /// The container runtime says no, or does not answer.
@@ -68,7 +68,7 @@ pub enum ImagesError {
     /// An image to be removed.
     #[error("the node has no image {name}{}", likely(similar))]
     NotThere {
-        /// What was asked for.
+        /// The image.
         name: String,
         /// Names of the node that look like it.
         similar: Vec<String>,

@@ -59,12 +59,12 @@ pub enum MachineError {
         /// It has no port outside of the cluster.
         cluster_only: bool,
     },
-    /// The host has less memory than the guest is to have.
+    /// The host has less memory than the guest needs.
     #[error("cannot give the VM {wanted} of memory: {limit}")]
     Memory {
         /// The guest's memory.
         wanted: Size,
-        /// What there is at most, and what sets that limit.
+        /// The largest amount, and what sets that limit.
         limit: String,
     },
     /// The project's file system is nearly full.
@@ -72,9 +72,9 @@ pub enum MachineError {
     Space {
         /// The project's directory.
         path: PathBuf,
-        /// What is free.
+        /// The free space.
         free: Size,
-        /// What is needed.
+        /// The space needed.
         needed: Size,
     },
     /// A choice that cannot be.
@@ -83,14 +83,14 @@ pub enum MachineError {
     /// A choice that contradicts the VM that is there.
     #[error("cannot change {what} from {made} to {asked}: it is fixed when the VM is created")]
     Contradiction {
-        /// What is contradicted.
+        /// The choice.
         what: &'static str,
         /// How the VM is.
         made: String,
         /// How it is asked to be.
         asked: String,
     },
-    /// What is needed of the cache is known only when that command has ended.
+    /// The files of the cache that are in use are known only when that command has ended.
     #[error("a command is running in {} and may need files of the cache", .0.display())]
     CacheInUse(PathBuf),
     /// The note of the cache files that a VM needs is damaged or belongs to another user.
@@ -114,14 +114,14 @@ pub enum MachineError {
     /// The guest's memory could not be saved.
     #[error("cannot suspend the VM: {0}")]
     Suspend(String),
-    /// The project's file system has no room for the guest's memory.
+    /// The project's file system has no space for the guest's memory.
     #[error("not enough space in {}: {} free, the guest's memory needs {}", path.display(), free.approximate(), needed.approximate())]
     MemorySpace {
         /// The project's directory.
         path: PathBuf,
-        /// What is free.
+        /// The free space.
         free: Size,
-        /// What is needed.
+        /// The space needed.
         needed: Size,
     },
     /// A VM that has nothing yet that would be worth a snapshot.
@@ -130,14 +130,14 @@ pub enum MachineError {
     /// The guest's memory could not be saved to a snapshot.
     #[error("cannot create a snapshot: {0}")]
     Snapshot(String),
-    /// The project's file system has no room for a snapshot, or for what it is to put back.
+    /// The project's file system has no space for a snapshot, or for restoring one.
     #[error("{} has {} free, and {} are needed", path.display(), free.approximate(), needed.approximate())]
     SnapshotSpace {
         /// The directory of the snapshots.
         path: PathBuf,
-        /// What is free.
+        /// The free space.
         free: Size,
-        /// What is needed.
+        /// The space needed.
         needed: Size,
     },
     /// A snapshot of that name is there.
@@ -146,12 +146,12 @@ pub enum MachineError {
     /// No snapshot of that name is there.
     #[error("the snapshot {0} does not exist")]
     NoSnapshot(SnapshotName),
-    /// A snapshot that is not what it was.
+    /// A snapshot is damaged.
     #[error("the snapshot {name} is damaged: {reason}")]
     DamagedSnapshot {
         /// Which one.
         name: SnapshotName,
-        /// What shows it.
+        /// The reason.
         reason: String,
     },
     /// A snapshot of a VM that this one is not.
@@ -174,7 +174,7 @@ pub enum MachineError {
     /// A file of the VM is gone.
     #[error("the VM's {what} {} is missing", path.display())]
     Gone {
-        /// What it was.
+        /// The kind of file.
         what: &'static str,
         /// Where it was.
         path: PathBuf,
@@ -182,14 +182,14 @@ pub enum MachineError {
     /// A file of the VM is there and cannot be what it should.
     #[error("the VM's {what} {} is damaged: {reason}", path.display())]
     Damaged {
-        /// What it should be.
+        /// The kind of file.
         what: &'static str,
         /// Where it is.
         path: PathBuf,
-        /// What shows it.
+        /// The reason.
         reason: &'static str,
     },
-    /// Another file is where the kubeconfig is to go.
+    /// Another file is in the kubeconfig's place.
     #[error("{} already exists and does not belong to the VM {name}", path.display())]
     ForeignKubeconfig {
         /// The file.
@@ -197,7 +197,7 @@ pub enum MachineError {
         /// The VM.
         name: Name,
     },
-    /// The kubeconfig of a VM of the same name is where this one's is to go.
+    /// The kubeconfig of a VM of the same name is in the kubeconfig's place.
     #[error("{} is the kubeconfig of the VM in {}", path.display(), project.display())]
     TakenKubeconfig {
         /// The file.
@@ -216,7 +216,7 @@ pub enum MachineError {
     Boot {
         /// The kind of failure.
         fault: BootFault,
-        /// What happened.
+        /// The reason.
         reason: String,
         /// The last stage that the guest reported.
         stage: String,
@@ -230,10 +230,10 @@ pub enum MachineError {
     ExposedMount {
         /// The mount.
         mount: Mount,
-        /// What lies in it.
+        /// The path in it that must not be shared.
         exposes: PathBuf,
     },
-    /// The VM runs, without a directory of the host that it is to have.
+    /// The VM runs without a directory of the host that it was to mount.
     #[error("the guest has not mounted {}: {}", .mount.guest, not_mounted(.kernel.as_deref()))]
     NotMounted {
         /// The directory.
@@ -244,7 +244,7 @@ pub enum MachineError {
     /// k3s does not read its datastore.
     #[error("k3s's datastore in the guest is damaged: {said}")]
     Datastore {
-        /// Whether the guest has a copy of it from the last clean shutdown.
+        /// The guest has a copy of it from the last clean shutdown.
         has_copy: bool,
         /// sqlite's words, and whether there is a copy.
         said: String,
@@ -252,16 +252,16 @@ pub enum MachineError {
     /// QEMU ended after k3s had started.
     #[error("QEMU ended while {during} was waited for")]
     Died {
-        /// What was being waited for.
+        /// The step that was waited for.
         during: String,
     },
-    /// What is waited for has not come; never the last word.
+    /// The condition is not met yet; never the last error.
     #[error("{0}")]
     NotYet(&'static str),
     /// Time is over.
     #[error("not done within {}: {waiting_for}", humantime::format_duration(*.within))]
     Deadline {
-        /// What was being waited for.
+        /// The step that was waited for.
         waiting_for: String,
         /// The time there was.
         within: Duration,
@@ -298,10 +298,10 @@ pub enum MachineError {
     Kubeconfig {
         /// Where it lies.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         source: KubeconfigError,
     },
-    /// The user's own kubeconfig, into which the VM's is to go, or out of which.
+    /// The user's own kubeconfig cannot be edited.
     #[error("{} was not changed", path.display())]
     Merge {
         /// Where it lies.
@@ -333,7 +333,7 @@ pub enum MachineError {
     Key {
         /// Where it lies.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         source: KeyError,
     },
     /// The seed could not be built.
@@ -365,7 +365,7 @@ pub enum BootFault {
 }
 
 impl MachineError {
-    /// The same failed boot, of that kind.
+    /// Sets the kind of a failed boot.
     pub(crate) fn with_fault(mut self, kind: BootFault) -> Self {
         if let Self::Boot { fault, .. } = &mut self {
             *fault = kind;

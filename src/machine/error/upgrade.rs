@@ -9,10 +9,10 @@ use crate::{
     },
 };
 
-/// What keeps an upgrade from its end.
+/// The error that ends an upgrade.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
-    /// The release may not take the place of the one that is there.
+    /// The release cannot replace the installed one.
     #[error(transparent)]
     Step(#[from] VersionSkewError),
     /// The channel or the version does not exist.
@@ -29,41 +29,41 @@ pub enum UpgradeError {
     /// An upgrade could not tell whether it was the one that broke the cluster.
     #[error("cannot upgrade: the node is not Ready: {0}")]
     Unwell(String),
-    /// The guest's k3s is none that is known here.
+    /// The guest's k3s has an unknown version.
     #[error("the guest's k3s does not tell its version, but {0:?}")]
     Unknown(String),
-    /// What was fetched is not the release, or does not run in the guest.
+    /// The fetched files are not the release, or do not run in the guest.
     #[error("the guest cannot install k3s {to}: {said}")]
     NotTaken {
         /// The release.
         to: Version,
-        /// What the guest says of it.
+        /// The guest's message.
         said: String,
     },
     /// The release did not come up, and the snapshot is back in its place.
     #[error("{fell}; the VM was rolled back to k3s {from}")]
     Undone {
-        /// What the VM has.
+        /// The release of the VM.
         from: String,
-        /// What happened.
+        /// The failure.
         fell: Box<UpgradeFailure>,
     },
     /// The release did not come up, and neither did the snapshot.
     #[error("{fell}; the VM could not be rolled back: {trouble}")]
     NotUndone {
-        /// What happened.
+        /// The failure.
         fell: Box<UpgradeFailure>,
-        /// Why the VM is not what it was.
+        /// The reason why the VM was not rolled back.
         trouble: String,
-        /// What it was before.
+        /// The snapshot of before.
         snapshot: SnapshotName,
     },
     /// An earlier upgrade was interrupted, and this one failed as well.
     #[error("{fell}; an interrupted upgrade had installed it")]
     Stuck {
-        /// What happened.
+        /// The failure.
         fell: Box<UpgradeFailure>,
-        /// What it was before, if that is known.
+        /// The snapshot of before, if it is known.
         snapshot: Option<SnapshotName>,
     },
 }
@@ -74,16 +74,16 @@ pub enum UpgradeError {
 pub struct UpgradeFailure {
     /// The release.
     pub to: String,
-    /// What happened instead.
+    /// The reason.
     pub why: String,
-    /// Whether that is only that time was over.
+    /// The time was over, and nothing else is known.
     pub late: bool,
     /// The last words of k3s.
     pub log: String,
 }
 
 impl UpgradeError {
-    /// What k3s said at its end.
+    /// The end of k3s's log.
     pub fn log(&self) -> Option<&str> {
         match self {
             Self::Undone { fell, .. } | Self::NotUndone { fell, .. } | Self::Stuck { fell, .. } => {

@@ -49,8 +49,8 @@ const FIRST_BOOT: [(&str, &str); 23] = first_boot![
     "k3s-vm-provision.service",
 ];
 
-/// What the firmware hands to a guest that has not been made a node yet, as systemd's credentials: a unit, that it is to be
-/// started, and what later boots find on the disk (systemd-debug-generator(8)).
+/// The systemd credentials that the firmware hands to a guest that has not been made a node yet: a unit, that it is to
+/// be started, and what later boots find on the disk (systemd-debug-generator(8)).
 pub const FIRST_BOOT_CREDENTIALS: [(&str, &str); 3] = [
     (
         "systemd.extra-unit.k3s-vm-first-boot.service",
@@ -66,7 +66,7 @@ pub const FIRST_BOOT_CREDENTIALS: [(&str, &str); 3] = [
     ),
 ];
 
-/// What the guests of all VMs are given alike.
+/// The files that the guests of all VMs get alike.
 pub fn generic() -> Vec<(&'static str, String)> {
     let own = FIRST_BOOT
         .iter()
@@ -80,7 +80,7 @@ pub fn generic() -> Vec<(&'static str, String)> {
     all
 }
 
-/// What makes the guest this VM and no other, for `apply-identity.sh`.
+/// The files that make the guest this VM, for `apply-identity.sh`.
 ///
 /// # Errors
 ///
@@ -164,7 +164,7 @@ pub fn ensure_seed(
     Ok(files::write(&seed, &image, PRIVATE)?)
 }
 
-/// What `provision.sh` has to know: numbers and a checked version, so that nothing needs quoting.
+/// The variables for `provision.sh`: numbers and a checked version, so that nothing needs quoting.
 fn release_env(record: &Record) -> Result<String, MachineError> {
     let size = |path: &Path| {
         fs::metadata(path)

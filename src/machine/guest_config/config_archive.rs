@@ -42,12 +42,12 @@ const EVERYBODY: u32 = 0o644;
 /// User networking's own DNS server, which forwards to the host's.
 const USERNET_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3));
 
-/// Where k3s looks for what it is to deploy; the directory above is root's alone, as k3s makes it.
+/// The directory from which k3s deploys manifests; the directory above is root's alone, as k3s makes it.
 const SERVER: &str = "var/lib/rancher/k3s/server";
 
 const MANIFESTS: &str = "var/lib/rancher/k3s/server/manifests/k3s-vm";
 
-/// Gives the project the settings that the guest is to take at its next start.
+/// Writes the settings that the guest takes at its next start.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ pub(crate) fn write_config_archive(
     Ok(())
 }
 
-/// What the guest was last given; nothing for a VM of an older program, whose guest does not look.
+/// The guest config as it was last written; `None` for a VM of an older program, whose guest does not read it.
 pub(crate) fn current_config_archive(project: &Project) -> Result<Option<Vec<u8>>, FileError> {
     let path = project.config_archive();
     match files::read(&path) {
@@ -75,7 +75,7 @@ pub(crate) fn current_config_archive(project: &Project) -> Result<Option<Vec<u8>
     }
 }
 
-/// Whether the guest, at its last start, was given other settings than it is to have now.
+/// Returns `true` when the guest got other settings at its last start than it would get now.
 ///
 /// # Errors
 ///
@@ -129,7 +129,7 @@ struct File {
     content: Vec<u8>,
 }
 
-/// The same settings give the same bytes.
+/// The archive of the settings. Equal settings give equal bytes.
 ///
 /// # Errors
 ///
@@ -269,7 +269,7 @@ fn pem(certificate: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// The DNS servers for `network.sh`: user networking's own where no others are to be used.
+/// The DNS servers for `network.sh`: user networking's own unless others are chosen.
 fn dns_servers(servers: &[IpAddr]) -> File {
     let text = match servers {
         [] => resolv_conf::text(&[USERNET_DNS]),

@@ -233,12 +233,12 @@ fn seen_from_guest(listed: &[Probed]) -> Vec<IpAddr> {
     servers
 }
 
-/// Whether an address of the host's network leads somewhere from within the guest.
+/// Returns `true` when an address of the host's network is reachable from within the guest.
 const fn is_reachable(address: &Ipv6Addr) -> bool {
     !address.is_loopback() && !address.is_unspecified() && !address.is_unicast_link_local()
 }
 
-/// Whether a server answers a query in time; any answer will do.
+/// Returns `true` when a server answers a query in time; any answer will do.
 async fn answers(server: &DnsServer) -> bool {
     query(server).await.unwrap_or(false)
 }

@@ -8,7 +8,7 @@ use crate::{
 /// Says which kernel it is if that has no 9p.
 const KERNEL: &str = "modprobe --dry-run --quiet --all 9p 9pnet_virtio || uname --kernel-release";
 
-/// Whether the guest has them, now that k3s has started: unless its next start is to bring them.
+/// Requires that the guest has mounted them, now that k3s has started, unless that waits for its next start.
 ///
 /// # Errors
 ///

@@ -12,7 +12,7 @@ use crate::{
     qemu::command_line::HostShare,
 };
 
-/// What cannot be done with a directory that is not there.
+/// The action that fails with a directory that does not exist.
 pub const SHARE: &str = "give the guest";
 
 /// The most that the kernel takes at once, and what the host changes is seen at once.
@@ -22,7 +22,7 @@ fn tag(index: usize) -> String {
     format!("mount{index}")
 }
 
-/// What QEMU is to offer.
+/// The directories that QEMU shares with the guest.
 ///
 /// # Errors
 ///
@@ -48,8 +48,8 @@ pub(crate) fn host_shares(machine: &Machine, spec: &Spec) -> Result<Vec<HostShar
         .collect()
 }
 
-/// What this program believes and runs on the host is never the guest's to write: the VM's state, the kubeconfig, the
-/// cache, the user's config and key.
+/// Requires that the guest cannot write anything that this program trusts and runs on the host: the VM's state, the
+/// kubeconfig, the cache, the user's config and key.
 fn require_nothing_of_ours(
     machine: &Machine,
     spec: &Spec,
@@ -104,7 +104,7 @@ pub(crate) fn units(mounts: &[Mount]) -> Vec<(String, String)> {
         (format!("etc/systemd/system/{}.mount", mount.unit()), text)
     };
     let mut all: Vec<_> = mounts.iter().enumerate().map(unit).collect();
-    // Pods are to find them; and a node without them is better than none.
+    // Pods need them; but a node without them is better than no node.
     let names: Vec<_> = mounts
         .iter()
         .map(|it| format!("{}.mount", it.unit().replace('\\', "\\\\")))

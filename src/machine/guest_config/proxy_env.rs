@@ -42,7 +42,7 @@ pub(crate) fn environment(network: &Network, k3s: &K3s, name: &Name) -> Option<S
     Some(lines)
 }
 
-/// What is reached without a proxy.
+/// The hosts that are reached without a proxy.
 fn direct(network: &Network, k3s: &K3s, name: &Name) -> Vec<String> {
     let chosen = |flag: &str| {
         let flags = k3s.args.iter().flatten();

@@ -14,7 +14,7 @@ use crate::{
     qemu::firmware::Uefi,
 };
 
-/// The disk, made of these bytes if there is none.
+/// Creates the disk with these bytes if it is missing.
 ///
 /// # Errors
 ///
@@ -36,7 +36,7 @@ pub fn ensure_uefi(project: &Project, qemu: &Path) -> Result<Uefi, MachineError>
     let found = crate::qemu::firmware::find_uefi(qemu).ok_or(MachineError::NoUefi)?;
     let variables = project.uefi_variables();
     let template = files::read(&found.variables)?;
-    // A torn copy is of no use to QEMU, and a fresh one boots as well.
+    // QEMU cannot use a truncated copy, and a fresh one boots as well.
     let length = fs::metadata(&variables).map_or(0, |it| it.len());
     if length != template.len() as u64 {
         files::write(&variables, &template, PRIVATE)?;
@@ -63,7 +63,7 @@ pub fn prepare_start(project: &Project) -> Result<(), MachineError> {
     prepare_runtime(project)
 }
 
-/// The same without the logs, to which a resumed guest appends.
+/// Prepares all but the logs, to which a resumed guest appends.
 ///
 /// # Errors
 ///

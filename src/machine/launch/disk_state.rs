@@ -17,7 +17,7 @@ use crate::{
 /// [`MachineError::Gone`], [`MachineError::Damaged`] and [`MachineError::Key`] name the first file that will not do.
 pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
     let disk = project.disk();
-    match prepared::look(&record.image.path) {
+    match prepared::state(&record.image.path) {
         None => require_one(&record.image.path, "base image")?,
         Some(state) => require_prepared(record, state)?,
     }
@@ -30,7 +30,7 @@ pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
         });
     }
     if record.provisioned {
-        // The guest knows no other keys, so that there is none to be made again.
+        // The guest knows no other keys, so a missing one cannot be created again.
         for key in [project.client_key(), project.host_key()] {
             keys::load_key(key)?;
         }
@@ -38,7 +38,7 @@ pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// What the VM's disk stands on, and what that stands on.
+/// Requires that the VM's disk stands on an unchanged prepared disk, and that one on its base image.
 fn require_prepared(record: &Record, state: Prepared) -> Result<(), MachineError> {
     let path = &record.image.path;
     require_one(path, "prepared disk")?;
@@ -64,32 +64,32 @@ fn require_one(path: &Path, what: &'static str) -> Result<(), MachineError> {
     }
 }
 
-/// Whether no guest has ever written to the VM's disk: other choices lose nothing then.
+/// Returns `true` when no guest has ever written to the VM's disk: nothing is lost with it.
 pub fn is_untouched(machine: &Machine, record: &Record) -> bool {
     let disk = machine.project.disk();
     let below = &record.image.path;
     // What another VM has written is nothing that this one would lose.
-    let own = prepared::look(below) == Some(Prepared::Private) && below.exists();
+    let own = prepared::state(below) == Some(Prepared::Private) && below.exists();
     !record.provisioned
         && (!disk.exists() || image::is_fresh(&disk, record.disk))
         && (!own || image::is_fresh(below, record.disk))
 }
 
-/// Whether the guest finds k3s on its disk already.
+/// Returns `true` when the guest finds k3s on its disk already.
 pub(crate) fn has_k3s_preinstalled(record: &Record) -> bool {
-    prepared::look(&record.image.path) == Some(Prepared::Published)
+    prepared::state(&record.image.path) == Some(Prepared::Published)
 }
 
-/// Whether the VM is to be begun on the disk in the cache: no guest has written to it, nor to the overlay on it.
+/// Returns `true` when the VM boots from the disk in the cache: no guest has written to it, nor to the overlay on it.
 pub(crate) fn needs_template_boot(project: &Project, record: &Record) -> bool {
     let below = &record.image.path;
     !record.provisioned
-        && prepared::look(below) == Some(Prepared::Private)
+        && prepared::state(below) == Some(Prepared::Private)
         && image::is_fresh(below, record.disk)
         && image::is_fresh(&project.disk(), record.disk)
 }
 
-/// Whether the guest that is resumed from this memory, or boots without it, requests its identity.
+/// Returns `true` when the guest that is resumed from this memory, or boots without it, requests its identity.
 pub(crate) fn is_unprovisioned(
     project: &Project,
     record: &Record,

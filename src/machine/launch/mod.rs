@@ -6,4 +6,4 @@ pub mod plan;
 pub mod spawn;
 mod startup;
 
-pub(crate) use startup::Startup;
+pub(crate) use startup::{CapturedMemory, Launched, Startup};

@@ -5,18 +5,14 @@ use serde_json::json;
 use crate::{
     base::Forward,
     machine::{
-        Machine, MachineError, Spec,
+        Limits, Machine, MachineError, Spec,
         access::kubeconfig,
         guest_config::{cidata, config_archive},
-        launch::{Startup, disk_state, plan},
+        launch::{Launched, Startup, disk_state, plan},
         model::host,
     },
     project::{Project, Record, Suspended},
-    qemu::{
-        Accelerator, Process,
-        command_line::{self},
-        monitor_of,
-    },
+    qemu::{Accelerator, Process, command_line, monitor_of},
 };
 
 /// How QEMU ends when a forwarded port is taken (net/slirp.c).
@@ -24,29 +20,35 @@ const PORT_TAKEN: &str = "Could not set up host forwarding rule";
 
 const PORT_TRIES: usize = 10;
 
-/// Launches QEMU, and resumes the guest that was `suspended` if there is one; when another program was quicker to take the
-/// API's port, with another port, unless the user chose it.
+/// Launches QEMU, and resumes the guest that was `suspended` if there is one. If another program was quicker to take the
+/// API's port, the VM gets another port, unless the user chose it.
+///
+/// # Errors
+///
+/// When QEMU does not start, or a file that it needs cannot be written.
 pub(crate) async fn launch(
     startup: Startup<'_>,
-    record: &mut Record,
+    record: &Record,
     accelerator: Accelerator,
     suspended: Option<&Suspended>,
-) -> Result<Process, MachineError> {
+) -> Result<Launched, MachineError> {
     let Startup { machine, spec, .. } = startup;
+    let limits = Limits::for_start(accelerator, spec.timeout);
+    let mut record = record.clone();
     let grows = suspended.is_none() && record.provisioned && spec.disk > record.disk;
     if grows {
         record.disk = spec.disk;
     }
-    make_seed(machine, spec, record, suspended)?;
+    make_seed(machine, spec, &record, suspended)?;
     let mut failed = None;
     for _ in 0..PORT_TRIES {
-        let launch = plan::plan(startup, record, accelerator, suspended)?;
+        let launch = plan::plan(startup, &record, accelerator, suspended)?;
         match Process::spawn(&startup.host.qemu, &launch, &machine.project.qemu_log()).await {
             Err(error) if !error.to_string().contains(PORT_TAKEN) => return Err(error.into()),
             Err(error) if spec.api_port.is_none() => {
                 failed = Some(error);
                 record.api_port = host::api_port(None, None)?;
-                kubeconfig::announce(&machine.project, record)?;
+                kubeconfig::announce(&machine.project, &record)?;
             }
             Err(error) => {
                 failed = Some(error);
@@ -55,10 +57,16 @@ pub(crate) async fn launch(
             Ok(process) => {
                 if grows {
                     // Long before the guest looks at its disk.
-                    resize(&machine.project, record).await?;
+                    resize(&machine.project, &record).await?;
                     tracing::info!("growing the disk to {}", record.disk);
                 }
-                return Ok(process);
+                return Ok(Launched {
+                    record,
+                    process,
+                    accelerator,
+                    limits,
+                    captured: None,
+                });
             }
         }
     }
@@ -70,7 +78,7 @@ pub(crate) async fn launch(
     }
 }
 
-/// What a booting guest reads; a resumed guest does not.
+/// Writes the files that a booting guest reads; a resumed guest does not.
 fn make_seed(
     machine: &Machine,
     spec: &Spec,

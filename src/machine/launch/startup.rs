@@ -1,8 +1,9 @@
-//! What every step of a start needs.
+//! What every step of a start needs, and what comes of a launch.
 
 use crate::{
-    machine::{Machine, Spec, model::host::Host},
-    project::Project,
+    machine::{Limits, Machine, Spec, model::host::Host},
+    project::{Project, Record, suspended::MachineAbi},
+    qemu::{Accelerator, Process},
 };
 
 /// The VM that is started, the host that it starts on, and the choices that hold.
@@ -22,3 +23,21 @@ impl<'a> Startup<'a> {
         &self.machine.project
     }
 }
+
+/// A VM whose QEMU was launched, by this command or by an earlier one.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    /// The VM's record, with the API's port and the disk's size that it was launched with.
+    pub(crate) record: Record,
+    /// Its QEMU.
+    pub(crate) process: Process,
+    /// The accelerator of the guest.
+    pub(crate) accelerator: Accelerator,
+    /// The time that its start may take.
+    pub(crate) limits: Limits,
+    /// The memory captured before the guest received its identity, to be published when the VM is ready.
+    pub(crate) captured: Option<CapturedMemory>,
+}
+
+/// QEMU and its command line when memory was captured; `None` where only the disk was.
+pub(crate) type CapturedMemory = Option<MachineAbi>;

@@ -24,21 +24,21 @@ const OWNER: &str = "X-K3sVm=";
 
 const WANTS: &str = "default.target.wants";
 
-/// What is to be known of it.
+/// The autostart of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Autostart {
     /// The unit of the VM; `None` where it starts by hand alone.
     pub unit: Option<PathBuf>,
-    /// Whether the user's systemd runs without a login, too.
+    /// The user's systemd also runs without a login.
     pub lingers: bool,
 }
 
-/// How the VM is started now.
+/// The autostart of the VM now.
 ///
 /// # Errors
 ///
 /// When there is no home, or its units cannot be read.
-pub fn look(project: &Project) -> Result<Autostart, MachineError> {
+pub fn status(project: &Project) -> Result<Autostart, MachineError> {
     let folder = folder()?;
     let place = project.place();
     let ours = units(&folder)?.into_iter().find(|(unit, owner)| {
@@ -87,7 +87,7 @@ pub fn on(
         files::create_private_dir(&folder.join(WANTS))?;
         symlink(&unit, &link).map_err(FileError::on("link", &link))?;
     }
-    look(project)
+    status(project)
 }
 
 /// Removes the unit; whether there was one. The VM stays as it is.
@@ -161,7 +161,7 @@ fn free_name(folder: &Path, project: &Project, name: &Name) -> Result<String, Ma
         let Some(text) = files::read_if_exists(&taken)? else {
             return Ok(name);
         };
-        // One of a VM that is gone, or was moved away, is of no use.
+        // A unit of a VM that was deleted or moved away is unusable.
         let free = |owner: PathBuf| !Project::at_place(&owner).record().exists();
         if owner(&text).is_some_and(free) {
             return Ok(name);
@@ -170,7 +170,7 @@ fn free_name(folder: &Path, project: &Project, name: &Name) -> Result<String, Ma
     Err(MachineError::ForeignUnit(taken))
 }
 
-/// Whether the user's systemd has done it.
+/// Runs systemctl of the user. Returns `true` if that succeeds.
 fn systemctl(words: &[&str]) -> bool {
     let mut command = Command::new("systemctl");
     command.arg("--user").args(words).stdin(Stdio::null());

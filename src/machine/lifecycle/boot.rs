@@ -2,17 +2,21 @@
 
 use crate::{
     machine::{
-        Limits, Machine, MachineError, Timings,
+        Machine, MachineError, Timings,
         guest_config::host_dns,
-        launch::{Startup, disk_files, spawn},
-        lifecycle::boot_progress::{Failure, watch},
-        model::timings::TimeSpentIn,
+        launch::{CapturedMemory, Launched, Startup, disk_files, spawn},
+        lifecycle::{
+            boot_checks::Failure,
+            boot_progress::{BootEvent, BootProgress},
+        },
+        model::{host::warn_of_emulation, timings::TimeSpentIn},
+        template::capture,
     },
     project::{Record, config::AccelChoice},
-    qemu::{Accelerator, Process, kvm::Kvm},
+    qemu::{Accelerator, kvm::Kvm},
 };
 
-/// How often a guest may die of the emulator.
+/// How often a guest is started again after a crash of the emulator.
 const MAX_EMULATOR_RETRIES: usize = 2;
 
 /// Starts the VM and returns when k3s has told its systemd that it started.
@@ -22,9 +26,9 @@ const MAX_EMULATOR_RETRIES: usize = 2;
 /// [`MachineError::Boot`] with the last stage and the end of the log that explains it.
 pub(crate) async fn boot(
     startup: Startup<'_>,
-    record: &mut Record,
+    record: &Record,
     timings: &mut Timings,
-) -> Result<(Process, Limits), MachineError> {
+) -> Result<Launched, MachineError> {
     let Startup {
         machine,
         host,
@@ -37,9 +41,15 @@ pub(crate) async fn boot(
         timings.lap("ask the host's DNS servers", TimeSpentIn::Network);
     }
     if let (Accelerator::Tcg, AccelChoice::Auto) = (accelerator, spec.accel) {
-        crate::machine::model::host::warn_of_emulation(host.kvm().await);
+        warn_of_emulation(host.kvm().await);
     }
-    match launch_and_watch(startup, record, accelerator, timings).await {
+    let mut boot = Boot {
+        startup,
+        record,
+        timings,
+        captured: None,
+    };
+    let booted = match boot.with_retries(accelerator).await {
         Err(Failure::AcceleratorFailed(reason)) => {
             // Not remembered: a disk that boots nothing is as silent as a KVM that runs nothing.
             let kvm = Kvm::Broken(reason);
@@ -47,74 +57,96 @@ pub(crate) async fn boot(
             if spec.accel == AccelChoice::Kvm {
                 return Err(MachineError::Kvm(kvm));
             }
-            crate::machine::model::host::warn_of_emulation(&kvm);
-            let emulated = launch_and_watch(startup, record, Accelerator::Tcg, timings).await;
-            emulated.map_err(Failure::into_error)
+            warn_of_emulation(&kvm);
+            boot.with_retries(Accelerator::Tcg).await
         }
-        other => other.map_err(Failure::into_error),
-    }
+        result => result,
+    };
+    let launched = booted.map_err(Failure::into_error)?;
+    Ok(Launched {
+        captured: boot.captured,
+        ..launched
+    })
 }
 
-/// Until the guest is up, or does not come up for a reason of its own.
-async fn launch_and_watch(
-    startup: Startup<'_>,
-    record: &mut Record,
-    accelerator: Accelerator,
-    timings: &mut Timings,
-) -> Result<(Process, Limits), Failure> {
-    let machine = startup.machine;
-    for _ in 0..MAX_EMULATOR_RETRIES {
-        match launch_once(startup, record, accelerator, timings).await {
-            Err(Failure::EmulatorCrash(error)) => {
-                machine.cleanup_on_failure().await;
-                tracing::warn!("starting the guest again after a fault of the emulator: {error}");
+/// The launches of one boot.
+struct Boot<'a> {
+    startup: Startup<'a>,
+    record: &'a Record,
+    timings: &'a mut Timings,
+    /// The capture of the guest. It is still valid when the guest has to be started again.
+    captured: Option<CapturedMemory>,
+}
+
+impl Boot<'_> {
+    /// Launches the VM until its k3s has started; again when the emulator crashed, or the guest did not receive its
+    /// identity.
+    async fn with_retries(&mut self, accelerator: Accelerator) -> Result<Launched, Failure> {
+        let machine = self.startup.machine;
+        for _ in 0..MAX_EMULATOR_RETRIES {
+            match self.once(accelerator).await {
+                Err(Failure::EmulatorCrash(error)) => {
+                    machine.cleanup_on_failure().await;
+                    tracing::warn!(
+                        "starting the guest again after a fault of the emulator: {error}"
+                    );
+                }
+                Err(Failure::IdentityNotReceived(error)) => {
+                    end_without_identity(machine, &error).await;
+                    self.captured = None;
+                }
+                result => return result,
             }
-            Err(Failure::IdentityNotReceived(error)) => restart_plainly(machine, &error).await,
-            other => return other,
+        }
+        self.once(accelerator).await
+    }
+
+    async fn once(&mut self, accelerator: Accelerator) -> Result<Launched, Failure> {
+        let Startup { machine, spec, .. } = self.startup;
+        disk_files::prepare_start(&machine.project)?;
+        machine.adopt_qemu();
+        tracing::info!(
+            "starting {} ({} CPUs, {} of memory, {accelerator})",
+            self.record.name,
+            spec.cpus,
+            spec.memory
+        );
+        let launched = match spawn::launch(self.startup, self.record, accelerator, None).await {
+            Err(MachineError::Process(error))
+                if accelerator == Accelerator::Kvm && blames_kvm(&error.to_string()) =>
+            {
+                return Err(Failure::AcceleratorFailed(error.to_string()));
+            }
+            launched => launched?,
+        };
+        self.timings.lap("start QEMU", TimeSpentIn::Own);
+        let mut progress = BootProgress::of_boot(&machine.project, &launched);
+        while let BootEvent::IdentityRequested = progress.next(self.timings).await? {
+            self.capture(&launched).await;
+            progress.send_identity(&launched.record).await?;
+        }
+        Ok(launched)
+    }
+
+    /// Captures the guest for other VMs. The guest continues as well if that fails.
+    async fn capture(&mut self, launched: &Launched) {
+        let project = self.startup.project();
+        match capture::capture(project, &launched.record, &launched.process).await {
+            Ok(captured) => self.captured = captured.or(self.captured.take()),
+            Err(error) => tracing::debug!(%error, "the prepared disk is not kept"),
         }
     }
-    launch_once(startup, record, accelerator, timings).await
 }
 
 /// Ends a guest that did not receive its identity. It has written to its disk by now, so its next start is an ordinary
-/// boot with the identity on the seed. Its disk and memory are not published for other VMs.
-pub(crate) async fn restart_plainly(machine: &Machine, error: &MachineError) {
+/// boot with the identity on the seed, and its disk and memory are not published for other VMs.
+pub(crate) async fn end_without_identity(machine: &Machine, error: &MachineError) {
     tracing::warn!("restarting the guest with its identity on the seed disk: {error}");
     machine.cleanup_on_failure().await;
-    machine.take_captured();
 }
 
-async fn launch_once(
-    startup: Startup<'_>,
-    record: &mut Record,
-    accelerator: Accelerator,
-    timings: &mut Timings,
-) -> Result<(Process, Limits), Failure> {
-    let Startup { machine, spec, .. } = startup;
-    let limits = Limits::for_start(accelerator, spec.timeout);
-    disk_files::prepare_start(&machine.project)?;
-    machine.adopt_qemu();
-    tracing::info!(
-        "starting {} ({} CPUs, {} of memory, {accelerator})",
-        record.name,
-        spec.cpus,
-        spec.memory
-    );
-    let process = match spawn::launch(startup, record, accelerator, None).await {
-        Err(MachineError::Process(error))
-            if accelerator == Accelerator::Kvm && blames_kvm(&error.to_string()) =>
-        {
-            return Err(Failure::AcceleratorFailed(error.to_string()));
-        }
-        other => other?,
-    };
-    timings.lap("start QEMU", TimeSpentIn::Own);
-    watch(machine, record, &process, accelerator, limits, timings).await?;
-    Ok((process, limits))
-}
-
-/// What QEMU says of a KVM that does not do what it should (accel/kvm/kvm-all.c, target/i386/kvm/kvm.c). A path may have
-/// these letters as well.
+/// QEMU's words about a KVM that does not work (accel/kvm/kvm-all.c, target/i386/kvm/kvm.c). A path may have these
+/// letters as well.
 const OF_KVM: [&str; 10] = [
     "kvm kernel module",
     "initialize kvm",

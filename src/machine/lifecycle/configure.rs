@@ -6,7 +6,7 @@ use crate::{
         Machine, MachineError, Spec, State,
         guest_config::config_archive,
         lifecycle::preflight,
-        recover::{interrupted, running::Running},
+        recover::{interrupted, running::RunningSettings},
     },
     project::{Config, Suspended, approval, user},
 };
@@ -15,7 +15,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// When a choice cannot be, or is none that a VM can change: nothing is saved then.
+/// When a choice is invalid, or is fixed when the VM is created: nothing is saved then.
 pub async fn configure(
     machine: &Machine,
     flags: Config,
@@ -49,7 +49,7 @@ pub async fn configure(
     approval::approve(project, &config)?;
     files::write(&project.config(), text.as_bytes(), PRIVATE)?;
     match &state {
-        State::Running(record, _) => match Running::look(machine).await {
+        State::Running(record, _) => match RunningSettings::query(machine).await {
             Ok(running) => running.pending(project, &spec, record),
             Err(error) => Err(error.into()),
         },

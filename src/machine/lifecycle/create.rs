@@ -66,7 +66,7 @@ pub(crate) async fn create_machine(
         disk = image::plan(&assets.image, spec.disk)?;
     }
     disk_files::ensure_disk(&machine.project, &disk)?;
-    publish::begin_suspended(startup, &record).await?;
+    publish::prepare_resume(startup, &record).await?;
     timings.lap("make the disk", TimeSpentIn::Own);
     Ok(record)
 }

@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 
 /// Starts the watch, if the VM has an idle time. A failure is only logged.
-pub(crate) fn begin(project: &Project, spec: &Spec) {
+pub(crate) fn start_watch(project: &Project, spec: &Spec) {
     if spec.idle_suspend.is_none() {
         return;
     }
@@ -69,7 +69,7 @@ pub(crate) fn begin(project: &Project, spec: &Spec) {
     }
 }
 
-/// Who watches a VM.
+/// The idle watch of a VM.
 #[derive(Debug)]
 pub struct Watch {
     project: Project,
@@ -82,12 +82,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins to watch the QEMU that runs; `None` without one, and where another process watches it.
+    /// Starts to watch the QEMU that runs; `None` without one, and where another process watches it.
     ///
     /// # Errors
     ///
     /// When the VM cannot be looked at.
-    pub async fn begin(project: &Project) -> Result<Option<Self>, MachineError> {
+    pub async fn start(project: &Project) -> Result<Option<Self>, MachineError> {
         let State::Running(_, process) = State::observe(project)? else {
             return Ok(None);
         };
@@ -161,12 +161,12 @@ impl Watch {
         ended.map(drop)
     }
 
-    /// Whether a command changes the VM just now.
+    /// Returns `true` when a command is changing the VM now.
     fn is_at_work(&self) -> bool {
         files::open_regular(&self.project.lock()).is_ok_and(|lock| lock.try_lock_shared().is_err())
     }
 
-    /// Whether the VM was used since the last check. In doubt it was.
+    /// Returns `true` when the VM was used since the last check, or that is unknown.
     async fn is_used(&mut self) -> bool {
         let touched = fs::metadata(self.project.used()).and_then(|it| it.modified());
         let touched = touched.ok();
@@ -180,8 +180,8 @@ impl Watch {
         }
     }
 
-    /// Whether there are connections to forwarded ports, or were since the last look. A guest that stands still because it
-    /// was told to is left alone.
+    /// Returns `true` when there are connections to forwarded ports, or were since the last check. A guest that the
+    /// user paused is left alone.
     async fn has_connections(&mut self) -> Result<bool, MonitorError> {
         let told = {
             let mut monitor = monitor_of(&self.project).await?;

@@ -2,6 +2,7 @@
 
 pub mod autostart;
 pub mod boot;
+pub mod boot_checks;
 pub mod boot_progress;
 pub mod configure;
 pub mod create;

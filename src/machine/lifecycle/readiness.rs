@@ -129,7 +129,7 @@ async fn until<T>(
     }
 }
 
-/// k3s writes the file before it reports that it started. A resumed guest is told so with the same request.
+/// k3s writes the file before it reports that it started. The same request wakes a resumed guest.
 fn fetching(resumed: bool) -> String {
     let waking = resumed.then(wake::waking);
     let parts = waking.into_iter().chain([format!("cat {IN_GUEST}")]);
@@ -147,7 +147,8 @@ fn parse(said: &[u8], project: &Project, record: &Record) -> Result<Kubeconfig, 
         .map_err(unusable)
 }
 
-/// What the node said before this boot does not count: the API remembers it as Ready until it misses its heartbeats.
+/// Requires that the node is Ready. Its status from before this boot does not count: the API remembers it as Ready
+/// until it misses its heartbeats.
 async fn node_ready(
     api: &Api,
     name: &Name,

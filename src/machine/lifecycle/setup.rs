@@ -13,10 +13,11 @@ use crate::{
         cache::references,
         control::{guest_logs, vcpu, wake},
         guest_config::{cidata, mount_check},
-        launch::{Startup, disk_files, disk_state},
+        launch::{Launched, Startup, disk_files, disk_state},
         lifecycle::{
             boot,
-            boot_progress::{self, Failure},
+            boot_checks::Failure,
+            boot_progress::{self, BootProgress},
             create, idle, preflight, readiness,
         },
         memory::resume,
@@ -24,14 +25,14 @@ use crate::{
             host::{self, Host},
             timings::TimeSpentIn,
         },
-        recover::{interrupted, running::Running},
+        recover::{interrupted, running::RunningSettings},
         template::{backing, publish, ready},
     },
     project::{Config, Project, Record, Suspended, approval, user},
     qemu::{Accelerator, Process, ProcessError},
 };
 
-/// What a command that brings the VM up has to tell.
+/// The result of a command that starts the VM.
 #[derive(Debug)]
 pub struct Summary {
     /// The VM.
@@ -45,9 +46,6 @@ pub struct Summary {
 /// How long a busy guest has until it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// A QEMU whose guest has started k3s, and the time that is left.
-type Launched = (Process, Limits);
-
 /// Creates, boots and provisions the VM, or continues an interrupted setup.
 ///
 /// # Errors
@@ -59,32 +57,24 @@ pub async fn setup(
     progress: &dyn Progress,
 ) -> Result<Summary, MachineError> {
     let mut timings = Timings::start();
-    let asked = flags.clone();
-    // What a command that died has left may be another config.
-    let mut state = interrupted::recover(machine).await?;
+    let ports = flags.ports.clone().unwrap_or_default();
+    // What an interrupted command has left may be another config.
+    let state = interrupted::recover(machine).await?;
     let config = flags.over(approval::load(&machine.project)?);
     let all = config.clone().over(user::config(state.record().is_some())?);
     let spec = Spec::resolve(&all, state.record(), &machine.project)?;
     let config = spec.completed(config);
-    let host = Host::look(&machine.cache)?;
-    if let Some(record) = state.record()
-        && let Err(contradiction) = spec.agrees_with(record)
-    {
-        let running = matches!(state, State::Running(..));
-        if running || !disk_state::is_untouched(machine, record) {
-            return Err(contradiction);
+    let host = Host::detect(&machine.cache)?;
+    let stopped = match discard_if_never_booted(machine, &spec, state)? {
+        State::Absent => None,
+        State::Stopped(record) => Some(record),
+        State::Running(record, process) => {
+            preflight::require_choices(machine, &spec, &record.name)?;
+            ports::require(&machine.project, &ports).await?;
+            approval::save(&machine.project, &config)?;
+            return attach_to_running(machine, &spec, record, process, timings).await;
         }
-        tracing::info!("{} has never booted; recreating it", record.name);
-        remove_if_exists(&machine.project.disk())?;
-        backing::discard(machine, record)?;
-        state = State::Absent;
-    }
-    if let State::Running(record, process) = state {
-        preflight::require_choices(machine, &spec, &record.name)?;
-        ports::require(&machine.project, &asked).await?;
-        approval::save(&machine.project, &config)?;
-        return attach_to_running(machine, &spec, record, process, timings).await;
-    }
+    };
     let startup = Startup {
         machine,
         host: &host,
@@ -92,22 +82,52 @@ pub async fn setup(
     };
     host.accelerator(spec.accel).await?;
     timings.lap("look at the host", TimeSpentIn::Own);
-    ports::require(&machine.project, &asked).await?;
-    let name = state.record().map(|record| record.name.clone());
+    ports::require(&machine.project, &ports).await?;
+    let name = stopped.as_ref().map(|record| record.name.clone());
     preflight::require(startup, &name.unwrap_or_else(|| machine.new_name()))?;
-    let record = match state {
-        State::Stopped(record) if record.provisioned => record,
-        State::Stopped(record) => {
-            create::create_machine(startup, Some(record), progress, &mut timings).await?
-        }
-        _ => create::create_machine(startup, None, progress, &mut timings).await?,
+    let record = match stopped {
+        Some(record) if record.provisioned => record,
+        unfinished => create::create_machine(startup, unfinished, progress, &mut timings).await?,
     };
-    let path = machine.project.config();
+    boot_with_config(startup, record, &config, timings).await
+}
+
+/// Discards a VM that the choices contradict, if it has never booted.
+fn discard_if_never_booted(
+    machine: &Machine,
+    spec: &Spec,
+    state: State,
+) -> Result<State, MachineError> {
+    let Some(record) = state.record() else {
+        return Ok(state);
+    };
+    let Err(contradiction) = spec.agrees_with(record) else {
+        return Ok(state);
+    };
+    let running = matches!(state, State::Running(..));
+    if running || !disk_state::is_untouched(machine, record) {
+        return Err(contradiction);
+    }
+    tracing::info!("{} has never booted; recreating it", record.name);
+    remove_if_exists(&machine.project.disk())?;
+    backing::discard(machine, record)?;
+    Ok(State::Absent)
+}
+
+/// Saves the project's config and starts the VM. A config that QEMU refuses is taken back, since every later start would
+/// be refused as well.
+async fn boot_with_config(
+    startup: Startup<'_>,
+    record: Record,
+    config: &Config,
+    timings: Timings,
+) -> Result<Summary, MachineError> {
+    let project = startup.project();
+    let path = project.config();
     let former = files::read_if_exists(&path)?;
-    approval::save(&machine.project, &config)?;
+    approval::save(project, config)?;
     let result = boot_or_resume(startup, record, timings).await;
     if let Err(MachineError::Process(ProcessError::Ended { .. })) = result {
-        // What QEMU itself refuses would be refused at each start from now on.
         match former {
             Some(text) => files::write(&path, text.as_bytes(), PRIVATE)?,
             None => remove_if_exists(&path)?,
@@ -120,7 +140,7 @@ pub async fn setup(
 ///
 /// # Errors
 ///
-/// [`MachineError::Absent`] when there is none; else those of [`setup`].
+/// [`MachineError::Absent`] when there is no VM; else those of [`setup`].
 pub async fn start(
     machine: &Machine,
     flags: Config,
@@ -151,7 +171,7 @@ pub async fn start(
             spec.agrees_with(&record)?;
             let startup = Startup {
                 machine,
-                host: &Host::look(&machine.cache)?,
+                host: &Host::detect(&machine.cache)?,
                 spec: &spec,
             };
             preflight::require(startup, &record.name)?;
@@ -180,11 +200,11 @@ async fn boot_or_resume(
     }
     timings.lap("look at files and ports", TimeSpentIn::Own);
     let work = async {
-        let launched = match resumed(startup, &mut record, &mut timings).await? {
+        let launched = match resumed(startup, &record, &mut timings).await? {
             Some(launched) => launched,
-            None => boot::boot(startup, &mut record, &mut timings).await?,
+            None => boot::boot(startup, &record, &mut timings).await?,
         };
-        finish_startup(machine, spec, record, launched, timings).await
+        finish_startup(machine, spec, launched, timings).await
     };
     guest_logs::capped(project, work).await
 }
@@ -192,20 +212,21 @@ async fn boot_or_resume(
 /// A VM that was resumed from saved memory or from a template; `None` when it has to boot.
 async fn resumed(
     startup: Startup<'_>,
-    record: &mut Record,
+    record: &Record,
     timings: &mut Timings,
 ) -> Result<Option<Launched>, MachineError> {
-    let Some((process, limits)) = resume::restore(startup, record, timings).await? else {
+    let Some(launched) = resume::restore(startup, record, timings).await? else {
         return Ok(None);
     };
     if record.provisioned {
-        return Ok(Some((process, limits)));
+        return Ok(Some(launched));
     }
     let project = startup.project();
-    match boot_progress::watch_identified(project, &process, limits, timings).await {
-        Ok(()) => Ok(Some((process, limits))),
+    let mut progress = BootProgress::of_template(project, &launched);
+    match progress.until_k3s(&launched.record, timings).await {
+        Ok(()) => Ok(Some(launched)),
         Err(Failure::IdentityNotReceived(error)) => {
-            boot::restart_plainly(startup.machine, &error).await;
+            boot::end_without_identity(startup.machine, &error).await;
             Suspended::discard(project)?;
             Ok(None)
         }
@@ -213,7 +234,7 @@ async fn resumed(
     }
 }
 
-/// A VM that runs already: an earlier command died on the way, or all is well.
+/// Finishes the start of a VM that runs already; nothing is left to do if it is ready.
 async fn attach_to_running(
     machine: &Machine,
     spec: &Spec,
@@ -223,27 +244,25 @@ async fn attach_to_running(
 ) -> Result<Summary, MachineError> {
     let project = &machine.project;
     if !record.provisioned {
-        // Left behind by a setup that died: it is ours to finish or to end.
+        // Left behind by an interrupted setup: this command finishes it, or ends QEMU.
         machine.adopt_qemu();
     }
     let paused = vcpu::unpause(project).await?;
-    let running = Running::look(machine).await.ok();
+    let running = RunningSettings::query(machine).await.ok();
     let accelerator = running
         .as_ref()
-        .map_or(Accelerator::Tcg, |running| running.accelerator);
+        .map_or(Accelerator::Tcg, |it| it.accelerator);
     let limits = Limits::for_start(accelerator, spec.timeout);
     if paused && record.provisioned {
         wake::wake(project, limits.left()).await;
     }
-    if let Some(running) = &running {
+    if let Some(running) = running {
         for choice in running.pending(project, spec, &record)? {
             tracing::info!("{choice}: from the next start on (k3s-vm restart)");
         }
     }
     if record.provisioned && has_ready_node(&record, limits).await {
-        if record.kubeconfig != spec.kubeconfig {
-            kubeconfig::move_to(&machine.project, &mut record, &spec.kubeconfig)?;
-        }
+        kubeconfig::move_to(project, &mut record, &spec.kubeconfig)?;
         open_to_the_user(project, spec, &record).await?;
         return Ok(Summary {
             record,
@@ -251,39 +270,42 @@ async fn attach_to_running(
             nothing_to_do: !paused,
         });
     }
-    let work = wait_until_ready(machine, spec, record, (process, limits), timings);
-    guest_logs::to_files(project).await;
-    let result = guest_logs::capped(project, work).await;
-    guest_logs::to_memory(project).await;
-    result
+    let launched = Launched {
+        record,
+        process,
+        accelerator,
+        limits,
+        captured: None,
+    };
+    let work = wait_until_ready(machine, spec, launched, timings);
+    guest_logs::in_files(project, work).await
 }
 
-/// Waits for a VM that an earlier command started and did not see to its end.
+/// Waits for a VM whose earlier start was interrupted.
 async fn wait_until_ready(
     machine: &Machine,
     spec: &Spec,
-    record: Record,
     launched: Launched,
     mut timings: Timings,
 ) -> Result<Summary, MachineError> {
     let project = &machine.project;
-    let (process, limits) = &launched;
+    let (record, limits) = (&launched.record, launched.limits);
     tracing::info!(
         "{} is already running (process {}); waiting until it is ready",
         record.name,
-        process.pid()
+        launched.process.pid()
     );
-    let again = record.provisioned;
-    if !(again && wake::start_k3s(project, *limits).await) {
-        let asked = Some(&record);
-        let reported =
-            boot_progress::wait_for_k3s(project, asked, process, *limits, &mut timings, again);
+    if !(record.provisioned && wake::start_k3s(project, limits).await) {
+        let mut progress = BootProgress::of(project, &launched.process, limits);
+        if record.provisioned {
+            progress.skip_reports()?;
+        }
         tokio::select! {
-            reported = reported => reported?,
-            () = answered(project, *limits), if again => {}
+            started = progress.until_k3s(record, &mut timings) => started.map_err(Failure::into_error)?,
+            () = answered(project, limits), if record.provisioned => {}
         }
     }
-    finish_startup(machine, spec, record, launched, timings).await
+    finish_startup(machine, spec, launched, timings).await
 }
 
 /// Waits until a guest that did not answer at first says that its k3s runs: it has reported that before, and does not
@@ -297,7 +319,7 @@ async fn answered(project: &Project, limits: Limits) {
     }
 }
 
-/// Whether the API answers in time, and has a node that is Ready.
+/// Returns `true` when the API answers in time, and has a node that is Ready.
 async fn has_ready_node(record: &Record, limits: Limits) -> bool {
     let Ok(api) = api::client_of(record) else {
         return false;
@@ -315,10 +337,16 @@ async fn has_ready_node(record: &Record, limits: Limits) -> bool {
 async fn finish_startup(
     machine: &Machine,
     spec: &Spec,
-    mut record: Record,
-    (process, limits): Launched,
+    launched: Launched,
     mut timings: Timings,
 ) -> Result<Summary, MachineError> {
+    let Launched {
+        mut record,
+        process,
+        limits,
+        captured,
+        ..
+    } = launched;
     let project = &machine.project;
     let former = std::mem::replace(&mut record.kubeconfig, spec.kubeconfig.clone());
     let ready = readiness::ready(project, &record, &process, limits, &mut timings);
@@ -333,8 +361,8 @@ async fn finish_startup(
     record.provisioned = true;
     record.save(project)?;
     machine.keep_qemu();
-    if let Some(taken) = machine.take_captured() {
-        publish::publish(&record, taken, None).await;
+    if let Some(captured) = captured {
+        publish::publish(&record, captured, None).await;
         timings.lap("disk and memory are kept for others", TimeSpentIn::Own);
     }
     ready::publish_ready(machine, &record, &process, &mut timings).await;
@@ -346,7 +374,7 @@ async fn finish_startup(
     })
 }
 
-/// What follows once the node is Ready: ports, logs, the idle watch, and whether the mounts are there.
+/// The steps once the node is Ready: ports, logs, the idle watch, and the check of the mounts.
 async fn open_to_the_user(
     project: &Project,
     spec: &Spec,
@@ -354,6 +382,6 @@ async fn open_to_the_user(
 ) -> Result<(), MachineError> {
     ports::open(project, spec).await;
     guest_logs::to_memory(project).await;
-    idle::begin(project, spec);
+    idle::start_watch(project, spec);
     mount_check::require(project, spec, record).await
 }

@@ -39,7 +39,7 @@ pub enum StopOutcome {
     MemoryGivenUp,
 }
 
-/// How a VM is to be stopped.
+/// The way to stop a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {
     /// As the config says: suspended, if it can be, or powered off.
@@ -56,7 +56,7 @@ pub enum StopMode {
 ///
 /// # Errors
 ///
-/// [`MachineError::Absent`] when there is none; else when QEMU cannot be ended at all, or the VM not be suspended.
+/// [`MachineError::Absent`] when there is no VM; else when QEMU cannot be ended, or the VM not be suspended.
 pub async fn stop(
     machine: &Machine,
     way: StopMode,
@@ -114,7 +114,7 @@ fn already(project: &Project, way: StopMode) -> Result<StopOutcome, MachineError
     })
 }
 
-/// Whether the guest ended by itself within the time.
+/// Waits for a clean shutdown. Returns `true` when the guest ended within the time.
 async fn shut_down(project: &Project, process: &Process, within: Duration) -> bool {
     let orderly = async {
         if let Err(error) = vcpu::unpause(project).await {

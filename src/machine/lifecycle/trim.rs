@@ -6,17 +6,17 @@ use crate::{
     machine::{Machine, MachineError, control::guest, recover::interrupted},
 };
 
-/// What a trim came to.
+/// The result of a trim.
 #[derive(Debug, Clone, Copy)]
 pub struct Trimmed {
-    /// What the VM's disk took on the host's before.
+    /// The space of the VM's disk on the host before.
     pub before: Size,
     /// And what it takes now.
     pub after: Size,
 }
 
-/// What has the guest tell QEMU which blocks it does not use. What was removed just now is free only when the file system
-/// has written that down.
+/// The command with which the guest tells QEMU which blocks it does not use. Deleted files are free only when the file
+/// system has written that down.
 pub(crate) const TRIM: &str = "sync --file-system /; fstrim /";
 
 /// Gives back what the guest does not use of its disk.

@@ -16,7 +16,7 @@ use crate::{
     qemu::{Accelerator, guest_abi, version},
 };
 
-/// What is not as it was, in words.
+/// The first difference from then, in words.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ pub(crate) fn difference(
     Ok(None)
 }
 
-/// Why the memory is of no use, in words; as far as that is seen without reading it.
+/// The reason why the memory is unusable, in words, as far as that is seen without reading it.
 ///
 /// # Errors
 ///

@@ -10,11 +10,11 @@ use tokio::task::spawn_blocking;
 use crate::{
     base::{FileError, files, sparse},
     machine::{
-        Limits, MachineError, Spec, Timings,
+        MachineError, Spec, Timings,
         control::{terminate::ENDING, vcpu},
         error::with_causes,
         guest_config::identity_channel,
-        launch::{Startup, disk_files, spawn},
+        launch::{Launched, Startup, disk_files, spawn},
         memory::compatibility,
         model::{host::Host, timings::TimeSpentIn},
     },
@@ -24,7 +24,7 @@ use crate::{
 
 /// Why a suspended VM does not resume.
 enum ResumeError {
-    /// Its memory is of no use any more.
+    /// Its memory has become unusable.
     Unusable(String),
     /// All else.
     Other(MachineError),
@@ -36,16 +36,16 @@ impl<E: Into<MachineError>> From<E> for ResumeError {
     }
 }
 
-/// Resumes a suspended VM; `None` when it is to boot, because it is not suspended or not any more.
+/// Resumes a suspended VM; `None` when it has to boot, because it is not suspended, or its memory was discarded.
 ///
 /// # Errors
 ///
 /// What keeps it from starting; it is suspended then as before.
 pub(crate) async fn restore(
     startup: Startup<'_>,
-    record: &mut Record,
+    record: &Record,
     timings: &mut Timings,
-) -> Result<Option<(Process, Limits)>, MachineError> {
+) -> Result<Option<Launched>, MachineError> {
     let machine = startup.machine;
     let project = startup.project();
     let Some(suspended) = Suspended::load(project)? else {
@@ -59,7 +59,7 @@ pub(crate) async fn restore(
         ))),
     };
     match restored {
-        Ok(running) => Ok(Some(running)),
+        Ok(launched) => Ok(Some(launched)),
         Err(ResumeError::Other(error)) => Err(error),
         Err(ResumeError::Unusable(reason)) => {
             machine.cleanup_on_failure().await;
@@ -72,10 +72,10 @@ pub(crate) async fn restore(
 
 async fn load_memory(
     startup: Startup<'_>,
-    record: &mut Record,
+    record: &Record,
     suspended: &Suspended,
     timings: &mut Timings,
-) -> Result<(Process, Limits), ResumeError> {
+) -> Result<Launched, ResumeError> {
     let Startup {
         machine,
         host,
@@ -86,7 +86,6 @@ async fn load_memory(
     if let Some(reason) = compatibility::incompatibility(startup, record, suspended, accelerator)? {
         return Err(ResumeError::Unusable(reason));
     }
-    let limits = Limits::for_start(accelerator, spec.timeout);
     if suspended.from.is_none() {
         disk_files::prepare_runtime(project)?;
         tracing::info!("resuming {}", record.name);
@@ -95,37 +94,37 @@ async fn load_memory(
         tracing::info!("resuming {} from a template", record.name);
     }
     machine.adopt_qemu();
-    let process = launch_with_memory(startup, record, suspended, accelerator, timings).await?;
+    let launched = launch_with_memory(startup, record, suspended, accelerator, timings).await?;
     if record.provisioned {
         // From here on the guest lives in this QEMU alone, which stays whatever comes.
         machine.keep_qemu();
     }
     vcpu::release(project).await?;
     if !record.provisioned {
-        identify(project, record).await.map_err(|error| {
+        identify(project, &launched.record).await.map_err(|error| {
             let error = with_causes(&error);
             ResumeError::Unusable(format!("cannot send its identity: {error}"))
         })?;
     }
     timings.lap("guest goes on", TimeSpentIn::Own);
-    Ok((process, limits))
+    Ok(launched)
 }
 
 /// A paused QEMU that has loaded the memory, whose checksum is verified meanwhile.
 async fn launch_with_memory(
     startup: Startup<'_>,
-    record: &mut Record,
+    record: &Record,
     suspended: &Suspended,
     accelerator: Accelerator,
     timings: &mut Timings,
-) -> Result<Process, ResumeError> {
+) -> Result<Launched, ResumeError> {
     let project = startup.project();
     // Opened twice, for each reads it from its beginning; and here while QEMU starts, which then finds it read.
     let path = suspended.path(project);
     let memory = files::open_plain(&path)?;
     let checksum = files::open_plain(&path)?;
     let checksum = spawn_blocking(move || sparse::checksum(&checksum));
-    let process = spawn::launch(startup, record, accelerator, Some(suspended)).await?;
+    let launched = spawn::launch(startup, record, accelerator, Some(suspended)).await?;
     timings.lap("start QEMU", TimeSpentIn::Own);
     let checksum = checksum.await.expect("neither panics nor is cancelled");
     if checksum.map_err(FileError::on("read", &path))? != suspended.memory.checksum {
@@ -133,9 +132,9 @@ async fn launch_with_memory(
         return Err(ResumeError::Unusable(reason));
     }
     timings.lap("memory is verified", TimeSpentIn::Own);
-    load(project, startup.host, &process, &path, &memory).await?;
+    load(project, startup.host, &launched.process, &path, &memory).await?;
     timings.lap("memory is loaded", TimeSpentIn::Own);
-    Ok(process)
+    Ok(launched)
 }
 
 /// Makes a guest that was resumed from a template this VM: its disk's size and its identity.

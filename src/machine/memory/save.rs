@@ -1,5 +1,4 @@
-//! A guest's memory in a file: its own, for the time that it is suspended, or that of a prepared disk, from which other
-//! VMs go on.
+//! A guest's memory in a file: that of a suspended VM, or that of a prepared disk, from which other VMs continue.
 
 use std::{
     fs::File,
@@ -27,7 +26,7 @@ pub const FOLDERS: &str = "it has mounts, which QEMU cannot save";
 
 type QemuMonitor = Monitor<UnixStream>;
 
-/// What is to be as it is now for the memory to be of use.
+/// The QEMU and the command line that the memory belongs to.
 ///
 /// # Errors
 ///
@@ -52,7 +51,7 @@ pub(crate) async fn origin(
     })
 }
 
-/// What the guest has touched of its memory; nothing where the host does not tell.
+/// The memory that the guest has touched; zero where the host does not tell.
 ///
 /// # Errors
 ///
@@ -66,7 +65,7 @@ pub(crate) async fn needed(
     Ok(process.resident(memory).unwrap_or(Size::bytes(0)))
 }
 
-/// Whether there is room for so much in the directory beside `ours`, which goes.
+/// Requires the space for a file in the directory, counting that of `ours`, which is deleted.
 ///
 /// # Errors
 ///

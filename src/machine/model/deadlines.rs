@@ -39,12 +39,12 @@ impl Limits {
         }
     }
 
-    /// What is left of the time.
+    /// The time left.
     pub fn left(&self) -> Duration {
         self.within.saturating_sub(self.began.elapsed())
     }
 
-    /// Whether there is time left to wait for something.
+    /// Requires that there is time left to wait for something.
     ///
     /// # Errors
     ///

@@ -33,8 +33,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// When there is none or it is too old.
-    pub fn look(cache: &Path) -> Result<Self, MachineError> {
+    /// When QEMU is missing or too old.
+    pub fn detect(cache: &Path) -> Result<Self, MachineError> {
         let (qemu, version) = version::find()?;
         Ok(Self {
             qemu,
@@ -44,7 +44,7 @@ impl Host {
         })
     }
 
-    /// What is to be said of KVM; tried once.
+    /// The verdict on KVM; probed once.
     pub async fn kvm(&self) -> &Kvm {
         self.kvm
             .get_or_init(|| Kvm::probe(&self.qemu, &self.kvm_memory))
@@ -68,8 +68,8 @@ impl Host {
     }
 }
 
-/// What a guest that is started with these arguments has of the host's processor: the vendor, and unless a model was chosen
-/// the host's model and a digest of its features. Emulated ones have none of it.
+/// The host's CPU as a guest with these arguments sees it: the vendor, and unless a model was chosen the host's model
+/// and a digest of its features. `None` for an emulated guest.
 pub fn processor(arguments: &[String]) -> Option<String> {
     if !arguments.iter().any(|it| it == "-enable-kvm") {
         return None;
@@ -128,7 +128,7 @@ fn cgroup_limit() -> Option<(Size, PathBuf)> {
             let inner = inner.strip_prefix("/").unwrap_or(inner);
             let file = Path::new(&root).join(inner).join(file);
             let limit = fs::read_to_string(&file).ok();
-            // "max" is no number, and no limit.
+            // "max" is not a number, and means no limit.
             let limit = limit.and_then(|it| it.trim().parse().ok());
             limits.extend(limit.map(|it| (Size::bytes(it), file)));
         }
@@ -136,7 +136,7 @@ fn cgroup_limit() -> Option<(Size, PathBuf)> {
     limits.into_iter().min_by_key(|(limit, _)| *limit)
 }
 
-/// Whether the guest's memory can be had. What is in use now may be swapped out, or be a cache that shrinks.
+/// Requires that the guest's memory is available. Memory in use now may be swapped out, or be a cache that shrinks.
 ///
 /// # Errors
 ///
@@ -167,7 +167,7 @@ pub fn check_memory(wanted: Size) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// Whether QEMU knows the processor that was chosen.
+/// Requires that QEMU knows the chosen CPU model.
 ///
 /// # Errors
 ///
@@ -185,7 +185,7 @@ pub fn check_cpu_model(chosen: Option<&str>) -> Result<(), MachineError> {
     }
 }
 
-/// Whether a port of 127.0.0.1 can be had.
+/// Requires that a port of 127.0.0.1 is free.
 ///
 /// # Errors
 ///

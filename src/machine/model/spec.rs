@@ -99,38 +99,17 @@ impl Spec {
             ..Config::default()
         });
         let config = &config.clone().over(made.unwrap_or_default());
-        let choice = |error: &dyn std::fmt::Display| MachineError::Choice(error.to_string());
-        let image_source = match config.image.as_deref() {
-            None => ImageSource::builtin_default()?,
-            // A path in the config is relative to the project.
-            Some(path)
-                if path.contains('/') && !path.contains("://") && !path.starts_with("file:") =>
-            {
-                project.resolve(Path::new(path)).to_string_lossy().parse()?
-            }
-            Some(image) => image.parse()?,
-        };
+        let image_source = image_source(config, project)?;
         let k3s_version = match config.k3s_version.as_deref() {
             None | Some("stable") => None,
-            Some(version) => Some(version.parse::<Version>().map_err(|error| choice(&error))?),
+            Some(version) => Some(version.parse::<Version>().map_err(choice)?),
         };
         let mirror = match config.k3s_mirror.as_deref() {
             None => Mirror::default(),
-            Some(url) => url.parse::<Mirror>().map_err(|error| choice(&error))?,
+            Some(url) => url.parse::<Mirror>().map_err(choice)?,
         };
-        let api_port = config.api_port;
-        let forwarded = config.ports.iter().flatten();
-        if let Some(forward) = forwarded
-            .into_iter()
-            .find(|it| it.host.protocol == Protocol::Tcp && Some(it.host.port) == api_port)
-        {
-            let what = format!(
-                "port {} of the API is forwarded by {forward}",
-                forward.host.port
-            );
-            return Err(MachineError::Choice(what));
-        }
-        let spec = Self {
+        require_api_port_unforwarded(config)?;
+        Ok(Self {
             cpus: config.cpus.unwrap_or(DEFAULT_CPUS),
             memory: at_least(
                 "memory",
@@ -162,8 +141,7 @@ impl Spec {
             k3s: config.k3s.clone(),
             network: config.network.clone(),
             restore_datastore: false,
-        };
-        Ok(spec)
+        })
     }
 
     /// The config with the sizes that were decided, for a person to see and to change.
@@ -240,6 +218,36 @@ fn shown_name(source: &ImageSource, project: &Project) -> String {
     match source {
         ImageSource::Path(_) => image_name(source, project),
         _ => source.shown(),
+    }
+}
+
+fn choice(error: impl std::fmt::Display) -> MachineError {
+    MachineError::Choice(error.to_string())
+}
+
+/// The base image of the config. A path in it is relative to the project.
+fn image_source(config: &Config, project: &Project) -> Result<ImageSource, MachineError> {
+    let Some(image) = config.image.as_deref() else {
+        return Ok(ImageSource::builtin_default()?);
+    };
+    let is_path = image.contains('/') && !image.contains("://") && !image.starts_with("file:");
+    Ok(if is_path {
+        let path = project.resolve(Path::new(image));
+        path.to_string_lossy().parse()?
+    } else {
+        image.parse()?
+    })
+}
+
+fn require_api_port_unforwarded(config: &Config) -> Result<(), MachineError> {
+    let is_api =
+        |it: &&Forward| it.host.protocol == Protocol::Tcp && Some(it.host.port) == config.api_port;
+    match config.ports.iter().flatten().find(is_api) {
+        None => Ok(()),
+        Some(forward) => Err(choice(format_args!(
+            "port {} of the API is forwarded by {forward}",
+            forward.host.port
+        ))),
     }
 }
 

@@ -26,7 +26,7 @@ impl Draft {
     /// # Errors
     ///
     /// When it cannot be made.
-    pub(crate) fn begin(path: PathBuf) -> Result<Self, FileError> {
+    pub(crate) fn create(path: PathBuf) -> Result<Self, FileError> {
         remove(&path)?;
         files::create_private_dir(&path)?;
         Ok(Self(path))
@@ -134,7 +134,7 @@ pub(crate) fn name_of(path: &Path) -> OsString {
     path.file_name().unwrap_or_default().to_owned()
 }
 
-/// What a copy of the file takes in that directory.
+/// The space of a copy of the file in that directory.
 pub(crate) fn room_for_copy(path: &Path, folder: &Path) -> Result<Size, FileError> {
     let cloned = sparse::is_cloned(&files::open_plain(path)?, folder);
     Ok(if cloned {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// The phases so far. Those that wait for the guest or for k3s are told from the program's own.
+/// The phases so far. Waits for the guest or for k3s are distinguished from the program's own time.
 #[derive(Debug)]
 pub struct Timings {
     began: Instant,
@@ -13,7 +13,7 @@ pub struct Timings {
 /// One phase.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Phase {
-    /// What was done.
+    /// The name of the step.
     pub name: &'static str,
     /// How long it took.
     pub took: Duration,
@@ -66,7 +66,7 @@ impl Timings {
         self.began.elapsed()
     }
 
-    /// What was not spent on the network or in the guest.
+    /// The time that was not spent on the network or in the guest.
     pub fn own(&self) -> Duration {
         self.phases
             .iter()

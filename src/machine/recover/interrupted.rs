@@ -6,7 +6,7 @@ use crate::{
     machine::{
         Machine, MachineError, State,
         control::terminate,
-        recover::{replacement, running::Running, unfinished_snapshot},
+        recover::{replacement, running::RunningSettings, unfinished_snapshot},
     },
     project::Suspended,
 };
@@ -26,14 +26,14 @@ pub(crate) async fn recover(machine: &Machine) -> Result<State, MachineError> {
     if let State::Running(_, process) = recover_interrupted(machine).await? {
         while process.uptime().is_some_and(|uptime| uptime < OPENING)
             && process.is_alive()
-            && Running::look(machine).await.is_err()
+            && RunningSettings::query(machine).await.is_err()
         {
             tokio::time::sleep(POLL).await;
         }
     }
     match machine.state()? {
         State::Running(record, process)
-            if !record.provisioned && Running::look(machine).await.is_err() =>
+            if !record.provisioned && RunningSettings::query(machine).await.is_err() =>
         {
             tracing::info!(
                 "ending QEMU (process {}), which does not answer: an interrupted setup left it",

@@ -59,7 +59,7 @@ pub(crate) fn note_config(
 ///
 /// When they cannot be written.
 pub(crate) fn replace_record(project: &Project, record: &Record) -> Result<(), FileError> {
-    let draft = Draft::begin(draft_of(project))?;
+    let draft = Draft::create(draft_of(project))?;
     note_config(project, record, &draft)?;
     record.save_as(
         &draft.join(staging_dir::name_of(&project.record())),

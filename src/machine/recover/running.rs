@@ -9,16 +9,16 @@ use crate::{
     qemu::{Accelerator, MonitorError, monitor_of},
 };
 
-/// A running VM as QEMU tells of it.
-pub(crate) struct Running {
+/// The settings of a running VM, as QEMU reports them.
+pub(crate) struct RunningSettings {
     pub(crate) accelerator: Accelerator,
     cpus: usize,
     memory: Size,
 }
 
-impl Running {
-    /// Asks QEMU.
-    pub(crate) async fn look(machine: &Machine) -> Result<Self, MonitorError> {
+impl RunningSettings {
+    /// Queries QEMU.
+    pub(crate) async fn query(machine: &Machine) -> Result<Self, MonitorError> {
         let mut monitor = monitor_of(&machine.project).await?;
         let kvm = monitor.execute(qmp::query_kvm {}).await?.enabled;
         Ok(Self {

@@ -22,7 +22,7 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// The end of each log, in lines.
 const LINES: usize = 5000;
 
-/// What is shown of a line, in bytes.
+/// The longest line that is shown, in bytes.
 const LONGEST: usize = 8192;
 
 /// A file of the bundle.
@@ -30,7 +30,7 @@ const LONGEST: usize = 8192;
 pub struct Part {
     /// Where it is in the archive.
     pub name: String,
-    /// What it says.
+    /// The content.
     pub text: String,
 }
 
@@ -44,7 +44,7 @@ impl Part {
     }
 }
 
-/// What there is of the project's VM, beside the parts that are given, all without secrets.
+/// The parts of the project's VM and the given ones, all without secrets.
 pub async fn bundle(project: &Project, others: Vec<Part>) -> Vec<Part> {
     guest_logs::collect(project).await;
     let mut parts = others;

@@ -28,7 +28,7 @@ const SCHEMA: u32 = 1;
 /// How long a QEMU may take to tell its ports.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// What `list` tells; also the JSON document.
+/// The result of `list`; also the JSON document.
 #[derive(Debug, Serialize)]
 pub struct List {
     /// The layout's number.
@@ -37,12 +37,12 @@ pub struct List {
     pub machines: Vec<MachineSummary>,
 }
 
-/// What can be seen of a VM from afar.
+/// The summary of a VM.
 #[derive(Debug, Clone, Serialize)]
 pub struct MachineSummary {
     /// Its name, as far as it is known.
     pub name: Option<Name>,
-    /// What it does.
+    /// Its state.
     pub state: MachineState,
     /// Its project's directory; of a moved one, where it was.
     pub project: PathBuf,
@@ -53,17 +53,17 @@ pub struct MachineSummary {
     pub cpus: Option<u64>,
     /// Memory in bytes: of the running guest, else of the next start.
     pub memory: Option<u64>,
-    /// What its disk, and the memory of a suspended one, take on the host, in bytes.
+    /// The space of its disk, and of the memory of a suspended one, on the host, in bytes.
     pub disk_used: Option<u64>,
     /// The host port of the API: of the running guest, else that of the last start.
     pub api_port: Option<u16>,
     /// The host port of SSH, of a running guest.
     pub ssh_port: Option<u16>,
-    /// What hinders a closer look.
+    /// The reason why details are missing.
     pub reason: Option<String>,
 }
 
-/// What a VM does.
+/// The state of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MachineState {
@@ -79,10 +79,11 @@ pub enum MachineState {
     Moved,
 }
 
-/// Looks at every VM that the cache knows of.
+/// Summarises every VM that the cache knows.
 pub async fn list(cache: &Path) -> List {
-    let looks = references::known(cache).into_iter().map(look);
-    let mut machines: Vec<MachineSummary> = join_all(looks).await.into_iter().flatten().collect();
+    let summaries = references::known(cache).into_iter().map(summarize);
+    let mut machines: Vec<MachineSummary> =
+        join_all(summaries).await.into_iter().flatten().collect();
     machines.sort_by(|one, other| (&one.project, &one.vm).cmp(&(&other.project, &other.vm)));
     List {
         schema: SCHEMA,
@@ -108,7 +109,7 @@ impl MachineSummary {
 }
 
 /// `None` for a project that has no VM yet, or none any more.
-async fn look(known: RegisteredProject) -> Option<MachineSummary> {
+async fn summarize(known: RegisteredProject) -> Option<MachineSummary> {
     if known.is_elsewhere {
         return Some(MachineSummary::new(MachineState::Moved, known));
     }
@@ -131,7 +132,7 @@ async fn look(known: RegisteredProject) -> Option<MachineSummary> {
     };
     let mut listed = described(state, known, &project, &record);
     if let Some(process) = process {
-        ask(&mut listed, &project, &process).await;
+        add_qemu_state(&mut listed, &project, &process).await;
     }
     Some(listed)
 }
@@ -168,7 +169,7 @@ fn described(
     listed
 }
 
-async fn ask(listed: &mut MachineSummary, project: &Project, process: &Process) {
+async fn add_qemu_state(listed: &mut MachineSummary, project: &Project, process: &Process) {
     let Ok((running, resources)) =
         tokio::time::timeout(ANSWER, status::observe(project, process)).await
     else {

@@ -35,7 +35,7 @@ const API_TIMEOUT_KVM: Duration = Duration::from_secs(3);
 
 const API_TIMEOUT_TCG: Duration = Duration::from_secs(10);
 
-/// What `status` tells; also the JSON document.
+/// The result of `status`; also the JSON document.
 #[derive(Debug, Serialize)]
 pub struct Status {
     /// The layout's number.
@@ -51,17 +51,17 @@ pub struct Status {
     pub vm: Option<MachineAlias>,
     /// The VM; absent ones have none.
     pub machine: Option<MachineDetails>,
-    /// What a running QEMU says of itself.
+    /// The running QEMU.
     pub process: Option<Running>,
-    /// What is kept of a suspended VM.
+    /// The saved memory of a suspended VM.
     pub suspended: Option<SavedState>,
     /// The host's ports that lead into the guest: now, or else from the next start on.
     pub ports: Vec<Port>,
-    /// What the cluster says of itself.
+    /// The cluster.
     pub cluster: Option<Cluster>,
 }
 
-/// Whether there is a VM and whether it runs.
+/// The state of the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MachineState {
@@ -88,7 +88,7 @@ pub struct MachineDetails {
     pub k3s: String,
     /// BIOS or UEFI.
     pub firmware: String,
-    /// Whether a setup came to its end.
+    /// A setup was completed.
     pub provisioned: bool,
     /// After how long without use it is suspended, like `30m`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +99,7 @@ pub struct MachineDetails {
     pub memory: u64,
     /// The disk's size in bytes.
     pub disk: u64,
-    /// What the overlay takes on the host, in bytes.
+    /// The space of the overlay on the host, in bytes.
     pub disk_used: u64,
     /// The kubeconfig.
     pub kubeconfig: PathBuf,
@@ -128,7 +128,7 @@ pub struct Running {
     pub ssh_port: Option<u16>,
     /// The monitor's socket.
     pub monitor: PathBuf,
-    /// What is forwarded into the guest.
+    /// The ports that are forwarded into the guest.
     #[serde(skip)]
     pub forwards: Vec<Forward>,
 }
@@ -138,10 +138,10 @@ pub struct Running {
 pub struct SavedState {
     /// Since when, in seconds since 1970; unless what says so is damaged.
     pub since: Option<u64>,
-    /// Why, if it was by itself: `suspended after 30m idle`.
+    /// The reason, if the idle watch suspended it: `suspended after 30m idle`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What it takes on the host, in bytes.
+    /// The space of the memory on the host, in bytes.
     pub memory_used: u64,
     /// Where it lies.
     pub memory_path: PathBuf,
@@ -152,7 +152,7 @@ pub struct SavedState {
 pub struct Cluster {
     /// Where the API is.
     pub server: String,
-    /// Whether `/readyz` says ok.
+    /// `/readyz` says ok.
     pub ready: bool,
     /// Why not, if not.
     pub reason: Option<String>,
@@ -165,7 +165,7 @@ pub struct Cluster {
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
-    /// Whether it is Ready.
+    /// It is Ready.
     pub ready: bool,
     /// The k3s that runs on it.
     pub version: String,
@@ -196,7 +196,7 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
     if let (Some(record), Some(process)) = (&record, process) {
         let (observed, seen) = tokio::join!(
             observe(project, &process),
-            ask_cluster(project, record, &process)
+            query_cluster(project, record, &process)
         );
         if let (Some(machine), Some((cpus, memory))) = (&mut machine, observed.1) {
             (machine.cpus, machine.memory) = (cpus, memory);
@@ -268,7 +268,7 @@ fn describe(project: &Project, record: &Record) -> Result<MachineDetails, Machin
     })
 }
 
-/// What QEMU says of itself, and the guest's CPUs and memory.
+/// The state of QEMU, and the guest's CPUs and memory.
 pub(crate) async fn observe(project: &Project, process: &Process) -> (Running, Option<(u64, u64)>) {
     let mut running = Running {
         pid: process.pid(),
@@ -280,7 +280,7 @@ pub(crate) async fn observe(project: &Project, process: &Process) -> (Running, O
         monitor: project.monitor_socket(),
         forwards: Vec::new(),
     };
-    match ask_qemu(project, &mut running).await {
+    match query_qemu(project, &mut running).await {
         Ok(resources) => (running, Some(resources)),
         Err(error) => {
             if matches!(
@@ -296,7 +296,7 @@ pub(crate) async fn observe(project: &Project, process: &Process) -> (Running, O
     }
 }
 
-async fn ask_qemu(project: &Project, running: &mut Running) -> Result<(u64, u64), MonitorError> {
+async fn query_qemu(project: &Project, running: &mut Running) -> Result<(u64, u64), MonitorError> {
     let mut monitor = monitor_of(project).await?;
     let state = monitor.execute(qmp::query_status {}).await?.status;
     running.run_state = serde_json::to_value(state)
@@ -320,17 +320,17 @@ async fn ask_qemu(project: &Project, running: &mut Running) -> Result<(u64, u64)
     Ok((u64::try_from(cpus).unwrap_or_default(), memory))
 }
 
-/// What the guest itself says against its cluster.
+/// The guest's own report of a fault.
 async fn fault(project: &Project) -> Option<String> {
     guest_logs::collect(project).await;
     let mut course = BootState::default();
     for report in StageLog::new(project.stages_log()).poll().ok()? {
-        course.take(report);
+        course.add(report);
     }
     course.fault().map(ToString::to_string)
 }
 
-async fn ask_cluster(project: &Project, record: &Record, process: &Process) -> Cluster {
+async fn query_cluster(project: &Project, record: &Record, process: &Process) -> Cluster {
     let timeout = if process.arguments().iter().any(|it| it == "-enable-kvm") {
         API_TIMEOUT_KVM
     } else {

@@ -66,7 +66,7 @@ pub async fn create(
         None => unused(project, now),
     };
     trust::own_private_dir(&project.snapshots())?;
-    let draft = Draft::begin(project.snapshots().join(NEW))?;
+    let draft = Draft::create(project.snapshots().join(NEW))?;
     let saved = match state {
         State::Running(_, process) => save_running(machine, &record, &process, &draft).await,
         _ => copy_stopped(project, &draft).await,
@@ -111,7 +111,7 @@ fn unused(project: &Project, now: SystemTime) -> SnapshotName {
         .expect("there is always a larger number")
 }
 
-/// Whether there is room for so much in the snapshots' directory, and for the running VM.
+/// Requires the space for a snapshot, and for the running VM.
 fn require_room(folder: &Path, needed: Size) -> Result<(), MachineError> {
     let free = free_space(folder)?.bytes;
     let needed = Size::bytes(needed.as_bytes() + RESERVE.as_bytes());
@@ -249,7 +249,7 @@ async fn resume_guest(machine: &Machine, paused: bool) -> Result<(), MachineErro
     Ok(())
 }
 
-/// Whether the user has paused the guest. A guest that is paused because a save was interrupted continues.
+/// Returns `true` when the user has paused the guest. A guest that is paused because a save was interrupted continues.
 async fn is_paused_by_user(project: &Project) -> Result<bool, MachineError> {
     let mut monitor = monitor_of(project).await?;
     migration::cancel(&mut monitor).await?;

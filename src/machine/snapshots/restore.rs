@@ -1,9 +1,8 @@
-//! `snapshot restore`: the VM is again what it was. And what an upgrade makes of its record and its config, which are to
-//! agree at any time.
+//! `snapshot restore`: replaces the VM by its snapshot.
 //!
-//! What is to be put in its place is first made whole beside it, in a directory. When that directory has its name, the
-//! VM is the one that is in it: whatever dies from then on, the next command moves the rest of it. Before that, the VM
-//! is the one that it was.
+//! The new files are first completed beside the VM's, in a directory. Once that directory has its final name, the VM is
+//! the one in the directory: whatever is killed from then on, the next command moves the rest. Before that, the VM is
+//! unchanged.
 
 use std::{fs, path::Path};
 
@@ -29,7 +28,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// When there is none, or it is damaged or of another VM.
+/// When the snapshot is missing, damaged or of another VM.
 pub fn usable(project: &Project, name: &SnapshotName) -> Result<Snapshot, MachineError> {
     let record = State::observe(project)?.record().cloned();
     let record = record.ok_or_else(|| MachineError::absent(project))?;
@@ -55,12 +54,12 @@ fn damaged(name: &SnapshotName, reason: impl Into<String>) -> MachineError {
 ///
 /// # Errors
 ///
-/// Those of [`usable`], and when something cannot be written; it is what it was then.
+/// Those of [`usable`], and when a file cannot be written; the VM is unchanged then.
 pub async fn restore(machine: &Machine, name: &SnapshotName) -> Result<bool, MachineError> {
     let project = &machine.project;
     let state = interrupted::recover_interrupted(machine).await?;
     let snapshot = usable(project, name)?;
-    let draft = Draft::begin(replacement::draft_of(project))?;
+    let draft = Draft::create(replacement::draft_of(project))?;
     let folder = snapshot::folder(project, name);
     copy_disks(project, name, &snapshot, &folder, &draft).await?;
     prepare_memory(project, &snapshot, &folder, &draft).await?;

@@ -14,11 +14,11 @@ use crate::{
     project::Record,
 };
 
-/// The image that a new VM's disk is to stand on: a prepared disk, one that is to be, or the base image itself.
+/// The image that a new VM's disk stands on: a prepared disk, one that this VM prepares, or the base image itself.
 ///
 /// # Errors
 ///
-/// When the host does not tell what a template is to fit.
+/// When the host does not report what a template depends on.
 pub(crate) async fn choose_backing_image(
     startup: Startup<'_>,
     assets: &Assets,
@@ -33,7 +33,7 @@ pub(crate) async fn choose_backing_image(
     };
     let begun = &record.image.path;
     if unfinished && machine.project.disk().exists() && begun.exists() {
-        return Ok(match prepared::look(begun) {
+        return Ok(match prepared::state(begun) {
             None => assets.image.clone(),
             Some(_) => on(begun.clone()),
         });
@@ -62,8 +62,8 @@ pub(crate) async fn choose_backing_image(
     Ok(on(cache.new_prepared(&key, &record.uuid)))
 }
 
-/// Makes the disk that is to be prepared, where there is one to be; `false` where the cache has no place for it. Others would
-/// have been quicker for it, and this VM does without.
+/// Creates the disk that this VM prepares for others, if it prepares one. Returns `false` when the cache has no space or
+/// permission for it: this VM then boots its own disk.
 ///
 /// # Errors
 ///
@@ -73,7 +73,7 @@ pub(crate) fn ensure_backing_disk(
     record: &Record,
 ) -> Result<bool, MachineError> {
     let path = &record.image.path;
-    if prepared::look(path) != Some(Prepared::Private) || path.exists() {
+    if prepared::state(path) != Some(Prepared::Private) || path.exists() {
         return Ok(true);
     }
     let whole = image::plan(image, record.disk)?;
@@ -91,14 +91,14 @@ pub(crate) fn ensure_backing_disk(
     }
 }
 
-/// Removes the disk in the cache that only this VM has written to, unless a copy of its project needs it, too.
+/// Removes the disk in the cache that only this VM has written to, unless a copy of its project needs it as well.
 ///
 /// # Errors
 ///
 /// When it cannot be removed.
 pub(crate) fn discard(machine: &Machine, record: &Record) -> Result<(), MachineError> {
     let path = &record.image.path;
-    if prepared::look(path) == Some(Prepared::Private) && !references::others_need(machine, path) {
+    if prepared::state(path) == Some(Prepared::Private) && !references::others_need(machine, path) {
         prepared::remove(path)?;
     }
     Ok(())

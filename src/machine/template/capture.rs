@@ -5,7 +5,7 @@
 //! overlay is put under the running VM, and from then on it takes what is written. So the VM's own disk is right
 //! at every moment, even if setup or QEMU is killed; and an incomplete capture is never published.
 //!
-//! At that moment the guest's memory is saved, too. A new VM begins as one that was suspended then, so that it boots
+//! At that moment the guest's memory is saved as well. A new VM begins as one that was suspended then, so that it boots
 //! nothing and continues from there. In both the guest has no identity until the host sends it.
 
 use qapi::qmp;
@@ -20,7 +20,8 @@ use crate::{
     guest::{Stage, StageLog},
     image::prepared,
     machine::{
-        MachineError, control::handle::CapturedMemory, launch::disk_state::FIRST_SPACE,
+        MachineError,
+        launch::{CapturedMemory, disk_state::FIRST_SPACE},
         memory::save,
     },
     project::{Project, Record},
@@ -31,7 +32,7 @@ use crate::{
 const OVERLAY: &str = "own-disk";
 
 /// The guest waits with a disk and a memory that hold what all VMs have in common: what it writes from now on goes to
-/// its own overlay. What is to be known of the memory, if the disk can be published.
+/// its own overlay. Returns what belongs to the memory, if the disk can be published.
 ///
 /// # Errors
 ///
@@ -104,7 +105,7 @@ pub(crate) async fn pivot_to_overlay(
     process: &Process,
 ) -> Result<CapturedMemory, MachineError> {
     let mut overlay = command_line::overlay(OVERLAY, &project.disk());
-    // It names its backing file, and is to have the node that is open already.
+    // Its header names its backing file, but it uses the node that is open already.
     overlay["backing"] = serde_json::Value::Null;
     monitor.raw("blockdev-add", overlay).await?;
     let snapshot = json!({ "node": command_line::DISK, "overlay": OVERLAY });

@@ -8,8 +8,7 @@ use crate::{
     image::{self, prepared},
     machine::{
         MachineError,
-        control::handle::CapturedMemory,
-        launch::{Startup, disk_state},
+        launch::{CapturedMemory, Startup, disk_state},
         memory::{compatibility, save},
     },
     project::{Identity, Record, Suspended, suspended::FileStamp},
@@ -20,7 +19,7 @@ use crate::{
 /// # Errors
 ///
 /// When that cannot be noted.
-pub(crate) async fn begin_suspended(
+pub(crate) async fn prepare_resume(
     startup: Startup<'_>,
     record: &Record,
 ) -> Result<(), MachineError> {

@@ -42,7 +42,7 @@ pub(crate) async fn clone_template(
     disk_files::ensure_disk(project, disk)?;
     template.give_keys(project)?;
     record.provisioned = true;
-    publish::begin_suspended(startup, &record).await?;
+    publish::prepare_resume(startup, &record).await?;
     record.save(project)?;
     Ok(record)
 }
@@ -58,7 +58,7 @@ pub(crate) async fn publish_ready(
     let project = &machine.project;
     let path = &record.image.path;
     if !prepared::is_template(path)
-        || prepared::look(path) != Some(Prepared::Private)
+        || prepared::state(path) != Some(Prepared::Private)
         || !image::is_fresh(&project.disk(), record.disk)
     {
         return;

@@ -6,7 +6,7 @@ use crate::{
         Limits, MachineError,
         control::guest_logs,
         error::{UpgradeError, UpgradeFailure, machine::with_causes},
-        lifecycle::{boot_progress, readiness, setup},
+        lifecycle::{boot_checks, boot_progress, readiness, setup},
         model::timings::TimeSpentIn,
         snapshots::restore,
         upgrade::{run::Upgrade, safety_snapshot::SafetySnapshot},
@@ -15,13 +15,13 @@ use crate::{
 };
 
 impl Upgrade<'_> {
-    /// Those of a start of k3s, from now on.
+    /// The time that a start of k3s may take from now on.
     pub(super) fn limits(&self) -> Limits {
         Limits::for_start(self.accelerator, self.spec.timeout)
     }
 
     /// Waits until the node is Ready with that release, and writes the kubeconfig of its k3s.
-    pub(super) async fn comes_up(&mut self, version: &Version) -> Result<(), MachineError> {
+    pub(super) async fn wait_until_up(&mut self, version: &Version) -> Result<(), MachineError> {
         let project = &self.machine.project;
         let (record, process) = (&self.record, &self.process);
         let limits = self.limits();
@@ -31,30 +31,27 @@ impl Upgrade<'_> {
             timings.lap("k3s starts", TimeSpentIn::Guest);
             readiness::ready(project, record, process, limits, timings).await
         };
-        guest_logs::to_files(project).await;
-        let hopeful = boot_progress::unless_boot_fails(project, process, limits, ready);
-        let result = guest_logs::capped(project, hopeful).await;
-        guest_logs::to_memory(project).await;
-        result
+        let ready = boot_progress::unless_boot_fails(project, process, limits, ready);
+        guest_logs::in_files(project, ready).await
     }
 
-    /// Puts the VM back as it was, and says what happened.
-    pub(super) async fn undo(
+    /// Restores the snapshot of before the upgrade. Returns the error that ends the command.
+    pub(super) async fn roll_back(
         &self,
-        mut kept: SafetySnapshot<'_>,
+        mut snapshot: SafetySnapshot<'_>,
         from: &Version,
         to: &Version,
         error: &MachineError,
     ) -> UpgradeError {
-        let fell = self.fell(to, error).await;
+        let fell = self.failure(to, error).await;
         tracing::warn!("k3s {to} does not come up; rolling back");
         let back = async {
-            restore::restore(self.machine, &kept.name).await?;
+            restore::restore(self.machine, &snapshot.name).await?;
             setup::start(self.machine, Config::default(), false).await
         };
         match back.await {
             Ok(_) => {
-                kept.goes();
+                snapshot.discard();
                 UpgradeError::Undone {
                     from: from.to_string(),
                     fell,
@@ -63,13 +60,13 @@ impl Upgrade<'_> {
             Err(trouble) => UpgradeError::NotUndone {
                 fell,
                 trouble: with_causes(&trouble),
-                snapshot: kept.name.clone(),
+                snapshot: snapshot.name.clone(),
             },
         }
     }
 
-    /// What happened instead of a node that is Ready.
-    pub(super) async fn fell(&self, to: &Version, error: &MachineError) -> Box<UpgradeFailure> {
+    /// Why the node did not become Ready.
+    pub(super) async fn failure(&self, to: &Version, error: &MachineError) -> Box<UpgradeFailure> {
         Box::new(UpgradeFailure {
             to: to.to_string(),
             why: match error {
@@ -77,7 +74,7 @@ impl Upgrade<'_> {
                 other => with_causes(other),
             },
             late: matches!(error, MachineError::Deadline { .. }),
-            log: boot_progress::k3s_log_tail(&self.machine.project)
+            log: boot_checks::k3s_log_tail(&self.machine.project)
                 .await
                 .unwrap_or_default(),
         })

@@ -8,7 +8,7 @@ use crate::{
     k3s::{
         Node,
         release::Version,
-        version_skew::{Step, check},
+        version_skew::{self, Step},
     },
     machine::{
         Machine, MachineError, Spec, Timings,
@@ -18,36 +18,36 @@ use crate::{
         error::{UpgradeError, machine::with_causes},
         lifecycle::setup::Summary,
         model::timings::TimeSpentIn,
-        recover::{interrupted, replacement, running::Running},
+        recover::{interrupted, replacement, running::RunningSettings},
         upgrade::safety_snapshot::{self, SafetySnapshot},
     },
     project::{Config, Record, record::Release, user},
     qemu::{Accelerator, Process},
 };
 
-/// What is asked for.
+/// The release to upgrade to.
 #[derive(Debug, Clone)]
 pub enum Target {
     /// A release.
     Version(Version),
-    /// What this channel of k3s names.
+    /// The newest release of a channel of k3s.
     Channel(String),
 }
 
-/// What came of it.
+/// The result of an upgrade.
 #[derive(Debug)]
 pub struct Upgraded {
     /// The VM.
     pub summary: Summary,
-    /// What it had, as far as was known.
+    /// The release before, as far as it was known.
     pub from: String,
-    /// What it has.
+    /// The release now.
     pub to: Version,
-    /// What it was before, if that was another VM.
+    /// The snapshot of before, if the VM was changed.
     pub snapshot: Option<SnapshotName>,
 }
 
-/// A VM that runs, and what it is to have.
+/// An upgrade of a running VM.
 pub(crate) struct Upgrade<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) spec: Spec,
@@ -57,12 +57,12 @@ pub(crate) struct Upgrade<'a> {
     pub(crate) timings: Timings,
 }
 
-/// Has the VM run another release of k3s, which is fetched before anything is changed.
+/// Upgrades the VM to another release of k3s, which is fetched before anything is changed.
 ///
 /// # Errors
 ///
-/// When that release may not follow the installed one, cannot be fetched, or does not become ready; the VM is what it was
-/// then.
+/// When that release may not follow the installed one, cannot be fetched, or does not become ready. The VM is unchanged
+/// or rolled back then.
 pub async fn upgrade(
     machine: &Machine,
     target: &Target,
@@ -70,42 +70,29 @@ pub async fn upgrade(
     fetching: &dyn Progress,
     copying: &Arc<dyn Progress>,
 ) -> Result<Upgraded, MachineError> {
-    let project = &machine.project;
-    let mut timings = Timings::start();
-    let (record, process) = interrupted::recover(machine).await?.running(project)?;
-    if !record.provisioned {
-        return Err(MachineError::NothingToKeep(record.name));
-    }
-    let config = flags.over(user::trusted(project)?);
-    let spec = Spec::resolve(&config, Some(&record), project)?;
-    let ssh = guest::connect(project).await?;
+    let mut upgrade = Upgrade::of_running(machine, flags).await?;
+    let ssh = guest::connect(&machine.project).await?;
     let said = ssh.k3s_version().await?;
     let from: Version = said.parse().map_err(|_| UpgradeError::Unknown(said))?;
     let to = match target {
         Target::Version(version) => version.clone(),
         Target::Channel(channel) => assets::newest(channel).await?,
     };
-    let check = check(&from, &to).map_err(UpgradeError::from)?;
-    let running = Running::look(machine).await?;
-    timings.lap("look at the VM", TimeSpentIn::Own);
-    let mut upgrade = Upgrade {
-        machine,
-        spec,
-        record,
-        process,
-        accelerator: running.accelerator,
-        timings,
-    };
-    let known = upgrade.record.release.version.clone();
-    let (nothing_to_do, from, snapshot) = match check {
+    let step = version_skew::check(&from, &to).map_err(UpgradeError::from)?;
+    upgrade.timings.lap("look at the VM", TimeSpentIn::Own);
+    let recorded = upgrade.record.release.version.clone();
+    let (nothing_to_do, from, snapshot) = match step {
         Step::None => {
             let finished = upgrade.finish(&ssh, &to, fetching).await?;
-            let kept = (known != to.as_str()).then(|| safety_snapshot::latest(project, &to));
-            (!finished, known, kept.flatten())
+            let snapshot = match recorded == to.as_str() {
+                true => None,
+                false => safety_snapshot::latest(&machine.project, &to),
+            };
+            (!finished, recorded, snapshot)
         }
         Step::Up => {
-            let kept = upgrade.step_up(&from, &to, fetching, copying).await?;
-            (false, from.to_string(), Some(kept))
+            let snapshot = upgrade.step_up(&from, &to, fetching, copying).await?;
+            (false, from.to_string(), Some(snapshot))
         }
     };
     ssh.close().await;
@@ -121,8 +108,27 @@ pub async fn upgrade(
     })
 }
 
-impl Upgrade<'_> {
-    /// From the one release to the other, or not at all; what the VM was is kept under the name that this gives.
+impl<'a> Upgrade<'a> {
+    /// The upgrade of the running VM, whose release is not chosen yet.
+    async fn of_running(machine: &'a Machine, flags: Config) -> Result<Self, MachineError> {
+        let timings = Timings::start();
+        let project = &machine.project;
+        let (record, process) = interrupted::recover(machine).await?.running(project)?;
+        if !record.provisioned {
+            return Err(MachineError::NothingToKeep(record.name));
+        }
+        let config = flags.over(user::trusted(project)?);
+        Ok(Self {
+            machine,
+            spec: Spec::resolve(&config, Some(&record), project)?,
+            record,
+            process,
+            accelerator: RunningSettings::query(machine).await?.accelerator,
+            timings,
+        })
+    }
+
+    /// Replaces the one release by the other, or rolls back. Returns the name of the snapshot made before.
     async fn step_up(
         &mut self,
         from: &Version,
@@ -131,83 +137,82 @@ impl Upgrade<'_> {
         copying: &Arc<dyn Progress>,
     ) -> Result<SnapshotName, MachineError> {
         let project = &self.machine.project;
-        let release = self.fetched(to, fetching).await?;
-        let not_noted = from.as_str() != self.record.release.version;
-        let noted = match not_noted {
-            true => Some(self.fetched(from, fetching).await?),
-            false => None,
+        let release = self.fetch(to, fetching).await?;
+        let unrecorded = match from.as_str() == self.record.release.version {
+            true => None,
+            false => Some(self.fetch(from, fetching).await?),
         };
         self.timings.lap("fetch k3s", TimeSpentIn::Network);
         self.require_ready().await?;
-        if let Some(there) = noted {
-            self.note(there)?;
+        if let Some(installed) = unrecorded {
+            self.save_release(installed)?;
         }
-        let mut kept = SafetySnapshot::create(self.machine, to).await?;
+        let mut snapshot = SafetySnapshot::create(self.machine, to).await?;
         self.timings.lap("the VM is kept", TimeSpentIn::Own);
         let ssh = guest::connect(project).await?;
         let files = files_of(&release);
         ssh.stage_k3s(&files, copying).await?;
         ssh.verify_k3s(&files)
             .await
-            .map_err(|error| not_taken(to, error))?;
+            .map_err(|error| refused(to, error))?;
         self.timings
             .lap("k3s is copied into the guest", TimeSpentIn::Own);
         tracing::info!("replacing k3s {from} by {to}");
-        kept.stays();
+        snapshot.keep();
         let up = async {
-            ssh.swap_k3s().await?;
+            ssh.replace_k3s().await?;
             ssh.close().await;
-            self.comes_up(to).await
+            self.wait_until_up(to).await
         };
         if let Err(error) = up.await {
-            return Err(self.undo(kept, from, to, &error).await.into());
+            return Err(self.roll_back(snapshot, from, to, &error).await.into());
         }
-        self.note(release)?;
-        Ok(kept.name.clone())
+        self.save_release(release)?;
+        Ok(snapshot.name.clone())
     }
 
-    /// The release is in the guest already; whether there was something to finish.
+    /// Finishes an upgrade to a release that is in the guest already. Returns `false` when there is nothing to finish.
     async fn finish(
         &mut self,
         ssh: &Ssh,
         to: &Version,
         fetching: &dyn Progress,
     ) -> Result<bool, MachineError> {
-        let is_noted = self.record.release.version == to.as_str();
+        let is_recorded = self.record.release.version == to.as_str();
         let node = self.node().await;
-        let is_other = node.as_ref().is_ok_and(|it| it.version != to.as_str());
-        if is_noted && !is_other && node.is_ok_and(|it| it.ready) {
+        let is_other = node.as_ref().is_ok_and(|node| node.version != to.as_str());
+        if is_recorded && !is_other && node.is_ok_and(|node| node.ready) {
             return Ok(false);
         }
-        if is_noted {
+        if is_recorded {
             tracing::info!("k3s {to} is already installed; waiting until it is ready");
         } else {
             tracing::info!("completing an interrupted upgrade to k3s {to}");
         }
-        let release = self.fetched(to, fetching).await?;
+        let release = self.fetch(to, fetching).await?;
         self.timings.lap("fetch k3s", TimeSpentIn::Network);
         if is_other {
             ssh.restart_k3s().await?;
         } else {
             wake::start_k3s(&self.machine.project, self.limits()).await;
         }
-        match self.comes_up(to).await {
-            Err(error) if !is_noted => {
+        match self.wait_until_up(to).await {
+            Err(error) if !is_recorded => {
                 return Err(UpgradeError::Stuck {
-                    fell: self.fell(to, &error).await,
+                    fell: self.failure(to, &error).await,
                     snapshot: safety_snapshot::latest(&self.machine.project, to),
                 }
                 .into());
             }
             result => result?,
         }
-        if !is_noted {
-            self.note(release)?;
+        if !is_recorded {
+            self.save_release(release)?;
         }
         Ok(true)
     }
 
-    async fn fetched(
+    async fn fetch(
         &self,
         version: &Version,
         progress: &dyn Progress,
@@ -228,8 +233,8 @@ impl Upgrade<'_> {
         }
     }
 
-    /// What the VM has from now on, for every later command.
-    fn note(&mut self, release: Release) -> Result<(), MachineError> {
+    /// Saves the release that the VM has from now on.
+    fn save_release(&mut self, release: Release) -> Result<(), MachineError> {
         let first = self.record.installed_from().clone();
         self.record.first_release = (first != release).then_some(first);
         self.record.release = release;
@@ -242,7 +247,7 @@ impl Upgrade<'_> {
     }
 }
 
-fn not_taken(to: &Version, error: SshError) -> MachineError {
+fn refused(to: &Version, error: SshError) -> MachineError {
     match error {
         SshError::Failed { said, .. } => UpgradeError::NotTaken {
             to: to.clone(),
@@ -253,7 +258,7 @@ fn not_taken(to: &Version, error: SshError) -> MachineError {
     }
 }
 
-/// As the guest is to get them.
+/// The files of a release that are copied into the guest.
 fn files_of(release: &Release) -> k3s_upgrade::Release<'_> {
     k3s_upgrade::Release {
         version: &release.version,

@@ -10,16 +10,16 @@ use crate::{
     project::{Project, snapshot},
 };
 
-/// A snapshot that goes with its upgrade, until there is something to go back from.
+/// A snapshot that is deleted with the value, unless it is kept.
 #[derive(Debug)]
 pub(crate) struct SafetySnapshot<'a> {
     project: &'a Project,
     pub(crate) name: SnapshotName,
-    stays: bool,
+    is_kept: bool,
 }
 
 impl<'a> SafetySnapshot<'a> {
-    /// Of the VM as it is before it gets `version`.
+    /// Creates the snapshot of the VM before its upgrade to `version`.
     ///
     /// # Errors
     ///
@@ -35,40 +35,40 @@ impl<'a> SafetySnapshot<'a> {
         Ok(Self {
             project,
             name: create::create(machine, Some(name)).await?,
-            stays: false,
+            is_kept: false,
         })
     }
 
-    /// From now on the VM is another one than that.
-    pub(crate) fn stays(&mut self) {
-        self.stays = true;
+    /// Keeps the snapshot, since the VM changes from now on.
+    pub(crate) fn keep(&mut self) {
+        self.is_kept = true;
     }
 
-    /// The VM is again what it was.
-    pub(crate) fn goes(&mut self) {
-        self.stays = false;
+    /// Deletes the snapshot with the value, since the VM was rolled back to it.
+    pub(crate) fn discard(&mut self) {
+        self.is_kept = false;
     }
 }
 
 impl Drop for SafetySnapshot<'_> {
     fn drop(&mut self) {
-        if self.stays {
+        if self.is_kept {
             return;
         }
         if let Err(error) = delete::remove(self.project, std::slice::from_ref(&self.name)) {
-            tracing::debug!(%error, "the snapshot {} stays", self.name);
+            tracing::debug!(%error, "the snapshot {} is left", self.name);
         }
     }
 }
 
-/// The latest snapshot of before an upgrade to `version`.
+/// The latest snapshot made before an upgrade to `version`.
 pub(crate) fn latest(project: &Project, version: &Version) -> Option<SnapshotName> {
     names(version)
         .take_while(|it| snapshot::folder(project, it).exists())
         .last()
 }
 
-/// `before-v1.34.1-k3s1`, and with a number where that is taken.
+/// `before-v1.34.1-k3s1`, with a number where that name is in use.
 fn names(version: &Version) -> impl Iterator<Item = SnapshotName> {
     let first = format!("before-{}", version.as_str().replace('+', "-"));
     let names = (1..).map(move |number| match number {

@@ -38,7 +38,7 @@ pub(crate) struct ServerArgs {
     disable: Vec<String>,
 }
 
-/// Keys that nobody here needs are ignored, for the real k3s has hundreds.
+/// Keys that the stand-in does not need are ignored, for the real k3s has hundreds.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "kebab-case", default)]
 struct ConfigFile {
@@ -58,7 +58,7 @@ enum Mode {
     Text(String),
 }
 
-/// A list flag may be given as one value, too.
+/// A list flag may also be given as one value.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Names {
@@ -147,7 +147,7 @@ fn read(path: &Path) -> Result<ConfigFile, Failure> {
     let failed =
         |reason: String| format!("failed to load config file {}: {reason}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    // An empty document is null, and null is no option at all.
+    // An empty document is null, and null has no options.
     let file: Option<ConfigFile> =
         serde_saphyr::from_str(&text).map_err(|error| failed(error.to_string()))?;
     Ok(file.unwrap_or_default())

@@ -14,7 +14,7 @@ use crate::{Failure, log};
 
 const SOCKET: &str = "/run/k3s/containerd/containerd.sock";
 const CONFIG: &str = "/var/lib/rancher/k3s/agent/etc/containerd/config.toml";
-/// Nobody runs pods here, so nothing of Kubernetes is in it.
+/// There are no pods here, so nothing of Kubernetes is in it.
 const SETTINGS: &str = r#"version = 2
 root = "/var/lib/rancher/k3s/agent/containerd"
 state = "/run/k3s/containerd"

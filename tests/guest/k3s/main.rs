@@ -4,7 +4,7 @@
 //! (`Type=notify`, exit 0 on SIGTERM), files, certificates and the few API resources that `kubectl` needs to show a node
 //! and to keep a config map. What it serves can be told from the real thing only by `(stand-in)` in `k3s --version`.
 //!
-//! Whoever serves it as a release appends lines to the ELF file (see [`trailer`]); the last one is its version:
+//! A test that serves it as a release appends lines to the ELF file (see [`trailer`]); the last one is its version:
 //!
 //! ```text
 //! k3s-stand-in-crashes=2

@@ -25,7 +25,7 @@ use crate::state::{self, State, write_atomically};
 use crate::tls::{self, Lenient};
 use crate::{Failure, kubeconfig, log, trailer};
 
-/// How long a watcher waits until it is told to list again.
+/// How long a watcher waits until it has to list again.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT.
@@ -182,7 +182,7 @@ fn write_token(data_dir: &Path, certs: &Certs) -> Result<(), Failure> {
 }
 
 async fn serve(stream: TcpStream, acceptor: TlsAcceptor, verifier: Arc<Lenient>, api: Arc<Api>) {
-    // A client that goes away during the handshake or later is nobody's concern.
+    // A client that goes away during the handshake or later does not matter.
     let Ok(stream) = acceptor.accept(stream).await else {
         return;
     };
@@ -227,7 +227,7 @@ async fn answer(
     Ok(Response::builder()
         .status(answer.status)
         .header(header::CONTENT_TYPE, kind)
-        // Go dates each answer anew; hyper keeps a date for a second, which is long for a clock that is set back.
+        // Go dates each answer afresh; hyper keeps a date for a second, which is long for a clock that is set back.
         .header(header::DATE, httpdate::fmt_http_date(SystemTime::now()))
         .body(Full::from(body))?)
 }

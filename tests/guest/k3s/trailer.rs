@@ -11,7 +11,7 @@ pub(crate) fn version() -> String {
     setting("version").unwrap_or_else(|| "v0.0.0+k3s0".into())
 }
 
-/// How many first starts are to fail, to play a k3s that needs several.
+/// The number of first starts that fail, like those of a k3s that needs several.
 pub(crate) fn crashes() -> Option<u32> {
     setting("crashes")?.parse().ok()
 }

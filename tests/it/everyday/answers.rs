@@ -114,7 +114,7 @@ fn answers<'a>(story: &Story, state: &str, lines: impl IntoIterator<Item = &'a &
     insta::assert_snapshot!(format!("answers-{state}"), anybodys(&told.join("\n")));
 }
 
-/// Whoever made the template, and whatever number and size it has.
+/// The template's maker, number and size do not matter.
 fn anybodys(text: &str) -> String {
     let mut text = masked(text);
     for (pattern, mask) in [

@@ -1,4 +1,4 @@
-//! A real machine that nobody uses, and who watches it.
+//! An idle VM and its idle watch, with a real guest.
 
 use super::story_of;
 use crate::transcript::{Story, chapter, found};
@@ -7,9 +7,9 @@ use crate::transcript::{Story, chapter, found};
 const WATCHERS: &str = "pgrep -f -- \"-C $PWD --name= idle-watch\"";
 
 #[test]
-fn a_machine_that_nobody_uses_is_suspended() {
+fn an_idle_vm_is_suspended() {
     let story = story_of("idle");
-    chapter("Nobody watches unless it is asked for");
+    chapter("Without idle_suspend there is no idle watch");
     story.run(WATCHERS).exits(1);
     story
         .run("k3s-vm start --idle-suspend soon")
@@ -41,7 +41,7 @@ fn used_and_left(story: &Story) {
         .says(" running ");
     found("it is awake after 30 looks");
 
-    chapter("Without one, it is suspended by itself");
+    chapter("Without one, the idle watch suspends it");
     story.until(SUSPENDED);
     // It says why, and ends.
     story.until(&format!("! {WATCHERS}"));
@@ -62,7 +62,7 @@ fn used_and_left(story: &Story) {
             .says("hint: resume it: k3s-vm start");
     }
 
-    chapter("A start has it go on, and be watched again");
+    chapter("A start resumes it, and starts the idle watch again");
     story
         .run("k3s-vm start --idle-suspend 1h && k3s-vm status")
         .succeeds()

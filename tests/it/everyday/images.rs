@@ -236,7 +236,7 @@ fn refused(story: &Story, tools: &Path) {
         .exits(2)
         .says("invalid image name");
 
-    chapter("what is no image for this node");
+    chapter("archives without an image for this node");
     story
         .run("k3s-vm image load ../bin/k3s-vm")
         .exits(1)
@@ -347,7 +347,7 @@ fn completed(story: &Story) {
 }
 
 fn not_running(story: &Story) {
-    chapter("a VM that is suspended, is stopped, goes on, is gone");
+    chapter("a VM that is suspended, stopped, resumed and deleted");
     story.run("k3s-vm stop --suspend").succeeds();
     story
         .run("k3s-vm image load ../one.tar")

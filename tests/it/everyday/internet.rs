@@ -88,7 +88,7 @@ impl Internet {
         self.tells("update.k3s.io/v1-release/channels", &document.to_string());
     }
 
-    /// What a command is to have before it to ask there.
+    /// The variables before a command that make it fetch from there.
     pub(super) fn reach(&self) -> String {
         format!(
             "https_proxy=http://{} SSL_CERT_FILE={}",

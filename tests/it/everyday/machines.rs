@@ -24,7 +24,7 @@ fn two_machines_in_one_project() {
     each_has_its_own_cluster(&story);
     it_is_suspended_and_kept_alone(&story);
     a_copy_of_the_project_has_both(&story);
-    assert_eq!(story.qemu(), qemu, "nobody has touched the first one");
+    assert_eq!(story.qemu(), qemu, "the first one is unchanged");
 
     chapter("One goes, the other stays");
     story

@@ -85,7 +85,7 @@ impl Company {
     }
 
     pub(super) fn configures(&self, story: &Story) -> Told {
-        chapter("what cannot be is refused, and the rest is told to the VM");
+        chapter("invalid settings are refused, and the others reach the VM");
         refused(story);
         let port = &self.proxy.port;
         fs::write(story.env.project.join("registries.yaml"), self.mirrors()).expect("written");
@@ -114,7 +114,7 @@ impl Company {
             .succeeds();
         story.run("k3s-vm image list").succeeds().says(&image);
 
-        chapter("a server that the company vouches for");
+        chapter("a server with a certificate of the company's CA");
         story.run(&self.asks_tls()).succeeds().says("Ciphers");
         chapter("its name server, for the guest and for what k3s gives its pods");
         story.run("k3s-vm ssh resolvectl dns").says("192.0.2.53");
@@ -251,7 +251,7 @@ fn proxy(story: &Story, registry: &FreePort) -> (Server, PathBuf) {
     (Server::start(command, port), log)
 }
 
-/// OpenSSL's own server, with a certificate of an authority that nobody knows.
+/// OpenSSL's own server, with a certificate of an unknown CA.
 fn tls_server(story: &Story) -> Server {
     story
         .run(

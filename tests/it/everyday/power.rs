@@ -1,4 +1,4 @@
-//! The machine anew, standing still, and going on.
+//! `restart`, `pause` and `resume`.
 
 use super::story_of;
 use crate::transcript::{Story, chapter, found};
@@ -32,7 +32,7 @@ fn restart_pause_and_resume() {
     story.run("k3s-vm reset --yes").succeeds();
 }
 
-/// More than the guest writes by itself meanwhile.
+/// More than the guest writes meanwhile without a command.
 const MUCH: u64 = 64 << 20;
 
 fn trims(story: &Story) {
@@ -110,7 +110,7 @@ fn pauses(story: &Story, boot: &str) {
     assert_eq!(story.qemu(), qemu);
     story.run(BOOT).succeeds().prints(boot);
     story.knows_the_time();
-    found("the same guest goes on");
+    found("the same guest continues");
     story
         .run("k3s-vm resume")
         .succeeds()
@@ -132,7 +132,7 @@ fn restarts(story: &Story, boot: &str) {
     chapter("A restart");
     let port = |story: &Story| story.status()["process"]["api_port"].clone();
     let (qemu, before) = (story.qemu(), port(story));
-    // Also one that stands still, and where the config would have it suspended.
+    // Also a paused one, and where the config has suspend = true.
     story
         .run("echo 'suspend = true' >>.k3s-vm/config")
         .succeeds();

@@ -177,7 +177,7 @@ fn what_cannot_be_copied_is_said(story: &Story) {
 }
 
 fn nothing_half_is_left(story: &Story) {
-    chapter("a copy that is interrupted is none");
+    chapter("an interrupted copy leaves nothing");
     story
         .run(
             "k3s-vm ssh 'truncate -s 1G sparse'; k3s-vm cp :sparse half & \
@@ -266,7 +266,7 @@ fn signals_reach_the_command(story: &Story) {
         "trap \"exit 9\" TERM; echo; while :; do sleep 0.1; done",
     )
     .exits(9);
-    // The second one comes when the first has reached the command, which goes on.
+    // The second signal is sent when the first has reached the command, which continues.
     story
         .run(
             "mkfifo ready; k3s-vm ssh 'trap echo TERM; echo; while :; do sleep 0.1 4321; done' >ready & exec 3<ready; \

@@ -17,7 +17,7 @@ metadata:
 data:
   k: v
 ";
-/// Where k3s looks for what it is to deploy.
+/// The directory from which k3s deploys manifests.
 const MANIFESTS: &str = "/var/lib/rancher/k3s/server/manifests";
 
 #[test]

@@ -64,7 +64,7 @@ fn with_a_machine_that_runs() {
         nothing_was_kept(&story, &boot);
     }
     story.run("k3s-vm snapshot create whole").succeeds();
-    found("there is no half of a snapshot, and the VM goes on");
+    found("there is no half of a snapshot, and the VM continues");
 
     chapter("A restore that is killed");
     make(&story, "after");

@@ -148,7 +148,7 @@ fn of_a_running_machine(story: &Story, boot: &str) {
     story
         .run(&format!("k3s-vm snapshot delete {name}"))
         .succeeds();
-    found("it goes on, in the same QEMU");
+    found("it continues, in the same QEMU");
 }
 
 fn back_while_it_runs(story: &Story, boot: &str) {

@@ -227,7 +227,7 @@ fn killed_at(nth: usize, line: &str) -> String {
 }
 
 #[test]
-fn one_that_is_killed_goes_on() {
+fn a_killed_upgrade_is_completed() {
     let story = story_with_releases("cut");
     make(&story, "before");
     let line = format!("k3s-vm upgrade --k3s-version {NEXT}");
@@ -236,7 +236,7 @@ fn one_that_is_killed_goes_on() {
     story.run(&killed_at(1, &line)).exits(137);
     runs(&story, VERSION);
 
-    chapter("Killed when the node is Ready, and nobody knows");
+    chapter("Killed when the node is Ready, and that is not recorded yet");
     story.run(&killed_at(2, &line)).exits(137);
     assert_eq!(story.status()["machine"]["k3s"], VERSION);
     story

@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[test]
-fn a_machine_on_somebodys_desk() {
+fn a_vm_and_the_tools_around_it() {
     let story = story_of("desk");
     let name = story.status()["machine"]["name"]
         .as_str()
@@ -75,7 +75,7 @@ fn a_kubeconfig_of_ones_own_takes_it_in(story: &Story, name: &str) {
         .succeeds()
         .says("office")
         .says(name);
-    // kubectl writes it anew in its own way; what is ours is still known as such.
+    // kubectl writes it again in its own way; our entries are still recognised.
     story
         .run(&format!(
             "kubectl config set-context {name} --namespace kube-system && k3s-vm kubeconfig --merge"

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -45,7 +45,6 @@ fn an_image_without_cloud_init() {
         "cloud-init",
         "k3s-vm/console.log",
     ];
-    let image = image.display().to_string();
     let setup = sandbox.setup(&["--image", &image, "--timeout", "4s"]);
     sandbox.fails("a guest without cloud-init", setup, 1, &words);
 }
@@ -55,9 +54,7 @@ fn an_image_without_cloud_init() {
 fn an_image_without_systemd() {
     let sandbox = Sandbox::new();
     let said = "\r\n   \x1b[32;01mOpenRC \x1b[36;01m0.55.1\x1b[0m is starting up \x1b[34;01mLinux 6.12.13-0-virt\x1b[0m\r\n";
-    let image = speaking_image(&sandbox.env.path("openrc.img"), said)
-        .display()
-        .to_string();
+    let image = speaking_image(&sandbox.env.path("openrc.img"), said);
     let words = [
         "this image has no systemd (Alpine?) (last stage: none)",
         "  |    OpenRC 0.55.1 is starting up Linux 6.12.13-0-virt",
@@ -77,9 +74,7 @@ fn an_image_whose_fstab_names_a_disk_that_is_not_there() {
         "{spinner}{spinner}[ TIME ] Timed out waiting for device /dev/disk/by-label/DATA.\r\n\
          [DEPEND] Dependency failed for /data.\r\nYou are in emergency mode.\r\n"
     );
-    let image = speaking_image(&sandbox.env.path("fstab.img"), &said)
-        .display()
-        .to_string();
+    let image = speaking_image(&sandbox.env.path("fstab.img"), &said);
     let words = [
         "the guest is waiting for /dev/disk/by-label/DATA\n",
         "the guest stopped in emergency mode; waiting up to 20s for a report\n",
@@ -127,9 +122,7 @@ fn k3s_that_ends_with_the_same_error_three_times() {
 fn a_kernel_that_panics() {
     let sandbox = Sandbox::new();
     let last_words = "[    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n";
-    let image = speaking_image(&sandbox.env.path("panic.img"), last_words)
-        .display()
-        .to_string();
+    let image = speaking_image(&sandbox.env.path("panic.img"), last_words);
     let words = [
         "the guest's kernel panicked (last stage: none)",
         "  | [    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs",
@@ -148,9 +141,7 @@ fn a_kernel_that_panics() {
 fn a_kernel_that_stumbles_over_its_own_breakpoint() {
     let sandbox = Sandbox::new();
     let last_words = "Oops: int3: 0000 [#1] SMP\r\nKernel panic - not syncing: Fatal exception\r\n";
-    let image = speaking_image(&sandbox.env.path("stumbles.img"), last_words)
-        .display()
-        .to_string();
+    let image = speaking_image(&sandbox.env.path("stumbles.img"), last_words);
     let ended = sandbox.fails(
         "a kernel panic of the emulator's",
         sandbox.setup(&["--image", &image]),
@@ -166,9 +157,7 @@ fn a_kernel_that_stumbles_over_its_own_breakpoint() {
 fn a_kernel_whose_timer_has_stopped() {
     let sandbox = Sandbox::new();
     let lines = "rcu: rcu_preempt kthread starved for 5252 jiffies!\r\n".repeat(6);
-    let image = speaking_image(&sandbox.env.path("stalls.img"), &lines)
-        .display()
-        .to_string();
+    let image = speaking_image(&sandbox.env.path("stalls.img"), &lines);
     let ended = sandbox.fails(
         "a guest without timer interrupts",
         sandbox.setup(&["--image", &image]),
@@ -190,7 +179,6 @@ fn a_console_that_floods() {
     let mut bytes = fs::read(&image).expect("written before");
     bytes[18..20].copy_from_slice(&[0xeb, 0xf0]); // wait: jmp to where si is set
     fs::write(&image, bytes).expect("written");
-    let image = image.display().to_string();
     let setup = Background::start(&sandbox, sandbox.setup(&["--image", &image]));
     let mut longest = 0;
     within(FLOOD_TIMEOUT, "the log is cut", || {
@@ -305,12 +293,12 @@ fn a_k3s_disk_that_is_gone() {
         fs::rename(&path, &away).expect("moved");
         eventually(what, || !path.exists());
         sandbox.goes_on(sandbox.setup(&[]));
-        assert!(path.exists(), "an unfinished VM gets its {what} anew");
+        assert!(path.exists(), "an unfinished VM gets its {what} again");
     }
 }
 
 /// A boot sector that writes `text` to the first serial port and then does nothing.
-fn speaking_image(path: &Path, text: &str) -> PathBuf {
+fn speaking_image(path: &Path, text: &str) -> String {
     let code = [
         &[0x31, 0xc0][..],   // xor ax, ax
         &[0x8e, 0xd8],       // mov ds, ax
@@ -329,5 +317,5 @@ fn speaking_image(path: &Path, text: &str) -> PathBuf {
     bytes[..code.len()].copy_from_slice(&code);
     bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
     fs::write(path, bytes).expect("written");
-    path.to_owned()
+    path.display().to_string()
 }

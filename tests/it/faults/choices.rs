@@ -18,7 +18,7 @@ fn other_choices_for_a_machine_that_never_booted() {
     let second = sandbox.status()["machine"].clone();
     assert_eq!(second["image"], image);
     assert_ne!(second["uuid"], first["uuid"]);
-    // As soon as a guest has written anything, it is somebody's.
+    // As soon as a guest has written anything, the disk has data of the user.
     let disk = fs::OpenOptions::new()
         .append(true)
         .open(sandbox.file("disk.qcow2"));

@@ -1,5 +1,5 @@
 //! A real cluster whose project is moved while it runs, and copied; a kubeconfig that is damaged or leads to the other
-//! copy. Two boots of a real guest at once: it is told as it goes.
+//! copy. Two boots of a real guest at once; the test prints its steps.
 //! `cargo test --test it copies -- --nocapture`
 
 use std::fs;
@@ -192,7 +192,7 @@ fn a_runtime_directory_that_is_gone(story: &Story) {
     story.run("k3s-vm reset --yes").succeeds();
 }
 
-/// A row of the table. The machines go on running here, so that there is nothing to say of what is left.
+/// A row of the table. The VMs keep running here, so nothing is said about what is left.
 #[track_caller]
 fn tell(story: &Story, fault: &str, told: &Told) {
     let said = first_line(&story.env, &told.ended.stderr);

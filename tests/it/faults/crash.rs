@@ -15,7 +15,7 @@ use super::{
 use crate::support::{names, private_dir};
 
 #[test]
-fn a_setup_that_is_killed_leaves_a_qemu_that_the_next_one_goes_on_with() {
+fn the_next_setup_continues_with_the_qemu_of_a_killed_one() {
     let sandbox = Sandbox::new();
     let setup = sandbox.booting();
     setup.signal(Signal::KILL);
@@ -53,7 +53,7 @@ fn a_setup_that_is_killed_leaves_a_qemu_that_the_next_one_goes_on_with() {
 }
 
 #[test]
-fn a_pidfile_whose_number_is_now_somebody_elses() {
+fn a_pidfile_with_the_number_of_another_process() {
     let sandbox = Sandbox::new();
     sandbox.stopped();
     let victim = Background::start(&sandbox, sleep());
@@ -124,7 +124,7 @@ fn a_second_command_waits_and_says_for_whom() {
     let setup = sandbox.booting();
     let status = sandbox.env.run(&["status"]);
     assert_eq!(status.code, 5, "{status:?}");
-    assert!(setup.is_running(), "status waits for nobody");
+    assert!(setup.is_running(), "status does not wait");
 
     let stop = Background::start(&sandbox, sandbox.env.command(&["stop"]));
     stop.says(&format!(
@@ -138,7 +138,7 @@ fn a_second_command_waits_and_says_for_whom() {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     assert!(ended.stderr.contains("already stopped"), "{}", ended.stderr);
 
-    // Who waits may be interrupted, too, and disturbs nobody.
+    // A waiting command may be interrupted as well, and disturbs no other.
     let setup = sandbox.booting();
     let second = Background::start(&sandbox, sandbox.setup(&[]));
     second.says(&format!(

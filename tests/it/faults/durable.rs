@@ -1,5 +1,5 @@
-//! A part of the machine is torn, empty, overwritten or gone, as a failing disk or a hand leaves it: it is named with
-//! the way out or made anew where nothing is lost, and never believed.
+//! A part of the VM is truncated, empty, overwritten or gone, as a failing disk or a hand leaves it: it is named with
+//! the way out or created again where nothing is lost, and never believed.
 
 use std::{fs, path::Path, process::Command};
 

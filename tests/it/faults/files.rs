@@ -1,4 +1,4 @@
-//! What is asked for contradicts what is there, or what is there is damaged or somebody else's.
+//! What is asked for contradicts what is there, or what is there is damaged or another user's.
 
 use std::{fs, path::Path};
 
@@ -77,7 +77,7 @@ fn flags_that_contradict_the_machine() {
 }
 
 #[test]
-fn a_torn_record() {
+fn a_truncated_record() {
     let sandbox = Sandbox::new();
     for torn in ["", "{", "{\"schema\": 99}", "null"] {
         sandbox.stopped();
@@ -103,7 +103,7 @@ fn a_torn_record() {
 
 /// Whatever is wrong with the record, the QEMU that runs is ended with the machine.
 #[test]
-fn a_torn_record_of_a_running_machine() {
+fn a_truncated_record_of_a_running_vm() {
     let sandbox = Sandbox::new();
     let setup = sandbox.booting();
     setup.signal(rustix::process::Signal::KILL);
@@ -153,12 +153,12 @@ fn nonsense_in_the_config() {
             "it stays the user's"
         );
     }
-    fs::write(&config, sound).expect("mended");
+    fs::write(&config, sound).expect("repaired");
     sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
 #[test]
-fn a_kubeconfig_of_somebody_else() {
+fn a_kubeconfig_of_another_tool() {
     let sandbox = Sandbox::new();
     let path = sandbox.env.project.join(".kube/config");
     fs::create_dir(sandbox.env.project.join(".kube")).expect("created");
@@ -229,7 +229,7 @@ fn what_is_in_the_place_of_the_kubeconfig_stays() {
     }
 }
 
-/// A FIFO in the place of a file keeps nobody waiting.
+/// A FIFO in the place of a file does not block a command.
 #[test]
 fn fifos_in_the_place_of_files() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! What has to survive a power cut is on the disk before it has its name, and has its name before the command goes on:
+//! What has to survive a power cut is on the disk before it has its name, and has its name before the command continues:
 //! strace shows the order of the flushes.
 
 use std::{collections::BTreeSet, path::Path, process::Command};
@@ -44,8 +44,8 @@ fn everything_that_gets_a_name_is_flushed_before_and_its_directory_after() {
     }
 }
 
-/// A machine is suspended when its memory is on the disk, and QEMU ends only then; it goes on only when no power cut can
-/// bring the memory back, for its disk goes on with it.
+/// A VM is suspended when its memory is on the disk, and QEMU ends only then; it continues only when no power cut can
+/// bring the memory back, for its disk changes with it.
 #[test]
 fn saved_memory_is_there_for_good_or_gone_for_good() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! A project of somebody else: it came with a repository, from another user or from another host.
+//! A project of another user: it came with a repository, from another user or from another host.
 
 use std::{
     fs::{self, File},
@@ -79,7 +79,7 @@ fn a_config_that_was_edited_by_hand() {
     let told = sandbox.env.ok(&["trust", "--yes"]);
     assert!(told.stderr.contains("mounts ./src at /src"), "{told:?}");
     sandbox.goes_on(sandbox.env.command(&["start"]));
-    // The former config was approved, too.
+    // The former config was approved as well.
     fs::write(sandbox.file("config"), config).expect("written");
     sandbox.goes_on(sandbox.env.command(&["start"]));
     let again = sandbox.env.ok(&["trust"]);
@@ -133,7 +133,7 @@ fn a_vm_of_another_user_or_host() {
 }
 
 #[test]
-fn a_key_that_is_no_key() {
+fn a_file_that_is_not_a_key() {
     let sandbox = Sandbox::new();
     let folder = sandbox.env.path("home/.config/k3s-vm");
     fs::create_dir_all(&folder).expect("created");

@@ -28,7 +28,7 @@ use crate::{
 fn a_guest_that_runs() {
     let mut sandbox = Sandbox::new();
     comes_up(&mut sandbox);
-    a_flood_that_nobody_watches(&sandbox);
+    an_unwatched_flood(&sandbox);
     arriving_at_every_step(&sandbox);
     a_machine_that_is_suspended(&sandbox);
     a_machine_that_is_paused(&sandbox);
@@ -79,7 +79,7 @@ fn a_stop_of_a_guest_that_cannot_hear() {
     }
 }
 
-/// The least disk that a machine may have is too small for what is to be copied into it: a hole of 3.5 GiB.
+/// The least disk that a machine may have is too small for the files that are copied into it: a hole of 3.5 GiB.
 #[test]
 fn a_root_that_is_full_before_k3s_is_in_it() {
     let sandbox = Sandbox::new();
@@ -142,7 +142,7 @@ fn comes_up(sandbox: &mut Sandbox) {
 }
 
 /// Nothing of this program runs meanwhile, and only the end is kept.
-fn a_flood_that_nobody_watches(sandbox: &Sandbox) {
+fn an_unwatched_flood(sandbox: &Sandbox) {
     const END: u64 = 1 << 20;
     let logs = ["console.log", "stages.log"].map(|name| sandbox.file(name));
     let sizes = || {
@@ -177,7 +177,7 @@ fn a_flood_that_nobody_watches(sandbox: &Sandbox) {
     assert!(healthy(sandbox));
 }
 
-/// Twice, for the second time is from a QEMU that has not booted its guest. Before `start` returns, all is as if nobody had
+/// Twice, for the second time is from a QEMU that has not booted its guest. Before `start` returns, all is as if no one had
 /// been away.
 fn a_machine_that_is_suspended(sandbox: &Sandbox) {
     let boot = "cat /proc/sys/kernel/random/boot_id /run/mark";
@@ -246,7 +246,7 @@ fn a_clock_that_is_hours_off(sandbox: &Sandbox) {
         let reason = status["cluster"]["reason"].as_str().unwrap_or_default();
         assert!(reason.ends_with(words), "{reason}");
         ssh(sandbox, "systemctl start k3s-vm-exec");
-        eventually("the clock is mended by itself", || healthy(sandbox));
+        eventually("the guest corrects its clock", || healthy(sandbox));
         knows_the_time(sandbox);
     }
 }

@@ -1,4 +1,4 @@
-//! A suspended machine that cannot go on just now: nothing is lost, and it goes on when nothing is in the way any more.
+//! A suspended VM that cannot be resumed now: nothing is lost, and it is resumed when the cause is gone.
 
 use std::{fs, net::TcpListener};
 
@@ -12,7 +12,7 @@ use super::{
 use crate::support::free_port;
 
 #[test]
-fn what_keeps_it_from_going_on() {
+fn causes_that_keep_it_from_being_resumed() {
     let sandbox = Sandbox::new();
     sandbox.suspended();
     let config = fs::read_to_string(sandbox.file("config")).expect("there");

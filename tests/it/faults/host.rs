@@ -226,7 +226,7 @@ fn too_little_memory() {
 #[test]
 fn too_little_space() {
     let sandbox = Sandbox::new();
-    // The command's own directory is covered by the mount, so it is entered anew.
+    // The command's own directory is covered by the mount, so it is entered again.
     let full = "mount -t tmpfs -o size=64m none \"$PWD\"; cd \"$PWD\"; exec \"$@\"";
     let words = [
         "a new VM needs 2GiB",

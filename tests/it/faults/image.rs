@@ -78,7 +78,7 @@ fn another_image_than_its_checksum_says() {
 }
 
 #[test]
-fn an_image_from_the_web_that_is_none() {
+fn a_download_that_is_not_an_image() {
     let sandbox = Sandbox::new();
     fs::write(
         sandbox.mirror.join("page"),
@@ -166,7 +166,7 @@ fn empty_qcow2(size: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_release_without_air_gap_images_is_no_fault() {
+fn a_release_without_air_gap_images_is_usable() {
     let sandbox = Sandbox::new();
     assert!(
         !sandbox

@@ -19,7 +19,7 @@ use crate::support::{all, finish, free_port, names, private_dir, retried, turn};
 /// How many scenes of a command are played at the same time; they mostly wait for the disk and for QEMU.
 const AT_ONCE: usize = 2;
 
-/// A command that is to be killed: where it begins, and how it is called.
+/// A command to kill: the state in which it begins, and its arguments.
 struct Verb {
     name: &'static str,
     prepare: fn(&Sandbox),
@@ -133,7 +133,7 @@ fn resume_at_every_step() {
     });
 }
 
-/// Without its key, nobody waits for a guest that does not answer.
+/// Without its key, no command waits for a guest that does not answer.
 fn hide_key(sandbox: &Sandbox) {
     fs::rename(sandbox.file("id_ed25519"), sandbox.env.path("key")).expect("moved");
 }
@@ -196,7 +196,7 @@ fn at_every_step(verb: &Verb) {
     tell_counts(verb.name, std::array::from_fn(sum));
 }
 
-/// The steps to which only a guest with a cluster comes: its kubeconfig is fetched and written. Whoever dies there leaves
+/// The steps to which only a guest with a cluster comes: its kubeconfig is fetched and written. A command that is killed there leaves
 /// a machine that runs, and that the next start finds well.
 pub(super) fn arriving_at_every_step(sandbox: &Sandbox) {
     let arriving = || {
@@ -297,7 +297,7 @@ fn play(verb: &Verb, turn: usize) -> [usize; 4] {
         .skip(turn)
         .step_by(AT_ONCE)
         .collect();
-    // A busy host may come to a command's own limit before a late step: once, that is no failure.
+    // On a busy host a command may reach its own limit before a late step: once, that does not count.
     let mut unreached = 0;
     for &(step, nth) in &mine {
         let (name, disturbance, code) = DISTURBANCES[nth];

@@ -1,5 +1,5 @@
 //! KVM that is not what it seems: no device behind `/dev/kvm`, a trial guest that does not end, a guest that never shows
-//! a sign of life. `kvm` ends in a clear error; `auto` warns once and goes on by emulation.
+//! a sign of life. `kvm` ends in a clear error; `auto` warns once and continues by emulation.
 
 use std::process::Command;
 
@@ -109,7 +109,7 @@ fn hoped_for() {
         let sandbox = Sandbox::new();
         let setup = on_that_host(&sandbox, &["--accel", "auto"], &case);
         let setup = Background::start(&sandbox, setup);
-        eventually("it goes on by emulation", || {
+        eventually("it continues by emulation", || {
             assert!(setup.is_running(), "{}", setup.said());
             setup.said().contains(", tcg)")
         });

@@ -53,7 +53,7 @@ pub(super) fn ssh(sandbox: &Sandbox, command: &str) -> String {
     ended.stdout
 }
 
-/// Runs a command that fails, on a machine that goes on running.
+/// Runs a command that fails, on a VM that keeps running.
 #[track_caller]
 pub(super) fn fails_running(
     sandbox: &Sandbox,

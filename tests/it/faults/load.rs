@@ -46,7 +46,7 @@ fn fifty_commands_at_once() {
     let (looks, slowest, states) = thread::scope(|scope| {
         let sandbox = &sandbox;
         let reader = scope.spawn(move || read_until(sandbox, &over));
-        // Dropped when an assertion fails, too.
+        // Dropped also when an assertion fails.
         let at_work = at_work;
         let mut ends: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
         for (verb, command) in commands {
@@ -75,7 +75,7 @@ fn fifty_commands_at_once() {
     sandbox.goes_on(sandbox.setup(&[]));
 }
 
-/// Nobody wonders at these ends of a command that came between others: the guest boots nothing, so that no setup
+/// The expected ends of a command that ran among others: the guest boots nothing, so that no setup
 /// succeeds.
 #[track_caller]
 fn expect_end(verb: &str, ended: &Ended) {
@@ -92,7 +92,7 @@ fn expect_end(verb: &str, ended: &Ended) {
     assert!(ended.stderr.contains(word), "{verb}: {ended:?}");
 }
 
-/// Looks at the machine until nobody is at work any more; each look is of one of the states that there are, and waits for
+/// Reads the status of the VM until no command is running any more; each look is of one of the states that there are, and waits for
 /// none of the commands.
 fn read_until(sandbox: &Sandbox, over: &Receiver<()>) -> (usize, Duration, BTreeSet<String>) {
     let (mut looks, mut slowest, mut states) = (0, Duration::ZERO, BTreeSet::new());

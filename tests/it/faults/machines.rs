@@ -86,7 +86,7 @@ impl Sandbox {
         }
     }
 
-    /// A machine that runs, and nobody waits for it; its process.
+    /// Starts a VM that no command waits for. Returns its process.
     pub(super) fn left_running(&self) -> u32 {
         let setup = self.booting();
         setup.signal(Signal::KILL);

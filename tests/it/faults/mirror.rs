@@ -14,8 +14,8 @@ use crate::support::{VERSION, free_port};
 #[test]
 fn a_mirror_that_is_not_there() {
     let sandbox = Sandbox::new();
-    let nobody = free_port();
-    let url = format!("http://127.0.0.1:{nobody}");
+    let closed_port = free_port();
+    let url = format!("http://127.0.0.1:{closed_port}");
     let words = [
         "cannot reach",
         &url,
@@ -100,7 +100,7 @@ fn a_release_that_is_not_what_its_checksums_say() {
         &words,
     );
     sandbox.fails("wrong checksum, file", sandbox.setup(&[]), 1, &words);
-    fs::write(&binary, sound).expect("mended");
+    fs::write(&binary, sound).expect("repaired");
 
     let sums = sandbox.mirror.join(VERSION).join("sha256sum-amd64.txt");
     let text = fs::read(&sums).expect("readable");
@@ -115,7 +115,7 @@ fn a_release_that_is_not_what_its_checksums_say() {
         1,
         &words,
     );
-    fs::write(&sums, text).expect("mended");
+    fs::write(&sums, text).expect("repaired");
     fs::remove_file(&binary).expect("removed");
     let words = [
         "k3s answered 404",
@@ -125,7 +125,7 @@ fn a_release_that_is_not_what_its_checksums_say() {
 }
 
 #[test]
-fn an_interrupted_download_goes_on_where_it_stopped() {
+fn an_interrupted_download_continues_where_it_stopped() {
     let sandbox = Sandbox::new();
     let server = Server::of(&sandbox.mirror, ServerFault::Stall);
     let setup = Background::start(&sandbox, sandbox.setup_from(&server.url, &[]));

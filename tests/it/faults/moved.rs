@@ -49,7 +49,7 @@ fn a_project_that_was_moved() {
     eventually("the VM runs", || {
         sandbox.status()["process"]["run_state"] == "running"
     });
-    // A kubectl that tells what it was given.
+    // A kubectl that prints its arguments.
     let mut kubectl = sandbox.env.command(&["kubectl", "get", "nodes"]);
     kubectl.env(
         "PATH",
@@ -78,7 +78,7 @@ fn a_project_that_was_moved() {
     sandbox.goes_on(sandbox.setup(&[]));
 }
 
-/// What of the project its config and record name is found at the new place, too.
+/// What of the project its config and record name is found at the new place as well.
 #[test]
 fn a_moved_project_with_an_image_and_a_kubeconfig_in_it() {
     let mut sandbox = Sandbox::named(BEFORE);

@@ -91,7 +91,7 @@ fn a_server_that_stays_bad() {
     sandbox.goes_on(sandbox.setup(&[]));
 }
 
-/// The halves of a file are put together only if the server vouches that they belong together.
+/// The halves of a file are put together only if the server confirms that they belong together.
 #[test]
 fn a_file_that_comes_in_halves() {
     for (fault, trouble, resumes) in [
@@ -171,8 +171,8 @@ fn a_server_that_says_nothing_at_all() {
 #[test]
 fn a_proxy_that_refuses() {
     let sandbox = Sandbox::new();
-    let nobody = free_port();
-    let absent = format!("http://127.0.0.1:{nobody}");
+    let closed_port = free_port();
+    let absent = format!("http://127.0.0.1:{closed_port}");
     let forbidding = ServerFault::Status("407 Proxy Authentication Required".to_owned());
     let forbidding = Server::at(&sandbox.mirror, "", forbidding);
     for (fault, variable, proxy, mirror, word) in [
@@ -219,7 +219,7 @@ fn a_proxy_that_refuses() {
 }
 
 #[test]
-fn a_certificate_that_nobody_vouches_for() {
+fn an_untrusted_certificate() {
     let sandbox = Sandbox::new();
     let pem = sandbox.env.path("server.pem");
     let server = Server::by_https(&sandbox.mirror, ServerFault::None, &pem);

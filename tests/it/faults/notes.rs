@@ -106,7 +106,7 @@ fn exclusive_locks_are_of_files_that_are_open_for_writing() {
     }
 }
 
-/// The machine keeps what it was made with, whatever the defaults are.
+/// The VM keeps the choices that it was created with, whatever the defaults are.
 #[test]
 fn an_empty_config() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! Saved memory that is of no use any more, whole or not: it is told in a word and not used, and the machine boots.
+//! Saved memory that has become unusable, complete or not: a warning says why, it is not used, and the VM boots.
 
 use std::{fs, path::Path, process::Command};
 

@@ -10,7 +10,7 @@ use std::{
 use super::sandbox::{Background, Sandbox, eventually, in_other_mounts};
 use crate::support::{VERSION, dead_image, finish, on_a_terminal};
 
-/// Everything that means something to somebody.
+/// Every character that has a meaning to some program.
 const AWKWARD: &str =
     "-a,b=c,,d \"e\" 'f' $(g) `h` ;i &j |k <l> (m) {n} [o] *p ?q #r %s @t !u \\v :w ~x ^y é日";
 
@@ -192,7 +192,7 @@ fn a_project_that_may_not_be_written() {
     sandbox.goes_on(sandbox.setup(&[]));
 }
 
-/// What a clone of somebody's repository says of its machine is text, until it is read as what it should be.
+/// The files of a VM that come with a cloned repository are text, until it is read as what it should be.
 #[test]
 fn a_record_that_says_more_than_a_version() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! A port is somebody else's: before the start, between the look and the start, or the port of another project. Record,
+//! A port is in use by another program: before the start, between the look and the start, or the port of another project. Record,
 //! kubeconfig and status name the port that is in use.
 
 use std::{
@@ -60,7 +60,7 @@ fn the_last_port_is_taken_at_the_next_start() {
     drop(other);
 }
 
-/// A QEMU that waits with its start until `go` is there, and writes to `asked` what it was asked for.
+/// A QEMU that waits with its start until `go` is there, and writes its arguments to `asked`.
 struct Waiting {
     asked: PathBuf,
     go: PathBuf,

@@ -100,7 +100,7 @@ fn assert_private(path: &Path, cache: &Path) {
 
 /// Without a runtime directory the sockets lie in `/tmp`, where the name can be guessed.
 #[test]
-fn a_socket_directory_that_somebody_else_prepared() {
+fn a_socket_directory_of_another_user() {
     let sandbox = Sandbox::new();
     let theirs = sandbox.env.path("theirs");
     fs::create_dir(&theirs).expect("created");
@@ -202,7 +202,7 @@ fn own_tmp(prepare: &str) -> String {
     )
 }
 
-/// Somebody's repository may have a link in the place of anything that is written: no file elsewhere is made or changed.
+/// A cloned repository may have a link in the place of anything that is written: no file elsewhere is made or changed.
 #[test]
 fn links_in_the_place_of_files() {
     let sandbox = Sandbox::new();
@@ -367,7 +367,7 @@ fn directories_of_a_cache_that_others_prepared() {
     sandbox.env.ok(&["cache", "list"]);
 }
 
-/// A program that listens in the place of QEMU is told nothing, and nothing that it says is believed.
+/// A program that listens in the place of QEMU gets no command, and no answer of it is believed.
 #[test]
 fn a_monitor_that_is_not_qemus() {
     let sandbox = Sandbox::new();

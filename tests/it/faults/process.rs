@@ -1,4 +1,4 @@
-//! QEMU itself: killed, frozen, cut off from its socket, or somebody else on the socket.
+//! QEMU itself: killed, frozen, cut off from its socket, or another program on the socket.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ fn socket(sandbox: &Sandbox) -> PathBuf {
 }
 
 #[test]
-fn a_qemu_that_is_killed_while_nobody_looks() {
+fn a_qemu_that_is_killed_between_commands() {
     let sandbox = Sandbox::new();
     for verb in [&["stop"][..], &["start", "--timeout", "2s"]] {
         let qemu = sandbox.left_running();
@@ -150,9 +150,9 @@ fn a_qemu_without_its_socket_that_an_unfinished_setup_left() {
     }
 }
 
-/// A listener on the socket that says nothing holds nobody up.
+/// A silent listener on the socket does not delay a command.
 #[test]
-fn somebody_else_on_the_socket() {
+fn another_program_on_the_socket() {
     let sandbox = Sandbox::new();
     sandbox.left_running();
     let socket = socket(&sandbox);

@@ -232,7 +232,7 @@ fn the_users_kubeconfig_keeps_its_owner_and_its_bytes() {
         let metadata = fs::metadata(folder.join(&name)).expect("there");
         assert_eq!(metadata.uid(), owner, "{name}");
     }
-    // A lock of ours that nobody holds was left behind; another program's may be in use.
+    // A lock of ours that no process holds was left behind; another program's may be in use.
     fs::write(folder.join("config.lock"), "k3s-vm\n").expect("written");
     sandbox.env.ok(&["kubeconfig", "--unmerge"]);
     assert!(!folder.join("config.lock").exists());
@@ -361,7 +361,7 @@ fn too_few_open_files_are_not_a_taken_port() {
 }
 
 #[test]
-fn a_kubectl_that_is_told_of_another_cluster() {
+fn a_kubectl_for_another_cluster() {
     let sandbox = Sandbox::new();
     sandbox.finished(".kube/config".as_ref());
     let mut path = program(&sandbox, "kubectl", "echo \"$KUBECONFIG $*\"");
@@ -432,7 +432,7 @@ fn finish_with(mut command: Command, arguments: &[&str]) -> Ended {
 }
 
 #[test]
-fn a_name_that_is_not_found_is_told_of_once() {
+fn a_missing_name_is_reported_once() {
     let sandbox = Sandbox::new();
     let ended = finish(sandbox.setup_from("http://k3s.invalid/releases", &[]));
     assert_eq!(ended.code, 1, "{}", ended.stderr);

@@ -219,7 +219,7 @@ pub(super) fn say(line: &str) {
     println!("{line}");
 }
 
-/// A command that is at work while the test goes on; its end at the latest when it is dropped.
+/// A command that runs while the test continues. It is ended when this is dropped.
 pub(super) struct Background {
     child: Child,
     stderr: PathBuf,

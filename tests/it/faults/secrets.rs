@@ -1,4 +1,4 @@
-//! What is secret is told to nobody: no log at any level, no line of `ps`, no JSON.
+//! Secrets are in no output: no log at any level, no line of `ps`, no JSON.
 
 use std::{fs, path::Path, process::Command};
 
@@ -9,9 +9,9 @@ use super::{
     server::{Server, ServerFault},
     table::tell,
 };
-/// The private keys and the seed that holds one, while everything is told that can be.
+/// The private keys and the seed that holds one, while everything is logged.
 #[test]
-fn keys_are_told_to_nobody() {
+fn keys_are_in_no_output() {
     let sandbox = Sandbox::new();
     let log = sandbox.env.path("log");
     let mut setup = sandbox.setup(&["--debug"]);
@@ -40,7 +40,7 @@ fn keys_are_told_to_nobody() {
         "console.log",
         "stages.log",
         "qemu.log",
-        // What others may go on from has seen it.
+        // The template, from which others continue, has seen it.
         "seed.img",
     ] {
         told.push((name.to_owned(), read(&sandbox.file(name))));
@@ -75,7 +75,7 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).expect("readable")).into_owned()
 }
 
-/// A mirror behind a login: the password is used, kept where the config is, and told to nobody.
+/// A mirror behind a login: the password is used, kept where the config is, and never shown.
 #[test]
 fn the_password_of_a_mirror() {
     let sandbox = Sandbox::new();
@@ -90,7 +90,7 @@ fn the_password_of_a_mirror() {
     let setup = sandbox.setup_from(&url, &["--k3s-version", "v1.2.3+k3s1"]);
     let ended = sandbox.fails("404 behind a login", logged(setup), 1, &words);
     assert!(server.requests()[0].contains("authorization: basic "));
-    // The image comes from there, too, and is told wherever the machine is.
+    // The image comes from there as well, and is shown wherever the VM is.
     fs::copy(&sandbox.image, sandbox.mirror.join("dead.img")).expect("copied");
     let image = format!("{url}/dead.img");
     let flags = ["--image", &image, "--insecure-no-checksum"];

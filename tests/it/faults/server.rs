@@ -1,4 +1,4 @@
-//! A mirror on the web that misbehaves as it is told.
+//! A mirror on the web that misbehaves as a test chooses.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ pub(crate) enum ServerFault {
     Stall,
     /// The first half comes, and the second one when the server mends.
     Hold,
-    /// The same, and nothing vouches for the halves being of one file.
+    /// The same, without a validator that shows that the halves are of one file.
     HoldUnnamed,
     /// Not a byte comes.
     Mute,
@@ -30,7 +30,7 @@ pub(crate) enum ServerFault {
     Status(String),
     /// More is promised than comes, or less.
     Length(isize),
-    /// A header that nobody asked for.
+    /// An unexpected header.
     Header(&'static str),
     /// Other bytes than the file's.
     Body(&'static [u8]),
@@ -68,7 +68,7 @@ impl Server {
         Self::start(root, target, trouble, None)
     }
 
-    /// By https, with a certificate that nobody vouches for, and that is put at `pem`.
+    /// By https, with a self-signed certificate, which is written to `pem`.
     pub(crate) fn by_https(root: &Path, trouble: ServerFault, pem: &Path) -> Self {
         let names = vec![Ipv4Addr::LOCALHOST.to_string()];
         let own = rcgen::generate_simple_self_signed(names).expect("a certificate");

@@ -50,7 +50,7 @@ fn during_start() {
     sandbox.goes_on(sandbox.env.command(&["start"]));
 }
 
-/// The guest has been asked to power off and may still do so; nobody pulls its plug.
+/// The guest has been asked to power off and may still do so; QEMU is not killed.
 #[test]
 fn during_stop() {
     let sandbox = Sandbox::new();
@@ -89,7 +89,7 @@ fn keys_of_a_terminal() {
     }
 }
 
-/// Whoever does not say yes has changed nothing.
+/// Any other answer than yes changes nothing.
 #[test]
 fn at_the_question_of_reset() {
     let sandbox = Sandbox::new();

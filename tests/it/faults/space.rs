@@ -13,7 +13,7 @@ use crate::support::{dead_image, names, private_dir};
 /// More than a new project is asked to have room for.
 const ENOUGH: u64 = 3 << 30;
 
-/// In the order in which a setup writes them, with the one that fails when there is no room for it: before the settings
+/// In the order in which a setup writes them, with the one that fails when there is no space for it: before the settings
 /// the record is written a second time, which needs as much.
 const FILES: [(&str, &str); 8] = [
     ("record.json", "record.json"),

@@ -63,7 +63,7 @@ impl Step {
         }
     }
 
-    /// Whether it is one that others can see: a file gets or loses its name, a child starts, the monitor is told.
+    /// Whether it is one that others can see: a file gets or loses its name, a child starts, the monitor gets a command.
     pub(super) fn is_observable(&self) -> bool {
         !self.call.ends_with("sync") && !self.call.starts_with("ftruncate")
     }

@@ -21,7 +21,7 @@ fn on_full(command: &mut Command) -> (i32, String) {
     (ended.code, ended.stderr)
 }
 
-/// With nobody reading stdout.
+/// With a stdout that is closed.
 fn on_closed_pipe(command: &mut Command) -> i32 {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);

@@ -1,4 +1,4 @@
-//! A suspend that fails on the way: the machine goes on, and can be suspended when there is nothing in the way any more.
+//! A suspend that fails on the way: the VM continues, and can be suspended when the cause is gone.
 
 use std::{
     fs,
@@ -45,7 +45,7 @@ fn a_disk_that_is_full() {
     drop(setup);
     sandbox.provisioned(".kube/config".as_ref());
     let before = pid(&sandbox);
-    // Without its key, nobody waits for a guest that does not answer.
+    // Without its key, no command waits for a guest that does not answer.
     let (key, away) = (sandbox.file("id_ed25519"), sandbox.file("away"));
     fs::rename(&key, &away).expect("moved");
 
@@ -150,7 +150,7 @@ fn a_qemu_that_does_not_do_it() {
     send(Signal::CONT, before);
     goes_on(&sandbox, before);
 
-    // What a person did by the monitor is no hindrance.
+    // Commands that a person gave to the monitor do not matter.
     monitor(&sandbox, "stop");
     assert_eq!(sandbox.suspend().code, 0);
     sandbox.goes_on_in_memory(sandbox.resume());

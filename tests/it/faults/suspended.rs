@@ -1,6 +1,6 @@
-//! A machine that is suspended, and goes on: there and back, elsewhere, and as the usual way to stop.
+//! A VM that is suspended and resumed: there and back, elsewhere, and as the usual way to stop.
 //!
-//! Its guest boots nothing, so that `start` has it go on and then waits in vain for its cluster.
+//! Its guest boots nothing, so that `start` resumes it and then waits in vain for its cluster.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
@@ -21,7 +21,7 @@ use crate::support::{Ended, finish, mode, names, program};
 pub(super) const STATE: [&str; 2] = ["memory", "suspended.json"];
 
 impl Sandbox {
-    /// A machine that runs after a setup that came to its end: nobody is at work on it.
+    /// A VM that runs after a completed setup: no command is running.
     pub(super) fn runs(&self) {
         self.left_running();
         self.provisioned(".kube/config".as_ref());
@@ -36,7 +36,7 @@ impl Sandbox {
         assert!(self.is_suspended());
     }
 
-    /// No machine, and in the cache a disk with the memory of a guest: one that is nobody yet, or where the config says so
+    /// No machine, and in the cache a disk with the memory of a guest: an unprovisioned one, or where the config says so
     /// a template.
     pub(super) fn has_prepared_memory(&self) {
         let folder = self.env.cache.join("prepared");
@@ -66,12 +66,12 @@ impl Sandbox {
         self.status()["state"] == "suspended"
     }
 
-    /// `start` of the suspended machine, in whose guest nobody answers.
+    /// `start` of the suspended VM, whose guest does not answer.
     pub(super) fn resume(&self) -> Command {
         self.inside(self.env.command(&["start", "--timeout", "2s"]))
     }
 
-    /// The guest goes on where it was, and is not booted.
+    /// The guest continues where it was, and does not boot.
     #[track_caller]
     pub(super) fn goes_on_in_memory(&self, command: Command) -> Ended {
         let ended = finish(command);
@@ -126,7 +126,7 @@ fn there_and_back(sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_suspended_machine_goes_on() {
+fn a_suspended_vm_is_resumed() {
     there_and_back(&Sandbox::new());
 }
 

@@ -1,5 +1,5 @@
 //! The table of faults: what was done to the program, how it ended, what it said, and what it left behind. A row is
-//! written when it is known, before anything is asserted of it, so that a fault that was not survived is in it, too.
+//! written when it is known, before anything is asserted of it, so that a fault that was not survived is in it as well.
 //! `tests/faults-table.sh` makes tests/faults.md of it.
 
 use std::{
@@ -26,7 +26,7 @@ pub(super) fn tell(sandbox: &Sandbox, fault: &str, ended: &Ended) {
     told(sandbox, fault, ended, &sandbox.left());
 }
 
-/// The same of a machine that is to go on running: its QEMU and socket are no leavings.
+/// The same for a VM that keeps running: its QEMU and socket do not count as left behind.
 #[track_caller]
 pub(super) fn tell_running(sandbox: &Sandbox, fault: &str, ended: &Ended) {
     let mut left = sandbox.left();
@@ -106,7 +106,7 @@ pub(super) fn first_line(env: &TestEnv, stderr: &str) -> String {
     line
 }
 
-/// The files below `directory` that are somebody's unfinished work.
+/// The unfinished files below `directory`.
 pub(super) fn temporary_files(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

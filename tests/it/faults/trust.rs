@@ -1,4 +1,4 @@
-//! Nobody vouches for what is fetched; and what opens the door to it is told to nobody.
+//! Downloads that nothing verifies; and credentials for them, which are never shown.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::support::{VERSION, dead_image, finish, mode};
 
 const ANYWAY: &str = "--insecure-no-checksum";
 
-/// A server that has an image, too.
+/// A server that also has an image.
 fn with_image(sandbox: &Sandbox) -> (Server, String, String) {
     let image = dead_image(&sandbox.mirror.join("disk.img"));
     let digest = Digest::of(&fs::read(image).expect("readable")).to_string();

@@ -47,16 +47,16 @@ pub async fn load(
     let path = project.loading();
     let loads = files::open_in_place(&path, false)?;
     let is_alone = loads.try_lock().is_ok();
-    let mut guest = node::look(&ssh).await?;
+    let mut guest = node::contents(&ssh).await?;
     let left: Vec<String> = guest.images.iter().map(|it| it.name.clone()).collect();
     let left: Vec<String> = left
         .into_iter()
         .filter(|it| is_alone && it.starts_with(node::LOADING))
         .collect();
     if !left.is_empty() {
-        // Of a load that broke off. With their names, content goes.
+        // Of an interrupted load. Their content is deleted with the names.
         node::remove(&ssh, &left).await?;
-        guest = node::look(&ssh).await?;
+        guest = node::contents(&ssh).await?;
     }
     loads.lock_shared().map_err(FileError::on("lock", &path))?;
     let passed = sent(&ssh, guest, source, opened, name, progress).await?;
@@ -87,7 +87,7 @@ async fn sent(
     };
     let (reader, writer) = io::pipe().map_err(pipe)?;
     let reader = Receiver::from_owned_fd(reader.into()).map_err(pipe)?;
-    let source = Watched::begin(opened, &what, progress);
+    let source = ProgressReader::new(opened, &what, progress);
     let (name, called) = (name.cloned(), loading.clone());
     // The terminal, a file or a tool may let it wait for long.
     let passing =
@@ -159,14 +159,14 @@ async fn first_failure(
 }
 
 /// An archive that tells how far it is read.
-struct Watched {
+struct ProgressReader {
     reader: Box<dyn Read + Send>,
     progress: Arc<dyn Progress>,
     transfer: usize,
 }
 
-impl Watched {
-    fn begin(opened: Opened, what: &str, progress: Arc<dyn Progress>) -> Self {
+impl ProgressReader {
+    fn new(opened: Opened, what: &str, progress: Arc<dyn Progress>) -> Self {
         Self {
             reader: opened.reader,
             transfer: progress.begin(what, 0, opened.size),
@@ -175,7 +175,7 @@ impl Watched {
     }
 }
 
-impl Read for Watched {
+impl Read for ProgressReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
         self.progress.advance(self.transfer, read as u64);
@@ -183,7 +183,7 @@ impl Read for Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for ProgressReader {
     fn drop(&mut self) {
         self.progress.end(self.transfer);
     }

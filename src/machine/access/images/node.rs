@@ -12,15 +12,15 @@ use crate::{
 /// In the namespace that the kubelet looks into.
 const CTR: &str = "k3s ctr --namespace k8s.io";
 
-/// What an image is called until it is whole, before the rest of a name that is used once.
+/// The name of an image until it is complete, before a part that is used once.
 pub(crate) const LOADING: &str = "k3s-vm.invalid/loading:";
 
 /// Between the answers to several questions.
 const NEXT: &str = "--next--";
 
-/// All that the node has.
-pub(crate) async fn look(ssh: &Ssh) -> Result<Guest, MachineError> {
-    let said = ask(
+/// The images and the free space of the node.
+pub(crate) async fn contents(ssh: &Ssh) -> Result<Guest, MachineError> {
+    let said = output(
         ssh,
         &format!(
             "{CTR} content ls --quiet && echo {NEXT} && {CTR} images ls && echo {NEXT} && \
@@ -40,13 +40,13 @@ pub(crate) async fn look(ssh: &Ssh) -> Result<Guest, MachineError> {
 /// The names that the node knows.
 pub(crate) async fn images(ssh: &Ssh) -> Result<Vec<Listed>, MachineError> {
     Ok(listing::parse(
-        &ask(ssh, &format!("{CTR} images ls")).await?,
+        &output(ssh, &format!("{CTR} images ls")).await?,
     ))
 }
 
-/// What is free on the guest's disk.
+/// The free space of the guest's disk.
 pub(crate) async fn room(ssh: &Ssh) -> Result<Size, MachineError> {
-    Ok(look(ssh).await?.room)
+    Ok(contents(ssh).await?.room)
 }
 
 /// Has containerd take an archive; its images are called `loading` and a number. One that fails, or that is broken off,
@@ -92,7 +92,7 @@ pub(crate) async fn name(
     let mut named = Ok(());
     for some in arrivals.chunks(AT_ONCE) {
         if named.is_ok() {
-            named = ask(ssh, &naming(some)).await.map(drop);
+            named = output(ssh, &naming(some)).await.map(drop);
         }
     }
     let loading: Vec<String> = arrivals.iter().map(|it| it.loading.clone()).collect();
@@ -115,12 +115,12 @@ pub(crate) async fn remove(ssh: &Ssh, names: &[String]) -> Result<(), MachineErr
     let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
     for some in names.chunks(AT_ONCE) {
         let command = format!("{CTR} images rm --sync {} >/dev/null", some.join(" "));
-        ask(ssh, &command).await?;
+        output(ssh, &command).await?;
     }
     Ok(())
 }
 
-async fn ask(ssh: &Ssh, command: &str) -> Result<String, MachineError> {
+async fn output(ssh: &Ssh, command: &str) -> Result<String, MachineError> {
     let (mut output, mut errors) = (Answer::default(), Answer::default());
     let input = tokio::io::empty();
     let status = ssh
@@ -133,7 +133,7 @@ async fn ask(ssh: &Ssh, command: &str) -> Result<String, MachineError> {
     }
 }
 
-/// What went wrong, among the warnings that `ctr` may print beside it.
+/// The error, among the warnings that `ctr` may print beside it.
 fn reason(errors: &[u8]) -> String {
     let text = String::from_utf8_lossy(errors);
     let own = text

@@ -18,7 +18,7 @@ use crate::machine::error::ImagesError;
 /// The tools that are asked for an image, one after the other; all of them have these words in common.
 pub(crate) const TOOLS: [&str; 3] = ["docker", "podman", "nerdctl"];
 
-/// What was asked for.
+/// A source of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// `-`.
@@ -30,7 +30,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// A file that is there is a file; what looks like a path is none other.
+    /// Parses a source: an existing file is a file, and so is everything that looks like a path.
     pub fn of(text: &str) -> Self {
         let path = Path::new(text);
         let looks = text.starts_with(['/', '.', '~'])
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_told_from_a_name() {
+    fn paths_and_names_are_distinguished() {
         assert_eq!(Source::of("-"), Source::Input);
         assert_eq!(Source::of("Cargo.toml"), Source::File("Cargo.toml".into()));
         for path in ["./app", "/tmp/app", "app.tar", "app.tar.gz", "app.tar.zst"] {

@@ -11,7 +11,7 @@ use crate::{
     transcript::{Story, chapter, found},
 };
 
-/// Where nobody listens.
+/// An address where no program listens.
 const NOWHERE: &str = "export https_proxy=http://127.0.0.1:9 http_proxy=http://127.0.0.1:9;";
 const UBUNTU: &str = "cloud-images.ubuntu.com/releases/26.04/release";
 const DEBIAN: &str = "cloud.debian.org/images/cloud/trixie/latest";
@@ -67,7 +67,7 @@ fn a_host_without_internet_makes_a_machine() {
     let here = Story::begin("connected");
     let internet = internet(&here, guest_image());
 
-    chapter("all that a setup needs, as it comes when nobody wishes for anything");
+    chapter("everything that a setup with the defaults needs");
     here.run(&format!(
         "{} k3s-vm cache export shop.tar",
         internet.reach()
@@ -78,7 +78,7 @@ fn a_host_without_internet_makes_a_machine() {
     let mode = fs::metadata(here.env.project.join("shop.tar")).expect("there");
     assert!(mode.len() > 1 << 20);
 
-    chapter("it comes to a host that reaches nobody");
+    chapter("imported on a host without a network");
     let there = Story::begin("island");
     let archive = here.env.project.join("shop.tar");
     there
@@ -160,7 +160,7 @@ fn archives_of_the_cache_come_whole_or_not_at_all() {
 }
 
 fn through_pipes(here: &Story) {
-    chapter("through a pipe, and into one that nobody reads to its end");
+    chapter("through a pipe, and into one that is closed early");
     let there = Story::begin("there");
     let (from, to) = (here.env.cache.display(), there.env.cache.display());
     there
@@ -181,7 +181,7 @@ fn through_pipes(here: &Story) {
         ))
         .succeeds()
         .says("everything is already in the cache; nothing to do");
-    found("what is there is no hindrance");
+    found("files that are there already do not matter");
 
     chapter("a setup of other choices still asks");
     let other = "--image ubuntu-24.04 --k3s-mirror file:///nowhere --k3s-version v1.33.5+k3s1";
@@ -192,7 +192,7 @@ fn through_pipes(here: &Story) {
 }
 
 fn what_is_not_whole(here: &Story) {
-    chapter("what is no such archive, or not whole");
+    chapter("other archives, and truncated ones");
     let empty = Story::begin("empty");
     for (line, says) in [
         ("k3s-vm cache import", "cannot open k3s-vm-cache.tar"),

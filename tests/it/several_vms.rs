@@ -29,7 +29,7 @@ fn with_two_machines() -> Story {
 }
 
 #[test]
-fn names_are_checked_and_a_machine_that_is_not_there_is_told_of() {
+fn names_are_checked_and_a_missing_vm_is_reported() {
     let story = Story::begin("shop");
     for name in ["Next", "a.b", "../x", "-x", "x-", &"x".repeat(33)] {
         story
@@ -118,7 +118,7 @@ fn every_verb_finds_the_machine_that_is_named() {
 }
 
 #[test]
-fn one_goes_and_the_others_stay() {
+fn one_is_deleted_and_the_others_are_kept() {
     let story = with_two_machines();
     let contexts = "kubectl config get-contexts -o name";
     story
