@@ -9,7 +9,7 @@ use qapi::qmp;
 
 use crate::{
     base::files,
-    guest::{BootState, Console, GuestFault, Report, excerpt},
+    guest::{BootState, Console, GuestFault, Report, Stage, excerpt},
     machine::{Limits, MachineError, control::guest, error::machine::BootFault},
     project::Project,
     qemu::{Accelerator, Process, kvm::Kvm, log_writer, monitor_of},
@@ -106,7 +106,10 @@ impl<'a> BootChecks<'a> {
     pub(crate) fn add(&mut self, report: Report) {
         self.sign_of_life();
         self.console.signs.report();
-        self.identity_sent = None;
+        // A guest that no longer waits for the capture still waits for its identity.
+        if report.stage != Stage::CaptureSkipped {
+            self.identity_sent = None;
+        }
         self.state.add(report);
     }
 
