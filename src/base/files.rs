@@ -43,6 +43,11 @@ impl FileError {
         )
     }
 
+    /// Whether what it was tried on is not there.
+    pub fn is_missing(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+
     /// Whether this user may not write there.
     pub fn is_forbidden(&self) -> bool {
         matches!(

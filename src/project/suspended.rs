@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Project,
+    Project, Record,
     seal::{self, Kind},
 };
 use crate::base::{
@@ -90,9 +90,15 @@ impl FileStamp {
 }
 
 impl Suspended {
-    /// Whether the project's VM is suspended, for good or ill: the file may be damaged.
+    /// Whether memory is saved for the project's next start, for good or ill: the file may be damaged.
     pub fn exists(project: &Project) -> bool {
         project.suspended().exists()
+    }
+
+    /// Whether the VM of that record, which does not run, is suspended. One that a setup has only begun has at most a
+    /// template's memory to start from.
+    pub fn holds(project: &Project, record: &Record) -> bool {
+        record.provisioned && Self::exists(project)
     }
 
     /// What the file says; `None` without one.

@@ -32,6 +32,9 @@ pub enum UpgradeError {
     /// The guest's k3s is none that is known here.
     #[error("the guest's k3s does not tell its version, but {0:?}")]
     Unknown(String),
+    /// What runs after the change is another release.
+    #[error("k3s answers as {0}")]
+    AnotherAnswers(String),
     /// What was fetched is not the release, or does not run in the guest.
     #[error("the guest cannot install k3s {to}: {said}")]
     NotTaken {

@@ -1,5 +1,7 @@
 //! From a stopped VM to a started k3s: the launch, by KVM or, where that does not run the guest, by emulation.
 
+use std::path::Path;
+
 use crate::{
     machine::{
         Limits, Machine, MachineError, Timings,
@@ -9,7 +11,10 @@ use crate::{
         model::timings::TimeSpentIn,
     },
     project::{Record, config::AccelChoice},
-    qemu::{Accelerator, Process, kvm::Kvm},
+    qemu::{
+        Accelerator, Process,
+        kvm::{self, Kvm},
+    },
 };
 
 /// How often a guest may die of the emulator.
@@ -29,6 +34,7 @@ pub(crate) async fn boot(
         machine,
         host,
         spec,
+        ..
     } = startup;
     let accelerator = host.accelerator(spec.accel).await?;
     if record.provisioned {
@@ -91,7 +97,7 @@ async fn launch_once(
     timings: &mut Timings,
 ) -> Result<(Process, Limits), Failure> {
     let Startup { machine, spec, .. } = startup;
-    let limits = Limits::for_start(accelerator, spec.timeout);
+    let limits = startup.limits(accelerator);
     disk_files::prepare_start(&machine.project)?;
     machine.adopt_qemu();
     tracing::info!(
@@ -102,7 +108,8 @@ async fn launch_once(
     );
     let process = match spawn::launch(startup, record, accelerator, None).await {
         Err(MachineError::Process(error))
-            if accelerator == Accelerator::Kvm && blames_kvm(&error.to_string()) =>
+            if accelerator == Accelerator::Kvm
+                && blames_kvm(&error.to_string(), machine.project.root()) =>
         {
             return Err(Failure::AcceleratorFailed(error.to_string()));
         }
@@ -113,8 +120,7 @@ async fn launch_once(
     Ok((process, limits))
 }
 
-/// What QEMU says of a KVM that does not do what it should (accel/kvm/kvm-all.c, target/i386/kvm/kvm.c). A path may have
-/// these letters as well.
+/// What QEMU says of a KVM that does not do what it should (accel/kvm/kvm-all.c, target/i386/kvm/kvm.c).
 const OF_KVM: [&str; 10] = [
     "kvm kernel module",
     "initialize kvm",
@@ -128,8 +134,12 @@ const OF_KVM: [&str; 10] = [
     "vcpu ioctl",
 ];
 
-fn blames_kvm(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
+/// Whether QEMU's words are about KVM. A path in them may have the same letters.
+fn blames_kvm(text: &str, project: &Path) -> bool {
+    let text = text.replace(&*project.to_string_lossy(), "");
+    let is_path = |word: &&str| word.contains('/') && !word.contains(kvm::DEVICE);
+    let words: Vec<&str> = text.split(' ').filter(|it| !is_path(it)).collect();
+    let text = words.join(" ").to_ascii_lowercase();
     OF_KVM.iter().any(|words| text.contains(words))
 }
 
@@ -161,8 +171,17 @@ mod tests {
                 "Could not open '/home/kvm/vcpu/msr.img': Permission denied",
                 false,
             ),
+            (
+                "-drive file=/srv/kvm_init/disk.qcow2: Could not open '/srv/kvm_init/disk.qcow2'",
+                false,
+            ),
+            (
+                "Could not open '/home/ada/set msr/.k3s-vm/disk.qcow2': No such file or directory",
+                false,
+            ),
         ] {
-            assert_eq!(blames_kvm(said), blamed, "{said}");
+            let project = Path::new("/home/ada/set msr");
+            assert_eq!(blames_kvm(said, project), blamed, "{said}");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use qapi::qmp;
+use serde_json::{Value, json};
 
 use crate::{
     base::{FileError, files},
@@ -19,7 +20,8 @@ use crate::{
     qemu::{Accelerator, Process, kvm::Kvm, log_writer, monitor_of},
 };
 
-/// A guest that runs by KVM shows a sign of life within seconds; one that does not run at all never does.
+/// A guest that runs by KVM shows a sign of life within seconds, on its console or by reading its disk; one that does not run
+/// at all never does.
 const FIRST_SIGN: Duration = Duration::from_secs(25);
 
 /// The last stage of a guest that has reported none.
@@ -178,6 +180,8 @@ struct Watch<'a> {
     console: Console,
     last_sign: Instant,
     any_sign: bool,
+    /// What the guest had done with its disks, and when it had last done more.
+    disk_use: (u64, Instant),
     /// When the guest was sent its identity, until it reports again.
     identified: Option<Instant>,
 }
@@ -195,6 +199,7 @@ impl<'a> Watch<'a> {
             console: Console::new(project.console_log()),
             last_sign: Instant::now(),
             any_sign: false,
+            disk_use: (0, Instant::now()),
             identified: None,
         }
     }
@@ -336,6 +341,15 @@ impl<'a> Watch<'a> {
         let Ok(status) = monitor.execute(qmp::query_status {}).await else {
             return Ok(());
         };
+        if accelerator == Accelerator::Kvm
+            && !self.any_sign
+            && let Ok(disks) = monitor.raw("query-blockstats", json!({})).await
+        {
+            let operations = disk_operations(&disks);
+            if operations > self.disk_use.0 {
+                self.disk_use = (operations, Instant::now());
+            }
+        }
         match status.status {
             qmp::RunState::internal_error if accelerator == Accelerator::Kvm => {
                 Err(Failure::AcceleratorFailed(
@@ -374,6 +388,7 @@ impl<'a> Watch<'a> {
         if accelerator == Accelerator::Kvm
             && !self.any_sign
             && self.last_sign.elapsed() > FIRST_SIGN
+            && self.disk_use.1.elapsed() > FIRST_SIGN
         {
             let reason = format!(
                 "the guest gave no sign of life for {} s",
@@ -436,6 +451,16 @@ impl<'a> Watch<'a> {
             log_path,
         }
     }
+}
+
+/// How often the guest has read from its disks and written to them, by `query-blockstats`. Read loosely: the types of qapi
+/// want keys that some versions of QEMU do not have.
+fn disk_operations(disks: &Value) -> u64 {
+    let count = |disk: &Value, what: &str| disk["stats"][what].as_u64().unwrap_or_default();
+    let disks = disks.as_array().into_iter().flatten();
+    disks
+        .map(|disk| count(disk, "rd_operations") + count(disk, "wr_operations"))
+        .sum()
 }
 
 /// What k3s has said last; `None` when the guest does not tell.

@@ -80,13 +80,14 @@ async fn load_memory(
         machine,
         host,
         spec,
+        ..
     } = startup;
     let project = startup.project();
     let accelerator = accelerator(host, spec, suspended).await?;
     if let Some(reason) = compatibility::incompatibility(startup, record, suspended, accelerator)? {
         return Err(ResumeError::Unusable(reason));
     }
-    let limits = Limits::for_start(accelerator, spec.timeout);
+    let limits = startup.limits(accelerator);
     if suspended.from.is_none() {
         disk_files::prepare_runtime(project)?;
         tracing::info!("resuming {}", record.name);

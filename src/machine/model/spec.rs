@@ -94,6 +94,8 @@ impl Spec {
         let made = made.map(|record| Config {
             disk: Some(record.disk),
             image: Some(record.image.source.clone()),
+            // Its place was chosen when the VM was created; a directory made since does not move it.
+            kubeconfig: Some(record.kubeconfig.clone()),
             ..Config::default()
         });
         let config = &config.clone().over(made.unwrap_or_default());
@@ -127,6 +129,16 @@ impl Spec {
                 forward.host.port
             );
             return Err(MachineError::Choice(what));
+        }
+        // A config that says so cannot be read; flags are not to write one.
+        let forwards = config.ports.as_deref().unwrap_or_default();
+        let twice = (1..forwards.len())
+            .find(|&at| forwards[..at].iter().any(|it| it.host == forwards[at].host));
+        if let Some(at) = twice {
+            let port = forwards[at].host;
+            return Err(MachineError::Choice(format!(
+                "port {port} is forwarded twice"
+            )));
         }
         let spec = Self {
             cpus: config.cpus.unwrap_or(DEFAULT_CPUS),
@@ -275,7 +287,7 @@ mod tests {
     };
 
     fn resolve(config: &Config) -> Result<Spec, MachineError> {
-        Spec::resolve(config, None, &Project::discover(Path::new("/p/shop")))
+        Spec::resolve(config, None, &Project::at(Path::new("/p/shop")))
     }
 
     fn record() -> Record {
@@ -297,6 +309,7 @@ mod tests {
             first_release: None,
             firmware: "bios".into(),
             api_port: 6443,
+            ssh_port: None,
             kubeconfig: "/p/shop/.kube/config".into(),
             provisioned: true,
         }
@@ -313,6 +326,38 @@ mod tests {
         assert_eq!(spec.k3s_version, None);
         assert_eq!(spec.kubeconfig, Path::new("/p/shop/.kube/config"));
         assert!(spec.agrees_with(&record()).is_ok());
+    }
+
+    #[test]
+    fn a_port_is_forwarded_once() {
+        let with = |ports: &[&str]| Config {
+            ports: Some(ports.iter().map(|it| it.parse().expect("sound")).collect()),
+            ..Config::default()
+        };
+        let error = resolve(&with(&["81:80", "81:81"])).expect_err("twice");
+        assert_eq!(error.to_string(), "port 81 is forwarded twice");
+        resolve(&with(&["81:80", "81:80/udp", "82:80"])).expect("three ports");
+    }
+
+    #[test]
+    fn a_directory_made_later_does_not_move_the_kubeconfig() {
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        let project = Project::at(temporary.path());
+        let place = project.default_kubeconfig();
+        let made = Record {
+            kubeconfig: place.clone(),
+            ..record()
+        };
+        std::fs::create_dir(temporary.path().join("web")).expect("created");
+        assert_ne!(project.default_kubeconfig(), place);
+        let spec = Spec::resolve(&Config::default(), Some(&made), &project).expect("sound");
+        assert_eq!(spec.kubeconfig, place);
+        let chosen = Config {
+            kubeconfig: Some("other".into()),
+            ..Config::default()
+        };
+        let spec = Spec::resolve(&chosen, Some(&made), &project).expect("sound");
+        assert_eq!(spec.kubeconfig, temporary.path().join("other"));
     }
 
     #[test]

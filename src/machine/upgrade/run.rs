@@ -76,6 +76,8 @@ pub async fn upgrade(
     if !record.provisioned {
         return Err(MachineError::NothingToKeep(record.name));
     }
+    // What it fetches is not known to be needed before it is in the guest; until then nothing may be pruned.
+    references::register(machine, Some(&record)).await?;
     let config = flags.over(user::trusted(project)?);
     let spec = Spec::resolve(&config, Some(&record), project)?;
     let ssh = guest::connect(project).await?;
@@ -140,7 +142,7 @@ impl Upgrade<'_> {
         self.timings.lap("fetch k3s", TimeSpentIn::Network);
         self.require_ready().await?;
         if let Some(there) = noted {
-            self.note(there)?;
+            self.note(there).await?;
         }
         let mut kept = SafetySnapshot::create(self.machine, to).await?;
         self.timings.lap("the VM is kept", TimeSpentIn::Own);
@@ -157,12 +159,12 @@ impl Upgrade<'_> {
         let up = async {
             ssh.swap_k3s().await?;
             ssh.close().await;
-            self.comes_up(to).await
+            self.comes_up(to, from.as_str()).await
         };
         if let Err(error) = up.await {
             return Err(self.undo(kept, from, to, &error).await.into());
         }
-        self.note(release)?;
+        self.note(release).await?;
         Ok(kept.name.clone())
     }
 
@@ -176,6 +178,9 @@ impl Upgrade<'_> {
         let is_noted = self.record.release.version == to.as_str();
         let node = self.node().await;
         let is_other = node.as_ref().is_ok_and(|it| it.version != to.as_str());
+        let former = node
+            .as_ref()
+            .map_or_else(|_| String::new(), |it| it.version.clone());
         if is_noted && !is_other && node.is_ok_and(|it| it.ready) {
             return Ok(false);
         }
@@ -191,7 +196,7 @@ impl Upgrade<'_> {
         } else {
             wake::start_k3s(&self.machine.project, self.limits()).await;
         }
-        match self.comes_up(to).await {
+        match self.comes_up(to, &former).await {
             Err(error) if !is_noted => {
                 return Err(UpgradeError::Stuck {
                     fell: self.fell(to, &error).await,
@@ -202,7 +207,7 @@ impl Upgrade<'_> {
             result => result?,
         }
         if !is_noted {
-            self.note(release)?;
+            self.note(release).await?;
         }
         Ok(true)
     }
@@ -229,12 +234,12 @@ impl Upgrade<'_> {
     }
 
     /// What the VM has from now on, for every later command.
-    fn note(&mut self, release: Release) -> Result<(), MachineError> {
+    async fn note(&mut self, release: Release) -> Result<(), MachineError> {
         let first = self.record.installed_from().clone();
         self.record.first_release = (first != release).then_some(first);
         self.record.release = release;
         // Before the VM is known to need it, so that it cannot be pruned in between.
-        references::register(self.machine, Some(&self.record))?;
+        references::register(self.machine, Some(&self.record)).await?;
         Ok(replacement::replace_record(
             &self.machine.project,
             &self.record,

@@ -48,7 +48,7 @@ fn a_setup_that_is_killed_leaves_a_qemu_that_the_next_one_goes_on_with() {
     sandbox.env.ok(&["reset", "--yes"]);
     assert_eq!(
         names(&sandbox.file("")),
-        [".gitignore", "approved", "config", "lock"]
+        [".gitignore", "approved", "config", "id", "lock"]
     );
 }
 
