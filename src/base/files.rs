@@ -43,6 +43,11 @@ impl FileError {
         )
     }
 
+    /// Returns `true` when the file is missing.
+    pub fn is_missing(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+
     /// Returns `true` when this user may not write there.
     pub fn is_forbidden(&self) -> bool {
         matches!(

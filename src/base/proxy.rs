@@ -99,7 +99,9 @@ pub fn is_direct(list: &str, url: &Url) -> bool {
         if port.is_some_and(|it| it.parse().ok() != url.port_or_known_default()) {
             return false;
         }
-        let name = plain(name.strip_prefix('*').unwrap_or(name));
+        // All below it, as Go has it; curl has no such entries.
+        let below = name.strip_prefix("*.");
+        let name = plain(below.unwrap_or(name));
         match (address, name.split_once('/')) {
             (Some(address), Some((network, bits))) => {
                 is_in(address, network, bits).unwrap_or(false)
@@ -108,7 +110,7 @@ pub fn is_direct(list: &str, url: &Url) -> bool {
             (None, Some(_)) => false,
             (None, None) => {
                 let rest = host.strip_suffix(&name).filter(|_| !name.is_empty());
-                rest.is_some_and(|it| it.is_empty() || it.ends_with('.'))
+                rest.is_some_and(|it| it.is_empty() && below.is_none() || it.ends_with('.'))
             }
         }
     })
@@ -208,6 +210,31 @@ mod tests {
             ("[::1]:6443", "http://[::1]:6443", true),
             ("[::1]:443", "http://[::1]:6443", false),
             ("2001:db8::/32", "http://[2001:db8::7]", true),
+            ("*.wildcard.example", "http://wildcard.example", false),
+            ("*.wildcard.example", "http://nested.wildcard.example", true),
+            ("*.wildcard.example", "http://awildcard.example", false),
+            ("*wildcard.example", "http://awildcard.example", false),
+            (".barbaz.example", "http://barbarbaz.example", false),
+            ("192.168.1.2:81", "http://192.168.1.2", false),
+            ("10.0.0.0/30", "http://10.0.0.2", true),
+            ("2001:db8::52:0:1", "http://[2001:db8::52:0:1]", true),
+            ("[2001:db8::52:0:2]:443", "http://[2001:db8::52:0:2]", false),
+            ("[2001:db8::52:0:3]:80", "http://[2001:db8::52:0:3]", true),
+            ("2002:db8:a::45/64", "http://[2002:db8:a::123]", true),
+            (
+                "2002:db8:a::45/64",
+                "http://[fe80::424b:c8be:1643:a1b6]",
+                false,
+            ),
+            ("localhost", "http://localhost.example", false),
+            ("localhost", "http://local.localhost", true),
+            ("192.168.0.0/16", "http://192.168.0.1", true),
+            ("192.168.0.0/32", "http://192.168.0.1", false),
+            ("192.168.0.0", "http://192.168.0.1", false),
+            ("foo, bar, ::1/64", "http://[::1]", true),
+            ("foo,,,,,   bar, ::1/64", "http://BAr", true),
+            ("www2.example, .example.net", "http://www.example", false),
+            (".example", "http://nonexample", false),
             ("", "http://a.example", false),
             (",. ,", "http://a.example", false),
         ] {

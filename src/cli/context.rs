@@ -40,7 +40,8 @@ impl Context {
             .because(&error)
         })?;
         let alias = global.machine.clone().and_then(|which| which.0);
-        let project = Project::discover(&start);
+        let home = env::home_dir().and_then(|it| it.canonicalize().ok());
+        let project = Project::discover(&start, home.as_deref());
         // Before anything in it is read: another user may have put it above a directory that is shared.
         trust::require_own_dir(&project.own_directory())
             .map_err(|error| CommandError::from(MachineError::from(error)))?;

@@ -127,7 +127,8 @@ impl Cache {
             return Ok(path);
         }
         let key = wanted.expected.unwrap_or_else(|| key(&wanted.url));
-        let _lock = self.lock(&key.to_string(), &wanted.name).await?;
+        let what = format!("downloads {}", wanted.name);
+        let _lock = self.lock(&key.to_string(), &what).await?;
         if let Some(path) = there() {
             return Ok(path);
         }
@@ -238,7 +239,7 @@ impl Cache {
     /// # Errors
     ///
     /// When the lock file cannot be made.
-    pub async fn lock(&self, key: &str, name: &str) -> Result<ItemLock, ImageError> {
+    pub async fn lock(&self, key: &str, what: &str) -> Result<ItemLock, ImageError> {
         let path = self.directory("locks")?.join(key);
         let file = File::create(&path).map_err(FileError::on("create", &path))?;
         let mut said = false;
@@ -250,7 +251,7 @@ impl Cache {
                 }
                 Err(TryLockError::WouldBlock) => {
                     if !said {
-                        info!("waiting for another k3s-vm that downloads {name}");
+                        info!("waiting for another k3s-vm that {what}");
                         said = true;
                     }
                     // Not a blocking lock: that could not be given up when the user does.

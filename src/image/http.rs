@@ -23,6 +23,11 @@ pub fn http_client() -> Result<&'static Client, ImageError> {
         return Ok(client);
     }
     tls::provide();
+    // The TLS library would wait for a FIFO, and read a device without end.
+    let roots = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    if let Some(path) = roots.filter(|it| it.exists() && !it.is_dir()) {
+        files::open_regular(&path)?;
+    }
     let builder = || {
         Client::builder()
             .user_agent(concat!("k3s-vm/", env!("CARGO_PKG_VERSION")))

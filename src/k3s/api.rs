@@ -189,6 +189,27 @@ impl Api {
         self.get("/readyz").await.map(drop)
     }
 
+    /// The release that answers, as `/version` names it.
+    ///
+    /// # Errors
+    ///
+    /// When the API does not answer with one.
+    pub async fn version(&self) -> Result<String, ApiError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct VersionInfo {
+            git_version: String,
+        }
+        let response = self.get("/version").await?;
+        let json = self.body(response).await?;
+        let info: VersionInfo =
+            serde_json::from_slice(&json).map_err(|error| ApiError::Unreachable {
+                server: self.server.clone(),
+                reason: error.to_string(),
+            })?;
+        Ok(info.git_version)
+    }
+
     /// All nodes.
     ///
     /// # Errors

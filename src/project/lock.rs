@@ -1,8 +1,9 @@
 //! One command at a time changes a VM. Readers never take this lock.
 
 use std::{
-    fs::{File, TryLockError},
-    io::{Read, Seek, Write},
+    fs::{File, Metadata, TryLockError},
+    io::{ErrorKind, Read, Seek, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process,
     time::{Duration, Instant},
@@ -48,7 +49,11 @@ impl Lock {
         let mut told = false;
         loop {
             match file.try_lock() {
-                Ok(()) => break,
+                Ok(()) if is_at(path, &file) => break,
+                // Who held it has removed it. The next one makes another.
+                Ok(()) => {
+                    return Err(FileError::on("lock", path)(ErrorKind::NotFound.into()).into());
+                }
                 Err(TryLockError::Error(error)) => {
                     return Err(FileError::on("lock", path)(error).into());
                 }
@@ -78,6 +83,12 @@ impl Lock {
             .map_err(FileError::on("write", path))?;
         Ok(Self { _file: file })
     }
+}
+
+fn is_at(path: &Path, file: &File) -> bool {
+    let inode = |it: Metadata| (it.dev(), it.ino());
+    let there = path.symlink_metadata().map(inode).ok();
+    there.is_some() && there == file.metadata().map(inode).ok()
 }
 
 /// The holder's name in the lock file, for messages only: the kernel's lock is what counts.

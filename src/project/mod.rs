@@ -4,6 +4,7 @@
 pub mod approval;
 pub mod config;
 pub mod foreign;
+mod id;
 pub mod identity;
 pub mod idle;
 pub mod lock;

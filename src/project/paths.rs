@@ -1,12 +1,12 @@
-//! The paths of a project. Nothing here opens a file.
+//! The paths of a project. Nothing here opens a file but that of the id.
 
 use std::{
     env, fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use crate::base::{Digest, MachineAlias, Name, files::expand_home};
+use super::id;
+use crate::base::{Digest, FileError, MachineAlias, Name, files::expand_home};
 
 /// The directory of k3s-vm's own files in a project.
 pub const DIRECTORY: &str = ".k3s-vm";
@@ -23,17 +23,28 @@ pub struct Project {
 
 impl Project {
     /// The project that `start` (an absolute path) belongs to: the nearest ancestor that has `.k3s-vm/`, else the
-    /// root of the git work tree, else `start` itself.
-    pub fn discover(start: &Path) -> Self {
-        let nearest = |name: &str| {
-            start
-                .ancestors()
-                .find(|directory| directory.join(name).exists())
+    /// root of the git work tree, else `start` itself. A VM in the home directory or above is not that of a git work tree
+    /// below it, and a `.k3s-vm/` without a VM, which a refused setup may have left there, not of anything below it.
+    pub fn discover(start: &Path, home: Option<&Path>) -> Self {
+        let git = start.ancestors().find(|it| it.join(".git").exists());
+        let is_of_all = |root: &Path| home.is_some_and(|home| home.starts_with(root));
+        let counts = |root: &Path| {
+            let is_above_git = git.is_some_and(|git| git != root && git.starts_with(root));
+            let project = Self::at(root);
+            root == start
+                || !(is_of_all(root) && (is_above_git || project.is_bare())
+                    || is_above_git && project.is_bare())
         };
-        let root = nearest(DIRECTORY)
-            .or_else(|| nearest(".git"))
-            .unwrap_or(start);
-        Self::at(root)
+        let mut ancestors = start.ancestors();
+        let root = ancestors.find(|it| it.join(DIRECTORY).exists() && counts(it));
+        Self::at(root.or(git).unwrap_or(start))
+    }
+
+    /// Whether nothing was chosen or made here yet.
+    fn is_bare(&self) -> bool {
+        ![self.record(), self.config(), self.machines()]
+            .iter()
+            .any(|it| it.exists())
     }
 
     /// The project in this very directory.
@@ -165,6 +176,11 @@ impl Project {
         self.directory().join("lock")
     }
 
+    /// The file of the VM's id (see [`Self::runtime`]).
+    pub fn id(&self) -> PathBuf {
+        id::file(&self.directory())
+    }
+
     /// The VM's disk: a qcow2 overlay.
     pub fn disk(&self) -> PathBuf {
         self.directory().join("disk.qcow2")
@@ -284,16 +300,25 @@ impl Project {
         parent.join(".kube").join(name)
     }
 
-    /// The directory of the VM's sockets and FIFOs. A socket's path holds at most 107 bytes (`sockaddr_un`), so it lies in
-    /// the user's runtime directory and not in the project, which may be deep. It is called after `.k3s-vm/` itself and
-    /// not after its path: a project that is moved keeps it, even while the VM runs, and a copy has another.
+    /// The directory of the VM's sockets and FIFOs. A socket's path holds at most 107 bytes (`sockaddr_un`), so it is not
+    /// in the project, which may be deep. It is called after the VM's id: a project that is moved keeps it, even while the
+    /// VM runs, and a copy has another. See [`Self::ensure_id`].
     pub fn runtime(&self) -> PathBuf {
         let directory = self.directory();
-        let id = match fs::metadata(&directory) {
-            Ok(it) => Digest::of(format!("{}:{}", it.dev(), it.ino()).as_bytes()),
-            Err(_) => Digest::of(directory.as_os_str().as_encoded_bytes()),
-        };
-        runtime_base().join(id.short(16))
+        let id = id::read(&directory).unwrap_or_else(|| {
+            // Of a VM that has never been started, for which nothing lies there.
+            Digest::of(directory.as_os_str().as_encoded_bytes()).short(16)
+        });
+        runtime_base().join(id)
+    }
+
+    /// Gives the VM an id, if it has none of its own; to be called before anything is put into [`Self::runtime`].
+    ///
+    /// # Errors
+    ///
+    /// When the VM's directory cannot be written.
+    pub fn ensure_id(&self) -> Result<(), FileError> {
+        id::ensure(&self.directory())
     }
 
     /// The port on which the guest listens; QEMU's ends of it lie beside that path.
@@ -307,17 +332,17 @@ impl Project {
     }
 }
 
-/// The longest `$XDG_RUNTIME_DIR` below which a socket's path fits, with some room.
-const LONGEST_RUNTIME: usize = 60;
+/// The longest directory below which a socket's path fits, with some room.
+const LONGEST_RUNTIME: usize = 70;
 
-/// `$XDG_RUNTIME_DIR/k3s-vm`, or a directory of the user's own in `/tmp` where that is unset or too long.
+/// `$K3S_VM_RUNTIME_DIR`, or a directory of the user's own in `/tmp`. Not in `$XDG_RUNTIME_DIR`, which is removed at the
+/// user's last logout (pam_systemd(8)) while QEMU still runs, and which cron and sudo do not name.
 fn runtime_base() -> PathBuf {
-    let fits =
-        |it: &PathBuf| it.is_absolute() && it.is_dir() && it.as_os_str().len() <= LONGEST_RUNTIME;
-    match env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
-        Some(directory) if fits(&directory) => directory.join("k3s-vm"),
-        _ => PathBuf::from(format!("/tmp/k3s-vm-{}", nix::unistd::getuid())),
-    }
+    let fits = |it: &PathBuf| it.is_absolute() && it.as_os_str().len() <= LONGEST_RUNTIME;
+    let chosen = env::var_os("K3S_VM_RUNTIME_DIR").map(PathBuf::from);
+    chosen
+        .filter(fits)
+        .unwrap_or_else(|| PathBuf::from(format!("/tmp/k3s-vm-{}", nix::unistd::getuid())))
 }
 
 #[cfg(test)]
@@ -331,23 +356,54 @@ mod tests {
         let temporary = tempfile::tempdir().expect("temporary directory");
         let deep = temporary.path().join("repo/web/src");
         fs::create_dir_all(&deep).expect("created");
-        assert_eq!(Project::discover(&deep).root(), deep);
+        assert_eq!(Project::discover(&deep, None).root(), deep);
         fs::create_dir(temporary.path().join("repo/.git")).expect("created");
         assert_eq!(
-            Project::discover(&deep).root(),
+            Project::discover(&deep, None).root(),
             temporary.path().join("repo")
         );
         fs::create_dir(temporary.path().join("repo/web/.k3s-vm")).expect("created");
         assert_eq!(
-            Project::discover(&deep).root(),
+            Project::discover(&deep, None).root(),
             temporary.path().join("repo/web")
         );
     }
 
     #[test]
+    fn what_lies_in_the_home_directory_is_not_of_every_project_below_it() {
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        let home = temporary.path().join("ada");
+        let [plain, repository] = ["plain", "repository"].map(|name| home.join(name));
+        let inside = repository.join("src");
+        for directory in [
+            &plain,
+            &inside,
+            &repository.join(".git"),
+            &home.join(DIRECTORY),
+        ] {
+            fs::create_dir_all(directory).expect("created");
+        }
+        let root = |start: &Path| Project::discover(start, Some(&home)).root().to_owned();
+        assert_eq!(root(&home), home);
+        assert_eq!(root(&inside), repository);
+        assert_eq!(root(&plain), plain);
+        // A VM there is that of a directory without one of its own, and not of a repository.
+        fs::write(Project::at(&home).record(), "").expect("written");
+        assert_eq!(root(&home), home);
+        assert_eq!(root(&inside), repository);
+        assert_eq!(root(&plain), home);
+        // Elsewhere the outer project has its VM for a repository in it, too, once there is one.
+        let outer = |start: &Path| Project::discover(start, None).root().to_owned();
+        assert_eq!(outer(&inside), home);
+        fs::remove_file(Project::at(&home).record()).expect("removed");
+        assert_eq!(outer(&inside), repository);
+        assert_eq!(outer(&plain), home);
+    }
+
+    #[test]
     fn the_kubeconfig_follows_a_web_directory() {
         let temporary = tempfile::tempdir().expect("temporary directory");
-        let project = Project::discover(temporary.path());
+        let project = Project::discover(temporary.path(), None);
         assert_eq!(
             project.default_kubeconfig(),
             temporary.path().join(".kube/config")
@@ -404,11 +460,15 @@ mod tests {
         let [here, there] = ["here", "there"].map(|name| temporary.path().join(name));
         let made = Project::at(&here);
         fs::create_dir_all(made.directory()).expect("created");
+        made.ensure_id().expect("written");
         let socket = made.monitor_socket();
         fs::rename(&here, &there).expect("moved");
         let moved = Project::at(&there);
         assert_eq!(moved.monitor_socket(), socket);
         fs::create_dir_all(made.directory()).expect("created");
+        fs::copy(moved.id(), made.id()).expect("copied");
+        assert_ne!(made.monitor_socket(), socket);
+        made.ensure_id().expect("written");
         assert_ne!(made.monitor_socket(), socket);
         let inside = there.join("web/.kube/config");
         assert_eq!(moved.relative(&inside), Path::new("web/.kube/config"));

@@ -41,6 +41,9 @@ pub struct Record {
     pub firmware: String,
     /// The host port of the API, kept for the next start.
     pub api_port: u16,
+    /// The host port of SSH since the last start that came to its end, for a QEMU whose monitor is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_port: Option<u16>,
     /// Where the kubeconfig was written; in the file relative to the project where it lies in it.
     pub kubeconfig: PathBuf,
     /// A setup was completed: the node was Ready once.

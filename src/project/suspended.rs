@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Project,
+    Project, Record,
     seal::{self, Kind},
 };
 use crate::base::{
@@ -93,6 +93,12 @@ impl Suspended {
     /// Returns `true` when the project's VM is suspended. The file may be damaged.
     pub fn exists(project: &Project) -> bool {
         project.suspended().exists()
+    }
+
+    /// Returns `true` when the VM of that record, which does not run, is suspended. One that a setup has only begun has at
+    /// most a template's memory to start from.
+    pub fn holds(project: &Project, record: &Record) -> bool {
+        record.provisioned && Self::exists(project)
     }
 
     /// Reads the file; `None` without one.

@@ -46,7 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const WRITTEN: u8 = 0x10;
 const EXPECTED_EXIT: i32 = 0x21;
 
-/// A verdict counts for one boot of the host and one QEMU.
+/// A KVM that works does so for one boot of the host and one QEMU. One that does not may do so at the next try: another
+/// hypervisor has the processor, memory is short, the host is busy.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct CachedVerdict {
     boot: String,
@@ -55,7 +56,7 @@ struct CachedVerdict {
 }
 
 impl Kvm {
-    /// Looks at the device, and lets `qemu` try it unless the verdict of this boot is in `memory` already.
+    /// Looks at the device, and lets `qemu` try it unless it is in `memory` that it has worked since the host booted.
     pub async fn probe(qemu: &Path, memory: &Path) -> Self {
         match OpenOptions::new().read(true).write(true).open(DEVICE) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -65,13 +66,15 @@ impl Kvm {
             Err(error) => return Self::Broken(format!("{DEVICE} does not open: {error}")),
             Ok(_) => {}
         }
-        if let Some(known) = recall(qemu, memory) {
-            return known;
+        if has_worked(qemu, memory) {
+            return Self::Works;
         }
         let kvm = try_countdown(qemu)
             .await
             .unwrap_or_else(|error| Self::Broken(error.to_string()));
-        kvm.remember(qemu, memory);
+        if kvm == Self::Works {
+            kvm.remember(qemu, memory);
+        }
         kvm
     }
 
@@ -97,9 +100,11 @@ impl Kvm {
     }
 }
 
-fn recall(qemu: &Path, memory: &Path) -> Option<Kvm> {
-    let remembered: CachedVerdict = serde_json::from_slice(&files::read(memory).ok()?).ok()?;
-    (remembered.boot == boot_id() && remembered.qemu == qemu).then_some(remembered.kvm)
+fn has_worked(qemu: &Path, memory: &Path) -> bool {
+    let remembered = files::read(memory)
+        .ok()
+        .and_then(|it| serde_json::from_slice::<CachedVerdict>(&it).ok());
+    remembered.is_some_and(|it| it.boot == boot_id() && it.qemu == qemu && it.kvm == Kvm::Works)
 }
 
 fn boot_id() -> String {
@@ -224,17 +229,20 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_counts_for_this_boot_and_this_qemu() {
+    fn only_a_kvm_that_works_is_remembered_for_this_boot_and_this_qemu() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let memory = directory.path().join("cache/kvm.json");
-        let kvm = Kvm::Broken("too slow".into());
-        kvm.remember(Path::new("/usr/bin/qemu"), &memory);
-        assert_eq!(recall(Path::new("/usr/bin/qemu"), &memory), Some(kvm));
-        assert_eq!(recall(Path::new("/opt/qemu"), &memory), None);
+        let [qemu, other] = ["/usr/bin/qemu", "/opt/qemu"].map(Path::new);
+        // An older program has kept this.
+        Kvm::Broken("Device or resource busy".into()).remember(qemu, &memory);
+        assert!(!has_worked(qemu, &memory));
+        Kvm::Works.remember(qemu, &memory);
+        assert!(has_worked(qemu, &memory));
+        assert!(!has_worked(other, &memory));
         let text = fs::read_to_string(&memory)
             .expect("kept")
             .replace(&boot_id(), "another");
         fs::write(&memory, text).expect("written");
-        assert_eq!(recall(Path::new("/usr/bin/qemu"), &memory), None);
+        assert!(!has_worked(qemu, &memory));
     }
 }

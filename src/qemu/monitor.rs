@@ -91,6 +91,16 @@ pub enum MonitorError {
     },
 }
 
+impl MonitorError {
+    /// Whether the monitor cannot be reached any more, and QEMU may be well.
+    pub fn is_lost(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. } | Self::Directory(_) | Self::Foreign { .. }
+        )
+    }
+}
+
 /// One conversation.
 #[derive(Debug)]
 pub struct Monitor<S> {

@@ -43,6 +43,8 @@ pub enum EndCause {
     NoSpace,
     /// This QEMU was built without VirtFS.
     NoVirtfs,
+    /// This QEMU was built without user networking (libslirp) or without its sandbox (libseccomp).
+    LacksFeature,
     /// Anything else.
     Other,
 }
@@ -55,6 +57,13 @@ impl EndCause {
                 || said.contains("'virtio-9p-pci' is not a valid") =>
             {
                 Self::NoVirtfs
+            }
+            _ if said.contains("network backend 'user' is not compiled")
+                || said.contains("expects a netdev backend type")
+                || said.contains("-sandbox support is not enabled")
+                || said.contains("no option group 'sandbox'") =>
+            {
+                Self::LacksFeature
             }
             _ => Self::Other,
         }
@@ -81,6 +90,12 @@ pub enum ProcessError {
         said: String,
         /// What that is known to mean.
         cause: EndCause,
+    },
+    /// A script in QEMU's place runs QEMU beside itself, so that the pidfile is locked by the script.
+    #[error("{} is a script that does not start QEMU by exec", program.display())]
+    Wrapper {
+        /// The script.
+        program: PathBuf,
     },
     /// It runs, and its monitor does not answer.
     #[error("QEMU's monitor did not answer within {} s", STARTUP.as_secs())]
@@ -159,7 +174,17 @@ impl Process {
         let process = Self::of_child(&child)?;
         // A command that is interrupted while it waits must not leave a QEMU that is not recorded yet.
         let unknown = KillOnDrop(&process);
-        process.answering(&mut child, launch, log).await?;
+        let answering = process.answering(&mut child, launch, log).await;
+        answering.map_err(|error| match error {
+            ProcessError::Ended { said, .. }
+                if said.contains("lock pid file") && is_script(program) =>
+            {
+                ProcessError::Wrapper {
+                    program: program.to_owned(),
+                }
+            }
+            other => other,
+        })?;
         if let Err(reason) = connect_filter::wait_until_it_decides(&beside.socket) {
             tracing::warn!(
                 "the guest can reach all that listens on this host's loopback: {reason}"
@@ -418,6 +443,12 @@ fn start_log_writer(log: File, launch: &Launch) -> io::Result<(PipeWriter, Besid
     detach(&mut command, None);
     let pid = command.spawn()?.id();
     Ok((writer, Beside { pid, socket }))
+}
+
+fn is_script(program: &Path) -> bool {
+    let mut begin = [0; 2];
+    let read = File::open(program).and_then(|mut it| io::Read::read_exact(&mut it, &mut begin));
+    read.is_ok() && begin == *b"#!"
 }
 
 /// What QEMU printed, without its time stamps and in one line; if anything.

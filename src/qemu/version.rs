@@ -3,7 +3,7 @@
 use std::{
     env, fmt, io,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use qapi::qmp;
@@ -102,6 +102,24 @@ pub fn knows_cpu(path: &Path, model: &str) -> Option<bool> {
     let mut words = said.split_whitespace();
     // Every QEMU for this processor has that one.
     said.contains("qemu64").then(|| words.any(|it| it == model))
+}
+
+/// What a VM needs and this QEMU was built without, if anything.
+pub fn lacks(path: &Path) -> Option<&'static str> {
+    let asked = Command::new(path)
+        .args(["-sandbox", "on", "-netdev", "help"])
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    let [said, refused] = [&asked.stdout, &asked.stderr].map(|it| String::from_utf8_lossy(it));
+    if !asked.status.success() {
+        return refused
+            .contains("sandbox")
+            .then_some("a sandbox (libseccomp)");
+    }
+    let has_user = said.lines().any(|it| it.trim() == "user");
+    // An older one does not list them.
+    (said.contains("tap") && !has_user).then_some("user networking (libslirp)")
 }
 
 /// Asks the program for its full version, with the build that a distribution made of it: `7.2.22 (Debian 1:7.2+dfsg-7)`.

@@ -129,6 +129,7 @@ fn systemd_takes_the_unit_of_any_path() {
     let unit = units(&story).join(format!("k3s-vm-{NAME}.service"));
     let mut verify = story.env.tool("systemd-analyze");
     verify.args(["verify", "--user", "--man=no"]).arg(&unit);
+    verify.env("XDG_RUNTIME_DIR", story.env.path("run"));
     let told = verify.output().expect("the package systemd is installed");
     let said = String::from_utf8_lossy(&told.stderr);
     assert!(told.status.success() && said.is_empty(), "{said}");
@@ -138,6 +139,7 @@ fn systemd_takes_the_unit_of_any_path() {
     fs::write(&unit, text.replace("KillMode=process", "KillMode=never")).expect("written");
     let mut verify = story.env.tool("systemd-analyze");
     verify.args(["verify", "--user", "--man=no"]).arg(&unit);
+    verify.env("XDG_RUNTIME_DIR", story.env.path("run"));
     let told = verify.output().expect("it runs");
     let said = String::from_utf8_lossy(&told.stderr);
     assert!(said.contains("kill mode"), "{said}");

@@ -624,7 +624,7 @@ fn reset_takes_the_machine_and_leaves_the_choices(story: &Story) {
     story.run("k3s-vm status").exits(4).says("none in");
     assert_eq!(
         names(&story.file("")),
-        [".gitignore", "approved", "config", "lock"]
+        [".gitignore", "approved", "config", "id", "lock"]
     );
     assert!(!story.env.project.join(".kube").exists());
     assert_eq!(self::config(story), config);

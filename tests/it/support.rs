@@ -86,7 +86,10 @@ impl TestEnv {
             .env_clear()
             .env("PATH", &self.programs)
             .env("HOME", self.directory.path().join("home"))
-            .env("XDG_RUNTIME_DIR", self.directory.path().join("run"))
+            .env(
+                "K3S_VM_RUNTIME_DIR",
+                self.directory.path().join("run/k3s-vm"),
+            )
             .env("K3S_VM_CACHE_DIR", &self.cache)
             .env("TERM", "dumb")
             .stdin(Stdio::null());

@@ -16,9 +16,10 @@ use crate::{
         commands::cache_archive,
         context::Context,
         error::{CommandError, code},
+        interrupt,
         terminal::output::Output,
     },
-    machine::cache::references::{self, Item},
+    machine::cache::references::{self, Item, Pruned},
 };
 
 /// The arguments of `cache`.
@@ -28,6 +29,7 @@ use crate::{
     k3s-vm cache list --json | jq '[.items[].size] | add'\n  \
     k3s-vm cache prune              # asks first\n  \
     k3s-vm cache prune --yes        # for scripts\n  \
+    k3s-vm cache prune --missing    # also for projects that were deleted by hand\n  \
     k3s-vm cache export shop.tar\n  \
     k3s-vm cache import shop.tar    # on a host without internet\n  \
     k3s-vm cache export - | ssh host k3s-vm cache import -\n\n\
@@ -52,6 +54,9 @@ enum Verb {
         /// Do not ask for confirmation
         #[arg(long, short)]
         yes: bool,
+        /// Also remove what only VMs need that are not found, e.g. because their project was deleted by hand
+        #[arg(long)]
+        missing: bool,
     },
     /// Write what a setup needs to an archive
     ///
@@ -79,12 +84,17 @@ pub(crate) async fn run(
             ))?;
         }
         Verb::List { json: false } => output.data(&table(&references::list(&context.cache)?)),
-        Verb::Prune { yes } => return prune(yes, context, output),
+        Verb::Prune { yes, missing } => return prune(yes, missing, context, output).await,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn prune(yes: bool, context: &Context, output: &Output) -> Result<ExitCode, CommandError> {
+async fn prune(
+    yes: bool,
+    missing: bool,
+    context: &Context,
+    output: &Output,
+) -> Result<ExitCode, CommandError> {
     if !yes {
         if !std::io::stdin().is_terminal() {
             return Err(
@@ -95,7 +105,7 @@ fn prune(yes: bool, context: &Context, output: &Output) -> Result<ExitCode, Comm
         }
         let unneeded: Vec<Item> = references::list(&context.cache)?
             .into_iter()
-            .filter(|item| item.users.is_empty())
+            .filter(|item| item.users.is_empty() && (missing || item.missing.is_empty()))
             .collect();
         output.data(&table(&unneeded));
         if !crate::cli::terminal::confirm::confirm(&format!(
@@ -106,8 +116,27 @@ fn prune(yes: bool, context: &Context, output: &Output) -> Result<ExitCode, Comm
             return Ok(ExitCode::from(code::FAILURE));
         }
     }
-    let gone = references::prune(&context.cache)?;
+    let work = async { Ok(references::prune(&context.cache, missing).await?) };
+    let Pruned {
+        removed: gone,
+        kept,
+    } = interrupt::run_until_signal(work).await?;
+    let mut places: Vec<String> = kept
+        .iter()
+        .flat_map(|it| &it.missing)
+        .map(|it| it.display().to_string())
+        .collect();
+    places.sort();
+    places.dedup();
+    if !kept.is_empty() {
+        output.warning(&format!(
+            "kept {} for VMs that are not found in {}; if they were deleted: k3s-vm cache prune --missing",
+            size_of(&kept),
+            places.join(", ")
+        ));
+    }
     match gone.len() {
+        0 if !kept.is_empty() => tracing::info!("nothing was removed"),
         0 => tracing::info!("everything in the cache is in use; nothing to do"),
         1 => tracing::info!("removed 1 file, {}", size_of(&gone)),
         files => tracing::info!("removed {files} files, {}", size_of(&gone)),
@@ -135,6 +164,9 @@ struct Entry<'a> {
     used: u64,
     /// The projects that need it.
     users: &'a [PathBuf],
+    /// The projects that need it and are not found.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    missing: &'a [PathBuf],
 }
 
 fn document<'a>(cache: &'a Path, items: &'a [Item]) -> Document<'a> {
@@ -145,6 +177,7 @@ fn document<'a>(cache: &'a Path, items: &'a [Item]) -> Document<'a> {
         size: item.size.as_bytes(),
         used: seconds(item.used).unwrap_or_default().as_secs(),
         users: &item.users,
+        missing: &item.missing,
     });
     Document {
         schema: SCHEMA,
@@ -169,15 +202,14 @@ fn table(items: &[Item]) -> String {
             item.kind,
             item.path.display()
         );
-        let users = if item.users.is_empty() {
-            "needed by no VM".to_owned()
-        } else {
-            let users: Vec<String> = item
-                .users
-                .iter()
-                .map(|it| it.display().to_string())
-                .collect();
-            format!("needed by {}", users.join(", "))
+        let list = |of: &[PathBuf]| {
+            let all: Vec<String> = of.iter().map(|it| it.display().to_string()).collect();
+            all.join(", ")
+        };
+        let users = match (&item.users[..], &item.missing[..]) {
+            ([], []) => "needed by no VM".to_owned(),
+            ([], missing) => format!("needed by VMs that are not found in {}", list(missing)),
+            (users, _) => format!("needed by {}", list(users)),
         };
         let _ = writeln!(table, "{:<26}  last used {used}, {users}", "");
     }
@@ -198,6 +230,7 @@ mod tests {
             size: Size::bytes(1 << 20),
             used: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000),
             users: vec!["/home/ada/shop".into()],
+            missing: Vec::new(),
         };
         let json = serde_json::to_string_pretty(&document(Path::new("/c"), &[item]));
         insta::assert_snapshot!(json.expect("JSON"));

@@ -235,9 +235,14 @@ pub(crate) async fn import(
             }
             return Ok(archive::import(&cache, io::stdin(), progress).await?);
         }
-        let file = File::open(&args.file).map_err(|error| {
-            CommandError::new(format!("cannot open {}", args.file.display())).because(&error)
-        })?;
+        // A named pipe waits for who writes to it; signals are heard meanwhile.
+        let path = args.file.clone();
+        let opened = spawn_blocking(move || File::open(path)).await;
+        let file = opened
+            .expect("neither panics nor is cancelled")
+            .map_err(|error| {
+                CommandError::new(format!("cannot open {}", args.file.display())).because(&error)
+            })?;
         archive::import(&cache, file, progress)
             .await
             .map_err(|error| of_file(&args.file, error))

@@ -112,7 +112,16 @@ async fn checks(context: &Context) -> Vec<Check> {
     match Host::detect(&context.cache) {
         Ok(host) => {
             let found = format!("{} at {}", host.version, host.qemu.display());
-            checks.extend([ok("QEMU", found), kvm(&host).await, uefi(&host)]);
+            let qemu = match version::lacks(&host.qemu) {
+                None => ok("QEMU", found),
+                Some(what) => lacking(
+                    "QEMU",
+                    Outcome::Missing,
+                    format!("{found} was built without {what}"),
+                    fixes(&hints::INSTALL_QEMU),
+                ),
+            };
+            checks.extend([qemu, kvm(&host).await, uefi(&host)]);
         }
         Err(error) => checks.push(lacking(
             "QEMU",

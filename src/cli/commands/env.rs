@@ -144,8 +144,7 @@ pub(crate) fn run(
     let script = shell.set("KUBECONFIG", kubeconfig) + &shell.set_path(&directories)?;
     output.data(&script);
     if !matches!(state, State::Running(..)) {
-        output
-            .warning(&MachineError::not_running(&context.project, record.name.clone()).to_string());
+        output.warning(&MachineError::not_running(&context.project, record).to_string());
     }
     Ok(ExitCode::SUCCESS)
 }

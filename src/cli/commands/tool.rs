@@ -94,8 +94,7 @@ pub(crate) async fn run(
     let another = chooses_another(args, &record.kubeconfig);
     if !another && !needs_no_cluster(tool, &args.arguments) {
         if !matches!(state, State::Running(..)) {
-            let name = record.name.clone();
-            return Err(MachineError::not_running(&context.project, name).into());
+            return Err(MachineError::not_running(&context.project, record).into());
         }
         kubeconfig::of(record)?;
         // The tool would wait for an answer until its own timeout. QEMU answers at once, if no other client is connected.

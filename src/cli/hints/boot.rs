@@ -86,6 +86,9 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
         MachineError::Died { .. } => {
             lines(&["see QEMU's log: k3s-vm logs qemu; the guest's: k3s-vm logs console"])
         }
+        MachineError::Process(ProcessError::Wrapper { .. }) => {
+            lines(&["end the script with: exec /usr/bin/qemu-system-x86_64 \"$@\""])
+        }
         MachineError::Process(ProcessError::Ended { cause, .. }) => of_end(*cause),
         _ => Vec::new(),
     }
@@ -100,6 +103,7 @@ fn of_end(cause: EndCause) -> Vec<String> {
         EndCause::NoVirtfs => {
             Some("use a QEMU with VirtFS, or remove the mounts from .k3s-vm/config")
         }
+        EndCause::LacksFeature => Some("see what this QEMU lacks: k3s-vm doctor"),
         EndCause::Other => None,
     };
     let hints = first

@@ -28,6 +28,7 @@ pub(crate) fn of_upgrade(error: &UpgradeError) -> Vec<String> {
             hints
         }
         UpgradeError::NotTaken { .. } => vec!["nothing was changed; use another mirror or another release".to_owned()],
+        UpgradeError::AnotherAnswers(_) => vec![LOG.to_owned()],
         UpgradeError::Unwell(_) => vec!["wait until it is Ready, or see why not: k3s-vm start; k3s-vm logs k3s".to_owned()],
         UpgradeError::Undone { fell, .. } => {
             let lost = "changes made to the cluster since the upgrade began are lost";

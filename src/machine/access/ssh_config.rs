@@ -19,7 +19,7 @@ use crate::{
 /// When the VM does not run, or OpenSSH cannot take a path.
 pub async fn ssh_config(project: &Project, host: Option<&str>) -> Result<String, MachineError> {
     let (record, _) = State::observe(project)?.running(project)?;
-    let port = guest::host_port(project, 22).await?;
+    let port = guest::ssh_port(project).await?;
     let known = known_hosts(project, record.name.as_str())?;
     let path = project.known_hosts();
     if files::read_if_exists(&path)?.as_ref() != Some(&known) {

@@ -2,6 +2,9 @@
 //!
 //! A VM signs for what it needs: `users/<id>.json` in the cache says what, and `users/<id>.lock` is a second name of
 //! its project's lock file, by which it is known to be still there, wherever the project was moved to, and to be at work.
+//!
+//! A VM that is not found may have been deleted, or moved to another file system, or lie on one that is not mounted. What it
+//! needs is kept until its user says that it was deleted.
 
 use std::{
     fs::{self, Metadata},
@@ -19,7 +22,7 @@ use crate::{
         files::{self, PRIVATE},
         trust,
     },
-    image::prepared,
+    image::{Cache, ImageError, ItemLock, prepared},
     machine::{Machine, MachineError},
     project::{Project, Record, Suspended, snapshot},
 };
@@ -48,6 +51,17 @@ pub struct Item {
     pub used: SystemTime,
     /// The places of the VMs that need it.
     pub users: Vec<PathBuf>,
+    /// The former places of VMs that need it, and are not found.
+    pub missing: Vec<PathBuf>,
+}
+
+/// What a pruning removed, and what it kept only for VMs that are not found.
+#[derive(Debug)]
+pub struct Pruned {
+    /// The removed files.
+    pub removed: Vec<Item>,
+    /// The kept ones.
+    pub kept: Vec<Item>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,32 +81,52 @@ impl CacheUser {
     }
 }
 
-/// A VM that is still there.
+/// A VM that has signed.
 struct CacheLease {
     user: CacheUser,
+    note: PathBuf,
+    /// Whether it is still there, as far as can be told.
+    is_found: bool,
     /// Where its project's lock file is found.
     lock: PathBuf,
     /// When a command last worked on it.
     used: SystemTime,
 }
 
-/// Signs for what the VM needs. Who cannot write to the cache cannot prune it either, and need not sign.
+/// Signs for what the VM needs. Who cannot write to the cache cannot prune it either, and need not sign. Returns once no
+/// command prunes the cache, which looks for VMs whose lock is held before it does.
 ///
 /// # Errors
 ///
 /// When the cache can be written, and this is not.
-pub(crate) fn register(machine: &Machine, record: Option<&Record>) -> Result<(), FileError> {
+pub(crate) async fn register(
+    machine: &Machine,
+    record: Option<&Record>,
+) -> Result<(), MachineError> {
+    let _lock = match lock(&machine.cache, "users").await {
+        Err(ImageError::File(error)) if error.is_forbidden() => {
+            tracing::debug!(%error, "the cache does not know of this VM");
+            return Ok(());
+        }
+        locked => locked?,
+    };
     match try_to_sign(machine, record) {
         Err(error) if error.is_forbidden() => {
             tracing::debug!(%error, "the cache does not know of this VM");
             Ok(())
         }
-        result => result,
+        result => Ok(result?),
     }
+}
+
+async fn lock(cache: &Path, key: &str) -> Result<ItemLock, ImageError> {
+    let cache = Cache::new(cache.to_owned());
+    cache.lock(key, "changes what is in the cache").await
 }
 
 fn try_to_sign(machine: &Machine, record: Option<&Record>) -> Result<(), FileError> {
     let project = &machine.project;
+    project.ensure_id()?;
     let (note, lock) = files_of(&machine.cache, project);
     let user = CacheUser {
         schema: SCHEMA,
@@ -108,15 +142,31 @@ fn try_to_sign(machine: &Machine, record: Option<&Record>) -> Result<(), FileErr
         files::write(&note, json.as_bytes(), PRIVATE)?;
     }
     let own = project.lock();
-    let inode = |path: &Path| path.metadata().map(|it| (it.dev(), it.ino())).ok();
     if inode(&lock) == inode(&own) {
         return Ok(());
     }
+    forget_former_ids(&machine.cache, &own, &lock)?;
     files::remove_if_exists(&lock)?;
     match fs::hard_link(own, &lock) {
         Err(error) if error.kind() == ErrorKind::CrossesDevices => Ok(()),
         linked => linked.map_err(FileError::on("link", &lock)),
     }
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().map(|it| (it.dev(), it.ino())).ok()
+}
+
+/// Removes what this very VM has signed under another id.
+fn forget_former_ids(cache: &Path, own: &Path, current: &Path) -> Result<(), FileError> {
+    for lock in files_below(&cache.join(USERS))? {
+        let is_lock = lock.extension().is_some_and(|it| it == "lock");
+        if is_lock && lock != current && inode(&lock) == inode(own) {
+            files::remove_if_exists(&lock.with_extension("json"))?;
+            files::remove_if_exists(&lock)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether another VM needs that file, too; in doubt it does.
@@ -126,6 +176,11 @@ pub(crate) fn others_need(machine: &Machine, path: &PathBuf) -> bool {
             .iter()
             .any(|it| it.user.project() != machine.project && it.user.needs.contains(path))
     })
+}
+
+/// Whether the cache knows of the VM.
+pub(crate) fn has_signed(machine: &Machine) -> bool {
+    files_of(&machine.cache, &machine.project).0.exists()
 }
 
 /// The VM is gone.
@@ -205,11 +260,13 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
             } else {
                 path.clone()
             };
-            let of_it: Vec<_> = users
+            let (of_it, missing): (Vec<_>, Vec<_>) = users
                 .iter()
                 .filter(|it| it.user.needs.contains(&needed))
-                .collect();
+                .partition(|it| it.is_found);
             let used = of_it.iter().map(|it| it.used);
+            let places =
+                |of: &[&CacheLease]| of.iter().map(|it| it.user.project().place()).collect();
             items.push(Item {
                 kind: match is_memory {
                     true => "prepared memory",
@@ -221,7 +278,8 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
                     .chain([made(&metadata)])
                     .max()
                     .unwrap_or(SystemTime::UNIX_EPOCH),
-                users: of_it.iter().map(|it| it.user.project().place()).collect(),
+                users: places(&of_it),
+                missing: places(&missing),
                 path,
             });
         }
@@ -235,20 +293,34 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
     Ok(items)
 }
 
-/// Removes what no VM needs; what that was.
+/// Removes what no VM needs; with `missing`, also what only VMs need that are not found.
 ///
 /// # Errors
 ///
 /// When a command is running on a VM, which may need a file that no VM needs yet; when a file cannot be removed.
-pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
-    for signed in users(cache)? {
+pub async fn prune(cache: &Path, missing: bool) -> Result<Pruned, MachineError> {
+    trust::require_own_tree(cache)?;
+    let mut pruned = Pruned {
+        removed: Vec::new(),
+        kept: Vec::new(),
+    };
+    if !cache.exists() {
+        return Ok(pruned);
+    }
+    // From here on nobody signs, and nothing is imported. A command that begins now waits until it has signed.
+    let _locks = (lock(cache, "users").await?, lock(cache, "import").await?);
+    let users = users(cache)?;
+    for signed in &users {
         if files::open_regular(&signed.lock).is_ok_and(|file| file.try_lock_shared().is_err()) {
             return Err(MachineError::CacheInUse(signed.user.project().place()));
         }
     }
-    let mut gone = Vec::new();
     for item in list(cache)? {
         if !item.users.is_empty() {
+            continue;
+        }
+        if !missing && !item.missing.is_empty() {
+            pruned.kept.push(item);
             continue;
         }
         // First what says that it is there.
@@ -256,12 +328,18 @@ pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
         files::remove_if_exists(&item.path)?;
         // A release has a directory of its own.
         let _ = item.path.parent().map(fs::remove_dir);
-        gone.push(item);
+        pruned.removed.push(item);
     }
-    Ok(gone)
+    for gone in users.iter().filter(|it| !it.is_found) {
+        if missing || !gone.user.needs.iter().any(|it| it.exists()) {
+            files::remove_if_exists(&gone.note.with_extension("lock"))?;
+            files::remove_if_exists(&gone.note)?;
+        }
+    }
+    Ok(pruned)
 }
 
-/// The VMs that are still there. Those that are not are forgotten.
+/// The VMs that have signed.
 fn users(cache: &Path) -> Result<Vec<CacheLease>, MachineError> {
     trust::require_own_tree(cache)?;
     let mut users = Vec::new();
@@ -277,23 +355,32 @@ fn users(cache: &Path) -> Result<Vec<CacheLease>, MachineError> {
             return Err(MachineError::CacheNote(note));
         };
         let second = note.with_extension("lock");
-        let own = user.project().lock();
+        let is_linked = second.metadata().is_ok_and(|it| it.nlink() > 1);
+        let is_found = is_linked || is_at_its_place(&user, &note);
         // A project on another file system has no second name here.
-        let (lock, there) = match second.metadata() {
-            Ok(metadata) => (second.clone(), metadata.nlink() > 1),
-            Err(_) => (own.clone(), own.exists()),
+        let lock = match is_linked {
+            true => second,
+            false => user.project().lock(),
         };
-        if there {
-            let used = lock
-                .metadata()
-                .map_or(SystemTime::UNIX_EPOCH, |it| made(&it));
-            users.push(CacheLease { user, lock, used });
-        } else {
-            files::remove_if_exists(&second)?;
-            files::remove_if_exists(&note)?;
-        }
+        let used = lock
+            .metadata()
+            .map_or(SystemTime::UNIX_EPOCH, |it| made(&it));
+        users.push(CacheLease {
+            user,
+            note,
+            is_found,
+            lock,
+            used,
+        });
     }
     Ok(users)
+}
+
+/// Whether the VM that has signed is where it was then.
+fn is_at_its_place(user: &CacheUser, note: &Path) -> bool {
+    let project = user.project();
+    let runtime = project.runtime();
+    project.lock().exists() && note.file_stem() == runtime.file_name()
 }
 
 /// A project that has signed and is still there.
@@ -321,15 +408,8 @@ pub(crate) fn known(cache: &Path) -> Vec<RegisteredProject> {
         .filter_map(|note| {
             let text = files::read_if_exists(note).ok()??;
             let user: CacheUser = serde_json::from_str(&text).ok()?;
-            let own = user.project().lock().metadata().ok();
             let second = note.with_extension("lock").metadata().ok();
-            let inode = |it: &Metadata| (it.dev(), it.ino());
-            let is_here = match (&own, &second) {
-                (Some(own), Some(second)) => inode(own) == inode(second),
-                // A project on another file system has no second name here.
-                (own, None) => own.is_some(),
-                (None, Some(_)) => false,
-            };
+            let is_here = is_at_its_place(&user, note);
             let is_elsewhere = !is_here && second.is_some_and(|it| it.nlink() > 1);
             (is_here || is_elsewhere).then_some(RegisteredProject {
                 project: user.project(),

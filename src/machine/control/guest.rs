@@ -7,12 +7,28 @@ use qapi::qmp;
 use crate::{
     guest::{Ssh, exec_channel},
     machine::{MachineError, control::keys},
-    project::Project,
+    project::{Project, Record},
     qemu::{MonitorError, command_line::EXEC_CHARDEV, monitor_of, usernet::forwarded_port},
 };
 
 /// How long the guest's listener may take for what it is asked. It does one thing after the other.
 const LISTENING: Duration = Duration::from_secs(5);
+
+/// The host port that leads to the guest's SSH: as QEMU knows it, or as it was noted when the VM had started where the
+/// monitor is lost. Another program on that port does not have the guest's host key.
+///
+/// # Errors
+///
+/// When QEMU does not answer, and the port is not known.
+pub async fn ssh_port(project: &Project) -> Result<u16, MachineError> {
+    let noted = || Record::load(project).ok().flatten()?.ssh_port;
+    match host_port(project, 22).await {
+        Err(MachineError::Monitor(error)) if error.is_lost() => {
+            noted().ok_or(MachineError::Monitor(error))
+        }
+        told => told,
+    }
+}
 
 /// The host port that leads to the guest's `port`, as QEMU knows it.
 ///
@@ -38,10 +54,12 @@ pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
         keys::load_key(project.client_key())?,
         keys::load_key(project.host_key())?,
     );
-    if crate::machine::control::vcpu::is_paused(project).await? {
-        return Err(MachineError::Paused);
+    match crate::machine::control::vcpu::is_paused(project).await {
+        Ok(true) => return Err(MachineError::Paused),
+        Err(error) if !error.is_lost() => return Err(error.into()),
+        Ok(false) | Err(_) => {}
     }
-    Ok(Ssh::connect(host_port(project, 22).await?, &client, &host).await?)
+    Ok(Ssh::connect(ssh_port(project).await?, &client, &host).await?)
 }
 
 /// Runs a short command that may be run twice in the guest of a running VM, and returns its output. The exec channel
@@ -68,7 +86,10 @@ pub async fn exec(project: &Project, command: &str) -> Result<Vec<u8>, MachineEr
 
 /// Returns `true` when the guest runs and has opened the exec channel's port.
 async fn listens(project: &Project) -> Result<bool, MonitorError> {
-    let mut monitor = monitor_of(project).await?;
+    let mut monitor = match monitor_of(project).await {
+        Err(error) if error.is_lost() => return Ok(false),
+        connected => connected?,
+    };
     if monitor.execute(qmp::query_status {}).await?.status != qmp::RunState::running {
         return Ok(false);
     }

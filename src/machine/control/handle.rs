@@ -1,7 +1,8 @@
 //! The observed state of a VM, and the handle of a command that changes it.
 
 use std::{
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use crate::{
         trust,
     },
     machine::MachineError,
-    project::{Lock, Project, Record},
+    project::{Lock, LockError, Project, Record},
     qemu::Process,
 };
 
@@ -69,7 +70,7 @@ impl State {
     pub fn running(self, project: &Project) -> Result<(Record, Process), MachineError> {
         match self {
             Self::Absent => Err(MachineError::absent(project)),
-            Self::Stopped(record) => Err(MachineError::not_running(project, record.name)),
+            Self::Stopped(record) => Err(MachineError::not_running(project, &record)),
             Self::Running(record, process) => Ok((record, process)),
         }
     }
@@ -84,6 +85,8 @@ pub struct Machine {
     pub given_name: Option<Name>,
     /// The root of the shared cache.
     pub cache: PathBuf,
+    /// The topmost directory that was made for this command.
+    made: Option<PathBuf>,
     launched: AtomicBool,
     /// The guest is paused by this command.
     paused: AtomicBool,
@@ -112,12 +115,23 @@ impl Machine {
         }
         trust::require_own_tree(&cache)?;
         let own = project.own_directory();
-        trust::own_private_dir(&own)?;
-        if project.alias().is_some() {
-            trust::own_private_dir(&project.machines())?;
-            trust::own_private_dir(&directory)?;
-        }
-        let lock = Lock::acquire(&project.lock(), verb, PATIENCE).await?;
+        let machines = project.machines();
+        let made = [&own, &machines, &directory]
+            .into_iter()
+            .find(|it| directory.starts_with(it) && !it.exists())
+            .cloned();
+        let lock = loop {
+            trust::own_private_dir(&own)?;
+            if project.alias().is_some() {
+                trust::own_private_dir(&machines)?;
+                trust::own_private_dir(&directory)?;
+            }
+            match Lock::acquire(&project.lock(), verb, PATIENCE).await {
+                // A command that was refused has removed what it had made.
+                Err(LockError::File(error)) if error.is_missing() => {}
+                locked => break locked?,
+            }
+        };
         let ignore = own.join(".gitignore");
         if !ignore.exists() {
             files::write(&ignore, b"*\n", PRIVATE)?;
@@ -126,10 +140,29 @@ impl Machine {
             project,
             given_name,
             cache,
+            made,
             launched: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             _lock: lock,
         })
+    }
+
+    /// The directory that was made for this command, if nothing is in it but what opening it has put there.
+    pub(crate) fn bare_directory(&self) -> Option<PathBuf> {
+        let made = self.made.clone()?;
+        let own = [".gitignore", "lock", "id"];
+        let is_own = |path: &Path| {
+            path.file_name()
+                .is_some_and(|it| own.iter().any(|own| it == *own))
+        };
+        let directory = self.project.directory();
+        let is_bare = directory
+            .ancestors()
+            .take_while(|it| it.starts_with(&made))
+            .filter_map(|it| fs::read_dir(it).ok())
+            .flat_map(Iterator::flatten)
+            .all(|it| is_own(&it.path()) || directory.starts_with(it.path()));
+        is_bare.then_some(made)
     }
 
     /// The state of the VM, observed now.

@@ -48,6 +48,73 @@ pub fn waking() -> String {
     )
 }
 
+/// The command that starts k3s again in a resumed guest whose k3s has not started for long, and fails until that is done:
+/// k3s renews its certificates only when it starts, and only those that end soon. `written` is what it writes at each start.
+pub fn renewing(written: &str) -> String {
+    let begun = "/run/k3s-vm.renewing";
+    format!(
+        "test -z \"$(find {written} -mtime +{OLDEST_START} 2>/dev/null)\" || \
+         if test -n \"$(find {begun} -mtime -1 2>/dev/null)\"; then systemctl is-active --quiet k3s.service; \
+         else : >{begun}; systemctl restart --no-block k3s.service; false; fi"
+    )
+}
+
+/// In days. A certificate that k3s keeps at a start is valid for 90 days more (in newer versions 120; its documentation,
+/// "k3s certificate").
+const OLDEST_START: u32 = 80;
+
 /// RNDRESEEDCRNG, in linux/random.h: at once, and not within minutes.
 const RESEED: &str = "perl -e 'open my $f, \">\", \"/dev/urandom\"; ioctl $f, 0x5207, 0' 2>/dev/null || \
      python3 -c 'import fcntl; fcntl.ioctl(open(\"/dev/urandom\", \"wb\"), 0x5207)'";
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn k3s_starts_again_once_when_its_last_start_is_long_ago() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = |name: &str| directory.path().join(name);
+        // It is active from the second question on.
+        let systemctl = "#!/bin/sh\ncd \"${0%/*}\"; echo \"$*\" >>asked; \
+            case $1 in is-active) grep -c is-active asked | grep -qv 1;; esac\n";
+        fs::write(path("systemctl"), systemctl).expect("written");
+        fs::set_permissions(path("systemctl"), fs::Permissions::from_mode(0o755)).expect("set");
+        fs::write(path("asked"), "").expect("written");
+        let command = renewing("k3s.yaml").replace("/run/", "");
+        let run = || {
+            let here = directory.path().display();
+            let status = Command::new("sh")
+                .args([
+                    "-c",
+                    &format!("PATH={here}:$PATH; ({command}) && cat k3s.yaml >/dev/null"),
+                ])
+                .current_dir(directory.path())
+                .status();
+            status.expect("sh runs").success()
+        };
+        let written_before = |days: u64| {
+            let file = fs::File::create(path("k3s.yaml")).expect("created");
+            let time = SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60);
+            file.set_modified(time).expect("set");
+        };
+        assert!(!run(), "there is none yet");
+        written_before(70);
+        assert!(run());
+        assert_eq!(fs::read_to_string(path("asked")).expect("read"), "");
+        written_before(100);
+        assert!(!run(), "it is starting");
+        assert!(!run(), "it is still starting");
+        assert!(run(), "it has started, and has not written it");
+        written_before(0);
+        assert!(run());
+        let asked = fs::read_to_string(path("asked")).expect("read");
+        let restart = "restart --no-block k3s.service\n";
+        assert!(
+            asked.starts_with(restart) && asked.matches(restart).count() == 1,
+            "{asked}"
+        );
+    }
+}

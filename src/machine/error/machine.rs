@@ -11,7 +11,7 @@ use crate::{
     guest::{CopyError, Sign, SshError, keys::KeyError},
     image::ImageError,
     k3s::{ApiError, KubeconfigError, MergeError},
-    project::{ConfigError, LockError, Project, RecordError, Suspended},
+    project::{ConfigError, LockError, Project, Record, RecordError, Suspended},
     qemu::{MonitorError, ProcessError, VersionError, kvm::Kvm},
 };
 
@@ -379,8 +379,9 @@ impl MachineError {
     }
 
     /// Of a VM that is there and does not run.
-    pub fn not_running(project: &Project, name: Name) -> Self {
-        if Suspended::exists(project) {
+    pub fn not_running(project: &Project, record: &Record) -> Self {
+        let name = record.name.clone();
+        if Suspended::holds(project, record) {
             Self::Suspended(name)
         } else {
             Self::Stopped(name)

@@ -32,6 +32,9 @@ pub enum UpgradeError {
     /// The guest's k3s has an unknown version.
     #[error("the guest's k3s does not tell its version, but {0:?}")]
     Unknown(String),
+    /// The k3s that runs after the change is another release.
+    #[error("k3s answers as {0}")]
+    AnotherAnswers(String),
     /// The fetched files are not the release, or do not run in the guest.
     #[error("the guest cannot install k3s {to}: {said}")]
     NotTaken {

@@ -71,6 +71,7 @@ pub fn prepare_start(project: &Project) -> Result<(), MachineError> {
 pub fn prepare_runtime(project: &Project) -> Result<(), MachineError> {
     // QEMU would write its number through a link; no QEMU runs now.
     files::remove_if_exists(&project.pidfile())?;
+    project.ensure_id()?;
     let runtime = project.runtime();
     let base = runtime.parent().unwrap_or(&runtime);
     // Nothing is made in a directory before it is known to be ours.

@@ -25,6 +25,7 @@ pub(crate) fn plan(
         machine,
         host,
         spec,
+        ..
     } = startup;
     let project = startup.project();
     let is_unprovisioned = disk_state::is_unprovisioned(project, record, suspended);

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::{
     base::Forward,
     machine::{
-        Limits, Machine, MachineError, Spec,
+        Machine, MachineError, Spec,
         access::kubeconfig,
         guest_config::{cidata, config_archive},
         launch::{Launched, Startup, disk_state, plan},
@@ -33,7 +33,7 @@ pub(crate) async fn launch(
     suspended: Option<&Suspended>,
 ) -> Result<Launched, MachineError> {
     let Startup { machine, spec, .. } = startup;
-    let limits = Limits::for_start(accelerator, spec.timeout);
+    let limits = startup.limits(accelerator);
     let mut record = record.clone();
     let grows = suspended.is_none() && record.provisioned && spec.disk > record.disk;
     if grows {

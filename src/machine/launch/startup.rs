@@ -1,5 +1,7 @@
 //! What every step of a start needs, and what comes of a launch.
 
+use std::time::Instant;
+
 use crate::{
     machine::{Limits, Machine, Spec, model::host::Host},
     project::{Project, Record, suspended::MachineAbi},
@@ -15,12 +17,19 @@ pub(crate) struct Startup<'a> {
     pub(crate) host: &'a Host,
     /// The resolved choices.
     pub(crate) spec: &'a Spec,
+    /// When the first launch began; the time limit is one for all of them.
+    pub(crate) began: Instant,
 }
 
 impl<'a> Startup<'a> {
     /// The files of the VM's project.
     pub(crate) fn project(self) -> &'a Project {
         &self.machine.project
+    }
+
+    /// The limits of the whole start, if its guest runs by `accelerator`.
+    pub(crate) fn limits(self, accelerator: Accelerator) -> Limits {
+        Limits::since(self.began, accelerator, self.spec.timeout)
     }
 }
 

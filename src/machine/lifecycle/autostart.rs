@@ -69,11 +69,19 @@ pub fn on(
     off(project)?;
     let unit = folder.join(free_name(&folder, project, &record.name)?);
     let path = std::env::var("PATH").unwrap_or_default();
-    let environment = [
+    let runtime = std::env::var_os("K3S_VM_RUNTIME_DIR");
+    let environment: Vec<(&str, &Path)> = [
         ("K3S_VM_CACHE_DIR", cache),
         ("XDG_CONFIG_HOME", home.as_path()),
         ("PATH", Path::new(&path)),
-    ];
+    ]
+    .into_iter()
+    .chain(
+        runtime
+            .as_ref()
+            .map(|it| ("K3S_VM_RUNTIME_DIR", Path::new(it))),
+    )
+    .collect();
     let text = text(project, &record.name, program, &environment)?;
     files::create_private_dir(&folder)?;
     files::write(&unit, text.as_bytes(), PRIVATE)?;

@@ -1,5 +1,7 @@
 //! From a stopped VM to a started k3s: the launch, by KVM or, where that does not run the guest, by emulation.
 
+use std::path::Path;
+
 use crate::{
     machine::{
         Machine, MachineError, Timings,
@@ -13,7 +15,10 @@ use crate::{
         template::capture,
     },
     project::{Record, config::AccelChoice},
-    qemu::{Accelerator, kvm::Kvm},
+    qemu::{
+        Accelerator,
+        kvm::{self, Kvm},
+    },
 };
 
 /// How often a guest is started again after a crash of the emulator.
@@ -33,6 +38,7 @@ pub(crate) async fn boot(
         machine,
         host,
         spec,
+        ..
     } = startup;
     let accelerator = host.accelerator(spec.accel).await?;
     if record.provisioned {
@@ -113,7 +119,8 @@ impl Boot<'_> {
         );
         let launched = match spawn::launch(self.startup, self.record, accelerator, None).await {
             Err(MachineError::Process(error))
-                if accelerator == Accelerator::Kvm && blames_kvm(&error.to_string()) =>
+                if accelerator == Accelerator::Kvm
+                    && blames_kvm(&error.to_string(), machine.project.root()) =>
             {
                 return Err(Failure::AcceleratorFailed(error.to_string()));
             }
@@ -145,8 +152,7 @@ pub(crate) async fn end_without_identity(machine: &Machine, error: &MachineError
     machine.cleanup_on_failure().await;
 }
 
-/// QEMU's words about a KVM that does not work (accel/kvm/kvm-all.c, target/i386/kvm/kvm.c). A path may have these
-/// letters as well.
+/// QEMU's words about a KVM that does not work (accel/kvm/kvm-all.c, target/i386/kvm/kvm.c).
 const OF_KVM: [&str; 10] = [
     "kvm kernel module",
     "initialize kvm",
@@ -160,8 +166,12 @@ const OF_KVM: [&str; 10] = [
     "vcpu ioctl",
 ];
 
-fn blames_kvm(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
+/// Whether QEMU's words are about KVM. A path in them may have the same letters.
+fn blames_kvm(text: &str, project: &Path) -> bool {
+    let text = text.replace(&*project.to_string_lossy(), "");
+    let is_path = |word: &&str| word.contains('/') && !word.contains(kvm::DEVICE);
+    let words: Vec<&str> = text.split(' ').filter(|it| !is_path(it)).collect();
+    let text = words.join(" ").to_ascii_lowercase();
     OF_KVM.iter().any(|words| text.contains(words))
 }
 
@@ -193,8 +203,17 @@ mod tests {
                 "Could not open '/home/kvm/vcpu/msr.img': Permission denied",
                 false,
             ),
+            (
+                "-drive file=/srv/kvm_init/disk.qcow2: Could not open '/srv/kvm_init/disk.qcow2'",
+                false,
+            ),
+            (
+                "Could not open '/home/ada/set msr/.k3s-vm/disk.qcow2': No such file or directory",
+                false,
+            ),
         ] {
-            assert_eq!(blames_kvm(said), blamed, "{said}");
+            let project = Path::new("/home/ada/set msr");
+            assert_eq!(blames_kvm(said, project), blamed, "{said}");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use qapi::qmp;
+use serde_json::{Value, json};
 
 use crate::{
     base::files,
@@ -15,7 +16,8 @@ use crate::{
     qemu::{Accelerator, Process, kvm::Kvm, log_writer, monitor_of},
 };
 
-/// A guest that runs by KVM shows a sign of life within seconds; one that does not run at all never does.
+/// A guest that runs by KVM shows a sign of life within seconds, on its console or by reading its disk; one that does not run
+/// at all never does.
 const FIRST_SIGN_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The last stage of a guest that has reported none.
@@ -84,6 +86,8 @@ pub(crate) struct BootChecks<'a> {
     qemu_checked: Instant,
     last_sign: Instant,
     any_sign: bool,
+    /// How much the guest had done with its disks, and when it had last done more.
+    disk_use: (u64, Instant),
 }
 
 impl<'a> BootChecks<'a> {
@@ -99,6 +103,7 @@ impl<'a> BootChecks<'a> {
             qemu_checked: Instant::now(),
             last_sign: Instant::now(),
             any_sign: false,
+            disk_use: (0, Instant::now()),
         }
     }
 
@@ -180,13 +185,22 @@ impl<'a> BootChecks<'a> {
     }
 
     /// A monitor that does not answer once is no failure; a process that ended is seen elsewhere.
-    async fn check_monitor(&self) -> Result<(), Failure> {
+    async fn check_monitor(&mut self) -> Result<(), Failure> {
         let Ok(mut monitor) = monitor_of(self.project).await else {
             return Ok(());
         };
         let Ok(status) = monitor.execute(qmp::query_status {}).await else {
             return Ok(());
         };
+        if self.accelerator == Accelerator::Kvm
+            && !self.any_sign
+            && let Ok(disks) = monitor.raw("query-blockstats", json!({})).await
+        {
+            let operations = disk_operations(&disks);
+            if operations > self.disk_use.0 {
+                self.disk_use = (operations, Instant::now());
+            }
+        }
         match status.status {
             qmp::RunState::internal_error if self.accelerator == Accelerator::Kvm => {
                 Err(Failure::AcceleratorFailed(
@@ -208,6 +222,7 @@ impl<'a> BootChecks<'a> {
         if self.accelerator == Accelerator::Kvm
             && !self.any_sign
             && self.last_sign.elapsed() > FIRST_SIGN_TIMEOUT
+            && self.disk_use.1.elapsed() > FIRST_SIGN_TIMEOUT
         {
             let reason = format!(
                 "the guest gave no sign of life for {} s",
@@ -280,6 +295,16 @@ impl<'a> BootChecks<'a> {
             log_path,
         }
     }
+}
+
+/// How often the guest has read from its disks and written to them, by `query-blockstats`. Read loosely: the types of qapi
+/// want keys that some versions of QEMU do not have.
+fn disk_operations(disks: &Value) -> u64 {
+    let count = |disk: &Value, what: &str| disk["stats"][what].as_u64().unwrap_or_default();
+    let disks = disks.as_array().into_iter().flatten();
+    disks
+        .map(|disk| count(disk, "rd_operations") + count(disk, "wr_operations"))
+        .sum()
 }
 
 /// The end of k3s's log; `None` when the guest does not answer.

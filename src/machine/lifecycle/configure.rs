@@ -26,7 +26,7 @@ pub async fn configure(
     let Some(record) = state.record() else {
         return Err(MachineError::absent(project));
     };
-    if Suspended::exists(project) {
+    if Suspended::holds(project, record) {
         // Its memory would be lost: a resumed guest cannot have another number of processors.
         return Err(MachineError::Suspended(record.name.clone()));
     }

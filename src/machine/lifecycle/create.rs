@@ -15,7 +15,7 @@ use crate::{
         template::{backing, publish, ready},
     },
     project::{
-        Record,
+        Record, Suspended,
         config::FirmwareChoice,
         record::{BaseImage, Release},
     },
@@ -35,11 +35,15 @@ pub(crate) async fn create_machine(
     let Startup { machine, spec, .. } = startup;
     preflight::require_space(machine)?;
     let firmware = firmware(startup)?;
-    references::register(machine, unfinished.as_ref())?;
+    references::register(machine, unfinished.as_ref()).await?;
     host_dns::follow(&machine.project, spec).await?;
     let assets = assets::ensure(&machine.cache, spec, unfinished.as_ref(), progress).await?;
     timings.lap("fetch image and k3s", TimeSpentIn::Network);
     let begun = unfinished.is_some();
+    if Suspended::exists(&machine.project) && !machine.project.disk().exists() {
+        // Of a VM that is gone.
+        Suspended::discard(&machine.project)?;
+    }
     let drafted = unfinished.unwrap_or_else(|| draft(startup, machine.new_name(), &assets));
     let mut record = Record {
         disk: spec.disk,
@@ -98,6 +102,7 @@ fn draft(startup: Startup<'_>, name: Name, assets: &Assets) -> Record {
         first_release: None,
         firmware: String::new(),
         api_port: 0,
+        ssh_port: None,
         kubeconfig: spec.kubeconfig.clone(),
         provisioned: false,
     }

@@ -14,9 +14,10 @@ use std::{
 use qapi::qmp::{self, RunState};
 
 use crate::{
-    base::files,
+    base::{Protocol, files},
     machine::{
         Machine, MachineError, Spec, State,
+        control::guest,
         error::machine::with_causes,
         lifecycle::stop::{self, StopMode, StopOutcome},
     },
@@ -191,12 +192,42 @@ impl Watch {
             monitor.human("info usernet").await?
         };
         let forwards = usernet::forwards(&told);
+        let datagrams = forwards
+            .iter()
+            .filter(|it| it.host.protocol == Protocol::Udp)
+            .map(|it| it.guest)
+            .collect::<Vec<u16>>();
+        if !datagrams.is_empty() {
+            match guest::exec(&self.project, FLOWS).await {
+                Ok(said) if !has_flow(&String::from_utf8_lossy(&said), &datagrams) => {}
+                Ok(_) => return Ok(true),
+                Err(error) => {
+                    tracing::debug!(%error, "the guest does not tell of UDP");
+                    return Ok(true);
+                }
+            }
+        }
         let ports: Vec<u16> = forwards.iter().map(|it| it.host.port).collect();
         let closed = closed_connections(&ports);
         let is_new = !closed.is_subset(&self.closed);
         self.closed = closed;
         Ok(is_new || usernet::is_connected(&told))
     }
+}
+
+/// What the guest says of UDP. QEMU tells of no datagrams that it forwards, and the host's kernel does not count them; the
+/// guest's kernel, whose packets k3s has translated, remembers a flow for half a minute at least. The host is 10.0.2.2 there.
+const FLOWS: &str = "cd /proc/net; if [ -r nf_conntrack ]; then grep 'udp .* src=10.0.2.2 ' nf_conntrack; true; \
+     else echo unknown; fi";
+
+/// Whether one of these ports of the guest has had a datagram of late. In doubt it has.
+fn has_flow(said: &str, ports: &[u16]) -> bool {
+    said.lines().any(|line| {
+        // What comes back is told behind it.
+        let mut words = line.split_whitespace();
+        let port = words.find_map(|it| it.strip_prefix("dport="));
+        port.is_none_or(|it| it.parse().is_ok_and(|it| ports.contains(&it)))
+    })
 }
 
 /// Connections to these ports of 127.0.0.1 that were closed within the last minute, as the host's kernel remembers them
@@ -235,6 +266,21 @@ fn closed_connection(line: &str, ports: &[u16]) -> Option<(u16, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flow_of_datagrams_to_a_forwarded_port_is_use() {
+        let flow = |port: u16, back: u16| {
+            format!(
+                "ipv4     2 udp      17 28 src=10.0.2.2 dst=10.0.2.15 sport=40000 dport={port} [UNREPLIED] \
+                 src=10.42.0.7 dst=10.42.0.1 sport={back} dport=1024 mark=0 zone=0 use=2\n"
+            )
+        };
+        assert!(!has_flow("", &[30053]));
+        assert!(has_flow(&flow(30053, 53), &[53, 30053]));
+        assert!(!has_flow(&flow(30053, 53), &[53, 1024]));
+        assert!(has_flow(&(flow(1, 2) + &flow(30053, 53)), &[30053]));
+        assert!(has_flow("unknown\n", &[30053]));
+    }
 
     #[test]
     fn closed_connections_are_read_from_the_kernels_table() {

@@ -30,7 +30,7 @@ pub async fn restart(
     flags: Config,
 ) -> Result<Summary, MachineError> {
     match interrupted::recover_interrupted(machine).await? {
-        State::Stopped(record) if Suspended::exists(&machine.project) => {
+        State::Stopped(record) if Suspended::holds(&machine.project, &record) => {
             return Err(MachineError::Suspended(record.name));
         }
         State::Running(..) => {
@@ -72,7 +72,7 @@ pub async fn pause(machine: &Machine) -> Result<bool, MachineError> {
 pub async fn resume(machine: &Machine, flags: Config) -> Result<Summary, MachineError> {
     let project = &machine.project;
     match interrupted::recover_interrupted(machine).await? {
-        State::Stopped(record) if !Suspended::exists(project) => {
+        State::Stopped(record) if !Suspended::holds(project, &record) => {
             Err(MachineError::Stopped(record.name))
         }
         _ => setup::start(machine, flags, false).await,

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
         Limits, MachineError, Timings,
         access::{api, kubeconfig},
         control::{guest, wake},
+        error::UpgradeError,
         model::timings::TimeSpentIn,
     },
     project::{Project, Record},
@@ -73,19 +74,28 @@ pub async fn ready(
     Ok(())
 }
 
-/// Returns when the node is Ready with that release, which has just replaced another one.
+/// How long the former k3s may still answer. systemd kills it after 90 s (DefaultTimeoutStopSec).
+const FORMER_K3S: Duration = Duration::from_secs(100);
+
+/// Returns when the node is Ready with that release, which has just replaced the `former` one.
 ///
 /// # Errors
 ///
-/// When QEMU ends meanwhile or time is over; the last reason is named.
+/// When k3s answers and is another release, QEMU ends meanwhile or time is over; the last reason is named.
 pub(crate) async fn upgraded(
     record: &Record,
     process: &Process,
     limits: Limits,
     version: &str,
+    former: &str,
 ) -> Result<(), MachineError> {
     let api = api::client_of(record)?;
+    let swapped = Instant::now();
     until(process, limits, "the node", async || {
+        let answers = api.version().await?;
+        if is_another(&answers, version, former, swapped.elapsed()) {
+            return Err(UpgradeError::AnotherAnswers(answers).into());
+        }
         match api::node(&api, &record.name).await? {
             node if node.version != version => {
                 Err(MachineError::NotYet("it still runs the previous k3s"))
@@ -95,6 +105,11 @@ pub(crate) async fn upgraded(
         }
     })
     .await
+}
+
+/// Whether what answers is neither the release that was asked for, nor the former one at its end.
+fn is_another(answers: &str, asked: &str, former: &str, since: Duration) -> bool {
+    answers != asked && (answers != former || since > FORMER_K3S)
 }
 
 /// Tries again every [`POLL`] while QEMU lives and time is left.
@@ -112,6 +127,7 @@ async fn until<T>(
             Err(
                 error @ (MachineError::Key { .. }
                 | MachineError::Gone { .. }
+                | MachineError::Upgrade(_)
                 | MachineError::Ssh(SshError::WrongHostKey { .. })),
             ) => {
                 return Err(error);
@@ -131,9 +147,12 @@ async fn until<T>(
 
 /// k3s writes the file before it reports that it started. The same request wakes a resumed guest.
 fn fetching(resumed: bool) -> String {
-    let waking = resumed.then(wake::waking);
-    let parts = waking.into_iter().chain([format!("cat {IN_GUEST}")]);
-    parts.collect::<Vec<_>>().join("; ")
+    if resumed {
+        let (waking, renewing) = (wake::waking(), wake::renewing(IN_GUEST));
+        format!("{waking}; ({renewing}) && cat {IN_GUEST}")
+    } else {
+        format!("cat {IN_GUEST}")
+    }
 }
 
 fn parse(said: &[u8], project: &Project, record: &Record) -> Result<Kubeconfig, MachineError> {
@@ -165,4 +184,18 @@ async fn node_ready(
 
 fn is_silent(heard: Option<SystemTime>, since: Option<SystemTime>) -> bool {
     matches!((heard, since), (Some(heard), Some(since)) if heard + CLOCK_SKEW < since)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_that_was_not_asked_for_is_told_at_once() {
+        let [soon, late] = [1, 101].map(Duration::from_secs);
+        let another = |answers, since| is_another(answers, "v1.34.1+k3s1", "v1.33.5+k3s1", since);
+        assert!(!another("v1.34.1+k3s1", soon) && !another("v1.34.1+k3s1", late));
+        assert!(!another("v1.33.5+k3s1", soon) && another("v1.33.5+k3s1", late));
+        assert!(another("v1.34.1-rc1+k3s1", soon));
+    }
 }

@@ -45,11 +45,25 @@ pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
     Ok(())
 }
 
+/// Removes the VM's directory again if it was made for this command, which was refused before anything was done.
+pub(crate) fn remove_traces(machine: &Machine) {
+    let Some(made) = machine.bare_directory() else {
+        return;
+    };
+    if references::has_signed(machine) {
+        return;
+    }
+    if let Err(error) = fs::remove_dir_all(&made) {
+        tracing::debug!(%error, "{} stays", made.display());
+    }
+}
+
 fn remove_files(project: &Project) -> Result<(), MachineError> {
     let keep = [
         project.config(),
         project.approved(),
         project.lock(),
+        project.id(),
         project.record(),
         project.own_directory().join(".gitignore"),
         project.machines(),

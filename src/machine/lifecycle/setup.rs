@@ -1,6 +1,6 @@
 //! `setup` and `start`: from whatever is there to a node that is Ready.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
     base::{
@@ -11,14 +11,14 @@ use crate::{
         Limits, Machine, MachineError, Spec, State, Timings,
         access::{api, kubeconfig, ports},
         cache::references,
-        control::{guest_logs, vcpu, wake},
+        control::{guest, guest_logs, vcpu, wake},
         guest_config::{cidata, mount_check},
         launch::{Launched, Startup, disk_files, disk_state},
         lifecycle::{
             boot,
             boot_checks::Failure,
             boot_progress::{self, BootProgress},
-            create, idle, preflight, readiness,
+            create, idle, preflight, readiness, reset,
         },
         memory::resume,
         model::{
@@ -56,6 +56,18 @@ pub async fn setup(
     flags: Config,
     progress: &dyn Progress,
 ) -> Result<Summary, MachineError> {
+    let result = set_up(machine, flags, progress).await;
+    if result.is_err() {
+        reset::remove_traces(machine);
+    }
+    result
+}
+
+async fn set_up(
+    machine: &Machine,
+    flags: Config,
+    progress: &dyn Progress,
+) -> Result<Summary, MachineError> {
     let mut timings = Timings::start();
     let ports = flags.ports.clone().unwrap_or_default();
     // What an interrupted command has left may be another config.
@@ -79,6 +91,7 @@ pub async fn setup(
         machine,
         host: &host,
         spec: &spec,
+        began: Instant::now(),
     };
     host.accelerator(spec.accel).await?;
     timings.lap("look at the host", TimeSpentIn::Own);
@@ -127,7 +140,9 @@ async fn boot_with_config(
     let former = files::read_if_exists(&path)?;
     approval::save(project, config)?;
     let result = boot_or_resume(startup, record, timings).await;
-    if let Err(MachineError::Process(ProcessError::Ended { .. })) = result {
+    if let Err(MachineError::Process(ProcessError::Ended { .. } | ProcessError::Wrapper { .. })) =
+        result
+    {
         match former {
             Some(text) => files::write(&path, text.as_bytes(), PRIVATE)?,
             None => remove_if_exists(&path)?,
@@ -173,6 +188,7 @@ pub async fn start(
                 machine,
                 host: &Host::detect(&machine.cache)?,
                 spec: &spec,
+                began: Instant::now(),
             };
             preflight::require(startup, &record.name)?;
             boot_or_resume(startup, record, timings).await
@@ -186,6 +202,11 @@ async fn boot_or_resume(
     mut record: Record,
     mut timings: Timings,
 ) -> Result<Summary, MachineError> {
+    // What was downloaded before does not count.
+    let startup = Startup {
+        began: Instant::now(),
+        ..startup
+    };
     let Startup { machine, spec, .. } = startup;
     let project = startup.project();
     disk_state::require(project, &record)?;
@@ -193,7 +214,8 @@ async fn boot_or_resume(
         spec.api_port,
         (record.api_port != 0).then_some(record.api_port),
     )?;
-    references::register(machine, Some(&record))?;
+    record.ssh_port = None;
+    references::register(machine, Some(&record)).await?;
     kubeconfig::announce(project, &record)?;
     if let Ok(program) = std::env::current_exe() {
         disk_files::ensure_links(project, &program)?;
@@ -359,6 +381,7 @@ async fn finish_startup(
         cidata::ensure_seed(project, &record, false)?;
     }
     record.provisioned = true;
+    record.ssh_port = guest::host_port(project, 22).await.ok();
     record.save(project)?;
     machine.keep_qemu();
     if let Some(captured) = captured {

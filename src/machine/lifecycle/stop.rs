@@ -12,7 +12,7 @@ use crate::{
         memory::suspend,
         recover::interrupted,
     },
-    project::{Project, Suspended, user},
+    project::{Project, Record, Suspended, user},
     qemu::{MonitorError, Process, guest_abi, monitor_of},
 };
 
@@ -65,9 +65,9 @@ pub async fn stop(
     let project = &machine.project;
     let (record, process) = match interrupted::recover_interrupted(machine).await? {
         State::Absent => return Err(MachineError::absent(project)),
-        State::Stopped(_) => {
+        State::Stopped(record) => {
             terminate::clear(project)?;
-            return already(project, way);
+            return already(project, &record, way);
         }
         State::Running(record, process) => (record, process),
     };
@@ -103,9 +103,9 @@ fn shares_folders(process: &Process) -> bool {
 }
 
 /// There is nothing to end, but memory may be asked to be given up.
-fn already(project: &Project, way: StopMode) -> Result<StopOutcome, MachineError> {
+fn already(project: &Project, record: &Record, way: StopMode) -> Result<StopOutcome, MachineError> {
     Ok(match way {
-        _ if !Suspended::exists(project) => StopOutcome::AlreadyStopped,
+        _ if !Suspended::holds(project, record) => StopOutcome::AlreadyStopped,
         StopMode::PowerOff => {
             Suspended::discard(project)?;
             StopOutcome::MemoryGivenUp
@@ -118,8 +118,12 @@ fn already(project: &Project, way: StopMode) -> Result<StopOutcome, MachineError
 async fn shut_down(project: &Project, process: &Process, within: Duration) -> bool {
     let orderly = async {
         if let Err(error) = vcpu::unpause(project).await {
-            tracing::warn!("cannot shut down the guest: {error}");
-            return false;
+            let is_lost = matches!(&error, MachineError::Monitor(it) if it.is_lost());
+            if !is_lost || power_off(project).await.is_err() {
+                tracing::warn!("cannot shut down the guest: {error}");
+                return false;
+            }
+            return process.ended_within(Duration::MAX).await;
         }
         guest_logs::to_files(project).await;
         if let Err(error) = k3s_down(project).await {
@@ -154,6 +158,16 @@ async fn k3s_down(project: &Project) -> Result<(), MachineError> {
         "timeout {TRIMMING} sh -c '{TRIM}' >/dev/null 2>&1 & systemctl stop k3s.service; result=$?; wait; exit $result"
     );
     ssh.output(&both).await?;
+    ssh.close().await;
+    Ok(())
+}
+
+/// Has the guest power itself off, where QEMU's monitor is lost.
+async fn power_off(project: &Project) -> Result<(), MachineError> {
+    let ssh = guest::connect(project).await?;
+    tracing::info!("stopping k3s and shutting down the guest over SSH: QEMU's monitor is lost");
+    ssh.output("systemctl stop k3s.service; systemctl poweroff --no-block")
+        .await?;
     ssh.close().await;
     Ok(())
 }

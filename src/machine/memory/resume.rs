@@ -80,6 +80,7 @@ async fn load_memory(
         machine,
         host,
         spec,
+        ..
     } = startup;
     let project = startup.project();
     let accelerator = accelerator(host, spec, suspended).await?;

@@ -28,12 +28,17 @@ pub struct Limits {
 impl Limits {
     /// Those for a guest that runs by `accelerator`, from now on.
     pub fn for_start(accelerator: Accelerator, chosen: Option<Duration>) -> Self {
+        Self::since(Instant::now(), accelerator, chosen)
+    }
+
+    /// Those of a start that `began` earlier, with another launch.
+    pub fn since(began: Instant, accelerator: Accelerator, chosen: Option<Duration>) -> Self {
         let (within, silence) = match accelerator {
             Accelerator::Kvm => (WITHIN_KVM, SILENCE_KVM),
             Accelerator::Tcg => (WITHIN_TCG, SILENCE_TCG),
         };
         Self {
-            began: Instant::now(),
+            began,
             within: chosen.unwrap_or(within),
             silence,
         }

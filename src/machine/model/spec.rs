@@ -96,6 +96,8 @@ impl Spec {
         let made = made.map(|record| Config {
             disk: Some(record.disk),
             image: Some(record.image.source.clone()),
+            // Its place was chosen when the VM was created; a directory made since does not move it.
+            kubeconfig: Some(record.kubeconfig.clone()),
             ..Config::default()
         });
         let config = &config.clone().over(made.unwrap_or_default());
@@ -109,6 +111,7 @@ impl Spec {
             Some(url) => url.parse::<Mirror>().map_err(choice)?,
         };
         require_api_port_unforwarded(config)?;
+        require_ports_forwarded_once(config)?;
         Ok(Self {
             cpus: config.cpus.unwrap_or(DEFAULT_CPUS),
             memory: at_least(
@@ -251,6 +254,20 @@ fn require_api_port_unforwarded(config: &Config) -> Result<(), MachineError> {
     }
 }
 
+/// A config that forwards a port twice cannot be read, and flags are not to write one.
+fn require_ports_forwarded_once(config: &Config) -> Result<(), MachineError> {
+    let forwards = config.ports.as_deref().unwrap_or_default();
+    let twice = (1..forwards.len())
+        .find(|&at| forwards[..at].iter().any(|it| it.host == forwards[at].host));
+    match twice {
+        None => Ok(()),
+        Some(at) => {
+            let port = forwards[at].host;
+            Err(choice(format_args!("port {port} is forwarded twice")))
+        }
+    }
+}
+
 /// Whether it can be a model is QEMU's to say; what cannot be one is not passed on.
 fn cpu_model(model: String) -> Result<String, MachineError> {
     let fits = |it: char| it.is_ascii_alphanumeric() || "-_.,=+".contains(it);
@@ -286,7 +303,7 @@ mod tests {
     };
 
     fn resolve(config: &Config) -> Result<Spec, MachineError> {
-        Spec::resolve(config, None, &Project::discover(Path::new("/p/shop")))
+        Spec::resolve(config, None, &Project::at(Path::new("/p/shop")))
     }
 
     fn record() -> Record {
@@ -308,6 +325,7 @@ mod tests {
             first_release: None,
             firmware: "bios".into(),
             api_port: 6443,
+            ssh_port: None,
             kubeconfig: "/p/shop/.kube/config".into(),
             provisioned: true,
         }
@@ -324,6 +342,38 @@ mod tests {
         assert_eq!(spec.k3s_version, None);
         assert_eq!(spec.kubeconfig, Path::new("/p/shop/.kube/config"));
         assert!(spec.agrees_with(&record()).is_ok());
+    }
+
+    #[test]
+    fn a_port_is_forwarded_once() {
+        let with = |ports: &[&str]| Config {
+            ports: Some(ports.iter().map(|it| it.parse().expect("sound")).collect()),
+            ..Config::default()
+        };
+        let error = resolve(&with(&["81:80", "81:81"])).expect_err("twice");
+        assert_eq!(error.to_string(), "port 81 is forwarded twice");
+        resolve(&with(&["81:80", "81:80/udp", "82:80"])).expect("three ports");
+    }
+
+    #[test]
+    fn a_directory_made_later_does_not_move_the_kubeconfig() {
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        let project = Project::at(temporary.path());
+        let place = project.default_kubeconfig();
+        let made = Record {
+            kubeconfig: place.clone(),
+            ..record()
+        };
+        std::fs::create_dir(temporary.path().join("web")).expect("created");
+        assert_ne!(project.default_kubeconfig(), place);
+        let spec = Spec::resolve(&Config::default(), Some(&made), &project).expect("sound");
+        assert_eq!(spec.kubeconfig, place);
+        let chosen = Config {
+            kubeconfig: Some("other".into()),
+            ..Config::default()
+        };
+        let spec = Spec::resolve(&chosen, Some(&made), &project).expect("sound");
+        assert_eq!(spec.kubeconfig, temporary.path().join("other"));
     }
 
     #[test]

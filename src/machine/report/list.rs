@@ -127,7 +127,7 @@ async fn summarize(known: RegisteredProject) -> Option<MachineSummary> {
     };
     let state = match process {
         Some(_) => MachineState::Running,
-        None if record.provisioned && Suspended::exists(&project) => MachineState::Suspended,
+        None if Suspended::holds(&project, &record) => MachineState::Suspended,
         None => MachineState::Stopped,
     };
     let mut listed = described(state, known, &project, &record);

@@ -181,7 +181,7 @@ pub struct NodeStatus {
 pub async fn status(project: &Project) -> Result<Status, MachineError> {
     let (condition, record, process) = match State::observe(project)? {
         State::Absent => (MachineState::Absent, None, None),
-        State::Stopped(record) if record.provisioned && Suspended::exists(project) => {
+        State::Stopped(record) if Suspended::holds(project, &record) => {
             (MachineState::Suspended, Some(record), None)
         }
         State::Stopped(record) => (MachineState::Stopped, Some(record), None),
@@ -283,6 +283,10 @@ pub(crate) async fn observe(project: &Project, process: &Process) -> (Running, O
     match query_qemu(project, &mut running).await {
         Ok(resources) => (running, Some(resources)),
         Err(error) => {
+            running.ssh_port = Record::load(project)
+                .ok()
+                .flatten()
+                .and_then(|it| it.ssh_port);
             if matches!(
                 error,
                 MonitorError::Foreign { .. } | MonitorError::Directory(_)

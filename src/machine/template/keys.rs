@@ -45,6 +45,7 @@ pub(crate) async fn ready(startup: Startup<'_>, of_disk: &Digest) -> Result<Dige
         machine,
         host,
         spec,
+        ..
     } = startup;
     let accelerator = host.accelerator(spec.accel).await?;
     let runs = match accelerator {

@@ -11,7 +11,7 @@ use crate::{
         snapshots::restore,
         upgrade::{run::Upgrade, safety_snapshot::SafetySnapshot},
     },
-    project::Config,
+    project::{Config, config::Timeout},
 };
 
 impl Upgrade<'_> {
@@ -20,14 +20,19 @@ impl Upgrade<'_> {
         Limits::for_start(self.accelerator, self.spec.timeout)
     }
 
-    /// Waits until the node is Ready with that release, and writes the kubeconfig of its k3s.
-    pub(super) async fn wait_until_up(&mut self, version: &Version) -> Result<(), MachineError> {
+    /// Waits until the node is Ready with that release in the place of the `former` one, and writes the kubeconfig of its
+    /// k3s.
+    pub(super) async fn wait_until_up(
+        &mut self,
+        version: &Version,
+        former: &str,
+    ) -> Result<(), MachineError> {
         let project = &self.machine.project;
         let (record, process) = (&self.record, &self.process);
         let limits = self.limits();
         let timings = &mut self.timings;
         let ready = async {
-            readiness::upgraded(record, process, limits, version.as_str()).await?;
+            readiness::upgraded(record, process, limits, version.as_str(), former).await?;
             timings.lap("k3s starts", TimeSpentIn::Guest);
             readiness::ready(project, record, process, limits, timings).await
         };
@@ -47,7 +52,11 @@ impl Upgrade<'_> {
         tracing::warn!("k3s {to} does not come up; rolling back");
         let back = async {
             restore::restore(self.machine, &snapshot.name).await?;
-            setup::start(self.machine, Config::default(), false).await
+            let flags = Config {
+                timeout: self.spec.timeout.map(Timeout),
+                ..Config::default()
+            };
+            setup::start(self.machine, flags, false).await
         };
         match back.await {
             Ok(_) => {

@@ -117,6 +117,8 @@ impl<'a> Upgrade<'a> {
         if !record.provisioned {
             return Err(MachineError::NothingToKeep(record.name));
         }
+        // What it fetches is not known to be needed before it is in the guest; until then nothing may be pruned.
+        references::register(machine, Some(&record)).await?;
         let config = flags.over(user::trusted(project)?);
         Ok(Self {
             machine,
@@ -145,7 +147,7 @@ impl<'a> Upgrade<'a> {
         self.timings.lap("fetch k3s", TimeSpentIn::Network);
         self.require_ready().await?;
         if let Some(installed) = unrecorded {
-            self.save_release(installed)?;
+            self.save_release(installed).await?;
         }
         let mut snapshot = SafetySnapshot::create(self.machine, to).await?;
         self.timings.lap("the VM is kept", TimeSpentIn::Own);
@@ -162,12 +164,12 @@ impl<'a> Upgrade<'a> {
         let up = async {
             ssh.replace_k3s().await?;
             ssh.close().await;
-            self.wait_until_up(to).await
+            self.wait_until_up(to, from.as_str()).await
         };
         if let Err(error) = up.await {
             return Err(self.roll_back(snapshot, from, to, &error).await.into());
         }
-        self.save_release(release)?;
+        self.save_release(release).await?;
         Ok(snapshot.name.clone())
     }
 
@@ -181,6 +183,9 @@ impl<'a> Upgrade<'a> {
         let is_recorded = self.record.release.version == to.as_str();
         let node = self.node().await;
         let is_other = node.as_ref().is_ok_and(|node| node.version != to.as_str());
+        let former = node
+            .as_ref()
+            .map_or_else(|_| String::new(), |node| node.version.clone());
         if is_recorded && !is_other && node.is_ok_and(|node| node.ready) {
             return Ok(false);
         }
@@ -196,7 +201,7 @@ impl<'a> Upgrade<'a> {
         } else {
             wake::start_k3s(&self.machine.project, self.limits()).await;
         }
-        match self.wait_until_up(to).await {
+        match self.wait_until_up(to, &former).await {
             Err(error) if !is_recorded => {
                 return Err(UpgradeError::Stuck {
                     fell: self.failure(to, &error).await,
@@ -207,7 +212,7 @@ impl<'a> Upgrade<'a> {
             result => result?,
         }
         if !is_recorded {
-            self.save_release(release)?;
+            self.save_release(release).await?;
         }
         Ok(true)
     }
@@ -234,12 +239,12 @@ impl<'a> Upgrade<'a> {
     }
 
     /// Saves the release that the VM has from now on.
-    fn save_release(&mut self, release: Release) -> Result<(), MachineError> {
+    async fn save_release(&mut self, release: Release) -> Result<(), MachineError> {
         let first = self.record.installed_from().clone();
         self.record.first_release = (first != release).then_some(first);
         self.record.release = release;
         // Before the VM is known to need it, so that it cannot be pruned in between.
-        references::register(self.machine, Some(&self.record))?;
+        references::register(self.machine, Some(&self.record)).await?;
         Ok(replacement::replace_record(
             &self.machine.project,
             &self.record,

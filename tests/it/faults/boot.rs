@@ -152,6 +152,21 @@ fn a_kernel_that_stumbles_over_its_own_breakpoint() {
     assert_eq!(tries, 2, "{}", ended.stderr);
 }
 
+/// The time limit is one for all tries.
+#[test]
+fn a_timeout_does_not_begin_anew() {
+    let sandbox = Sandbox::new();
+    let last_words = "Oops: int3: 0000 [#1] SMP\r\nKernel panic - not syncing: Fatal exception\r\n";
+    let image = speaking_image(&sandbox.env.path("stumbles.img"), last_words);
+    // A try takes half a second at least.
+    sandbox.fails(
+        "a kernel panic of the emulator's again and again, --timeout 1s",
+        sandbox.setup(&["--image", &image, "--timeout", "1s"]),
+        1,
+        &["the VM was not ready within 1s"],
+    );
+}
+
 /// A guest to which the emulator does not deliver its timer's interrupts says so every 21 s, and does nothing else.
 #[test]
 fn a_kernel_whose_timer_has_stopped() {

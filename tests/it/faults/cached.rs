@@ -1,6 +1,6 @@
 //! The cache is cleared of what no machine needs, and of nothing else, wherever the machines were moved to.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use rustix::process::Signal;
 
@@ -54,12 +54,31 @@ fn what_a_machine_needs_is_not_pruned() {
     sandbox.env.project.clone_from(&away);
     sandbox.goes_on(sandbox.env.command(&["start"]));
 
+    // To another file system it is copied, and then removed here.
+    let other = sandbox.env.path("other");
+    let copied = Command::new("cp").arg("-a").args([&away, &other]).status();
+    assert!(copied.is_ok_and(|status| status.success()), "cp runs");
     fs::remove_dir_all(&away).expect("removed");
     fs::create_dir(&away).expect("created");
     let pruned = prune(&sandbox);
     tell(
         &sandbox,
-        "prune after a project was removed by hand",
+        "prune after a project was moved to another file system",
+        &pruned,
+    );
+    let kept = format!("for VMs that are not found in {}", away.display());
+    assert!(pruned.stderr.contains(&kept), "{pruned:?}");
+    sandbox.env.project.clone_from(&other);
+    sandbox.goes_on(sandbox.env.command(&["start"]));
+    let listed = sandbox.env.ok(&["list"]).stdout;
+    assert_eq!(listed.matches("k3s-project-").count(), 1, "{listed}");
+
+    fs::remove_dir_all(&other).expect("removed");
+    fs::create_dir(&other).expect("created");
+    let pruned = sandbox.env.run(&["cache", "prune", "--yes", "--missing"]);
+    tell(
+        &sandbox,
+        "prune --missing after a project was removed by hand",
         &pruned,
     );
     assert!(pruned.stderr.contains("removed 3 files"), "{pruned:?}");

@@ -182,7 +182,13 @@ fn a_runtime_directory_that_is_gone(story: &Story) {
         .run("k3s-vm kubectl get nodes")
         .succeeds()
         .says(" Ready ");
-    let told = story.run("k3s-vm stop").succeeds().says("stopped by force");
+    // SSH's port is on record.
+    story.run("k3s-vm ssh true").succeeds();
+    let told = story
+        .run("k3s-vm stop")
+        .succeeds()
+        .says("over SSH")
+        .never_says("by force");
     tell(
         story,
         "no runtime directory while the cluster runs, stop",

@@ -48,7 +48,7 @@ fn the_next_setup_continues_with_the_qemu_of_a_killed_one() {
     sandbox.env.ok(&["reset", "--yes"]);
     assert_eq!(
         names(&sandbox.file("")),
-        [".gitignore", "approved", "config", "lock"]
+        [".gitignore", "approved", "config", "id", "lock"]
     );
 }
 

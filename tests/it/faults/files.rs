@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::sandbox::Sandbox;
-use crate::support::{dead_image, names};
+use crate::support::{dead_image, finish, names};
 
 #[test]
 fn flags_that_contradict_the_machine() {
@@ -95,7 +95,7 @@ fn a_truncated_record() {
         sandbox.env.ok(&["reset", "--yes"]);
         assert_eq!(
             names(&sandbox.file("")),
-            [".gitignore", "approved", "config", "lock"]
+            [".gitignore", "approved", "config", "id", "lock"]
         );
     }
     sandbox.goes_on(sandbox.setup(&[]));
@@ -198,6 +198,35 @@ fn a_kubeconfig_of_another_tool() {
     );
     fs::remove_file(&path).expect("moved away");
     sandbox.goes_on(sandbox.setup(&[]));
+}
+
+/// In the home directory the kubeconfig would be the user's own. What the refused setup has made there is no project of
+/// all that lies below.
+#[test]
+fn a_setup_in_the_home_directory() {
+    let sandbox = Sandbox::new();
+    let home = sandbox.env.path("home");
+    let below = home.join("shop");
+    fs::create_dir_all(below.join(".git")).expect("created");
+    let mut setup = sandbox.setup(&[]);
+    setup.current_dir(&home);
+    let words = ["is your own kubeconfig, which k3s-vm does not touch"];
+    sandbox.fails("setup in the home directory", setup, 1, &words);
+    assert!(!home.join(".k3s-vm").exists());
+    let mut setup = sandbox.setup(&["--name", "next"]);
+    setup
+        .current_dir(&home)
+        .args(["--kubeconfig", "/dev/null/x"]);
+    assert_ne!(finish(setup).code, 0);
+    assert!(!home.join(".k3s-vm").exists());
+    // As an older program leaves it.
+    crate::support::private_dir(&home.join(".k3s-vm"));
+    fs::write(home.join(".k3s-vm/lock"), "").expect("written");
+    let mut status = sandbox.env.command(&["status", "--json"]);
+    status.current_dir(&below);
+    let told: serde_json::Value =
+        serde_json::from_str(&finish(status).stdout).expect("one JSON document");
+    assert_eq!(told["project"], below.to_str().expect("UTF-8"));
 }
 
 /// `reset` removes a kubeconfig that is the VM's, and nothing else in its place.

@@ -380,7 +380,7 @@ fn ends_at(
     (verb.again)(sandbox);
     sandbox.env.ok(&["reset", "--yes"]);
     sandbox.nothing_runs();
-    let keeps = [".gitignore", "approved", "config", "lock"];
+    let keeps = [".gitignore", "approved", "config", "id", "lock"];
     let kept = names(&sandbox.file(""));
     assert!(
         kept.iter().all(|name| keeps.contains(&name.as_str())),

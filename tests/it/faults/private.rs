@@ -98,7 +98,7 @@ fn assert_private(path: &Path, cache: &Path) {
     }
 }
 
-/// Without a runtime directory the sockets lie in `/tmp`, where the name can be guessed.
+/// The sockets are in `/tmp`, where the name can be guessed.
 #[test]
 fn a_socket_directory_of_another_user() {
     let sandbox = Sandbox::new();
@@ -128,7 +128,7 @@ fn a_socket_directory_of_another_user() {
             chown(&theirs, Some(65534), Some(65534)).expect("given away");
         }
         let mut setup = in_other_mounts(&sandbox, &sandbox.setup(&[]), &own_tmp(prepare));
-        setup.env_remove("XDG_RUNTIME_DIR");
+        setup.env_remove("K3S_VM_RUNTIME_DIR");
         let words = if fault.ends_with("file") {
             &["/tmp/k3s-vm-0: "][..]
         } else {

@@ -114,6 +114,27 @@ fn what_is_not_a_regular_file() {
     }
 }
 
+/// Nobody writes to it.
+#[test]
+fn an_archive_and_certificates_that_are_fifos() {
+    let sandbox = Sandbox::new();
+    let pipe = fifo(&sandbox.env.path("fifo"));
+    let import = sandbox.env.command(&["cache", "import", &pipe]);
+    let import = Background::start(&sandbox, import);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(import.is_running(), "{}", import.said());
+    import.signal(Signal::INT);
+    assert_eq!(import.end().code, 130);
+    for (file, fault) in [
+        (pipe.as_str(), "SSL_CERT_FILE is a FIFO"),
+        ("/dev/zero", "SSL_CERT_FILE is /dev/zero"),
+    ] {
+        let mut setup = sandbox.setup_from("https://127.0.0.1:1/", &[]);
+        setup.env("SSL_CERT_FILE", file);
+        sandbox.fails(fault, setup, 1, &["not a regular file"]);
+    }
+}
+
 #[test]
 fn a_folder_of_manifests_that_leads_to_itself() {
     let sandbox = Sandbox::new();
@@ -333,12 +354,12 @@ fn a_runtime_directory_that_is_too_long_for_sockets() {
     let long = sandbox.env.path(&"r".repeat(100));
     crate::support::private_dir(&long);
     let mut setup = sandbox.setup(&[]);
-    setup.env("XDG_RUNTIME_DIR", &long);
+    setup.env("K3S_VM_RUNTIME_DIR", &long);
     let setup = Background::start(&sandbox, setup);
     eventually("the VM runs", || {
         let mut status = sandbox.env.command(&["status", "--json"]);
         assert!(setup.is_running(), "{}", setup.said());
-        status.env("XDG_RUNTIME_DIR", &long);
+        status.env("K3S_VM_RUNTIME_DIR", &long);
         finish(status).stdout.contains("\"run_state\": \"running\"")
     });
     setup.signal(Signal::INT);
@@ -438,4 +459,43 @@ fn a_missing_name_is_reported_once() {
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     let warnings = ended.stderr.matches("warning:").count();
     assert!(warnings <= 2, "{}", ended.stderr);
+}
+
+/// A QEMU that is a script, and one that was built without what a VM needs.
+#[test]
+fn a_qemu_of_another_kind() {
+    let sandbox = Sandbox::new();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let here = |script: &str| {
+        let script = format!("PATH='{path}'\n{script}");
+        let mut all = program(&sandbox, "qemu-system-x86_64", &script);
+        all.push(format!(":{path}"));
+        all
+    };
+    let mut setup = sandbox.setup(&[]);
+    setup.env("PATH", here("qemu-system-x86_64 \"$@\""));
+    let words = [
+        "/bin/qemu-system-x86_64 is a script that does not start QEMU by exec",
+        "hint: end the script with: exec ",
+    ];
+    sandbox.fails("a QEMU that is a script without exec", setup, 1, &words);
+    let mut setup = sandbox.setup(&[]);
+    setup.env("PATH", here("exec qemu-system-x86_64 \"$@\""));
+    sandbox.goes_on(setup);
+    for (refusal, lacks) in [
+        (
+            "*sandbox*) echo '-sandbox support is not enabled in this QEMU binary' >&2; exit 1",
+            "was built without a sandbox (libseccomp)",
+        ),
+        (
+            "*netdev*help*) echo tap; exit 0",
+            "was built without user networking (libslirp)",
+        ),
+    ] {
+        let script = format!("case \"$*\" in {refusal};; esac\nexec qemu-system-x86_64 \"$@\"");
+        let mut doctor = sandbox.env.command(&["doctor"]);
+        doctor.env("PATH", here(&script));
+        let told = finish(doctor);
+        assert!(told.stdout.contains(lacks), "{told:?}");
+    }
 }

@@ -270,3 +270,34 @@ fn suspend_as_the_usual_way() {
         "who waits wants it off"
     );
 }
+
+/// A template's memory from which a setup that was interrupted was to start: the VM is not suspended.
+#[test]
+fn memory_that_an_interrupted_setup_has_adopted() {
+    let sandbox = Sandbox::new();
+    sandbox.stopped();
+    fs::write(sandbox.file("suspended.json"), "{}").expect("written");
+    assert_eq!(sandbox.status()["state"], "stopped");
+    let stop = sandbox.env.ok(&["stop"]);
+    assert!(
+        stop.stderr.contains("the VM is already stopped"),
+        "{stop:?}"
+    );
+    for verb in ["resume", "kubectl get nodes", "ssh true"] {
+        let words: Vec<&str> = verb.split(' ').collect();
+        let ended = sandbox.env.run(&words);
+        assert!(ended.stderr.contains("is stopped"), "{verb}: {ended:?}");
+    }
+
+    // What is left of a VM that is gone is not that of the next one.
+    for name in ["record.json", "disk.qcow2"] {
+        fs::remove_file(sandbox.file(name)).expect("removed");
+    }
+    let ended = sandbox.survives(
+        "memory of a VM that is gone, setup",
+        sandbox.setup(&[]),
+        &[],
+    );
+    assert!(!ended.stderr.contains("instead of resuming"), "{ended:?}");
+    assert!(!sandbox.file("suspended.json").exists());
+}

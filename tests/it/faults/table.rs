@@ -86,6 +86,7 @@ pub(super) fn first_line(env: &TestEnv, stderr: &str) -> String {
         (r"[0-9a-f]{64}", "DIGEST"),
         (r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]+ UTC", "TIME"),
         (r"k3s-vm/[0-9a-f]{16}/", "k3s-vm/ID/"),
+        (r"cache/users/[0-9a-f]{16}", "cache/users/ID"),
         (r"(k3s-[a-z]+)-[0-9a-f]{6}", "$1-HASH"),
         (r"port [0-9]{4,5} on", "port N on"),
         (

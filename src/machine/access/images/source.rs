@@ -57,7 +57,7 @@ impl Source {
     pub(crate) async fn open(&self) -> Result<Opened, ImagesError> {
         match self {
             Self::Input => Ok(Opened::of(io::stdin(), None)),
-            Self::File(path) => file(path),
+            Self::File(path) => file(path).await,
             Self::Image(reference) => saved(reference).await,
         }
     }
@@ -109,7 +109,7 @@ impl Saving {
     }
 }
 
-fn file(path: &Path) -> Result<Opened, ImagesError> {
+async fn file(path: &Path) -> Result<Opened, ImagesError> {
     let unreadable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => ImagesError::NoFile(path.to_owned()),
         _ => ImagesError::Unreadable {
@@ -117,7 +117,12 @@ fn file(path: &Path) -> Result<Opened, ImagesError> {
             source,
         },
     };
-    let file = File::open(path).map_err(unreadable)?;
+    // A named pipe waits for who writes to it; signals are heard meanwhile.
+    let named = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || File::open(named)).await;
+    let file = opened
+        .expect("neither panics nor is cancelled")
+        .map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if metadata.is_dir() {
         return Err(ImagesError::Directory(path.to_owned()));

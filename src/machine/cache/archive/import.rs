@@ -46,7 +46,7 @@ pub async fn import(
     progress: Arc<dyn Progress>,
 ) -> Result<Vec<(ArchiveEntry, bool)>, MachineError> {
     trust::require_own_tree(cache.root())?;
-    let _lock = cache.lock("import", "what an archive has").await?;
+    let _lock = cache.lock("import", "changes what is in the cache").await?;
     let waiting = ImportStaging::begin(cache)?;
     let (shared, folder) = (cache.clone(), waiting.0.clone());
     let list = spawn_blocking(move || receive(&shared, &folder, source, &*progress))
