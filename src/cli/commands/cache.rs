@@ -135,6 +135,10 @@ struct Entry<'a> {
     used: u64,
     /// The projects that need it.
     users: &'a [PathBuf],
+    /// The URL or path; null where it is not known or was made on this host.
+    origin: Option<&'a str>,
+    /// The origin is what an archive says.
+    imported: bool,
 }
 
 fn document<'a>(cache: &'a Path, items: &'a [Item]) -> Document<'a> {
@@ -145,6 +149,8 @@ fn document<'a>(cache: &'a Path, items: &'a [Item]) -> Document<'a> {
         size: item.size.as_bytes(),
         used: seconds(item.used).unwrap_or_default().as_secs(),
         users: &item.users,
+        origin: item.origin.as_ref().map(|it| it.from.as_str()),
+        imported: item.origin.as_ref().is_some_and(|it| it.imported),
     });
     Document {
         schema: SCHEMA,
@@ -180,6 +186,14 @@ fn table(items: &[Item]) -> String {
             format!("needed by {}", users.join(", "))
         };
         let _ = writeln!(table, "{:<26}  last used {used}, {users}", "");
+        if let Some(origin) = &item.origin {
+            let how = if origin.imported {
+                "imported from an archive, which says: "
+            } else {
+                "from "
+            };
+            let _ = writeln!(table, "{:<26}  {how}{}", "", origin.from);
+        }
     }
     table
 }
@@ -189,17 +203,31 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::image::Origin;
 
-    #[test]
-    fn the_document_is_as_agreed() {
-        let item = Item {
+    fn item() -> Item {
+        Item {
             kind: "base image",
             path: "/c/images/a.img".into(),
             size: Size::bytes(1 << 20),
             used: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000),
             users: vec!["/home/ada/shop".into()],
-        };
-        let json = serde_json::to_string_pretty(&document(Path::new("/c"), &[item]));
+            origin: Some(Origin::new("https://a/disk.img".to_owned(), true)),
+        }
+    }
+
+    #[test]
+    fn the_document_is_as_agreed() {
+        let json = serde_json::to_string_pretty(&document(Path::new("/c"), &[item()]));
         insta::assert_snapshot!(json.expect("JSON"));
+    }
+
+    #[test]
+    fn the_table_names_the_origin() {
+        insta::assert_snapshot!(table(&[item()]), @r"
+        base image           1 MiB  /c/images/a.img
+                                    last used 2026-11-18T11:06:40Z, needed by /home/ada/shop
+                                    imported from an archive, which says: https://a/disk.img
+        ");
     }
 }

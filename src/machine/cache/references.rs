@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{
-        FileError, MachineAlias, Name, Size,
+        Digest, FileError, MachineAlias, Name, Size,
         files::{self, PRIVATE},
         trust,
     },
-    image::prepared,
+    image::{Cache, Origin, prepared},
     machine::{Machine, MachineError},
     project::{Project, Record, Suspended, snapshot},
 };
@@ -48,6 +48,8 @@ pub struct Item {
     pub used: SystemTime,
     /// The places of the VMs that need it.
     pub users: Vec<PathBuf>,
+    /// Where it came from, where that is known.
+    pub origin: Option<Origin>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -199,6 +201,10 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
                 continue;
             }
             let is_memory = path.extension().is_some_and(|it| it == "memory");
+            // It is there for a QEMU that may have to write it.
+            if is_memory && metadata.len() == 0 {
+                continue;
+            }
             // It is as long of use as the disk that it belongs to.
             let needed = if is_memory {
                 path.with_extension("qcow2")
@@ -222,6 +228,7 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
                     .max()
                     .unwrap_or(SystemTime::UNIX_EPOCH),
                 users: of_it.iter().map(|it| it.user.project().place()).collect(),
+                origin: digest_of(&path).and_then(|it| Cache::new(cache.to_owned()).origin(it)),
                 path,
             });
         }
@@ -233,6 +240,13 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
             .then_with(|| one.path.cmp(&other.path))
     });
     Ok(items)
+}
+
+/// The digest by which an image, or the directory of a release, is called.
+fn digest_of(path: &Path) -> Option<Digest> {
+    let folder = path.parent().and_then(Path::file_name);
+    let names = [path.file_stem(), folder].into_iter().flatten();
+    names.filter_map(|it| it.to_str()?.parse().ok()).next()
 }
 
 /// Removes what no VM needs; what that was.
@@ -251,9 +265,10 @@ pub fn prune(cache: &Path) -> Result<Vec<Item>, MachineError> {
         if !item.users.is_empty() {
             continue;
         }
-        // First what says that it is there.
-        files::remove_if_exists(&item.path.with_extension("json"))?;
-        files::remove_if_exists(&item.path)?;
+        prepared::remove(&item.path)?;
+        if let Some(digest) = digest_of(&item.path) {
+            files::remove_if_exists(&Cache::new(cache.to_owned()).origin_path(digest))?;
+        }
         // A release has a directory of its own.
         let _ = item.path.parent().map(fs::remove_dir);
         gone.push(item);
