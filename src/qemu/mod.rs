@@ -2,6 +2,7 @@
 
 pub mod accel;
 pub mod command_line;
+pub mod file_access;
 pub mod firmware;
 pub mod guest_abi;
 pub mod kvm;

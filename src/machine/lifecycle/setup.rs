@@ -100,7 +100,10 @@ pub async fn setup(
         State::Stopped(record) => {
             create::create_machine(startup, Some(record), progress, &mut timings).await?
         }
-        _ => create::create_machine(startup, None, progress, &mut timings).await?,
+        _ => {
+            host::warn_of_root();
+            create::create_machine(startup, None, progress, &mut timings).await?
+        }
     };
     let path = machine.project.config();
     let former = files::read_if_exists(&path)?;
