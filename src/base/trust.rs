@@ -66,7 +66,7 @@ pub fn own_private_dir(path: &Path) -> Result<(), FileError> {
     Err(files::refused(path, NOT_OURS))
 }
 
-/// Refuses a directory in which other users can replace files. A missing one is fine.
+/// Refuses a directory in which other users can replace files, or a file that they can write. A missing one is fine.
 ///
 /// # Errors
 ///
@@ -80,16 +80,18 @@ pub fn require_own_content(path: &Path) -> Result<(), FileError> {
     if ours && metadata.permissions().mode() & 0o022 == 0 {
         return Ok(());
     }
-    let reason = "others may write to it, and what lies there is run and booted";
-    Err(files::refused(path, reason))
+    Err(files::refused(
+        path,
+        "others may write to it, and what lies there is run and booted",
+    ))
 }
 
-/// Requires the same of a directory and of all directories below it. None may be a link: a removal there would happen
+/// Requires the same of a directory and of all that is below it. No directory there may be a link: a removal there would happen
 /// elsewhere.
 ///
 /// # Errors
 ///
-/// When one of them is a link, belongs to another user than us and root, or others may write to it.
+/// When one of them is a link to a directory, belongs to another user than us and root, or others may write to it.
 pub fn require_own_tree(path: &Path) -> Result<(), FileError> {
     require_own_content(path)?;
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
@@ -98,6 +100,8 @@ pub fn require_own_tree(path: &Path) -> Result<(), FileError> {
             require_own_tree(&path)?;
         } else if kind.is_ok_and(|it| it.is_symlink()) && path.is_dir() {
             return Err(files::refused(&path, NOT_OURS));
+        } else {
+            require_own_content(&path)?;
         }
     }
     Ok(())
@@ -126,6 +130,13 @@ mod tests {
             assert_eq!(error.path, deep, "{open:o}");
         }
         fs::set_permissions(&deep, Permissions::from_mode(0o755)).expect("closed");
+        let file = deep.join("k3s");
+        for open in [0o666, 0o664] {
+            fs::set_permissions(&file, Permissions::from_mode(open)).expect("opened");
+            let error = require_own_tree(&tree).expect_err("refused");
+            assert_eq!(error.path, file, "{open:o}");
+        }
+        fs::set_permissions(&file, Permissions::from_mode(0o555)).expect("closed");
         let link = tree.join("images");
         std::os::unix::fs::symlink(directory.path(), &link).expect("linked");
         assert_eq!(require_own_tree(&tree).expect_err("refused").path, link);

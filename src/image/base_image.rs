@@ -96,6 +96,7 @@ impl Cache {
         };
         if let Some(image) = cached {
             self.remember(&key, shown(url), &image, None, expected.is_some())?;
+            self.remember_origin(image.digest, &shown(url), false)?;
             return Ok(image);
         }
         let partial = self.partial(&key)?;
@@ -109,6 +110,7 @@ impl Cache {
         let fetched = download(&job, progress).await?;
         let image = self.admit(partial, &fetched, &shown(url)).await?;
         self.remember(&key, shown(url), &image, None, expected.is_some())?;
+        self.remember_origin(image.digest, &shown(url), false)?;
         Ok(image)
     }
 
@@ -150,7 +152,8 @@ impl Cache {
         };
         let fetched = copy(&path, &job, progress).await?;
         let image = self.admit(partial, &fetched, &name).await?;
-        self.remember(&key, name, &image, Some(stamp), true)?;
+        self.remember(&key, name.clone(), &image, Some(stamp), true)?;
+        self.remember_origin(image.digest, &name, false)?;
         Ok(image)
     }
 

@@ -5,6 +5,7 @@
 //! images/<digest>.img              base images, read-only
 //! <bucket>/<digest>/<file name>    other files, as they have to be called
 //! sources/<key>.json               which digest came from which URL or path
+//! origins/<digest>.json            the URL or path of a file, for those who look
 //! texts/<key>                      small texts that went with verified files
 //! partial/<key>, locks/<key>       what is under way, and who is at it
 //! ```
@@ -145,6 +146,7 @@ impl Cache {
         let (path, directory) = place(fetched.digest);
         self.directory(&directory)?;
         publish(partial, path.clone(), wanted.mode).await?;
+        self.remember_origin(fetched.digest, &shown(&wanted.url), false)?;
         if wanted.expected.is_none() {
             self.remember_text(&wanted.url, &fetched.digest.to_string())?;
         }

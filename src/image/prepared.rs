@@ -143,7 +143,7 @@ pub fn identity(path: &Path) -> Option<Identity> {
     parse(&text)?.identity
 }
 
-/// Removes a disk that is not published, or not any more, with its memory.
+/// Removes a disk that is not published, or not any more, with its memory. What says that it is there goes first.
 ///
 /// # Errors
 ///

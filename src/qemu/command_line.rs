@@ -90,6 +90,10 @@ pub struct Launch {
     pub stages_log: PathBuf,
     /// The pidfile that QEMU locks.
     pub pidfile: PathBuf,
+    /// Files that it reads besides: what its disk stands on, and memory that it will load.
+    pub reads: Vec<PathBuf>,
+    /// Files that it may be told to write besides.
+    pub writes: Vec<PathBuf>,
 }
 
 /// A read-only file that the guest sees as a disk.
@@ -361,6 +365,8 @@ pub(crate) mod tests {
             console_log: "/p/.k3s-vm/console.log".into(),
             stages_log: "/p/.k3s-vm/stages.log".into(),
             pidfile: "/p/.k3s-vm/qemu.pid".into(),
+            reads: Vec::new(),
+            writes: Vec::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod accel;
 pub mod command_line;
 mod connect_filter;
+pub mod file_access;
 pub mod firmware;
 pub mod guest_abi;
 pub mod kvm;

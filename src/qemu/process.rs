@@ -19,7 +19,9 @@ use nix::{
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::{Launch, Monitor, command_line::INCOMING, connect_filter, log_writer, setuid_filter};
+use super::{
+    Launch, Monitor, command_line::INCOMING, connect_filter, file_access, log_writer, setuid_filter,
+};
 use crate::base::{FileError, Size, files};
 
 /// How long QEMU may take from its start to an answering monitor; it takes a tenth of a second when nothing is wrong.
@@ -115,6 +117,25 @@ pub enum ProcessError {
     File(#[from] FileError),
 }
 
+/// What is printed where a file cannot be opened: by QEMU, by the dynamic loader, by a wrapper's shell.
+const DENIED: [&str; 4] = [
+    "Permission denied",
+    "Operation not permitted",
+    "could not load PC BIOS",
+    "cannot open shared object file",
+];
+
+impl ProcessError {
+    /// Whether it may be that a file could not be opened.
+    fn may_be_denied(&self) -> bool {
+        match self {
+            Self::Spawn { .. } => true,
+            Self::Ended { said, .. } => DENIED.iter().any(|it| said.contains(it)),
+            _ => false,
+        }
+    }
+}
+
 impl Process {
     /// The living QEMU that holds the lock on `pidfile`, if any.
     ///
@@ -146,6 +167,24 @@ impl Process {
     ///
     /// [`ProcessError::Ended`] carries what QEMU printed.
     pub async fn spawn(program: &Path, launch: &Launch, log: &Path) -> Result<Self, ProcessError> {
+        let rules = file_access::rules(program, launch);
+        let is_restricted = rules.is_some();
+        match Self::spawn_under(rules, program, launch, log).await {
+            Err(error) if is_restricted && error.may_be_denied() => {
+                let process = Self::spawn_under(None, program, launch, log).await?;
+                tracing::warn!("QEMU can open all files of yours: under Landlock, {error}");
+                Ok(process)
+            }
+            other => other,
+        }
+    }
+
+    async fn spawn_under(
+        rules: Option<OwnedFd>,
+        program: &Path,
+        launch: &Launch,
+        log: &Path,
+    ) -> Result<Self, ProcessError> {
         files::remove_if_exists(&launch.monitor)?;
         let output = files::open_in_place(log, true)?;
         let (output, beside) =
@@ -161,6 +200,7 @@ impl Process {
             .stderr(errors);
         detach(&mut command, Some(pidfile));
         refuse_setuid_files(&mut command);
+        file_access::refuse_others(&mut command, rules);
         beside
             .ask(&mut command)
             .map_err(FileError::on("share", log))?;

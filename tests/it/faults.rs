@@ -11,6 +11,7 @@ mod copies;
 mod crash;
 mod dns;
 mod durable;
+mod file_access;
 mod files;
 mod flush;
 mod foreign;

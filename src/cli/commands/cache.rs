@@ -167,6 +167,10 @@ struct Entry<'a> {
     /// The projects that need it and are not found.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     missing: &'a [PathBuf],
+    /// The URL or path; null where it is not known or was made on this host.
+    origin: Option<&'a str>,
+    /// The origin is what an archive says.
+    imported: bool,
 }
 
 fn document<'a>(cache: &'a Path, items: &'a [Item]) -> Document<'a> {
@@ -178,6 +182,8 @@ fn document<'a>(cache: &'a Path, items: &'a [Item]) -> Document<'a> {
         used: seconds(item.used).unwrap_or_default().as_secs(),
         users: &item.users,
         missing: &item.missing,
+        origin: item.origin.as_ref().map(|it| it.from.as_str()),
+        imported: item.origin.as_ref().is_some_and(|it| it.imported),
     });
     Document {
         schema: SCHEMA,
@@ -212,6 +218,14 @@ fn table(items: &[Item]) -> String {
             (users, _) => format!("needed by {}", list(users)),
         };
         let _ = writeln!(table, "{:<26}  last used {used}, {users}", "");
+        if let Some(origin) = &item.origin {
+            let how = if origin.imported {
+                "imported from an archive, which says: "
+            } else {
+                "from "
+            };
+            let _ = writeln!(table, "{:<26}  {how}{}", "", origin.from);
+        }
     }
     table
 }
@@ -221,18 +235,32 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::image::Origin;
 
-    #[test]
-    fn the_document_is_as_agreed() {
-        let item = Item {
+    fn item() -> Item {
+        Item {
             kind: "base image",
             path: "/c/images/a.img".into(),
             size: Size::bytes(1 << 20),
             used: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000),
             users: vec!["/home/ada/shop".into()],
             missing: Vec::new(),
-        };
-        let json = serde_json::to_string_pretty(&document(Path::new("/c"), &[item]));
+            origin: Some(Origin::new("https://a/disk.img".to_owned(), true)),
+        }
+    }
+
+    #[test]
+    fn the_document_is_as_agreed() {
+        let json = serde_json::to_string_pretty(&document(Path::new("/c"), &[item()]));
         insta::assert_snapshot!(json.expect("JSON"));
+    }
+
+    #[test]
+    fn the_table_names_the_origin() {
+        insta::assert_snapshot!(table(&[item()]), @r"
+        base image           1 MiB  /c/images/a.img
+                                    last used 2026-11-18T11:06:40Z, needed by /home/ada/shop
+                                    imported from an archive, which says: https://a/disk.img
+        ");
     }
 }

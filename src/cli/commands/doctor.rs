@@ -20,7 +20,7 @@ use crate::{
         model::host::{self, Host},
     },
     project::user,
-    qemu::{firmware, kvm::Kvm, version},
+    qemu::{file_access, firmware, kvm::Kvm, version},
 };
 
 /// The arguments of `doctor`.
@@ -131,6 +131,8 @@ async fn checks(context: &Context) -> Vec<Check> {
         )),
     }
     checks.extend([
+        landlock(),
+        user(),
         dns(context).await,
         memory(),
         space("project", context.project.root()),
@@ -169,6 +171,34 @@ fn uefi(host: &Host) -> Check {
             fixes(&hints::INSTALL_UEFI),
         ),
     }
+}
+
+fn landlock() -> Check {
+    const NAME: &str = "Landlock";
+    if file_access::is_supported() {
+        ok(NAME, "QEMU can open only the files of its VM".to_owned())
+    } else {
+        let found = "not in this kernel (Linux 5.19 and later have it); QEMU can open all files that you can";
+        lacking(NAME, Outcome::Optional, found.to_owned(), Vec::new())
+    }
+}
+
+fn user() -> Check {
+    const NAME: &str = "user";
+    if host::is_root() {
+        return lacking(
+            NAME,
+            Outcome::Optional,
+            host::AS_ROOT.to_owned(),
+            Vec::new(),
+        );
+    }
+    let found = if nix::unistd::getuid().is_root() {
+        "root of a container"
+    } else {
+        "not root"
+    };
+    ok(NAME, found.to_owned())
 }
 
 fn api_port() -> Check {

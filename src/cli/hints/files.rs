@@ -36,11 +36,13 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
 }
 
 fn of_trust(path: &Path) -> Vec<String> {
-    let path = text::word(&path.display());
-    vec![
-        format!("see what it is: ls -ld {path}"),
-        format!("then move it, or if it is your directory: chmod 700 {path}"),
-    ]
+    let word = text::word(&path.display());
+    let then = if path.is_dir() {
+        format!("then move it, or if it is your directory: chmod 700 {word}")
+    } else {
+        format!("then move it: {}", text::move_away(path))
+    };
+    vec![format!("see what it is: ls -ld {word}"), then]
 }
 
 /// The file that an error is about, whatever room it comes from.

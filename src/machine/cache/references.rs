@@ -18,11 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     base::{
-        FileError, MachineAlias, Name, Size,
+        Digest, FileError, MachineAlias, Name, Size,
         files::{self, PRIVATE},
         trust,
     },
-    image::{Cache, ImageError, ItemLock, prepared},
+    image::{Cache, ImageError, ItemLock, Origin, prepared},
     machine::{Machine, MachineError},
     project::{Project, Record, Suspended, snapshot},
 };
@@ -53,6 +53,8 @@ pub struct Item {
     pub users: Vec<PathBuf>,
     /// The former places of VMs that need it, and are not found.
     pub missing: Vec<PathBuf>,
+    /// Where it came from, where that is known.
+    pub origin: Option<Origin>,
 }
 
 /// What a pruning removed, and what it kept only for VMs that are not found.
@@ -254,6 +256,10 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
                 continue;
             }
             let is_memory = path.extension().is_some_and(|it| it == "memory");
+            // It is there for a QEMU that may have to write it.
+            if is_memory && metadata.len() == 0 {
+                continue;
+            }
             // It is as long of use as the disk that it belongs to.
             let needed = if is_memory {
                 path.with_extension("qcow2")
@@ -280,6 +286,7 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
                     .unwrap_or(SystemTime::UNIX_EPOCH),
                 users: places(&of_it),
                 missing: places(&missing),
+                origin: digest_of(&path).and_then(|it| Cache::new(cache.to_owned()).origin(it)),
                 path,
             });
         }
@@ -291,6 +298,13 @@ pub fn list(cache: &Path) -> Result<Vec<Item>, MachineError> {
             .then_with(|| one.path.cmp(&other.path))
     });
     Ok(items)
+}
+
+/// The digest by which an image, or the directory of a release, is called.
+fn digest_of(path: &Path) -> Option<Digest> {
+    let folder = path.parent().and_then(Path::file_name);
+    let names = [path.file_stem(), folder].into_iter().flatten();
+    names.filter_map(|it| it.to_str()?.parse().ok()).next()
 }
 
 /// Removes what no VM needs; with `missing`, also what only VMs need that are not found.
@@ -323,9 +337,10 @@ pub async fn prune(cache: &Path, missing: bool) -> Result<Pruned, MachineError> 
             pruned.kept.push(item);
             continue;
         }
-        // First what says that it is there.
-        files::remove_if_exists(&item.path.with_extension("json"))?;
-        files::remove_if_exists(&item.path)?;
+        prepared::remove(&item.path)?;
+        if let Some(digest) = digest_of(&item.path) {
+            files::remove_if_exists(&Cache::new(cache.to_owned()).origin_path(digest))?;
+        }
         // A release has a directory of its own.
         let _ = item.path.parent().map(fs::remove_dir);
         pruned.removed.push(item);

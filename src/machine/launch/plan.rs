@@ -1,6 +1,7 @@
 //! The plan of a launch: the argument vector of QEMU as values.
 
 use crate::{
+    image::prepared,
     machine::{
         MachineError,
         guest_config::{cidata, config_archive, mounts},
@@ -36,6 +37,11 @@ pub(crate) fn plan(
     let settings = config_archive::current_config_archive(project)?;
     let has_settings = settings.is_some();
     let settings = settings.unwrap_or_default();
+    let image = &record.image;
+    let makes_template = suspended.is_none() && disk_state::needs_template_boot(project, record);
+    let below =
+        prepared::state(&image.path).and_then(|_| prepared::image_below(&image.path, image.digest));
+    let memory = suspended.map(|it| it.path(project));
     Ok(Launch {
         name: record.name.clone(),
         uuid: (!is_unprovisioned).then(|| record.uuid.clone()),
@@ -49,8 +55,8 @@ pub(crate) fn plan(
         uefi: (record.firmware == "uefi")
             .then(|| disk_files::ensure_uefi(project, &host.qemu))
             .transpose()?,
-        disk: if suspended.is_none() && disk_state::needs_template_boot(project, record) {
-            record.image.path.clone()
+        disk: if makes_template {
+            image.path.clone()
         } else {
             project.disk()
         },
@@ -74,6 +80,15 @@ pub(crate) fn plan(
         console_log: project.console_log(),
         stages_log: project.stages_log(),
         pidfile: project.pidfile(),
+        reads: [Some(image.path.clone()), below, memory]
+            .into_iter()
+            .flatten()
+            .collect(),
+        writes: if makes_template {
+            vec![prepared::memory_path(&image.path)]
+        } else {
+            Vec::new()
+        },
     })
 }
 

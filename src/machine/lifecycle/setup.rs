@@ -100,7 +100,12 @@ async fn set_up(
     preflight::require(startup, &name.unwrap_or_else(|| machine.new_name()))?;
     let record = match stopped {
         Some(record) if record.provisioned => record,
-        unfinished => create::create_machine(startup, unfinished, progress, &mut timings).await?,
+        unfinished => {
+            if unfinished.is_none() {
+                host::warn_of_root();
+            }
+            create::create_machine(startup, unfinished, progress, &mut timings).await?
+        }
     };
     boot_with_config(startup, record, &config, timings).await
 }

@@ -1,7 +1,7 @@
 //! What the host has: QEMU, KVM, memory, disk space, ports. `doctor` shows it, `setup` needs it.
 
 use std::{
-    fs,
+    env, fs,
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
@@ -94,6 +94,28 @@ pub fn warn_of_emulation(kvm: &Kvm) {
         describe_kvm(kvm)
     );
 }
+
+/// Whether QEMU runs as root of this host. In a container root is the usual user.
+pub fn is_root() -> bool {
+    let marks = [
+        "/.dockerenv",
+        "/run/.containerenv",
+        "/run/systemd/container",
+    ];
+    let in_container =
+        env::var_os("container").is_some() || marks.iter().any(|it| Path::new(it).exists());
+    nix::unistd::getuid().is_root() && !in_container
+}
+
+/// A warning, given when a VM is created.
+pub fn warn_of_root() {
+    if is_root() {
+        tracing::warn!("{AS_ROOT}");
+    }
+}
+
+/// What is wrong with root.
+pub const AS_ROOT: &str = "running as root: QEMU has root's rights; use a user account";
 
 /// Memory that the kernel could give now, from `/proc/meminfo`.
 pub fn available_memory() -> Option<Size> {

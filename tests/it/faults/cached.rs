@@ -29,6 +29,13 @@ fn what_a_machine_needs_is_not_pruned() {
     for kind in ["base image ", "k3s release ", "prepared disk "] {
         assert_eq!(list.matches(kind).count(), 1, "{list}");
     }
+    let origins = [
+        format!("  from {}\n", sandbox.image.display()),
+        format!("  from file://{}/", sandbox.mirror.display()),
+    ];
+    for origin in &origins {
+        assert_eq!(list.matches(origin).count(), 1, "{list}");
+    }
     let words = [
         "stdin is not a terminal",
         "hint: to go ahead without asking",
@@ -44,7 +51,11 @@ fn what_a_machine_needs_is_not_pruned() {
     fs::rename(&sandbox.env.project, &away).expect("moved");
     fs::create_dir(&sandbox.env.project).expect("created");
     sandbox.stopped();
-    let prepared = || names(&sandbox.env.cache.join("prepared")).len();
+    let prepared = || {
+        let mut all = names(&sandbox.env.cache.join("prepared"));
+        all.retain(|it| it.ends_with(".qcow2"));
+        all.len()
+    };
     assert_eq!(prepared(), 2);
     assert_eq!(sandbox.env.ok(&["reset", "--yes"]).code, 0);
     assert_eq!(prepared(), 1);
@@ -83,6 +94,7 @@ fn what_a_machine_needs_is_not_pruned() {
     );
     assert!(pruned.stderr.contains("removed 3 files"), "{pruned:?}");
     assert_eq!(sandbox.env.ok(&["cache", "list"]).stdout, "");
+    assert_eq!(names(&sandbox.env.cache.join("origins")), [""; 0]);
     sandbox.goes_on(sandbox.setup(&[]));
 }
 

@@ -60,35 +60,35 @@ fn the_last_port_is_taken_at_the_next_start() {
     drop(other);
 }
 
-/// A QEMU that waits with its start until `go` is there, and writes its arguments to `asked`.
+/// A QEMU that waits with its start until `go` is there.
 struct Waiting {
-    asked: PathBuf,
     go: PathBuf,
 }
 
 impl Waiting {
     fn before(sandbox: &Sandbox, command: &mut Command) -> Self {
         let path = std::env::var("PATH").unwrap_or_default();
-        let (asked, go) = (sandbox.env.path("asked"), sandbox.env.path("go"));
+        let go = sandbox.env.path("go");
         let script = format!(
-            "PATH='{path}'\n[ \"$1\" = --version ] || [ -e '{go}' ] || {{ printf '%s\\n' \"$@\" >'{asked}.part'; \
-             mv '{asked}.part' '{asked}'; for _ in $(seq 3000); do [ -e '{go}' ] && break; sleep 0.02; done; }}\n\
+            "PATH='{path}'\n[ \"$1\" = --version ] || for _ in $(seq 3000); do [ -e '{go}' ] && break; sleep 0.02; done\n\
              exec qemu-system-x86_64 \"$@\"",
-            asked = asked.display(),
             go = go.display(),
         );
         command.env("PATH", program(sandbox, "qemu-system-x86_64", &script));
-        Self { asked, go }
+        Self { go }
     }
 
     /// The API's port that QEMU was given, taken by the test in time.
-    fn grab(&self) -> (TcpListener, u16) {
-        eventually("QEMU is started", || self.asked.exists());
-        let asked = fs::read_to_string(&self.asked).expect("there");
-        let port = asked
-            .split_once("hostfwd=tcp:127.0.0.1:")
-            .and_then(|(_, rest)| rest.split_once('-')?.0.parse().ok())
-            .expect("a forwarded port");
+    fn grab(&self, sandbox: &Sandbox) -> (TcpListener, u16) {
+        let asked = || {
+            let mut processes = sandbox.processes().into_iter();
+            processes.find_map(|line| {
+                let (_, rest) = line.split_once("hostfwd=tcp:127.0.0.1:")?;
+                rest.split_once('-')?.0.parse().ok()
+            })
+        };
+        eventually("QEMU is started", || asked().is_some());
+        let port = asked().expect("a forwarded port");
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("it was free");
         fs::write(&self.go, "").expect("written");
         (taken, port)
@@ -104,7 +104,7 @@ fn a_port_that_is_taken_between_the_look_and_the_start() {
     let mut start = sandbox.env.command(&["start"]);
     let waiting = Waiting::before(&sandbox, &mut start);
     let start = Background::start(&sandbox, start);
-    let (other, port) = waiting.grab();
+    let (other, port) = waiting.grab(&sandbox);
     assert_eq!(port, own.number);
     assert_ne!(agreed(&sandbox), u64::from(port));
     start.signal(Signal::INT);
@@ -122,7 +122,7 @@ fn a_chosen_port_that_is_taken_between_the_look_and_the_start() {
     let mut setup = sandbox.setup(&["--api-port", &own.to_string()]);
     let waiting = Waiting::before(&sandbox, &mut setup);
     let setup = Background::start(&sandbox, setup);
-    let (other, port) = waiting.grab();
+    let (other, port) = waiting.grab(&sandbox);
     assert_eq!(port, own.number);
     let ended = setup.end();
     tell(

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
     os::unix::{
         fs::{PermissionsExt, chown, symlink},
         net::{UnixListener, UnixStream},
@@ -360,6 +360,27 @@ fn directories_of_a_cache_that_others_prepared() {
             &["/cache/images: others "],
         );
         chown(&images, Some(0), None).expect("given back");
+        // One that another user has written, while the directory was open.
+        let release = sandbox.env.cache.join("k3s");
+        let release = release.join(&names(&release)[0]).join("k3s");
+        for (fault, change, back) in [
+            (
+                "a release in the cache is another user's",
+                &(|| chown(&release, Some(65534), None)) as &dyn Fn() -> io::Result<()>,
+                &(|| chown(&release, Some(0), None)) as &dyn Fn() -> io::Result<()>,
+            ),
+            (
+                "a release in the cache has mode 666",
+                &|| fs::set_permissions(&release, fs::Permissions::from_mode(0o666)),
+                &|| fs::set_permissions(&release, fs::Permissions::from_mode(0o555)),
+            ),
+        ] {
+            change().expect("changed");
+            let words = ["/k3s: others may write to it", "hint: ", "mv "];
+            let start = sandbox.env.command(&["start"]);
+            sandbox.fails(fault, start, 1, &words);
+            back().expect("changed back");
+        }
     } else {
         skipped("only root can act as another user");
     }

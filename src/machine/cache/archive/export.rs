@@ -58,26 +58,20 @@ pub async fn collect(
         texts: Vec::new(),
     };
     if let Some((image, known)) = image {
-        list.files.push(ArchiveEntry {
-            kind: Kind::BaseImage,
-            name: spec.image.clone(),
-            size: length(&image.path)?,
-            sha256: image.digest,
-        });
+        let named = (Kind::BaseImage, spec.image.clone());
+        let entry = ArchiveEntry::of(cache, named, &image.path, image.digest)?;
+        list.files.push(entry);
         list.images.extend(known);
     }
     let binary = (Kind::K3s, format!("k3s {version}"), binary);
     let airgap = airgap.map(|it| (Kind::K3sImages, format!("images of k3s {version}"), it));
     for (kind, name, path) in [Some(binary), airgap].into_iter().flatten() {
         let folder = path.parent().and_then(|it| it.file_name()?.to_str());
-        list.files.push(ArchiveEntry {
-            kind,
-            name,
-            size: length(&path)?,
-            sha256: folder
-                .and_then(|it| it.parse().ok())
-                .ok_or_else(|| CacheArchiveError::Changed(path.clone()))?,
-        });
+        let sha256 = folder
+            .and_then(|it| it.parse().ok())
+            .ok_or_else(|| CacheArchiveError::Changed(path.clone()))?;
+        let entry = ArchiveEntry::of(cache, (kind, name), &path, sha256)?;
+        list.files.push(entry);
     }
     let checksums = release::plan(&spec.mirror, &version).checksums;
     if let Some(text) = cache.recall_text(&checksums)? {
@@ -128,12 +122,9 @@ pub fn collect_all(cache: &Cache) -> Result<ArchiveManifest, MachineError> {
         if files.iter().all(|it| it.sha256 != image.digest) {
             let mut catalogue = Catalog::builtin().images().iter();
             let entry = catalogue.find(|it| it.url == image.from);
-            files.push(ArchiveEntry {
-                kind: Kind::BaseImage,
-                name: entry.map_or_else(|| image.from.clone(), |it| it.alias.clone()),
-                size: length(&cache.image_path(image.digest))?,
-                sha256: image.digest,
-            });
+            let name = entry.map_or_else(|| image.from.clone(), |it| it.alias.clone());
+            let (named, path) = ((Kind::BaseImage, name), cache.image_path(image.digest));
+            files.push(ArchiveEntry::of(cache, named, &path, image.digest)?);
         }
     }
     files.extend(releases(cache)?);
@@ -163,21 +154,12 @@ fn releases(cache: &Cache) -> Result<Vec<ArchiveEntry>, FileError> {
         for &sha256 in &digests {
             let path = cache.file_path(BUCKET, sha256, file_name);
             if path.is_file() {
-                files.push(ArchiveEntry {
-                    kind,
-                    name: format!("{file_name} {}", sha256.short(12)),
-                    size: length(&path)?,
-                    sha256,
-                });
+                let named = (kind, format!("{file_name} {}", sha256.short(12)));
+                files.push(ArchiveEntry::of(cache, named, &path, sha256)?);
             }
         }
     }
     Ok(files)
-}
-
-fn length(path: &std::path::Path) -> Result<u64, FileError> {
-    let metadata = path.metadata().map_err(FileError::on("look at", path))?;
-    Ok(metadata.len())
 }
 
 /// Writes the archive.

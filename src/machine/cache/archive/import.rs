@@ -58,6 +58,9 @@ pub async fn import(
         let was_there = file.is_in(cache);
         if !was_there {
             admit(cache, &file, waiting.path(&file)).await?;
+            if let Some(origin) = &file.origin {
+                cache.remember_origin(file.sha256, origin, true)?;
+            }
         }
         taken.push((file, was_there));
     }

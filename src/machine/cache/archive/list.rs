@@ -1,11 +1,11 @@
 //! The list at the beginning of an archive.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    base::Digest,
+    base::{Digest, FileError},
     image::{Cache, Known},
     k3s::release::{AIRGAP, BINARY},
     machine::{cache::assets::BUCKET, error::CacheArchiveError},
@@ -44,6 +44,9 @@ pub struct ArchiveEntry {
     pub size: u64,
     /// Its digest, which is its name in the archive.
     pub sha256: Digest,
+    /// Where it came from, as far as the exporting host knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 /// What a file of the cache can be.
@@ -65,6 +68,23 @@ pub(crate) struct Text {
 }
 
 impl ArchiveEntry {
+    /// The entry of a file that the cache has at `path`.
+    pub(crate) fn of(
+        cache: &Cache,
+        (kind, name): (Kind, String),
+        path: &Path,
+        sha256: Digest,
+    ) -> Result<Self, FileError> {
+        let metadata = path.metadata().map_err(FileError::on("look at", path))?;
+        Ok(Self {
+            kind,
+            name,
+            size: metadata.len(),
+            sha256,
+            origin: cache.origin(sha256).map(|it| it.from),
+        })
+    }
+
     /// Where the cache has it.
     pub(crate) fn path(&self, cache: &Cache) -> PathBuf {
         match self.kind {
@@ -108,6 +128,7 @@ impl ArchiveManifest {
         let names = list.files.iter().map(|it| &it.name);
         if let Some(name) = names
             .chain(list.images.iter().map(|it| &it.from))
+            .chain(list.files.iter().filter_map(|it| it.origin.as_ref()))
             .find(|it| !is_shown(it))
         {
             return Err(CacheArchiveError::ArchiveManifest(format!(

@@ -124,6 +124,34 @@ async fn what_one_host_has_the_other_one_has_then() {
     assert_eq!(files(&there), files(&here));
 }
 
+/// What an archive says of origins is not what this host has seen.
+#[tokio::test]
+async fn an_origin_from_an_archive_is_marked() {
+    let (here, there) = (stocked().await, host());
+    let digest = Digest::of(&disk());
+    let own = here.cache.remember_origin(digest, URL, false);
+    own.expect("written");
+    taken(&there, &exported(&here)).await.expect("sound");
+    let origin = |host: &Host| {
+        let origin = host.cache.origin(digest).expect("known");
+        (origin.from, origin.imported)
+    };
+    assert_eq!(origin(&there), (URL.to_owned(), true));
+    // What is carried further stays what an archive says.
+    let further = host();
+    taken(&further, &exported(&there)).await.expect("sound");
+    assert_eq!(origin(&further), (URL.to_owned(), true));
+    // It is this host's own word when it has asked, and no archive takes it back.
+    let (mirror, lie) = ("https://mirror/disk.img", "https://lie/disk.img");
+    for (from, imported) in [(mirror, false), (lie, true)] {
+        let written = there.cache.remember_origin(digest, from, imported);
+        written.expect("written");
+        assert_eq!(origin(&there), (mirror.to_owned(), false));
+    }
+    taken(&there, &exported(&further)).await.expect("sound");
+    assert_eq!(origin(&there), (mirror.to_owned(), false));
+}
+
 #[tokio::test]
 async fn an_archive_that_is_cut_off_anywhere_changes_nothing() {
     let (here, there) = (stocked().await, host());
@@ -216,6 +244,8 @@ async fn a_hostile_archive_writes_nothing_anywhere() {
     let two = archive_of(vec![list(json!([one(3), one(3)])), right()]);
     let mut odd = one(3);
     odd["name"] = "a\u{1b}[2Jb".into();
+    let mut disguised = one(3);
+    disguised["origin"] = "https://a\u{1b}[2Jb".into();
     let foreign = json!({ "schema": 1, "files": [one(3)], "texts": [],
         "images": [{ "from": "u", "digest": digest, "verified": true }] });
     for (archive, says) in [
@@ -233,6 +263,10 @@ async fn a_hostile_archive_writes_nothing_anywhere() {
         (text(&foreign.to_string()), "u is not one of its files"),
         (text(&" ".repeat(9 << 20)), "it is of 9437184 bytes"),
         (archive_of(vec![list(json!([odd]))]), "is not a valid name"),
+        (
+            archive_of(vec![list(json!([disguised]))]),
+            "is not a valid name",
+        ),
         (huge, "not enough space"),
         (two, "k3s twice"),
         (with(vec![]), "truncated in k3s"),
