@@ -86,8 +86,12 @@ pub fn require_own_content(path: &Path) -> Result<(), FileError> {
     ))
 }
 
-/// Requires the same of a directory and of all that is below it. No directory there may be a link: a removal there would happen
-/// elsewhere.
+/// Where k3s unpacks itself when it runs as kubectl: it makes links there, and modes by the user's umask. Nobody else enters
+/// the directory (see [`own_private_dir`]), and nothing of it is removed or booted.
+pub const K3S_DATA: &str = "k3s-data";
+
+/// Requires the same of a directory and of all that is below it, without [`K3S_DATA`]. No directory there may be a link: a
+/// removal there would happen elsewhere.
 ///
 /// # Errors
 ///
@@ -96,6 +100,9 @@ pub fn require_own_tree(path: &Path) -> Result<(), FileError> {
     require_own_content(path)?;
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         let (path, kind) = (entry.path(), entry.file_type());
+        if entry.file_name() == K3S_DATA {
+            continue;
+        }
         if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
             require_own_tree(&path)?;
         } else if kind.is_ok_and(|it| it.is_symlink()) && path.is_dir() {
@@ -137,6 +144,12 @@ mod tests {
             assert_eq!(error.path, file, "{open:o}");
         }
         fs::set_permissions(&file, Permissions::from_mode(0o555)).expect("closed");
+        let unpacked = tree.join(K3S_DATA).join("data");
+        create_private_dir(&unpacked).expect("made");
+        std::os::unix::fs::symlink("0a1b", unpacked.join("current")).expect("linked");
+        fs::create_dir(unpacked.join("0a1b")).expect("made");
+        fs::set_permissions(&unpacked, Permissions::from_mode(0o775)).expect("opened");
+        require_own_tree(&tree).expect("k3s's own");
         let link = tree.join("images");
         std::os::unix::fs::symlink(directory.path(), &link).expect("linked");
         assert_eq!(require_own_tree(&tree).expect_err("refused").path, link);

@@ -3,6 +3,7 @@
 use std::{env, ffi::OsString, path::Path, process::ExitCode, time::Duration};
 
 use crate::{
+    base::trust,
     cli::{
         context::Context,
         error::{CommandError, code},
@@ -105,12 +106,12 @@ pub(crate) async fn run(
     }
     let kubeconfig = (!another).then_some(record.kubeconfig.as_path());
     let this = env::current_exe().unwrap_or_default();
-    match tool.command(
-        &this,
-        &record.release.binary,
-        &context.cache.join("k3s-data"),
-    ) {
+    let k3s_data = context.cache.join(trust::K3S_DATA);
+    match tool.command(&this, &record.release.binary, &k3s_data) {
         Some(command) => {
+            if command.get_program() == record.release.binary {
+                trust::own_private_dir(&k3s_data).map_err(MachineError::from)?;
+            }
             let error = exec(command, &args.arguments, kubeconfig);
             Err(CommandError::new(format!("cannot run {}", tool.name())).because(&error))
         }

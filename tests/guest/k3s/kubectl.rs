@@ -46,9 +46,21 @@ struct GetArgs {
     raw: Option<String>,
 }
 
+/// Where it is told to, it leaves what k3s leaves when it unpacks itself (pkg/dataverify and cmd/k3s of k3s): a directory by
+/// the umask, and links to it.
+fn unpack() {
+    let Some(data) = std::env::var_os("K3S_DATA_DIR") else {
+        return;
+    };
+    let data = PathBuf::from(data).join("data");
+    let _ = std::fs::create_dir_all(data.join("0a1b2c"));
+    let _ = std::os::unix::fs::symlink("0a1b2c", data.join("current"));
+}
+
 /// Runs one verb.
 #[expect(clippy::print_stderr, reason = "where kubectl says why it failed")]
 pub(crate) async fn run(args: KubectlArgs) -> ExitCode {
+    unpack();
     match perform(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
