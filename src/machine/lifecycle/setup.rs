@@ -252,7 +252,7 @@ async fn resumed(
     let mut progress = BootProgress::of_template(project, &launched);
     match progress.until_k3s(&launched.record, timings).await {
         Ok(()) => Ok(Some(launched)),
-        Err(Failure::IdentityNotReceived(error)) => {
+        Err(Failure::IdentityNotReceived(error) | Failure::EmulatorCrash(error)) => {
             boot::end_without_identity(startup.machine, &error).await;
             Suspended::discard(project)?;
             Ok(None)
