@@ -9,8 +9,15 @@ use crate::{
     machine::{MachineError, access::images::source::last_line, error::ImagesError},
 };
 
-/// In the namespace that the kubelet looks into.
-const CTR: &str = "k3s ctr --namespace k8s.io";
+/// `ctr` in the namespace that the kubelet looks into. k3s calls the program that it has unpacked (`/usr/local/bin/k3s ctr`
+/// looks at what it has unpacked and then starts this one, and both are large programs, which an emulated guest starts in
+/// seconds); where that is not found, k3s itself.
+const CTR: &str = "ctr --namespace k8s.io";
+
+/// What defines [`CTR`].
+const DEFINITION: &str = "ctr() { \
+    if [ -x /var/lib/rancher/k3s/data/current/bin/ctr ]; then /var/lib/rancher/k3s/data/current/bin/ctr \"$@\"; \
+    else k3s ctr \"$@\"; fi; }; ";
 
 /// The name of an image until it is complete, before a part that is used once.
 pub(crate) const LOADING: &str = "k3s-vm.invalid/loading:";
@@ -58,8 +65,8 @@ pub(crate) async fn import(
     loading: &str,
 ) -> Result<Result<(), String>, MachineError> {
     let command = format!(
-        "{CTR} images import --platform linux/amd64 - >/dev/null && exit; \
-         {{ {CTR} images ls --quiet | grep -F '{loading}' | xargs -r {CTR} images rm --sync; \
+        "{DEFINITION}{CTR} images import --platform linux/amd64 - >/dev/null && exit; \
+         {{ {CTR} images ls --quiet | grep -F '{loading}' | xargs -r k3s {CTR} images rm --sync; \
          {CTR} leases create --id '{loading}'; {CTR} leases rm --sync '{loading}'; }} >/dev/null 2>&1; exit 1"
     );
     let mut errors = Answer::default();
@@ -123,8 +130,9 @@ pub(crate) async fn remove(ssh: &Ssh, names: &[String]) -> Result<(), MachineErr
 async fn output(ssh: &Ssh, command: &str) -> Result<String, MachineError> {
     let (mut output, mut errors) = (Answer::default(), Answer::default());
     let input = tokio::io::empty();
+    let command = format!("{DEFINITION}{command}");
     let status = ssh
-        .run(Some(command), None, input, &mut output, &mut errors)
+        .run(Some(&command), None, input, &mut output, &mut errors)
         .await?;
     if status == 0 {
         Ok(String::from_utf8_lossy(&output.0).into_owned())
