@@ -95,8 +95,8 @@ impl Cache {
             _ => None,
         };
         if let Some(image) = cached {
-            self.remember(&key, shown(url), &image, None, expected.is_some())?;
             self.remember_origin(image.digest, &shown(url), false)?;
+            self.remember(&key, shown(url), &image, None, expected.is_some())?;
             return Ok(image);
         }
         let partial = self.partial(&key)?;
@@ -109,8 +109,8 @@ impl Cache {
         };
         let fetched = download(&job, progress).await?;
         let image = self.admit(partial, &fetched, &shown(url)).await?;
-        self.remember(&key, shown(url), &image, None, expected.is_some())?;
         self.remember_origin(image.digest, &shown(url), false)?;
+        self.remember(&key, shown(url), &image, None, expected.is_some())?;
         Ok(image)
     }
 
@@ -152,8 +152,8 @@ impl Cache {
         };
         let fetched = copy(&path, &job, progress).await?;
         let image = self.admit(partial, &fetched, &name).await?;
-        self.remember(&key, name.clone(), &image, Some(stamp), true)?;
         self.remember_origin(image.digest, &name, false)?;
+        self.remember(&key, name.clone(), &image, Some(stamp), true)?;
         Ok(image)
     }
 

@@ -143,10 +143,11 @@ impl Cache {
             retry: &self.retry,
         };
         let fetched = download(&job, progress).await?;
+        // Before the file is there: with it, nothing of this is done again.
+        self.remember_origin(fetched.digest, &shown(&wanted.url), false)?;
         let (path, directory) = place(fetched.digest);
         self.directory(&directory)?;
         publish(partial, path.clone(), wanted.mode).await?;
-        self.remember_origin(fetched.digest, &shown(&wanted.url), false)?;
         if wanted.expected.is_none() {
             self.remember_text(&wanted.url, &fetched.digest.to_string())?;
         }
