@@ -80,7 +80,9 @@ impl Cache {
         if let Some(image) = self.known(&key, sha256, None) {
             return Ok(image);
         }
-        let _lock = self.lock(&key.to_string(), name).await?;
+        let _lock = self
+            .lock(&key.to_string(), &format!("downloads {name}"))
+            .await?;
         if let Some(image) = self.known(&key, sha256, None) {
             return Ok(image);
         }
@@ -129,7 +131,9 @@ impl Cache {
         }
         let name = path.display().to_string();
         let short = path.file_name().unwrap_or_default().to_string_lossy();
-        let _lock = self.lock(&key.to_string(), &name).await?;
+        let _lock = self
+            .lock(&key.to_string(), &format!("copies {name}"))
+            .await?;
         if let Some(image) = self.known(&key, sha256, Some(&stamp)) {
             return Ok(image);
         }

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
+    time::UNIX_EPOCH,
 };
 
 use serde_json::Value;
@@ -303,7 +304,18 @@ fn a_shell_gets_the_clusters_address() {
 }
 
 /// Has the cache know of the project's machine, as a start does.
-fn sign(story: &Story, project: &Path, id: &str) {
+fn sign(story: &Story, project: &Path, name: &str) {
+    let directory = project.join(".k3s-vm");
+    let metadata = fs::metadata(&directory).expect("there");
+    let made = metadata.created().expect("the file system knows");
+    let made = made
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970")
+        .as_nanos();
+    let id: String = name.bytes().map(|it| format!("{it:02x}")).collect();
+    let id = &format!("{id:0<16}");
+    let marks = format!("{id} {}-{made}\n", metadata.ino());
+    fs::write(directory.join("id"), marks).expect("written");
     let users = story.env.cache.join("users");
     fs::create_dir_all(&users).expect("created");
     let note = serde_json::json!({"schema": 1, "project": project, "name": NAME, "needs": []});
