@@ -7,7 +7,7 @@
 //! for QEMU: other system calls, and another thread that changes the address meanwhile, are not looked at.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, IoSlice, IoSliceMut, Read, Write},
     mem::MaybeUninit,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
@@ -236,7 +236,9 @@ fn decide_once(listener: &OwnedFd, open: &HostAccess) -> io::Result<()> {
         };
     }
     let allowed = match address(&asked) {
-        Ok(Some(address)) => is_allowed(address, open),
+        Ok(Some(address)) => {
+            is_allowed(address, open) || (address.ip().is_loopback() && is_of_forward(&asked))
+        }
         Ok(None) => true,
         Err(error) => {
             let _ = writeln!(
@@ -273,6 +275,24 @@ fn address(asked: &libc::seccomp_notif) -> io::Result<Option<SocketAddr>> {
     let pid = i32::try_from(asked.pid).map_err(io::Error::other)?;
     memory(pid)?.read_exact_at(&mut bytes[..length], at)?;
     Ok(parsed(&bytes))
+}
+
+/// Returns `true` for an answer of a forwarded UDP port: its socket alone is bound to loopback.
+fn is_of_forward(asked: &libc::seccomp_notif) -> bool {
+    let (pid, fd) = (asked.pid, asked.data.args[0]);
+    let link = fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap_or_default();
+    let link = link.to_string_lossy();
+    let inode = link
+        .strip_prefix("socket:[")
+        .and_then(|it| it.strip_suffix(']'));
+    let sockets = fs::read_to_string(format!("/proc/{pid}/net/udp")).unwrap_or_default();
+    let loopback = format!("{:08X}:", u32::from_ne_bytes([127, 0, 0, 1]));
+    // The columns of proc_pid_net(5): the second is the local address, the tenth the inode.
+    sockets.lines().any(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        columns.get(1).is_some_and(|it| it.starts_with(&loopback))
+            && columns.get(9).copied() == inode
+    })
 }
 
 /// A struct sockaddr_in or sockaddr_in6.
@@ -394,6 +414,9 @@ try:
     raise SystemExit(1)
 except ConnectionRefusedError:
     pass
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('127.0.0.1', 0))
+s.sendto(b'an answer', ('127.0.0.1', {closed}))
 a, b = socket.socketpair()
 a.send(b'connected')
 assert b.recv(9) == b'connected'
