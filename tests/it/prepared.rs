@@ -58,7 +58,7 @@ fn boots_for(story: &Story, flag: &str, why: &str) {
     let flags = Qemu::Host.flags(story);
     story
         .run(&format!(
-            "k3s-vm setup {flags} {flag} 2>told & wait_until \"! kill -0 $! || grep -qs 'starting ' told\"; \
+            "rm -f told; k3s-vm setup {flags} {flag} 2>told & wait_until \"! kill -0 $! || grep -qs 'starting ' told\"; \
              kill -INT $!; wait $!; code=$?; cat told; exit $code"
         ))
         .exits(130)
