@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::Deserialize;
 
-/// What a guest may reach of what listens on the host's loopback, which it sees as 10.0.2.2.
+/// The ports of the host's loopback, which the guest sees as 10.0.2.2, that it may reach.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum HostAccess {
@@ -15,7 +15,7 @@ pub enum HostAccess {
 }
 
 impl HostAccess {
-    /// Whether the guest may reach `port`.
+    /// Returns `true` when the guest may reach `port`.
     pub fn includes(&self, port: u16) -> bool {
         match self {
             Self::All => true,
@@ -23,12 +23,12 @@ impl HostAccess {
         }
     }
 
-    /// Whether it may reach nothing.
+    /// Returns `true` when it may reach no port.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// These ports too.
+    /// Adds ports.
     #[must_use]
     pub fn with(self, more: impl IntoIterator<Item = u16>) -> Self {
         match self {

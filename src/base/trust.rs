@@ -86,8 +86,8 @@ pub fn require_own_content(path: &Path) -> Result<(), FileError> {
     ))
 }
 
-/// Where k3s unpacks itself when it runs as kubectl: it makes links there, and modes by the user's umask. Nobody else enters
-/// the directory (see [`own_private_dir`]), and nothing of it is removed or booted.
+/// The directory of the cache into which k3s unpacks itself when it runs as kubectl, with links, and with modes by the user's
+/// umask. Only the user can enter it (see [`own_private_dir`]), and nothing in it is booted or removed.
 pub const K3S_DATA: &str = "k3s-data";
 
 /// Requires the same of a directory and of all that is below it, without [`K3S_DATA`]. No directory there may be a link: a
@@ -97,14 +97,18 @@ pub const K3S_DATA: &str = "k3s-data";
 ///
 /// When one of them is a link to a directory, belongs to another user than us and root, or others may write to it.
 pub fn require_own_tree(path: &Path) -> Result<(), FileError> {
+    require_tree(path, Some(K3S_DATA))
+}
+
+fn require_tree(path: &Path, except: Option<&str>) -> Result<(), FileError> {
     require_own_content(path)?;
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         let (path, kind) = (entry.path(), entry.file_type());
-        if entry.file_name() == K3S_DATA {
+        if except.is_some_and(|it| entry.file_name() == it) {
             continue;
         }
         if kind.as_ref().is_ok_and(fs::FileType::is_dir) {
-            require_own_tree(&path)?;
+            require_tree(&path, None)?;
         } else if kind.is_ok_and(|it| it.is_symlink()) && path.is_dir() {
             return Err(files::refused(&path, NOT_OURS));
         } else {
@@ -150,6 +154,11 @@ mod tests {
         fs::create_dir(unpacked.join("0a1b")).expect("made");
         fs::set_permissions(&unpacked, Permissions::from_mode(0o775)).expect("opened");
         require_own_tree(&tree).expect("k3s's own");
+        // Of another directory it is no part.
+        let deeper = deep.join(K3S_DATA);
+        std::os::unix::fs::symlink(directory.path(), &deeper).expect("linked");
+        assert_eq!(require_own_tree(&tree).expect_err("refused").path, deeper);
+        fs::remove_file(&deeper).expect("removed");
         let link = tree.join("images");
         std::os::unix::fs::symlink(directory.path(), &link).expect("linked");
         assert_eq!(require_own_tree(&tree).expect_err("refused").path, link);

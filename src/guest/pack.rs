@@ -25,7 +25,7 @@ const MADE_UP: u64 = 64 << 20;
 pub(super) struct Packed {
     /// The names of entries that were left out, because they are neither files nor directories nor links.
     pub(super) left_out: Vec<String>,
-    /// The transfer on the terminal, which is not over until the guest has it all.
+    /// The transfer on the terminal. It ends when the guest has received everything.
     pub(super) transfer: usize,
 }
 

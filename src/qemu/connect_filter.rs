@@ -146,7 +146,6 @@ const fn number(call: libc::c_long) -> u32 {
 /// When it does not, and the guest reaches everything; in words.
 pub(super) fn wait_until_it_decides(mut socket: &UnixStream) -> Result<(), String> {
     let mut answer = String::new();
-    // This end stays open, so that the other one is not told of an end before QEMU has sent its listener.
     let _ = socket.set_read_timeout(Some(ANSWER_TIMEOUT));
     match socket.read_to_string(&mut answer) {
         Ok(_) if answer == READY => Ok(()),
@@ -201,7 +200,7 @@ fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
     Ok(listener)
 }
 
-/// Whether a call that was looked at can be let through (SECCOMP_USER_NOTIF_FLAG_CONTINUE).
+/// Returns `true` when the kernel can let a call through (SECCOMP_USER_NOTIF_FLAG_CONTINUE).
 fn can_continue() -> bool {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();
@@ -262,7 +261,7 @@ fn decide_once(listener: &OwnedFd, open: &HostAccess) -> io::Result<()> {
     Ok(())
 }
 
-/// Where it connects or sends to, unless that is no address of the internet's protocols.
+/// The destination of the call; `None` for address families other than IPv4 and IPv6.
 fn address(asked: &libc::seccomp_notif) -> io::Result<Option<SocketAddr>> {
     let arguments = asked.data.args;
     let [at, length] = if libc::c_long::from(asked.data.nr) == libc::SYS_connect {
@@ -318,7 +317,7 @@ fn is_allowed(address: SocketAddr, open: &HostAccess) -> bool {
     !closed || (of_this_host && open.includes(port)) || (port == DNS && is_dns_server(ip))
 }
 
-/// Whether the host asks there for names; where it has no servers, user networking forwards to loopback.
+/// Returns `true` for a DNS server of the host. Without one, user networking forwards to loopback.
 fn is_dns_server(ip: IpAddr) -> bool {
     let listed = resolv_conf::dns_servers(&resolv_conf::of_host());
     if listed.is_empty() {

@@ -83,11 +83,11 @@ impl CacheUser {
     }
 }
 
-/// A VM that has signed.
+/// A registered VM.
 struct CacheLease {
     user: CacheUser,
     note: PathBuf,
-    /// Whether it is still there, as far as can be told.
+    /// It is still there, as far as this host can see.
     is_found: bool,
     /// Where its project's lock file is found.
     lock: PathBuf,
@@ -95,8 +95,8 @@ struct CacheLease {
     used: SystemTime,
 }
 
-/// Signs for what the VM needs. Who cannot write to the cache cannot prune it either, and need not sign. Returns once no
-/// command prunes the cache, which looks for VMs whose lock is held before it does.
+/// Registers what the VM needs. A user who cannot write to the cache cannot prune it either, so nothing is registered then.
+/// Returns once no command prunes the cache, which looks for VMs whose lock is held before it does.
 ///
 /// # Errors
 ///
@@ -112,7 +112,7 @@ pub(crate) async fn register(
         }
         locked => locked?,
     };
-    match try_to_sign(machine, record) {
+    match try_register(machine, record) {
         Err(error) if error.is_forbidden() => {
             tracing::debug!(%error, "the cache does not know of this VM");
             Ok(())
@@ -126,7 +126,7 @@ async fn lock(cache: &Path, key: &str) -> Result<ItemLock, ImageError> {
     cache.lock(key, "changes what is in the cache").await
 }
 
-fn try_to_sign(machine: &Machine, record: Option<&Record>) -> Result<(), FileError> {
+fn try_register(machine: &Machine, record: Option<&Record>) -> Result<(), FileError> {
     let project = &machine.project;
     project.ensure_id()?;
     let (note, lock) = files_of(&machine.cache, project);
@@ -159,7 +159,7 @@ fn inode(path: &Path) -> Option<(u64, u64)> {
     path.metadata().map(|it| (it.dev(), it.ino())).ok()
 }
 
-/// Removes what this very VM has signed under another id.
+/// Removes the registrations of this VM under other ids.
 fn forget_former_ids(cache: &Path, own: &Path, current: &Path) -> Result<(), FileError> {
     for lock in files_below(&cache.join(USERS))? {
         let is_lock = lock.extension().is_some_and(|it| it == "lock");
@@ -181,7 +181,7 @@ pub(crate) fn others_need(machine: &Machine, path: &PathBuf) -> bool {
 }
 
 /// Whether the cache knows of the VM.
-pub(crate) fn has_signed(machine: &Machine) -> bool {
+pub(crate) fn is_registered(machine: &Machine) -> bool {
     files_of(&machine.cache, &machine.project).0.exists()
 }
 
@@ -321,12 +321,12 @@ pub async fn prune(cache: &Path, missing: bool) -> Result<Pruned, MachineError> 
     if !cache.exists() {
         return Ok(pruned);
     }
-    // From here on nobody signs, and nothing is imported. A command that begins now waits until it has signed.
+    // Until they are released, no command registers a VM or imports.
     let _locks = (lock(cache, "users").await?, lock(cache, "import").await?);
     let users = users(cache)?;
-    for signed in &users {
-        if files::open_regular(&signed.lock).is_ok_and(|file| file.try_lock_shared().is_err()) {
-            return Err(MachineError::CacheInUse(signed.user.project().place()));
+    for lease in &users {
+        if files::open_regular(&lease.lock).is_ok_and(|file| file.try_lock_shared().is_err()) {
+            return Err(MachineError::CacheInUse(lease.user.project().place()));
         }
     }
     for item in list(cache)? {
@@ -354,7 +354,7 @@ pub async fn prune(cache: &Path, missing: bool) -> Result<Pruned, MachineError> 
     Ok(pruned)
 }
 
-/// The VMs that have signed.
+/// The registered VMs.
 fn users(cache: &Path) -> Result<Vec<CacheLease>, MachineError> {
     trust::require_own_tree(cache)?;
     let mut users = Vec::new();
@@ -391,7 +391,7 @@ fn users(cache: &Path) -> Result<Vec<CacheLease>, MachineError> {
     Ok(users)
 }
 
-/// Whether the VM that has signed is where it was then.
+/// Returns `true` when the registered VM is at its former place.
 fn is_at_its_place(user: &CacheUser, note: &Path) -> bool {
     let project = user.project();
     let runtime = project.runtime();

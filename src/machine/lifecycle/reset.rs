@@ -50,7 +50,7 @@ pub(crate) fn remove_traces(machine: &Machine) {
     let Some(made) = machine.bare_directory() else {
         return;
     };
-    if references::has_signed(machine) {
+    if references::is_registered(machine) {
         return;
     }
     if let Err(error) = fs::remove_dir_all(&made) {

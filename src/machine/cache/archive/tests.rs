@@ -141,7 +141,7 @@ async fn an_origin_from_an_archive_is_marked() {
     let further = host();
     taken(&further, &exported(&there)).await.expect("sound");
     assert_eq!(origin(&further), (URL.to_owned(), true));
-    // It is this host's own word when it has asked, and no archive takes it back.
+    // An origin that this host has verified is kept, whatever an archive says.
     let (mirror, lie) = ("https://mirror/disk.img", "https://lie/disk.img");
     for (from, imported) in [(mirror, false), (lie, true)] {
         let written = there.cache.remember_origin(digest, from, imported);
