@@ -46,7 +46,7 @@ fn a_qemu_that_prints_without_end() {
     let path = sandbox.env.programs.to_string_lossy().into_owned();
     let go = sandbox.env.path("go");
     let script = format!(
-        "PATH='{path}'\ncase \"$*\" in *qmp.sock*)\n( while ! [ -e '{}' ]; do sleep 0.05; done; \
+        "PATH='{path}'\ncase \"$*\" in *qmp.sock*)\n( for _ in $(seq 1200); do [ -e '{}' ] && break; sleep 0.05; done; \
          head -c 64M /dev/zero | tr '\\0' x; echo the end ) >&2 &\n;; esac\n\
          exec qemu-system-x86_64 \"$@\"",
         go.display(),

@@ -10,7 +10,10 @@ use std::{
     process::Command,
 };
 
-use rustix::process::Signal;
+use rustix::{
+    fs::{Mode, OFlags, open},
+    process::Signal,
+};
 
 use super::sandbox::{Background, Sandbox, eventually, in_other_mounts, program};
 use crate::support::{Ended, finish, names};
@@ -121,10 +124,17 @@ fn an_archive_and_certificates_that_are_fifos() {
     let pipe = fifo(&sandbox.env.path("fifo"));
     let import = sandbox.env.command(&["cache", "import", &pipe]);
     let import = Background::start(&sandbox, import);
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    assert!(import.is_running(), "{}", import.said());
+    // A FIFO opens for writing without waiting once it is open for reading.
+    let write = OFlags::WRONLY | OFlags::NONBLOCK;
+    let mut writer = None;
+    eventually("the import waits for the FIFO's content", || {
+        assert!(import.is_running(), "{}", import.said());
+        writer = open(pipe.as_str(), write, Mode::empty()).ok();
+        writer.is_some()
+    });
     import.signal(Signal::INT);
     assert_eq!(import.end().code, 130);
+    drop(writer);
     for (file, fault) in [
         (pipe.as_str(), "SSL_CERT_FILE is a FIFO"),
         ("/dev/zero", "SSL_CERT_FILE is /dev/zero"),
