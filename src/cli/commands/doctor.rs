@@ -11,7 +11,7 @@ use crate::{
         context::Context,
         error::{CommandError, code},
         hints::{self, DISTRIBUTIONS, Fix},
-        terminal::output::Output,
+        terminal::{output::Output, sanitize::sanitize},
     },
     k3s::tools::Tool,
     machine::{
@@ -86,7 +86,7 @@ pub(crate) async fn run(
     if args.json {
         output.document(&report)?;
     } else {
-        output.data(&screen(&report));
+        output.data(&sanitize(&screen(&report)));
     }
     Ok(ExitCode::from(if ok { 0 } else { code::FAILURE }))
 }

@@ -156,14 +156,10 @@ async fn list(json: bool, context: &Context, output: &Output) -> Result<(), Comm
         digest: &image.digest,
         approximate_size: image.size.as_bytes(),
     });
-    let document = Document {
+    output.document(&Document {
         schema: 1,
         images: images.collect(),
-    };
-    let json = serde_json::to_string_pretty(&document)
-        .map_err(|error| CommandError::new("cannot write the images as JSON").because(&error))?;
-    output.data(&format!("{json}\n"));
-    Ok(())
+    })
 }
 
 /// The digest as short as tools show it.

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    base::address::without_logins,
+    cli::terminal::sanitize::readable,
     machine::{lifecycle::setup::Summary, model::timings::TimeSpentIn},
 };
 
@@ -113,7 +113,7 @@ fn line(event: &Event<'_>, seconds: f64) -> io::Result<String> {
         seconds: rounded(seconds),
         event,
     })?;
-    Ok(format!("{}\n", without_logins(&line)))
+    Ok(format!("{}\n", readable(&line)))
 }
 
 /// To the millisecond.

@@ -13,14 +13,14 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::{
-    base::{Progress, Size, address::without_logins},
+    base::{Progress, Size},
     cli::{
         error::CommandError,
         global::Global,
         terminal::{
             events::{self, Event},
             machine_flag::CommandHints,
-            sanitize::{plain, sanitize, without_error_numbers},
+            sanitize::{plain, readable, sanitize},
         },
     },
 };
@@ -121,19 +121,19 @@ impl Output {
         }
     }
 
-    /// A JSON document for a pipe, without logins.
+    /// A JSON document for a pipe.
     pub(crate) fn document(&self, document: &impl Serialize) -> Result<(), CommandError> {
         let json = serde_json::to_string_pretty(document).map_err(|error| {
             CommandError::new("cannot write the answer as JSON").because(&error)
         })?;
-        self.data(&without_logins(&format!("{json}\n")));
+        self.data(&readable(&format!("{json}\n")));
         Ok(())
     }
 
     /// Prints a document on one line.
     pub(crate) fn document_line(&self, document: &impl Serialize) {
         let line = serde_json::to_string(document).map_err(io::Error::from);
-        self.written(line.and_then(|json| events::put(&without_logins(&format!("{json}\n")))));
+        self.written(line.and_then(|json| events::put(&readable(&format!("{json}\n")))));
     }
 
     /// Returns `true` when events are printed for a program.
@@ -161,7 +161,7 @@ impl Output {
     }
 
     pub(crate) fn warning(&self, text: &str) {
-        let text = without_error_numbers(&self.named.commands_in(text));
+        let text = self.named.commands_in(text);
         self.line(&format!("{WARNING}warning:{WARNING:#} {}", sanitize(&text)));
     }
 
@@ -173,15 +173,15 @@ impl Output {
     pub(crate) fn fail(&self, error: &CommandError) -> ExitCode {
         let hints = error.hints.iter().map(|it| self.named.commands_in(it));
         let hints: Vec<String> = hints.collect();
-        let message = without_error_numbers(&error.message);
+        let message = &error.message;
         self.event(&Event::Error {
-            message: &message,
+            message,
             excerpt: error.excerpt.as_deref(),
             hints: &hints,
             code: error.code,
         });
         if !message.is_empty() {
-            self.line(&format!("{ERROR}error:{ERROR:#} {}", sanitize(&message)));
+            self.line(&format!("{ERROR}error:{ERROR:#} {}", sanitize(message)));
         }
         if let Some(excerpt) = &error.excerpt {
             self.line("");
