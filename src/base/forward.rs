@@ -7,11 +7,12 @@ use std::{
     str::FromStr,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+
+use crate::base::as_text::serialize_as_text;
 
 /// A port of 127.0.0.1 that leads to one of the guest's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Forward {
     /// The host's end.
     pub host: HostPort,
@@ -145,19 +146,7 @@ impl fmt::Display for Forward {
     }
 }
 
-impl TryFrom<String> for Forward {
-    type Error = ParseForwardError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Forward> for String {
-    fn from(forward: Forward) -> Self {
-        forward.to_string()
-    }
-}
+serialize_as_text!(Forward);
 
 #[cfg(test)]
 mod tests {

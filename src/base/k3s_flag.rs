@@ -2,11 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use crate::base::as_text::serialize_as_text;
 
 /// A flag of `k3s server`. Whether k3s knows it is k3s's to say.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct K3sFlag {
     /// Its name, without dashes.
     pub name: String,
@@ -74,19 +73,7 @@ impl fmt::Display for K3sFlag {
     }
 }
 
-impl TryFrom<String> for K3sFlag {
-    type Error = ParseFlagError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<K3sFlag> for String {
-    fn from(flag: K3sFlag) -> Self {
-        flag.to_string()
-    }
-}
+serialize_as_text!(K3sFlag);
 
 #[cfg(test)]
 mod tests {

@@ -2,14 +2,11 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
-
-use crate::base::dns_label::is_dns_label;
+use crate::base::{as_text::serialize_as_text, dns_label::is_dns_label};
 
 /// A part of a VM's name, of which a directory and a kubeconfig have the name as well: a DNS label of at most 32
 /// characters, and none that a file beside it has already.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MachineAlias(String);
 
 /// Why a text is not a valid name.
@@ -50,19 +47,7 @@ impl FromStr for MachineAlias {
     }
 }
 
-impl TryFrom<String> for MachineAlias {
-    type Error = ParseMachineAliasError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<MachineAlias> for String {
-    fn from(name: MachineAlias) -> Self {
-        name.0
-    }
-}
+serialize_as_text!(MachineAlias);
 
 impl fmt::Display for MachineAlias {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

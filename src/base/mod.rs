@@ -2,6 +2,7 @@
 //! flags, labels, proxies, durable files, trust in places, progress, secrets.
 
 pub mod address;
+pub(crate) mod as_text;
 pub mod digest;
 mod dns_label;
 pub mod files;

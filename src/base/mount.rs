@@ -6,11 +6,10 @@ use std::{
     str::FromStr,
 };
 
-use serde::{Deserialize, Serialize};
+use crate::base::as_text::serialize_as_text;
 
 /// A directory of the host, and where the guest has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     /// The host's directory, as a person writes it: from the root, from the project, or with a tilde for the home
     /// directory.
@@ -130,19 +129,7 @@ impl fmt::Display for Mount {
     }
 }
 
-impl TryFrom<String> for Mount {
-    type Error = ParseMountError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Mount> for String {
-    fn from(mount: Mount) -> Self {
-        mount.to_string()
-    }
-}
+serialize_as_text!(Mount);
 
 #[cfg(test)]
 mod tests {

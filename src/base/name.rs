@@ -2,18 +2,16 @@
 
 use std::{fmt, path::Path, str::FromStr};
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::{
     Digest, MachineAlias,
+    as_text::serialize_as_text,
     dns_label::{LONGEST, is_dns_label},
 };
 
 /// The name of a VM, of its node, and of its cluster, user and context in the kubeconfig.
 ///
 /// A DNS label (RFC 1123): 1 to 63 characters of `a-z`, `0-9` and `-`, neither first nor last a `-`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(String);
 
 /// Why a text is no VM name.
@@ -66,19 +64,7 @@ impl FromStr for Name {
     }
 }
 
-impl TryFrom<String> for Name {
-    type Error = ParseNameError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Name> for String {
-    fn from(name: Name) -> Self {
-        name.0
-    }
-}
+serialize_as_text!(Name);
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

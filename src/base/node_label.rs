@@ -2,11 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use crate::base::as_text::serialize_as_text;
 
 /// A label of the node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeLabel(String);
 
 /// The reason why a text is not a label.
@@ -70,19 +69,7 @@ impl fmt::Display for NodeLabel {
     }
 }
 
-impl TryFrom<String> for NodeLabel {
-    type Error = ParseNodeLabelError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<NodeLabel> for String {
-    fn from(label: NodeLabel) -> Self {
-        label.0
-    }
-}
+serialize_as_text!(NodeLabel);
 
 #[cfg(test)]
 mod tests {

@@ -2,12 +2,13 @@
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use url::Url;
 
 use crate::base::{
     Digest,
     address::{shown, shown_text},
+    as_text::serialize_as_text,
 };
 
 /// The program itself, under the name that also makes it a kubectl.
@@ -58,8 +59,7 @@ pub enum ReleaseError {
 }
 
 /// The version of a k3s release: `v1.33.5+k3s1`, `v1.36.0-rc2+k3s1`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Version(String);
 
 impl Version {
@@ -147,19 +147,7 @@ fn is_number(text: &str) -> bool {
     digits && (1..=6).contains(&text.len()) && (text == "0" || !text.starts_with('0'))
 }
 
-impl TryFrom<String> for Version {
-    type Error = ReleaseError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Version> for String {
-    fn from(version: Version) -> Self {
-        version.0
-    }
-}
+serialize_as_text!(Version);
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

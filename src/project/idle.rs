@@ -6,17 +6,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde::Deserialize;
-
 use super::Project;
 use crate::base::{
     FileError,
+    as_text::deserialize_from_text,
     files::{self, PRIVATE},
 };
 
 /// A length of time, or never: `30m`, `off`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Idle(pub Option<Duration>);
 
 impl FromStr for Idle {
@@ -34,13 +32,7 @@ impl FromStr for Idle {
     }
 }
 
-impl TryFrom<String> for Idle {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
+deserialize_from_text!(Idle);
 
 impl fmt::Display for Idle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -141,7 +141,10 @@ impl Names {
         };
         let Some(absolute) = absolute else { return };
         if exported {
-            self.exports.insert(name, absolute);
+            // A file exports its own macros under their own names.
+            if absolute != [self.module.as_slice(), std::slice::from_ref(&name)].concat() {
+                self.exports.insert(name, absolute);
+            }
         } else {
             self.paths.insert(absolute.clone());
             self.aliases.insert(name, absolute);

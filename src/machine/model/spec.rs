@@ -190,7 +190,9 @@ impl Spec {
             return contradiction(
                 "an image whose SHA-256 is",
                 &record.image.digest,
-                &self.image_sha256.map_or_else(String::new, String::from),
+                &self
+                    .image_sha256
+                    .map_or_else(String::new, |digest| digest.to_string()),
             );
         }
         match &self.k3s_version {
