@@ -13,7 +13,7 @@ use crate::{
     },
     project::{
         Config, Project,
-        config::{AccelChoice, MOST_CPUS, Timeout},
+        config_values::{AccelChoice, MOST_CPUS, Timeout},
         idle::Idle,
         settings::{K3s, Network},
     },

@@ -3,6 +3,8 @@
 
 pub mod approval;
 pub mod config;
+mod config_file;
+pub mod config_values;
 pub mod foreign;
 mod id;
 pub mod identity;

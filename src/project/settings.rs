@@ -97,7 +97,7 @@ impl Network {
     }
 }
 
-fn list<T: ToString>(values: Option<&[T]>) -> Option<Value> {
+pub(super) fn list<T: ToString>(values: Option<&[T]>) -> Option<Value> {
     values.map(|values| values.iter().map(ToString::to_string).collect())
 }
 

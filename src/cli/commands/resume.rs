@@ -11,7 +11,7 @@ use crate::{
         terminal::output::Output,
     },
     machine::lifecycle::power,
-    project::{Config, config::Timeout},
+    project::{Config, config_values::Timeout},
 };
 
 /// The arguments of `resume`.

@@ -17,7 +17,7 @@ use crate::{
         lifecycle::{self, setup::Summary},
         model::{spec::image_name, timings::TimeSpentIn},
     },
-    project::{Config, Project, config::FirmwareChoice, user},
+    project::{Config, Project, config_values::FirmwareChoice, user},
     qemu::version,
 };
 

@@ -11,7 +11,7 @@ use crate::{
         terminal::output::Output,
     },
     machine::lifecycle,
-    project::{Config, config::Timeout, idle::Idle},
+    project::{Config, config_values::Timeout, idle::Idle},
 };
 
 /// The arguments of `start`.

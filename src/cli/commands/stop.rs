@@ -10,7 +10,7 @@ use crate::{
         terminal::output::Output,
     },
     machine::lifecycle::stop::{self, StopMode, StopOutcome},
-    project::config::Timeout,
+    project::config_values::Timeout,
 };
 
 /// The arguments of `stop`.

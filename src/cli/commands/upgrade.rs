@@ -13,7 +13,7 @@ use crate::{
     },
     k3s::release::{STABLE, Version},
     machine::upgrade::{self, Target, Upgraded},
-    project::{Config, config::Timeout},
+    project::{Config, config_values::Timeout},
 };
 
 /// The arguments of `upgrade`.

@@ -14,7 +14,7 @@ use crate::{
         model::{host::warn_of_emulation, timings::TimeSpentIn},
         template::capture,
     },
-    project::{Record, config::AccelChoice},
+    project::{Record, config_values::AccelChoice},
     qemu::{
         Accelerator,
         kvm::{self, Kvm},

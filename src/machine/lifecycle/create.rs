@@ -16,7 +16,7 @@ use crate::{
     },
     project::{
         Record, Suspended,
-        config::FirmwareChoice,
+        config_values::FirmwareChoice,
         record::{BaseImage, Release},
     },
 };

@@ -18,7 +18,7 @@ use crate::{
         memory::compatibility,
         model::{host::Host, timings::TimeSpentIn},
     },
-    project::{Project, Record, Suspended, config::AccelChoice},
+    project::{Project, Record, Suspended, config_values::AccelChoice},
     qemu::{Accelerator, Layout, MigrationError, Process, migration, monitor_of, process::said},
 };
 

@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use crate::{
     base::{Digest, Forward, HostPort, Protocol, Size},
     machine::{MachineError, error::machine::describe_kvm},
-    project::config::AccelChoice,
+    project::config_values::AccelChoice,
     qemu::{Accelerator, Version, kvm::Kvm, version},
 };
 

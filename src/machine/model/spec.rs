@@ -12,7 +12,7 @@ use crate::{
     machine::MachineError,
     project::{
         Config, Project, Record,
-        config::{AccelChoice, FirmwareChoice},
+        config_values::{AccelChoice, FirmwareChoice},
         settings::{K3s, Network},
     },
 };

@@ -11,7 +11,7 @@ use crate::{
         snapshots::restore,
         upgrade::{run::Upgrade, safety_snapshot::SafetySnapshot},
     },
-    project::{Config, config::Timeout},
+    project::{Config, config_values::Timeout},
 };
 
 impl Upgrade<'_> {

@@ -9,7 +9,7 @@ use k3s_vm::{
     base::{Digest, Forward, HostPort, Mount, Name, Size, SnapshotName},
     image::{Checksum, ImageSource},
     k3s::release::{self, Mirror, Version},
-    project::config::{AccelChoice, FirmwareChoice, Timeout},
+    project::config_values::{AccelChoice, FirmwareChoice, Timeout},
 };
 
 use super::{storm::Storm, text};
