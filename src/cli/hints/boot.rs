@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::{
     guest::Sign,
     machine::{MachineError, error::machine::BootFault, lifecycle::boot_checks::NO_STAGE},
-    qemu::{ProcessError, process::EndCause},
+    qemu::{ProcessError, process_error::EndCause},
 };
 
 /// The hints about a guest whose console shows why it does not become a node.

@@ -22,7 +22,7 @@ use crate::{
         lifecycle::stop::{self, StopMode, StopOutcome},
     },
     project::{Project, idle, user},
-    qemu::{MonitorError, Process, monitor_of, process, usernet},
+    qemu::{MonitorError, Process, monitor_of, spawn, usernet},
 };
 
 /// The hidden command that watches.
@@ -60,7 +60,7 @@ pub(crate) fn start_watch(project: &Project, spec: &Spec) {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        process::detach(&mut command, None);
+        spawn::detach(&mut command, None);
         command
             .spawn()
             .map_err(files::FileError::on("run", &program))

@@ -19,7 +19,7 @@ use crate::{
         model::{host::Host, timings::TimeSpentIn},
     },
     project::{Project, Record, Suspended, config_values::AccelChoice},
-    qemu::{Accelerator, Layout, MigrationError, Process, migration, monitor_of, process::said},
+    qemu::{Accelerator, Layout, MigrationError, Process, migration, monitor_of, spawn::said},
 };
 
 /// Why a suspended VM does not resume.
