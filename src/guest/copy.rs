@@ -141,8 +141,7 @@ impl Ssh {
         let input = tokio::io::empty();
         let ran = self
             .run(
-                Some(&script(FETCH, &[path])),
-                None,
+                &script(FETCH, &[path]),
                 input,
                 &mut arriving.stream,
                 &mut words,
@@ -184,9 +183,7 @@ impl Ssh {
         let mut words = Words::default();
         let command = script(TAKE, &[directory, target]);
         let output = tokio::io::sink();
-        let ran = self
-            .run(Some(&command), None, &mut stream, output, &mut words)
-            .await;
+        let ran = self.run(&command, &mut stream, output, &mut words).await;
         drop(stream);
         let packed = packing.await.expect("neither panics nor is cancelled");
         match (ran, packed) {

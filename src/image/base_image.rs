@@ -92,13 +92,17 @@ impl Cache {
             (None, None) => Err(ImageError::Unverifiable { url: shown(url) }),
         };
         let expected = self.or_unverified(expected)?;
+        let remember = |image: &BaseImage| {
+            self.remember_origin(image.digest, &shown(url), false)?;
+            let source = Source::of(image, shown(url), expected.is_some())?;
+            self.remember(&key, &source)
+        };
         let cached = match expected {
             Some(Checksum::Sha256(digest)) => self.find_image(digest),
             _ => None,
         };
         if let Some(image) = cached {
-            self.remember_origin(image.digest, &shown(url), false)?;
-            self.remember(&key, shown(url), &image, None, expected.is_some())?;
+            remember(&image)?;
             return Ok(image);
         }
         let partial = self.partial(&key)?;
@@ -111,8 +115,7 @@ impl Cache {
         };
         let fetched = download(&job, progress).await?;
         let image = self.admit(partial, &fetched, &shown(url)).await?;
-        self.remember_origin(image.digest, &shown(url), false)?;
-        self.remember(&key, shown(url), &image, None, expected.is_some())?;
+        remember(&image)?;
         Ok(image)
     }
 
@@ -157,7 +160,8 @@ impl Cache {
         let fetched = copy(&path, &job, progress).await?;
         let image = self.admit(partial, &fetched, &name).await?;
         self.remember_origin(image.digest, &name, false)?;
-        self.remember(&key, name.clone(), &image, Some(stamp), true)?;
+        let source = Source::of(&image, name, true)?.with_stamp(stamp);
+        self.remember(&key, &source)?;
         Ok(image)
     }
 

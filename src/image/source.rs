@@ -32,6 +32,32 @@ pub(super) struct Source {
 
 const SCHEMA: u32 = 1;
 
+impl Source {
+    /// The source of a cached image, without a stamp.
+    pub(super) fn of(image: &BaseImage, from: String, verified: bool) -> Result<Self, ImageError> {
+        let metadata = image
+            .path
+            .metadata()
+            .map_err(FileError::on("look at", &image.path))?;
+        Ok(Self {
+            schema: SCHEMA,
+            from,
+            digest: image.digest,
+            size: metadata.len(),
+            stamp: None,
+            verified,
+        })
+    }
+
+    /// The source of a file with that stamp.
+    pub(super) fn with_stamp(self, stamp: String) -> Self {
+        Self {
+            stamp: Some(stamp),
+            ..self
+        }
+    }
+}
+
 /// Which image a URL was found to be, as another host can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
@@ -83,7 +109,8 @@ impl Cache {
             return Err(FileError::on("find", &path)(ErrorKind::NotFound.into()).into());
         };
         let key = Digest::of(known.from.as_bytes());
-        self.remember(&key, known.from.clone(), &image, None, known.verified)
+        let source = Source::of(&image, known.from.clone(), known.verified)?;
+        self.remember(&key, &source)
     }
 
     /// The file that says which image a URL was found to be.
@@ -102,29 +129,10 @@ impl Cache {
         (source.schema == SCHEMA).then_some(source)
     }
 
-    /// Keeps what a source was found to be.
-    pub(super) fn remember(
-        &self,
-        key: &Digest,
-        from: String,
-        image: &BaseImage,
-        stamp: Option<String>,
-        verified: bool,
-    ) -> Result<(), ImageError> {
+    /// Saves which image a source was found to be.
+    pub(super) fn remember(&self, key: &Digest, source: &Source) -> Result<(), ImageError> {
         let path = self.directory("sources")?.join(format!("{key}.json"));
-        let metadata = image
-            .path
-            .metadata()
-            .map_err(FileError::on("look at", &image.path))?;
-        let source = Source {
-            schema: SCHEMA,
-            from,
-            digest: image.digest,
-            size: metadata.len(),
-            stamp,
-            verified,
-        };
-        let json = serde_json::to_vec_pretty(&source)
+        let json = serde_json::to_vec_pretty(source)
             .map_err(|error| FileError::on("write", &path)(error.into()))?;
         Ok(files::write(&path, &json, files::PRIVATE)?)
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    guest::{Event, Order, Ssh, SshError, Streams, Terminal},
+    guest::{Event, Order, Ssh, SshError, Streams},
     machine::{MachineError, State, control::guest},
     project::Project,
 };
@@ -17,25 +17,6 @@ const SSHD_START_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const SSHD_RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const SSHD_RETRY_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Runs `command` in the guest, or a login shell without one, and gives its exit status.
-///
-/// # Errors
-///
-/// When the VM does not run, the guest does not answer, or a stream breaks.
-pub async fn run(
-    project: &Project,
-    command: Option<&str>,
-    terminal: Option<Terminal>,
-    input: impl AsyncRead + Unpin,
-    output: impl AsyncWrite + Unpin,
-    errors: impl AsyncWrite + Unpin,
-) -> Result<u32, MachineError> {
-    let ssh = connect(project).await?;
-    let status = ssh.run(command, terminal, input, output, errors).await?;
-    ssh.close().await;
-    Ok(status)
-}
 
 /// A connection to the guest, if the VM runs. A slow guest may start sshd after k3s, so one that has just booted is
 /// tried again for a while.

@@ -11,7 +11,8 @@ use crate::{
     guest::Answer,
     k3s::Kubeconfig,
     machine::{
-        State, access::shell, control::guest_logs, error::machine::with_causes, report::status,
+        MachineError, State, access::shell, control::guest_logs, error::machine::with_causes,
+        report::status,
     },
     project::Project,
 };
@@ -95,17 +96,15 @@ async fn journal(project: &Project, units: &str) -> String {
     let command =
         format!("journalctl --no-pager --output=short-iso --lines={LINES} --unit={units}");
     let (mut output, mut errors) = (Answer::default(), Answer::default());
-    let input = tokio::io::empty();
-    let run = shell::run(
-        project,
-        Some(&command),
-        None,
-        input,
-        &mut output,
-        &mut errors,
-    );
+    let run = async {
+        let ssh = shell::connect(project).await?;
+        ssh.run(&command, tokio::io::empty(), &mut output, &mut errors)
+            .await?;
+        ssh.close().await;
+        Ok::<_, MachineError>(())
+    };
     match tokio::time::timeout(ANSWER, run).await {
-        Ok(Ok(_)) => {
+        Ok(Ok(())) => {
             let text = [output.0, errors.0].concat();
             String::from_utf8_lossy(&text).into_owned()
         }

@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     base::{FileError, Progress, files},
     guest::Ssh,
-    k3s::images::{ArchiveError, Guest, Listed, Passed, Reference, pass},
+    k3s::images::{ArchiveError, Guest, Passed, PendingImage, Reference, pass},
     machine::{
         MachineError, State,
         access::{
@@ -42,7 +42,7 @@ pub async fn load(
     progress: Arc<dyn Progress>,
 ) -> Result<Passed, MachineError> {
     State::observe(project)?.running(project)?;
-    let opened = source.open().await?;
+    let mut opened = source.open().await?;
     let ssh = shell::connect(project).await?;
     let path = project.loading();
     let loads = files::open_in_place(&path, false)?;
@@ -59,7 +59,13 @@ pub async fn load(
         guest = node::contents(&ssh).await?;
     }
     loads.lock_shared().map_err(FileError::on("lock", &path))?;
-    let passed = sent(&ssh, guest, source, opened, name, progress).await?;
+    let what = source.label();
+    let archive = Archive {
+        saving: opened.tool(),
+        reader: ProgressReader::new(opened, &what, progress),
+        what,
+    };
+    let passed = send(&ssh, guest, archive, name).await?;
     ssh.close().await;
     if passed.nameless > 0 {
         tracing::warn!(
@@ -70,16 +76,18 @@ pub async fn load(
     Ok(passed)
 }
 
-async fn sent(
+/// Sends the images that the guest lacks. Returns what was passed on.
+async fn send(
     ssh: &Ssh,
     guest: Guest,
-    source: &Source,
-    mut opened: Opened,
+    archive: Archive,
     name: Option<&Reference>,
-    progress: Arc<dyn Progress>,
 ) -> Result<Passed, MachineError> {
-    let what = source.label();
-    let saving = opened.tool();
+    let Archive {
+        what,
+        reader: source,
+        saving,
+    } = archive;
     let loading = format!("{}{}-", node::LOADING, uuid::Uuid::new_v4().simple());
     let pipe = |source| ImagesError::Unreadable {
         what: what.clone(),
@@ -87,7 +95,6 @@ async fn sent(
     };
     let (reader, writer) = io::pipe().map_err(pipe)?;
     let reader = Receiver::from_owned_fd(reader.into()).map_err(pipe)?;
-    let source = ProgressReader::new(opened, &what, progress);
     let (name, called) = (name.cloned(), loading.clone());
     // The terminal, a file or a tool may let it wait for long.
     let passing =
@@ -101,19 +108,22 @@ async fn sent(
     let passed = passing.await.expect("reading an archive does not panic");
     let passed = first_failure(ssh, &what, passed, imported.as_ref(), saving).await?;
     if imported.is_some() {
-        let listed = node::name(ssh, &passed.images).await?;
-        for image in &passed.images {
-            let is_it = |it: &&Listed| it.name == image.name.as_str();
-            if listed
-                .iter()
-                .find(is_it)
-                .is_none_or(|it| it.digest != image.digest)
-            {
-                return Err(ImagesError::Unresolved(image.name.to_string()).into());
-            }
-        }
+        name_images(ssh, &passed.images).await?;
     }
     Ok(passed)
+}
+
+/// Gives the imported images their names, and checks that the node resolves them.
+async fn name_images(ssh: &Ssh, images: &[PendingImage]) -> Result<(), MachineError> {
+    let listed = node::name(ssh, images).await?;
+    let is_named = |image: &&PendingImage| {
+        let named = listed.iter().find(|it| it.name == image.name.as_str());
+        named.is_some_and(|it| it.digest == image.digest)
+    };
+    match images.iter().find(|image| !is_named(image)) {
+        Some(image) => Err(ImagesError::Unresolved(image.name.to_string()).into()),
+        None => Ok(()),
+    }
 }
 
 /// Of three that depend on one another, the one that went wrong first.
@@ -158,7 +168,15 @@ async fn first_failure(
     }
 }
 
-/// An archive that tells how far it is read.
+/// An archive on its way to the node.
+struct Archive {
+    /// Its name in messages.
+    what: String,
+    reader: ProgressReader,
+    saving: Saving,
+}
+
+/// A reader that reports how far it has read.
 struct ProgressReader {
     reader: Box<dyn Read + Send>,
     progress: Arc<dyn Progress>,

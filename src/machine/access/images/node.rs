@@ -71,13 +71,7 @@ pub(crate) async fn import(
     );
     let mut errors = Answer::default();
     let status = ssh
-        .run(
-            Some(&command),
-            None,
-            archive,
-            tokio::io::sink(),
-            &mut errors,
-        )
+        .run(&command, archive, tokio::io::sink(), &mut errors)
         .await?;
     let errors = errors.0;
     Ok(match (status, errors.is_empty()) {
@@ -131,9 +125,7 @@ async fn output(ssh: &Ssh, command: &str) -> Result<String, MachineError> {
     let (mut output, mut errors) = (Answer::default(), Answer::default());
     let input = tokio::io::empty();
     let command = format!("{DEFINITION}{command}");
-    let status = ssh
-        .run(Some(&command), None, input, &mut output, &mut errors)
-        .await?;
+    let status = ssh.run(&command, input, &mut output, &mut errors).await?;
     if status == 0 {
         Ok(String::from_utf8_lossy(&output.0).into_owned())
     } else {
