@@ -8,7 +8,7 @@ use crate::{
         Machine, MachineError, Spec,
         access::kubeconfig,
         guest_config::{cidata, config_archive},
-        launch::{Launched, Startup, disk_state, plan},
+        launch::{Launched, Startup, disk_state, inputs::LaunchInputs, plan},
         model::host,
     },
     project::{Project, Record, Suspended},
@@ -42,7 +42,8 @@ pub(crate) async fn launch(
     make_seed(machine, spec, &record, suspended)?;
     let mut failed = None;
     for _ in 0..PORT_TRIES {
-        let launch = plan::plan(startup, &record, accelerator, suspended)?;
+        let inputs = LaunchInputs::prepare(startup, &record, suspended)?;
+        let launch = plan::plan(startup, &record, accelerator, inputs);
         match Process::spawn(&startup.host.qemu, &launch, &machine.project.qemu_log()).await {
             Err(error) if !error.to_string().contains(PORT_TAKEN) => return Err(error.into()),
             Err(error) if spec.api_port.is_none() => {

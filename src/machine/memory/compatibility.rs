@@ -6,7 +6,7 @@ use crate::{
     machine::{
         MachineError,
         guest_config::config_archive,
-        launch::{Startup, plan},
+        launch::{Startup, inputs::LaunchInputs, plan},
         model::host::{self, Host},
     },
     project::{
@@ -52,7 +52,8 @@ pub(crate) fn incompatibility(
 ) -> Result<Option<String>, MachineError> {
     let Startup { host, spec, .. } = startup;
     let project = startup.project();
-    let launch = plan::plan(startup, record, accelerator, Some(suspended))?;
+    let inputs = LaunchInputs::prepare(startup, record, Some(suspended))?;
+    let launch = plan::plan(startup, record, accelerator, inputs);
     // The seed is made again where it is gone.
     let seed = project.seed();
     let mut disks = launch.attachments.iter().map(|it| &it.file);
