@@ -10,25 +10,19 @@ use crate::machine::Machine;
 /// A signal that came before a child's death is known to the runtime by its next turn.
 const DELIVERED: Duration = Duration::from_millis(5);
 
-/// The VM, locked for `verb`, and the signals, which are handled from before anything is written: an unhandled one ends
-/// the program at once, in the middle of its work.
-pub(crate) async fn open_machine(
+/// Locks the VM for `verb` and runs `work` on it. When `work` fails or is interrupted, a QEMU that it started is ended.
+///
+/// Signals are handled from before anything is written: an unhandled one ends the program in the middle of its work.
+pub(crate) async fn run_on_machine<T, E: Into<CommandError>>(
     context: Context,
     verb: &str,
-) -> Result<(Machine, Signals), CommandError> {
+    work: impl AsyncFnOnce(&Machine) -> Result<T, E>,
+) -> Result<T, CommandError> {
     let mut signals = Signals::listen()?;
     let machine = signals.unless_one_comes(context.open(verb)).await?;
-    Ok((machine, signals))
-}
-
-/// Runs `work` on the VM; when it fails or is interrupted, a QEMU that it started is ended.
-pub(crate) async fn run_on_machine<T>(
-    machine: &Machine,
-    mut signals: Signals,
-    work: impl Future<Output = Result<T, CommandError>>,
-) -> Result<T, CommandError> {
+    let work = async { work(&machine).await.map_err(Into::into) };
     let mut result = signals.unless_one_comes(work).await;
-    // The terminal interrupts children, too; that one of them died of it is not what went wrong.
+    // The terminal interrupts the children as well: the end of one of them is not the cause.
     if result.is_err()
         && let Ok(code) = tokio::time::timeout(DELIVERED, signals.next()).await
     {

@@ -4,10 +4,10 @@ use std::{process::ExitCode, time::Duration};
 
 use crate::{
     cli::{context::Context, error::CommandError, interrupt},
-    machine::lifecycle::idle::Watch,
+    machine::{Machine, lifecycle::idle::Watch},
 };
 
-/// Begun by setup, start and resume, and ended with QEMU.
+/// Started by setup, start and resume; it ends with QEMU.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm start --idle-suspend 30m   # runs it in the background")]
@@ -29,7 +29,6 @@ pub(crate) async fn run(_: &Args, context: &Context) -> Result<ExitCode, Command
 }
 
 async fn suspend(watch: &mut Watch, context: Context, after: Duration) -> Result<(), CommandError> {
-    let (machine, signals) = interrupt::open_machine(context, "idle-watch").await?;
-    let work = async { Ok(watch.suspend(&machine, after).await?) };
-    interrupt::run_on_machine(&machine, signals, work).await
+    let work = async |machine: &Machine| watch.suspend(machine, after).await;
+    interrupt::run_on_machine(context, "idle-watch", work).await
 }

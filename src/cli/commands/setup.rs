@@ -13,7 +13,7 @@ use crate::{
     },
     image::ImageSource,
     machine::{
-        MachineError, Timings,
+        Machine, MachineError, Timings,
         lifecycle::{self, setup::Summary},
         model::{spec::image_name, timings::TimeSpentIn},
     },
@@ -123,10 +123,9 @@ pub(crate) async fn run(
                 .map_err(MachineError::from)?,
         );
     }
-    let (machine, signals) = interrupt::open_machine(context, "setup").await?;
     let progress = output.progress();
-    let work = async { Ok(lifecycle::setup::setup(&machine, config, &progress).await?) };
-    let summary = interrupt::run_on_machine(&machine, signals, work).await?;
+    let work = async |machine: &Machine| lifecycle::setup::setup(machine, config, &progress).await;
+    let summary = interrupt::run_on_machine(context, "setup", work).await?;
     print_summary(&summary, show_timings, output);
     Ok(ExitCode::SUCCESS)
 }

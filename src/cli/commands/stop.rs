@@ -9,7 +9,10 @@ use crate::{
         interrupt,
         terminal::output::Output,
     },
-    machine::lifecycle::stop::{self, StopMode, StopOutcome},
+    machine::{
+        Machine,
+        lifecycle::stop::{self, StopMode, StopOutcome},
+    },
     project::config_values::Timeout,
 };
 
@@ -56,10 +59,9 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     require_machine(&context)?;
-    let (machine, signals) = interrupt::open_machine(context, "stop").await?;
     let within = args.timeout.map(|timeout| timeout.0);
-    let work = async { Ok(stop::stop(&machine, args.mode(), within).await?) };
-    match interrupt::run_on_machine(&machine, signals, work).await? {
+    let work = async |machine: &Machine| stop::stop(machine, args.mode(), within).await;
+    match interrupt::run_on_machine(context, "stop", work).await? {
         StopOutcome::AlreadyStopped => tracing::info!("the VM is already stopped"),
         StopOutcome::AlreadySuspended => tracing::info!("the VM is already suspended"),
         StopOutcome::MemoryGivenUp => {

@@ -2,4 +2,6 @@
 
 pub mod archive;
 pub mod assets;
+pub mod contents;
+mod needs;
 pub mod references;

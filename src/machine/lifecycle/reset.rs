@@ -41,7 +41,7 @@ pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
         tracing::warn!(%error, "cannot remove the VM's systemd unit");
     }
     remove_files(project)?;
-    references::sign_off(machine);
+    references::unregister(machine);
     Ok(())
 }
 

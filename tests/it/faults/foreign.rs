@@ -42,7 +42,7 @@ fn a_config_that_reaches_the_host() {
     }
     let (code, screen) = on_a_terminal(sandbox.setup(&[]), "n\n");
     assert!(
-        code == 1 && screen.contains("Trust it? [y/N]"),
+        code == 1 && screen.contains("Trust this project? [y/N]"),
         "{code} {screen}"
     );
     assert_eq!(names(&sandbox.env.cache), [""; 0], "nothing is fetched");
