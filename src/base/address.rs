@@ -1,5 +1,5 @@
-//! URLs as screens, logs and records may have them: a URL can carry a user and a password, and with some services the
-//! user is a token as well.
+//! URLs on screens, in logs and in records, without logins: a URL can have a user and a password, and with some
+//! services the user is a token.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ pub fn shown(url: &Url) -> String {
     without_logins(url.as_str()).into_owned()
 }
 
-/// A text with the logins left out of the addresses in it, as of `https://user:password@host/`.
+/// A text without the logins in its addresses, like `https://user:password@host/`.
 pub fn without_logins(text: &str) -> Cow<'_, str> {
     let ends = |c: char| c.is_whitespace() || "/?#\\\"'<>".contains(c);
     let mut shown = String::new();

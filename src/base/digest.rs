@@ -1,4 +1,4 @@
-//! SHA-256 digests, the names under which verified files are kept.
+//! SHA-256 digests, which name verified files.
 
 use std::{
     fmt,
@@ -14,18 +14,18 @@ use sha2::{Digest as _, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
-/// Why a text is not a SHA-256 digest.
+/// The reason why a text is not a SHA-256 digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid SHA-256 digest {0:?}: expected 64 hexadecimal digits")]
 pub struct ParseDigestError(String);
 
 impl Digest {
-    /// The digest of bytes at hand.
+    /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The digest of all that `reader` still has.
+    /// The digest of the rest of `reader`.
     ///
     /// # Errors
     ///
@@ -41,18 +41,18 @@ impl Digest {
         }
     }
 
-    /// The first `digits` hexadecimal digits, for names that should be short.
+    /// The first `digits` hexadecimal digits, for short names.
     pub fn short(&self, digits: usize) -> String {
         self.to_string().chars().take(digits).collect()
     }
 }
 
-/// A digest in the making, for bytes that pass by.
+/// A digest that is computed while bytes are read.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes the next bytes in.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::base::as_text::serialize_as_text;
 
-/// A port of 127.0.0.1 that leads to one of the guest's.
+/// A port of 127.0.0.1 that forwards to one of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Forward {
     /// The host's end.
@@ -39,13 +39,13 @@ pub enum Protocol {
     Udp,
 }
 
-/// Why a text is not a valid forward.
+/// The reason why a text is not a forward.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseForwardError {
-    /// It is not written like one.
+    /// Its form is wrong.
     #[error("invalid port forward {0:?}: expected HOST:GUEST, e.g. 8080:80 or 5353:53/udp")]
     Forward(String),
-    /// It is not written like a port.
+    /// A port of it is wrong.
     #[error("invalid port {0:?}: expected 1 to 65535, e.g. 8080 or 5353/udp")]
     Port(String),
 }
@@ -64,13 +64,13 @@ impl Forward {
 }
 
 impl HostPort {
-    /// Where it listens.
+    /// The address on the host.
     pub fn address(self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 }
 
-/// As a person names it.
+/// As users write it.
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.protocol {
@@ -81,7 +81,7 @@ impl fmt::Display for HostPort {
 }
 
 impl Protocol {
-    /// As QEMU and URLs write it.
+    /// As in QEMU and URLs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -101,7 +101,7 @@ fn protocol(text: &str) -> Option<(&str, Protocol)> {
 }
 
 fn number(text: &str) -> Option<u16> {
-    // Rust's own reading takes a plus before it.
+    // Rust's parser accepts a plus before a number.
     let digits = text.bytes().all(|it| it.is_ascii_digit());
     digits.then(|| text.parse().ok().map(NonZeroU16::get))?
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use crate::base::as_text::deserialize_from_text;
 
-/// The ports of the host's loopback, which the guest sees as 10.0.2.2, that it may reach.
+/// The ports of the host's loopback (10.0.2.2 in the guest) that the guest may reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostAccess {
     /// Every port.

@@ -4,27 +4,27 @@ use std::{fmt, str::FromStr};
 
 use crate::base::as_text::serialize_as_text;
 
-/// A flag of `k3s server`. Whether k3s knows it is k3s's to say.
+/// A flag of `k3s server`. k3s decides whether it exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct K3sFlag {
     /// Its name, without dashes.
     pub name: String,
-    /// Its value; a flag without one is switched on.
+    /// Its value; a flag without one is a switch.
     pub value: Option<String>,
 }
 
-/// Why a text is not a flag of k3s.
+/// The reason why a text is not a flag of k3s.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseFlagError {
-    /// It is not written like one.
+    /// Its form is wrong.
     #[error("invalid k3s flag {0:?}: expected one word, e.g. --cluster-cidr=10.52.0.0/16")]
     Malformed(String),
-    /// It is what the program itself relies on.
+    /// This program sets it.
     #[error("cannot set --{0}: k3s-vm sets it and relies on it")]
     Ours(String),
 }
 
-/// How the VM finds its way to the cluster and back.
+/// The flags that this program sets, to reach the cluster.
 const OURS: [&str; 8] = [
     "config",
     "data-dir",

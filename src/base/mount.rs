@@ -8,27 +8,27 @@ use std::{
 
 use crate::base::as_text::serialize_as_text;
 
-/// A directory of the host, and where the guest has it.
+/// A directory of the host, and its place in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// The host's directory, as a person writes it: from the root, from the project, or with a tilde for the home
+    /// The host's directory, as users write it: absolute, relative to the project, or with a tilde for the home
     /// directory.
     pub host: String,
-    /// The guest's, from its root, without a slash at its end.
+    /// The guest's directory: absolute, without a slash at its end.
     pub guest: String,
     /// The guest can only read it.
     pub read_only: bool,
 }
 
-/// Why a text is not a valid mount.
+/// The reason why a text is not a mount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseMountError {
-    /// It is not written like one.
+    /// Its form is wrong.
     #[error(
         "invalid mount {0:?}: expected HOST:GUEST or HOST:GUEST:ro, e.g. ./src:/src or ~/data:/data:ro"
     )]
     Malformed(String),
-    /// The guest's own, which a directory of the host would hide.
+    /// A directory of the guest that must not be hidden.
     #[error("cannot mount at {0}: the guest needs it; use another path, e.g. /src or /mnt/data")]
     Own(String),
 }
@@ -55,12 +55,12 @@ const OWN: [&str; 17] = [
 ];
 
 impl Mount {
-    /// Where the host's directory is, for a project in `project` of a user who is at home in `home`.
+    /// The host's directory, for the project in `project` and the home directory `home`.
     pub fn host_folder(&self, project: &Path, home: &Path) -> PathBuf {
         match self.host.strip_prefix('~') {
             Some("") => home.to_owned(),
             Some(rest) if rest.starts_with('/') => home.join(&rest[1..]),
-            // Without a dot in the middle.
+            // Without dots in the middle.
             _ => project.join(&self.host).components().collect(),
         }
     }
@@ -83,7 +83,7 @@ impl Mount {
     }
 }
 
-/// The first that is in the same place of the guest as one before it.
+/// The first mount with the same place as an earlier one.
 pub fn twice(mounts: &[Mount]) -> Option<&Mount> {
     let taken = |index: usize, it: &Mount| mounts[..index].iter().any(|one| one.guest == it.guest);
     let mut all = mounts.iter().enumerate();
@@ -106,7 +106,7 @@ impl FromStr for Mount {
         }
         let parts: Vec<&str> = guest.split('/').filter(|part| !part.is_empty()).collect();
         let guest = format!("/{}", parts.join("/"));
-        // At the end of a line, systemd would take neither for a part of the name.
+        // systemd would not take these at the end of a line as part of the name.
         let odd = guest.contains('\\') || guest.ends_with(char::is_whitespace);
         if odd || parts.iter().any(|part| [".", ".."].contains(part)) {
             return Err(malformed());

@@ -1,4 +1,4 @@
-//! Names of VMs: what a host name, a Kubernetes node name and a file name all allow.
+//! Names of VMs: valid as host name, Kubernetes node name and file name.
 
 use std::{fmt, path::Path, str::FromStr};
 
@@ -14,14 +14,14 @@ use crate::base::{
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(String);
 
-/// Why a text is no VM name.
+/// The reason why a text is not a VM name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid VM name {0:?}: expected 1 to 63 of a-z, 0-9 and -, with no - at either end")]
 pub struct ParseNameError(String);
 
 impl Name {
-    /// `k3s-<directory>-<6 digits of the hash of the path>`: readable, and different for two
-    /// projects that happen to have the same directory name. That of a further VM has its own name before the digits.
+    /// `k3s-<directory>-<6 digits of the hash of the path>`: readable, and different for two projects with the same
+    /// directory name. An additional VM has its own name before the digits.
     pub fn for_project(root: &Path, alias: Option<&MachineAlias>) -> Self {
         let directory = root
             .file_name()

@@ -11,10 +11,10 @@ pub struct NodeLabel(String);
 /// The reason why a text is not a label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseNodeLabelError {
-    /// Kubernetes would not take it (its documentation, "Labels and Selectors").
+    /// Kubernetes would refuse it (its documentation, "Labels and Selectors").
     #[error("invalid label {0:?}: expected NAME=VALUE, e.g. tier=dev or example.com/zone=a")]
     Malformed(String),
-    /// A kubelet may not give itself such a one (its NodeRestriction), and would not start.
+    /// A kubelet may not set it (NodeRestriction), and would not start.
     #[error("invalid label {0:?}: Kubernetes does not allow a node to set labels of {1}")]
     Reserved(String, &'static str),
 }

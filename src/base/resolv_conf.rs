@@ -4,7 +4,7 @@ use std::{fs::File, io::Read, net::IpAddr};
 
 const PATH: &str = "/etc/resolv.conf";
 
-/// More than any resolv.conf has; of the rest nothing is read.
+/// The longest file that is read.
 const LIMIT: u64 = 1 << 16;
 
 /// The server of a line `nameserver`.
@@ -16,7 +16,7 @@ pub struct DnsServer {
     pub interface: Option<String>,
 }
 
-/// The text of the host's; nothing when it cannot be read.
+/// The text of the host's file; empty if it cannot be read.
 pub fn of_host() -> String {
     let mut bytes = Vec::new();
     match File::open(PATH) {
@@ -30,12 +30,12 @@ pub fn of_host() -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The servers in their order. Lines that are not understood are skipped, as the C library does.
+/// The servers in their order. Unknown lines are skipped, as in the C library.
 pub fn dns_servers(text: &str) -> Vec<DnsServer> {
     text.lines().filter_map(dns_server).collect()
 }
 
-/// A keyword counts only at the beginning of the line, and a blank follows it.
+/// A keyword counts only at the beginning of the line, followed by a blank.
 fn dns_server(line: &str) -> Option<DnsServer> {
     let rest = line.strip_prefix("nameserver")?;
     if !rest.starts_with([' ', '\t']) {

@@ -6,8 +6,8 @@ use crate::base::as_text::serialize_as_text;
 
 /// A number of bytes.
 ///
-/// Parsed units are binary whether or not the `i` is written (`4G`, `4GB` and `4GiB` are the same),
-/// as QEMU and its users read them. A bare number is refused: some would mean bytes and others gigabytes.
+/// Parsed units are binary with and without the `i` (`4G`, `4GB` and `4GiB` are the same), as in QEMU. A bare number is
+/// refused, for it could mean bytes or gigabytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Size(u64);
 
@@ -19,17 +19,17 @@ const UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 
 pub struct ParseSizeError(String);
 
 impl Size {
-    /// So many bytes.
+    /// A number of bytes.
     pub const fn bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// So many mebibytes (2^20 bytes).
+    /// A number of mebibytes (2^20 bytes).
     pub const fn mib(mib: u64) -> Self {
         Self(mib << 20)
     }
 
-    /// So many gibibytes (2^30 bytes).
+    /// A number of gibibytes (2^30 bytes).
     pub const fn gib(gib: u64) -> Self {
         Self(gib << 30)
     }
@@ -101,7 +101,7 @@ impl FromStr for Size {
 
 serialize_as_text!(Size);
 
-/// Exact: the largest unit that divides the size, so that what is shown reads back as the same.
+/// Exact: the largest unit that divides the size, so that it is parsed as the same size.
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, shift) = UNITS

@@ -41,7 +41,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands by what they are for, as `--help` lists them.
+/// The commands by group, as `--help` lists them.
 const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Lifecycle",
@@ -71,7 +71,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// The examples and the topics, behind the commands and flags.
+/// The examples and the topics, after the commands and flags.
 const EXAMPLES: &str = "Examples:
   k3s-vm setup
   k3s-vm kubectl get nodes

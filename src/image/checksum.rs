@@ -1,5 +1,5 @@
-//! The checksums of publishers: SHA-256 from Ubuntu, Fedora, AlmaLinux, Rocky Linux and k3s, SHA-512 from
-//! Debian. The cache itself knows files by SHA-256 only, so that one is always computed along.
+//! The checksums of publishers: SHA-256 from Ubuntu, Fedora, AlmaLinux, Rocky Linux and k3s, SHA-512 from Debian. The
+//! cache names files by SHA-256, which is always computed.
 
 use std::{fmt, str::FromStr};
 
@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha512};
 
 use crate::base::{Digest, digest::Hasher};
 
-/// The digest that a file must have.
+/// The expected digest of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checksum {
     /// A SHA-256 digest.
@@ -79,7 +79,7 @@ impl fmt::Display for Checksum {
     }
 }
 
-/// Both digests of bytes that pass by; SHA-512 only where it will be asked for.
+/// Both digests of bytes that are read; SHA-512 only if it is expected.
 #[derive(Debug)]
 pub(super) struct Sums {
     sha256: Hasher,
@@ -87,7 +87,7 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Starts with no bytes seen, for what will be compared with `expected`.
+    /// No bytes yet; to be compared with `expected`.
     pub(super) fn toward(expected: Option<&Checksum>) -> Self {
         let sha512 = matches!(expected, Some(Checksum::Sha512(_))).then(Sha512::new);
         Self {
@@ -96,7 +96,7 @@ impl Sums {
         }
     }
 
-    /// Takes the next bytes in.
+    /// Adds bytes.
     pub(super) fn update(&mut self, bytes: &[u8]) {
         self.sha256.update(bytes);
         if let Some(sha512) = &mut self.sha512 {
@@ -104,7 +104,7 @@ impl Sums {
         }
     }
 
-    /// The SHA-256 of all bytes, and the checksum of the kind that was expected.
+    /// The SHA-256 of all bytes, and the checksum of the expected kind.
     pub(super) fn finish(self) -> (Digest, Checksum) {
         let digest = self.sha256.finish();
         let actual = match self.sha512 {

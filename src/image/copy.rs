@@ -1,5 +1,5 @@
-//! Brings a file of this host here: cloned where the file system can, with its holes where it cannot,
-//! and hashed from the copy, which does not change any more.
+//! Copies a file of this host: cloned if the file system supports it, else with its holes. The copy is hashed, since it
+//! does not change any more.
 
 use std::{
     io::{self, SeekFrom},
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// How much is read at once, and the smallest hole that is kept.
+/// The size of a read, and of the smallest hole.
 const BLOCK: usize = 1 << 20;
 
 /// Fills `job.partial` from `source`.
@@ -37,7 +37,7 @@ pub(super) async fn copy(
 ) -> Result<Fetched, ImageError> {
     let target = job.partial;
     files::remove_if_exists(&validator_file(target))?;
-    // A FIFO would wait for its writer.
+    // Opening a FIFO would wait for its writer.
     let from = File::options()
         .read(true)
         .custom_flags(nix::libc::O_NONBLOCK)
@@ -121,7 +121,7 @@ async fn copy_blocks(
     Ok(size)
 }
 
-/// Writes a block, or leaves a hole for one that is all zeros.
+/// Writes a block, or leaves a hole for zeros.
 async fn append(to: &mut File, block: &[u8]) -> io::Result<()> {
     if block.iter().any(|byte| *byte != 0) {
         return to.write_all(block).await;

@@ -1,4 +1,4 @@
-//! Recognizes disk images, and says what other files are, before QEMU opens them.
+//! Recognizes disk images and other files before QEMU opens them.
 
 use std::{fmt, io::Read, path::Path};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::ImageError;
 use crate::base::{FileError, Size, files};
 
-/// How every qcow2 image begins (docs/interop/qcow2.txt of QEMU).
+/// The beginning of a qcow2 image (docs/interop/qcow2.txt of QEMU).
 pub(super) const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 
 /// The format of a base image, as QEMU calls it.
@@ -21,7 +21,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The name that QEMU's options and the overlay's header take.
+    /// The name in QEMU's options and in the overlay's header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Qcow2 => "qcow2",
@@ -36,7 +36,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// A disk image by its first bytes.
+/// The header of a disk image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disk {
     /// The format, as QEMU's option.
@@ -45,21 +45,21 @@ pub struct Disk {
     pub virtual_size: Size,
 }
 
-/// Why a file cannot be a base image.
+/// The reason why a file cannot be a base image.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is something else, and this is what.
+    /// It is another kind of file.
     NotADisk(&'static str),
-    /// It is a disk image, and this is wrong with it.
+    /// It is an unusable disk image.
     Unusable(&'static str),
 }
 
-/// Enough for the signature of ISO 9660, which comes last of all.
+/// The length up to the signature of ISO 9660, the last one.
 const HEAD: u64 = 0x8006;
-/// No boot loader, kernel and system fit in less.
+/// The smallest system with boot loader and kernel.
 const SMALLEST: u64 = 1 << 20;
 
-/// Looks at the file at `path`, which came from `origin`.
+/// Checks the file at `path`, which came from `origin`.
 pub(super) fn inspect(path: &Path, origin: &str) -> Result<Disk, ImageError> {
     let file = files::open_regular(path)?;
     let length = file
@@ -82,7 +82,7 @@ pub(super) fn inspect(path: &Path, origin: &str) -> Result<Disk, ImageError> {
     })
 }
 
-/// Decides from the first 32 KiB of a file of `length` bytes.
+/// Decides by the first 32 KiB of a file of `length` bytes.
 ///
 /// # Errors
 ///

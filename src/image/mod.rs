@@ -1,5 +1,5 @@
-//! Base images and releases: which there are, how they get here whole, where they are kept, and the
-//! overlay disks that grow on them. Everything here is shared between projects and never written to by a guest.
+//! Base images and releases: the catalogue, downloads, the cache, and overlay disks on cached images. All files of the
+//! cache are shared between projects, and no guest writes to them.
 
 mod base_image;
 mod cache;

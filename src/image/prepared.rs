@@ -23,7 +23,7 @@ use crate::{
     project::{Identity, suspended::Memory},
 };
 
-/// The directory, by which a path tells that it leads to a prepared disk.
+/// The name of the directory of templates.
 const BUCKET: &str = "prepared";
 const SCHEMA: u32 = 1;
 /// The part of a template's file name before its extension.
@@ -31,14 +31,14 @@ const TEMPLATE: &str = "template";
 /// The mode of a file that is read only.
 const READ_ONLY: u32 = 0o400;
 
-/// A disk in `prepared/` as it is found.
+/// The state of a template's disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prepared {
-    /// Its maker's own, not yet or never to be shared.
+    /// Not published: only its maker uses it.
     Private,
-    /// For all, and as it was when it was published.
+    /// Published and unchanged.
     Published,
-    /// It was published, and has changed since.
+    /// Published, and changed since.
     Altered,
 }
 
@@ -46,11 +46,11 @@ pub enum Prepared {
 struct Note {
     schema: u32,
     digest: Digest,
-    /// The file's stamp, by which it is known to be unchanged without reading it.
+    /// The file's stamp, which shows that it is unchanged without reading it.
     stamp: String,
-    /// The guest's memory, if it was kept.
+    /// The guest's memory, if it was saved.
     memory: Option<Memory>,
-    /// The guest's identity, for a template of which other VMs are copies.
+    /// The guest's identity, at the level `Ready`.
     identity: Option<Identity>,
 }
 
@@ -69,7 +69,7 @@ impl Cache {
         path.with_extension(format!("{TEMPLATE}.qcow2"))
     }
 
-    /// An intact disk that was published as `key`. One that has changed is not used any more.
+    /// An unchanged disk that was published as `key`.
     pub fn find_prepared(&self, key: &Digest) -> Option<PathBuf> {
         let entries = fs::read_dir(self.root().join(BUCKET)).ok()?;
         let mut disks: Vec<PathBuf> = entries
@@ -93,7 +93,7 @@ impl Cache {
     }
 }
 
-/// The state of the prepared disk at `path`, if prepared disks are kept there. A file that only looks changed is read.
+/// The state of the disk at `path`, if it is a template's. A file whose stamp differs is read.
 pub fn state(path: &Path) -> Option<Prepared> {
     if path.parent()?.file_name()? != BUCKET {
         return None;
@@ -116,7 +116,7 @@ fn parse(note: &str) -> Option<Note> {
     (note.schema == SCHEMA).then_some(note)
 }
 
-/// Where the memory is that belongs to the disk at `path`.
+/// The path of the memory that belongs to the disk at `path`.
 pub fn memory_path(path: &Path) -> PathBuf {
     path.with_extension("memory")
 }
@@ -127,14 +127,14 @@ pub fn memory(path: &Path) -> Option<Memory> {
     parse(&text)?.memory
 }
 
-/// Returns `true` for the path of a template: a disk with an identity, which is offered on request only.
+/// Returns `true` for the path of a template with an identity, which is used on request only.
 pub fn is_template(path: &Path) -> bool {
     let stem = path.file_stem().map(Path::new);
     stem.and_then(Path::extension)
         .is_some_and(|it| it == TEMPLATE)
 }
 
-/// The identity of the guest on the disk at `path`, if it is a template.
+/// The identity of the guest on the disk at `path`, at the level `Ready`.
 pub fn identity(path: &Path) -> Option<Identity> {
     if !is_template(path) {
         return None;
@@ -143,7 +143,7 @@ pub fn identity(path: &Path) -> Option<Identity> {
     parse(&text)?.identity
 }
 
-/// Removes a disk that is not published, or not any more, with its memory. What says that it is there goes first.
+/// Removes an unpublished or outdated disk with its memory. Its description is removed first.
 ///
 /// # Errors
 ///
@@ -155,7 +155,7 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// The file that a prepared disk is an overlay on, for the cache may have lost it.
+/// The backing file of a template's disk, which the cache may have lost.
 pub fn image_below(path: &Path, digest: Digest) -> Option<PathBuf> {
     Some(
         path.parent()?
@@ -165,7 +165,7 @@ pub fn image_below(path: &Path, digest: Digest) -> Option<PathBuf> {
     )
 }
 
-/// Publishes the disk at `path` for all VMs, and the memory that belongs to it. They must not be written to any more.
+/// Publishes the disk at `path` for all VMs, with its memory. Neither may be written to afterwards.
 ///
 /// # Errors
 ///
@@ -189,8 +189,8 @@ pub fn publish(
     write_note(path, digest, memory, identity)
 }
 
-/// Returns `true` when the bytes are unchanged though the stamp is not: a cache that was copied has other times. The
-/// new stamp is saved then.
+/// Returns `true` when the bytes are unchanged although the stamp differs, as in a copied cache. Saves the new stamp
+/// then.
 fn is_still(path: &Path, note: Note) -> Result<bool, ImageError> {
     if !is_qcow2(path)? {
         return Ok(false);

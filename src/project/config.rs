@@ -1,4 +1,4 @@
-//! The choices of a project: those of flags and of `.k3s-vm/config`, a small TOML that a person may edit.
+//! The choices of a project: those of flags and of `.k3s-vm/config`, a small TOML file that users may edit.
 
 use std::{
     num::NonZeroU16,
@@ -29,46 +29,46 @@ pub struct Config {
     pub image: Option<String>,
     /// The SHA-256 that the base image must have.
     pub image_sha256: Option<Digest>,
-    /// Downloads need no checksum. Given for each run, and never saved to the file.
+    /// Downloads need no checksum. Set for one run, and never saved to the file.
     #[serde(skip)]
     pub insecure_no_checksum: bool,
     /// The k3s release, or `stable`.
     pub k3s_version: Option<String>,
-    /// Where k3s releases are fetched from.
+    /// The source of k3s releases.
     pub k3s_mirror: Option<String>,
-    /// The host port of the API; left open, a free one is taken, 6443 first.
+    /// The host port of the API; by default 6443 or a free one.
     #[serde(default, deserialize_with = "port")]
     pub api_port: Option<u16>,
-    /// How the guest's instructions are run.
+    /// The accelerator.
     pub accel: Option<AccelChoice>,
-    /// The processor's model, as QEMU calls it.
+    /// The CPU model, as QEMU calls it.
     pub cpu_model: Option<String>,
-    /// How the guest boots.
+    /// The firmware.
     pub firmware: Option<FirmwareChoice>,
-    /// Where the kubeconfig is written; relative to the project.
+    /// The kubeconfig's path; relative to the project.
     pub kubeconfig: Option<PathBuf>,
-    /// How long setup and start may take, like `5m`.
+    /// The limit of setup and start, like `5m`.
     pub timeout: Option<Timeout>,
-    /// Whether the guest is kept from the network and from the host.
+    /// The guest has no network and no way to the host.
     pub isolated: Option<bool>,
     /// The ports of the host's loopback that the guest may reach.
     pub host_access: Option<HostAccess>,
-    /// The ports of the host that lead into the guest; left open, 8080 and 8443 lead to the ingress where they are free.
+    /// The forwarded ports; by default 8080 and 8443 forward to the ingress if they are free.
     #[serde(default, deserialize_with = "ports")]
     pub ports: Option<Vec<Forward>>,
-    /// Folders of the host that the guest has; from the project where they are relative.
+    /// The mounts; relative paths start in the project.
     #[serde(default, deserialize_with = "mounts")]
     pub mounts: Option<Vec<Mount>>,
-    /// Whether `stop` suspends the VM.
+    /// `stop` suspends the VM.
     pub suspend: Option<bool>,
-    /// After how long without use the VM is suspended.
+    /// The time without use after which the VM is suspended.
     pub idle_suspend: Option<Idle>,
-    /// Whether the VM is the same as all others of this user that say so, keys and certificates included.
+    /// The VM shares its identity with other VMs of this user, keys and certificates included.
     pub share_identity: Option<bool>,
-    /// What k3s is set to.
+    /// The settings of k3s.
     #[serde(default)]
     pub k3s: K3s,
-    /// What the guest's network is set to.
+    /// The settings of the guest's network.
     #[serde(default)]
     pub network: Network,
 }
@@ -88,7 +88,7 @@ fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>
     Ok(Some(NonZeroU16::deserialize(deserializer)?.get()))
 }
 
-/// Each host port once.
+/// Rejects a host port that occurs twice.
 fn ports<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<Forward>>, D::Error> {
@@ -103,7 +103,7 @@ fn ports<'de, D: serde::Deserializer<'de>>(
     Ok(Some(ports))
 }
 
-/// Each of the guest's directories once.
+/// Rejects a directory of the guest that occurs twice.
 fn mounts<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<Mount>>, D::Error> {
@@ -116,32 +116,32 @@ fn mounts<'de, D: serde::Deserializer<'de>>(
     }
 }
 
-/// Why a config cannot be used.
+/// The reason why a config cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A line of it is wrong.
+    /// A line is invalid.
     #[error("{}: {message}", path.display())]
     Invalid {
         /// The config.
         path: PathBuf,
-        /// The line, the key and what is wrong.
+        /// The line, the key and the reason.
         message: String,
     },
-    /// It reaches the host, and its user has not approved that.
+    /// It reaches the host without the user's approval.
     #[error("{} is not trusted: it {}", path.display(), reaches.join("; it "))]
     Untrusted {
         /// The config.
         path: PathBuf,
-        /// What it reaches, each fitting behind "it".
+        /// The parts of the host that it reaches, each fitting after "it".
         reaches: Vec<String>,
     },
-    /// The file itself makes trouble.
+    /// The file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
 impl Config {
-    /// Reads the config; a project without one has chosen nothing.
+    /// Reads the config; a missing file has no choices.
     ///
     /// # Errors
     ///
@@ -160,14 +160,14 @@ impl Config {
     ///
     /// Names the line, the key and what is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // Else the next save would write it over what a person wrote in another encoding.
+        // Else the next save would replace text in another encoding.
         if let Some(line) = text.lines().position(|line| line.contains('\u{fffd}')) {
             return Err(format!("line {} is not UTF-8", line + 1));
         }
         toml_edit::de::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
     }
 
-    /// Whatever `self` chose, and what `under` chose where `self` left it open.
+    /// The choices of `self`, completed by those of `under`.
     #[must_use]
     pub fn over(self, under: Self) -> Self {
         Self {

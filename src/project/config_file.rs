@@ -78,7 +78,7 @@ impl Config {
         let mut document: DocumentMut = text
             .parse()
             .map_err(|error: toml_edit::TomlError| error.to_string())?;
-        // Of a file without a key, all comments would come behind the first one.
+        // Without a key in the file, toml_edit would put all comments after the first new one.
         let header = if document.is_empty() {
             document.trailing().as_str().map(str::to_owned)
         } else {

@@ -6,11 +6,11 @@ use serde::Deserialize;
 
 use crate::base::as_text::deserialize_from_text;
 
-/// How the guest's instructions are run.
+/// The choice of an accelerator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AccelChoice {
-    /// KVM where it works, emulation otherwise, with a warning.
+    /// KVM if it works, else emulation with a warning.
     #[default]
     Auto,
     /// KVM or an error.
@@ -19,11 +19,11 @@ pub enum AccelChoice {
     Tcg,
 }
 
-/// How the guest boots.
+/// The choice of a firmware.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FirmwareChoice {
-    /// BIOS: every image of the catalogue boots by it, and it is faster.
+    /// BIOS: every image of the catalogue boots with it, and it is faster.
     #[default]
     Auto,
     /// SeaBIOS, which comes with QEMU.
@@ -35,7 +35,7 @@ pub enum FirmwareChoice {
 macro_rules! choice {
     ($type:ident { $($name:literal => $variant:ident),+ $(,)? }) => {
         impl $type {
-            /// The names that [`FromStr`] takes.
+            /// The accepted names.
             pub const NAMES: &'static [&'static str] = &[$($name),+];
 
             /// The choice's name.

@@ -20,7 +20,7 @@ use crate::base::{
 /// The characters of an id, few enough for a socket's path.
 const LENGTH: usize = 16;
 
-/// The id of the VM in `directory`; `None` where it has none yet, or only that of the directory of which it is a copy.
+/// The id of the VM in `directory`; `None` without one, or with that of the directory of which it is a copy.
 pub(super) fn read(directory: &Path) -> Option<String> {
     let text = files::read_own(&file(directory)).ok()??;
     let (id, marks) = text.trim_end().split_once(' ')?;
@@ -45,8 +45,8 @@ pub(super) fn file(directory: &Path) -> PathBuf {
     directory.join("id")
 }
 
-/// What a directory keeps when it is renamed, and its copy has otherwise: its inode and, where the file system knows, when
-/// it was made. The number of the file system is no mark, for it may be another one after a reboot.
+/// The marks of a directory that a move keeps and a copy does not: its inode and, if the file system has it, its
+/// creation time. The device number is not one, for it may change at a reboot.
 fn marks_of(directory: &Path) -> io::Result<String> {
     let metadata = fs::metadata(directory)?;
     let made = metadata

@@ -13,7 +13,7 @@ use crate::base::{
     files::{self, PRIVATE},
 };
 
-/// A length of time, or never: `30m`, `off`.
+/// A duration or never: `30m`, `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Idle(pub Option<Duration>);
 
@@ -43,10 +43,10 @@ impl fmt::Display for Idle {
     }
 }
 
-/// Notes that are kept.
+/// The number of notes that are kept.
 const NOTES: usize = 100;
 
-/// Notes what became of the VM, behind what was noted before.
+/// Adds a note to the log of the idle watch.
 ///
 /// # Errors
 ///
@@ -71,7 +71,7 @@ pub fn noted(project: &Project, since: u64) -> Option<String> {
     (time >= since).then(|| what.to_owned())
 }
 
-/// Notes a use of the VM for its idle watch. Without a watch, nothing is touched.
+/// Records a use of the VM for its idle watch, if one runs.
 pub fn touch(project: &Project) {
     let touched = files::open_regular(&project.used());
     let touched = touched.and_then(|file| {

@@ -33,21 +33,21 @@ const AUDIT_ARCH: u32 = if cfg!(target_arch = "aarch64") {
     0xc000_003e
 };
 
-/// The answer of the process that decides.
+/// The answer of the deciding process.
 const READY: &str = "ready";
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest address that is looked at: struct sockaddr_in6.
+/// The longest address that is read: struct sockaddr_in6.
 const LONGEST_ADDRESS: usize = 28;
 
-/// Where Amazon's metadata service is for IPv6; all others have it at 169.254.169.254.
+/// Amazon's metadata service for IPv6; all others are at 169.254.169.254.
 const METADATA_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 const DNS: u16 = 53;
 
-/// Puts the filter on this process, and sends its listener over `socket` to process `decides`; between fork and exec.
-/// Without the filter the process starts all the same, and the error is sent instead.
+/// Installs the filter in this process, and sends its listener over `socket` to process `decides`; between fork and
+/// exec. If that fails, the process starts without it, and the error is sent instead.
 pub(super) fn install(socket: BorrowedFd<'_>, decides: u32) {
     let listener = install_filter(decides);
     let error = listener.as_ref().err().and_then(io::Error::raw_os_error);
@@ -99,7 +99,7 @@ fn install_filter(decides: u32) -> io::Result<OwnedFd> {
         statement(LOAD, 0),
         jump(EQUAL, number(libc::SYS_connect), 6, 0),
         jump(EQUAL, number(libc::SYS_sendto), 0, 4),
-        // Without an address, it is what a connected socket sends.
+        // Without an address, the call sends on a connected socket.
         statement(LOAD, 16 + 4 * 8),
         jump(EQUAL, 0, 0, 3),
         statement(LOAD, 16 + 4 * 8 + 4),
@@ -112,7 +112,7 @@ fn install_filter(decides: u32) -> io::Result<OwnedFd> {
         filter: filter.as_mut_ptr(),
     };
     let listener = unsafe {
-        // With Yama, only ancestors may look into a process that has not said so.
+        // With Yama, only ancestors may read the memory of a process that has not allowed it.
         libc::prctl(libc::PR_SET_PTRACER, libc::c_ulong::from(decides));
         if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
             return Err(io::Error::last_os_error());
@@ -155,7 +155,7 @@ pub(super) fn wait_until_it_decides(mut socket: &UnixStream) -> Result<(), Strin
     }
 }
 
-/// Decides what a QEMU may connect to, whose listener comes over `socket`, for as long as it lives.
+/// Decides which connections a QEMU may open, whose listener comes over `socket`, until it ends.
 pub(super) fn decide(mut socket: UnixStream, open: &HostAccess) {
     let listener = receive(&socket);
     let answer = match &listener {
@@ -170,7 +170,7 @@ pub(super) fn decide(mut socket: UnixStream, open: &HostAccess) {
     }
 }
 
-/// The listener, if this process can look at what is asked for.
+/// The listener, if this process can read the arguments of a call.
 fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
     if !can_continue() {
         return Err(io::Error::other("Linux 5.5 or later is needed"));
@@ -229,7 +229,7 @@ fn decide_once(listener: &OwnedFd, open: &HostAccess) -> io::Result<()> {
     if unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut asked) } != 0 {
         let error = io::Error::last_os_error();
         return match error.raw_os_error() {
-            // Who has asked is gone.
+            // The asking process has ended.
             Some(libc::EINTR | libc::ENOENT) => Ok(()),
             _ => Err(error),
         };
@@ -361,7 +361,7 @@ mod tests {
         }
         assert!(of("127.0.0.1:5432", "5432"));
         assert!(of("[::1]:5432", "all"));
-        // What is asked for is the host, not the cloud.
+        // The host's port 53, not the cloud's address.
         assert!(!of("169.254.169.254:80", "all"));
     }
 

@@ -16,20 +16,20 @@ use std::{
 use super::connect_filter;
 use crate::base::{HostAccess, files, log_cap};
 
-/// The program's first argument in that process; then come the ports of the host that the guest may reach, and the logs that
-/// QEMU itself writes.
+/// The first argument of this process; the ports of the host that the guest may reach follow, and the logs that QEMU
+/// itself writes.
 pub const FLAG: &str = "--write-log";
 
-/// How long the last words of a QEMU may take to their log.
+/// How long the last output of QEMU may take to reach the log.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 const POLL: Duration = Duration::from_millis(5);
 
-/// How often the logs that QEMU itself writes are looked at.
+/// How often the logs that QEMU itself writes are checked.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Passes standard input on to the log that standard output is, until there is no more. Meanwhile it cuts the logs that
-/// `arguments` name, and answers what comes over the socket that standard error is.
+/// Copies standard input to the log on standard output, until its end. Limits the logs in `arguments` meanwhile, and
+/// answers requests on the socket on standard error.
 ///
 /// # Errors
 ///
@@ -40,7 +40,7 @@ pub fn run(arguments: &[OsString]) -> io::Result<()> {
     };
     let open: HostAccess = open.to_string_lossy().parse().map_err(io::Error::other)?;
     let socket = UnixStream::from(io::stderr().as_fd().try_clone_to_owned()?);
-    // From now on it says in the log what is wrong. Both threads end with the process.
+    // From now on, its errors go to the log. Both threads end with the process.
     rustix::stdio::dup2_stderr(io::stdout())?;
     spawn(move || connect_filter::decide(socket, &open));
     let others = others.to_vec();
@@ -56,7 +56,7 @@ pub fn run(arguments: &[OsString]) -> io::Result<()> {
     log_cap::append_all(io::stdin().lock(), &File::from(log))
 }
 
-/// Waits until what a QEMU that has ended printed is in its log, which the process locks for as long as it lives.
+/// Waits until the output of a QEMU that has ended is in its log. The process locks the log until then.
 pub fn wait(log: &Path) {
     let Ok(file) = files::open_regular(log) else {
         return;

@@ -35,7 +35,7 @@ impl Process {
     ///
     /// When the pidfile exists and cannot be looked at.
     pub fn holder(pidfile: &Path) -> Result<Option<Self>, ProcessError> {
-        // By a link, it would be another program's file, and its holder another program.
+        // A link could lead to another program's file, and its holder would be another program.
         let file = match files::open_plain(pidfile) {
             Ok(file) => file,
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -49,7 +49,7 @@ impl Process {
             Err(rustix::io::Errno::SRCH) => return Ok(None),
             Err(error) => return Err(Self::failed("open", pid, error)),
         };
-        // The pidfd is of the lock's holder only if that still holds the lock now.
+        // The pidfd refers to the lock's holder only if that still holds the lock now.
         Ok((lock_holder(&file, pidfile)? == Some(pid)).then_some(Self { pid, pidfd }))
     }
 
@@ -189,7 +189,7 @@ impl Drop for KillOnDrop<'_> {
     }
 }
 
-/// The process that has a write lock on the pidfile, as the kernel knows it.
+/// The process that has a write lock on the pidfile, from the kernel.
 fn lock_holder(file: &File, path: &Path) -> Result<Option<Pid>, FileError> {
     let mut lock = write_lock();
     fcntl(file, FcntlArg::F_GETLK(&mut lock))

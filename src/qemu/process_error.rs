@@ -41,25 +41,25 @@ impl EndCause {
     }
 }
 
-/// Why QEMU did not start, or could not be found or ended.
+/// The reason why QEMU did not start, or could not be found or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// The program did not even run.
+    /// The program did not run.
     #[error("cannot run {}", program.display())]
     Spawn {
         /// The program.
         program: PathBuf,
-        /// Why it did not run.
+        /// The reason.
         source: io::Error,
     },
     /// It ended before its monitor answered.
     #[error("QEMU ended at once ({status}): {said}")]
     Ended {
-        /// How it ended.
+        /// Its exit status.
         status: String,
         /// The end of what it printed.
         said: String,
-        /// What that is known to mean.
+        /// The cause, if the output names one.
         cause: EndCause,
     },
     /// A script in QEMU's place runs QEMU beside itself, so that the pidfile is locked by the script.
@@ -68,25 +68,25 @@ pub enum ProcessError {
         /// The script.
         program: PathBuf,
     },
-    /// It runs, and its monitor does not answer.
+    /// QEMU runs, and its monitor does not answer.
     #[error("QEMU's monitor did not answer within {} s", STARTUP_TIMEOUT.as_secs())]
     Unresponsive,
-    /// The kernel refused to look at or signal the process.
+    /// The kernel refused to examine or signal the process.
     #[error("cannot {action} QEMU's process {pid}")]
     Signal {
-        /// What was tried.
+        /// The action, fitting between "cannot" and "QEMU's process".
         action: &'static str,
         /// The process id.
         pid: i32,
-        /// Why it failed.
+        /// The reason.
         source: io::Error,
     },
-    /// A file of the process makes trouble.
+    /// A file of the process cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
-/// What is printed where a file cannot be opened: by QEMU, by the dynamic loader, by a wrapper's shell.
+/// Messages about a file that cannot be opened: of QEMU, of the dynamic loader, of a wrapper's shell.
 const DENIED: [&str; 4] = [
     "Permission denied",
     "Operation not permitted",

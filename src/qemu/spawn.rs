@@ -27,7 +27,7 @@ use crate::base::{FileError, files};
 
 const POLL: Duration = Duration::from_millis(10);
 
-/// Of close_range(2), in the type that it takes.
+/// A flag of close_range(2), in the type of its argument.
 const CLOSE_ON_EXEC: libc::c_int = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
 
 impl Process {
@@ -183,7 +183,7 @@ fn start_log_writer(log: File, launch: &Launch) -> io::Result<(PipeWriter, Besid
         .arg(log_writer::FLAG)
         .arg(launch.host_access.to_string())
         .args(others.into_iter().filter_map(|it| it.file_name()))
-        // Which may be moved while QEMU runs.
+        // It may be moved while QEMU runs.
         .current_dir(directory)
         .stdin(reader)
         .stdout(log)
@@ -199,7 +199,7 @@ fn is_script(program: &Path) -> bool {
     read.is_ok() && begin == *b"#!"
 }
 
-/// What QEMU printed, without its time stamps and in one line; if anything.
+/// QEMU's output in one line, without time stamps; `None` if it is empty.
 pub fn said(log: &Path) -> Option<String> {
     log_writer::wait(log);
     let tail = files::tail(log, 5);

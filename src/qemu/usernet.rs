@@ -1,14 +1,40 @@
-//! Forwarded ports of user networking at run time, as texts of the human monitor, for QMP has no
-//! others.
+//! Forwarded ports of user networking at run time, by commands of the human monitor: QMP has none.
 
 use crate::base::{Forward, HostPort, Protocol};
 
-/// The host's ports that are forwarded, read from `info usernet`:
+/// The forwarded ports of the host, parsed from `info usernet`:
 ///
-/// ```text
-///   Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ
-///   TCP[HOST_FORWARD]  13       127.0.0.1 40123       10.0.2.15    22     0     0
-/// ```
+/// ```text Protocol[State]
+///
+///
+/// FD
+///
+/// Source Address
+///
+/// Port
+///
+///  Dest. Address
+///
+/// Port RecvQ SendQ TCP[HOST_FORWARD]
+///
+/// 13
+///
+///
+///
+///  127.0.0.1 40123
+///
+///
+///
+///  10.0.2.15
+///
+///
+/// 22
+///
+///
+///  0
+///
+///
+///  0 ```
 pub fn forwards(usernet: &str) -> Vec<Forward> {
     let forward = |line: &str| {
         let columns: Vec<&str> = line.split_whitespace().collect();
@@ -57,7 +83,7 @@ const OVER: [&str; 6] = [
     "NONE",
 ];
 
-/// The host's TCP port that leads to the guest's `port`.
+/// The host's TCP port that forwards to the guest's `port`.
 pub fn forwarded_port(usernet: &str, port: u16) -> Option<u16> {
     let all = forwards(usernet);
     let found = all
@@ -114,7 +140,7 @@ mod tests {
         assert!(!with(
             "TCP[TIME_WAIT]     15       127.0.0.1  6443       10.0.2.15  6443     0     0"
         ));
-        // What the guest has begun itself.
+        // A connection that the guest has opened.
         assert!(!with(
             "TCP[ESTABLISHED]   15       10.0.2.15 40000       192.0.2.1  6443     0     0"
         ));

@@ -13,7 +13,7 @@ pub struct FileError {
     pub action: &'static str,
     /// The path of the file or directory.
     pub path: PathBuf,
-    /// Why it failed.
+    /// The reason.
     pub source: io::Error,
 }
 

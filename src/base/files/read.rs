@@ -54,7 +54,7 @@ fn require_regular(file: File) -> io::Result<File> {
     }
 }
 
-/// A regular file for reading, by whatever link: a FIFO could keep its reader waiting, and a device could never end.
+/// Opens a regular file for reading, through any link: a FIFO could block its reader, and a device could be endless.
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ pub fn open_regular(path: &Path) -> Result<File, FileError> {
     regular.map_err(FileError::on("read", path))
 }
 
-/// The most that is read of a file as a whole. The largest that is expected, a seed disk, has a few MiB.
+/// The largest file that is read as a whole. The largest expected one, a seed disk, has a few MiB.
 const LONGEST: u64 = 64 << 20;
 
 /// The whole of a regular file of at most 64 MiB.
@@ -110,7 +110,7 @@ pub fn read_if_exists(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
-/// The whole of a plain file of this user's as text, if it exists. A link in its place is not followed.
+/// A whole regular file of this user as text, if it exists. A link in its place is not followed.
 ///
 /// # Errors
 ///
@@ -138,7 +138,7 @@ pub fn read_own(path: &Path) -> Result<Option<String>, FileError> {
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// The most that is read of the end of a log.
+/// The longest end of a log that is read.
 const LONGEST_TAIL: u64 = 8 << 20;
 
 /// The last `lines` lines of a log, of its last 8 MiB at most, lossily as text; empty when there is no such file, or a

@@ -34,7 +34,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
             .map_err(FileError::on("write", path))?;
         persist(temporary, path, mode)
     };
-    // The temporary file is gone when the space is counted.
+    // The space is measured after the temporary file is deleted.
     write().map_err(|error| error.needing(bytes.len()))
 }
 
@@ -142,7 +142,7 @@ fn temporary_beside(path: &Path) -> Result<NamedTempFile, FileError> {
             .tempfile_in(directory)
             .map_err(failed)?;
         temporary.as_file().lock().map_err(failed)?;
-        // Before it was locked, another writer could take it for abandoned.
+        // Before it was locked, another writer could have removed it.
         let links = temporary.as_file().metadata().map_err(failed)?.nlink();
         if links > 0 {
             return Ok(temporary);
@@ -156,8 +156,8 @@ fn remove_abandoned(directory: &Path) {
         if !entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
             continue;
         }
-        // Locked until it is gone: else its writer could lock it meanwhile, and find that all is well. NFS locks only what is
-        // open for writing.
+        // Locked until it is removed: else its writer could lock it meanwhile, and not notice. NFS locks only files
+        // that are open for writing.
         if let Ok(file) = File::options().read(true).write(true).open(entry.path())
             && file.try_lock().is_ok()
         {
@@ -216,7 +216,7 @@ pub fn create_private_dir(path: &Path) -> Result<(), FileError> {
         .map_err(FileError::on("create", path))
 }
 
-/// A private FIFO at `path`, where nothing is.
+/// Creates a private FIFO at `path`.
 ///
 /// # Errors
 ///

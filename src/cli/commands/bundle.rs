@@ -18,7 +18,7 @@ use crate::{
     machine::report::bundle::{self, Part},
 };
 
-/// The archive's path is what stdout gets.
+/// Writes the archive. Its path is printed on stdout.
 pub(crate) async fn write(
     file: Option<&Path>,
     findings: &str,
@@ -62,7 +62,7 @@ pub(crate) async fn write(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Versions of what all depends on.
+/// Versions of k3s-vm, the kernel and the distribution.
 fn host() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     format!(

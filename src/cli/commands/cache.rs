@@ -1,4 +1,4 @@
-//! `cache`: what all projects share, which VMs need it, and the removal of the rest.
+//! `cache`: the files that all projects share, their users, and the removal of unused ones.
 
 use std::{
     fmt::Write,

@@ -1,4 +1,4 @@
-//! `cache export` and `cache import`: what a setup needs, carried to a host without internet.
+//! `cache export` and `cache import`: the files of a setup, for a host without internet.
 
 use std::{
     fs::File,
@@ -150,7 +150,7 @@ async fn collect(
     Ok(archive::collect(cache, &spec, &output.progress()).await?)
 }
 
-/// Writes the archive beside its place: what has its name is whole.
+/// Writes the archive to a temporary file beside its place, so that only a complete one has its name.
 async fn saved(
     cache: Cache,
     list: ArchiveManifest,
@@ -201,7 +201,7 @@ async fn piped(cache: Cache, list: ArchiveManifest, output: &Output) -> Result<(
     }
 }
 
-/// In a thread of its own, so that Ctrl-C is heard meanwhile.
+/// In a thread, so that Ctrl-C is handled meanwhile.
 async fn written(
     cache: Cache,
     list: ArchiveManifest,
@@ -235,7 +235,7 @@ pub(crate) async fn import(
             }
             return Ok(archive::import(&cache, io::stdin(), progress).await?);
         }
-        // A named pipe waits for who writes to it; signals are heard meanwhile.
+        // Opening a named pipe waits for its writer; signals are handled meanwhile.
         let path = args.file.clone();
         let opened = spawn_blocking(move || File::open(path)).await;
         let file = opened

@@ -36,7 +36,7 @@ pub struct Args {
     unset: bool,
 }
 
-/// The shells that are known, by what they understand.
+/// The supported shells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Shell {
     Bash,
@@ -62,7 +62,7 @@ impl Shell {
         }
     }
 
-    /// A text as one word.
+    /// A quoted word.
     fn quoted(self, text: &str) -> String {
         match self {
             Self::Fish => format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'")),
@@ -85,7 +85,7 @@ impl Shell {
         }
     }
 
-    /// fish has a list of words.
+    /// fish has lists.
     fn set_path(self, directories: &[PathBuf]) -> Result<String, CommandError> {
         let unusable = |error: &dyn std::fmt::Display| {
             CommandError::new("PATH cannot be written for the shell").because(error)

@@ -1,4 +1,4 @@
-//! `idle-watch`: the background process that `start` leaves to suspend an idle VM. Not for users.
+//! `idle-watch`: the background process that suspends an idle VM. Not for users.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -20,7 +20,7 @@ pub(crate) async fn run(_: &Args, context: &Context) -> Result<ExitCode, Command
     while let Some(after) = watch.until_idle().await {
         match suspend(&mut watch, context.clone(), after).await {
             Ok(()) => {}
-            // A signal that came ends it.
+            // A signal ends the watch.
             Err(error) if error.is_interruption() => return Err(error),
             Err(error) => tracing::warn!("{}", error.message),
         }

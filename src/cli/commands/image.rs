@@ -141,7 +141,7 @@ struct Document<'a> {
 struct Image<'a> {
     name: &'a str,
     digest: &'a str,
-    /// Bytes of its layers as they are stored, to one decimal of their unit.
+    /// The bytes of its compressed layers, to one decimal of their unit.
     approximate_size: u64,
 }
 
@@ -162,7 +162,7 @@ async fn list(json: bool, context: &Context, output: &Output) -> Result<(), Comm
     })
 }
 
-/// The digest as short as tools show it.
+/// The digest, shortened as in other tools.
 fn table(images: &[Listed]) -> String {
     let width = images
         .iter()

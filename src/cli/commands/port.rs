@@ -61,7 +61,7 @@ enum Verb {
 #[derive(Debug, Clone)]
 enum Wanted {
     Port(Forward),
-    /// Its name, and perhaps its port.
+    /// The name of a Service, and its port if given.
     Service(String, Option<String>),
 }
 

@@ -154,7 +154,7 @@ fn inherit_proxies(flags: &mut Config, file: &Config) {
     }
 }
 
-/// The end of setup and start: what to do next on stderr, the kubeconfig's path or the last event on stdout.
+/// Prints the end of setup and start: the next step on stderr, the kubeconfig's path or the last event on stdout.
 pub(crate) fn print_summary(summary: &Summary, show_timings: bool, output: &Output) {
     let record = &summary.record;
     if summary.nothing_to_do {

@@ -183,7 +183,7 @@ struct One<'a> {
     /// The snapshot has the guest's memory.
     memory: Option<bool>,
     k3s: Option<&'a str>,
-    /// Why it cannot be restored, if so.
+    /// The reason why it cannot be restored.
     damaged: Option<&'a str>,
 }
 

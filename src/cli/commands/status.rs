@@ -1,4 +1,4 @@
-//! `status`: a table or a JSON document; the exit code is a summary.
+//! `status`: a table or a JSON document. The exit code is a summary.
 
 use std::{
     fmt::Write,
@@ -71,10 +71,10 @@ fn exit_code(status: &Status) -> ExitCode {
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The code of Ctrl-C, which is the usual end of watching.
+/// The exit code of Ctrl-C, the usual end of watching.
 const CTRL_C: u8 = 130;
 
-/// The exit code is that of the status that was seen last.
+/// Watches until a signal. The exit code is that of the last status.
 async fn watch(
     json: bool,
     verbose: bool,
@@ -179,7 +179,8 @@ fn screen(status: &Status, verbose: bool) -> String {
     screen.0
 }
 
-/// The ports beside those of the API and SSH. That another VM has the ingress's is usual, and a detail.
+/// The ports besides those of the API and SSH. Ports of the ingress that another VM has are shown only with
+/// `--verbose`.
 fn forwarded(status: &Status, verbose: bool) -> Option<String> {
     let runs = status.state == MachineState::Running;
     let told = |it: &&Port| match it.purpose {
@@ -226,7 +227,7 @@ fn state(status: &Status) -> String {
 /// In UTC.
 pub(crate) fn time(seconds: u64) -> String {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-    // The formatter knows no years of more than four digits, and a file may have any number.
+    // The formatter fails with years of more than four digits, and a file may have any number.
     match time {
         Some(time) if seconds < 1 << 37 => humantime::format_rfc3339_seconds(time).to_string(),
         _ => format!("{seconds} s after 1970"),

@@ -82,7 +82,7 @@ fn needs_no_cluster(tool: Tool, arguments: &[OsString]) -> bool {
     tool == Tool::Kubectl && (arguments.first().is_none_or(is_local) || arguments.iter().any(asks))
 }
 
-/// Becomes the tool; comes back only with an error.
+/// Replaces this process with the tool; returns only an error.
 pub(crate) async fn run(
     tool: Tool,
     args: &Args,

@@ -58,7 +58,7 @@ pub(crate) fn ask_to_trust(context: &Context, output: &Output) -> Result<(), Com
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Ok(());
     }
-    // What cannot be read is the command's own error.
+    // The command itself reports an unreadable file.
     let findings = foreign::findings(&context.project).unwrap_or_default();
     if findings.is_empty() {
         return Ok(());

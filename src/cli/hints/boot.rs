@@ -1,4 +1,4 @@
-//! What to do when a guest does not come up.
+//! Hints about a guest that does not boot.
 
 use std::path::Path;
 
@@ -51,7 +51,7 @@ pub(crate) fn of_boot(log: Option<&Path>, stage: &str) -> Vec<String> {
     vec![whole, look.to_owned(), again.to_owned()]
 }
 
-/// Errors of a QEMU or a guest that does not come up.
+/// Hints about a QEMU or a guest that does not start.
 pub(crate) fn of(error: &MachineError) -> Vec<String> {
     let lines = |hints: &[&str]| hints.iter().map(|&hint| hint.to_owned()).collect();
     match error {
@@ -94,7 +94,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
     }
 }
 
-/// A QEMU that ended before its monitor answered.
+/// Hints about a QEMU that ended before its monitor answered.
 fn of_end(cause: EndCause) -> Vec<String> {
     let first = match cause {
         EndCause::NoSpace => {

@@ -1,4 +1,4 @@
-//! What to do about container images.
+//! Hints about container images.
 
 use crate::{k3s::images::ArchiveError, machine::error::ImagesError};
 

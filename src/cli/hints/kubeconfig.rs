@@ -1,4 +1,4 @@
-//! What to do about kubeconfigs.
+//! Hints about kubeconfigs.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What to do about snapshots.
+//! Hints about snapshots.
 
 use crate::{cli::hints::text, machine::MachineError};
 

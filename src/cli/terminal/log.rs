@@ -48,7 +48,7 @@ impl<S: Subscriber> Layer<S> for EventLayer {
     }
 }
 
-/// Sends log events where they belong from now on.
+/// Sends log events to stderr, to the events on stdout and to the log file.
 pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError> {
     let debug = global.is_debug();
     let level = match (debug || global.verbose, global.quiet) {
@@ -98,7 +98,7 @@ pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError>
     Ok(())
 }
 
-/// Opens the log file, if one is wanted. The inner error is that of a file that may be meant for another program.
+/// Opens the log file, if one is set. The inner error is about a file that may be meant for another program.
 fn open_log_file(global: &Global) -> Result<Option<Result<Arc<PlainFile>, String>>, CommandError> {
     let Some((path, is_ours)) = log_file(global) else {
         return Ok(None);
@@ -116,7 +116,7 @@ fn open_log_file(global: &Global) -> Result<Option<Result<Arc<PlainFile>, String
     Ok(Some(Err(error.message)))
 }
 
-/// The log file, if one is wanted, and whether it is surely meant for this program.
+/// The path of the log file, and `true` if it is surely meant for this program.
 fn log_file(global: &Global) -> Option<(PathBuf, bool)> {
     if let Some(path) = &global.log_file {
         return (!path.as_os_str().is_empty()).then(|| (expand_home(path), true));
@@ -125,7 +125,7 @@ fn log_file(global: &Global) -> Option<(PathBuf, bool)> {
     Some((expand_home(Path::new(&path)), false))
 }
 
-/// A FIFO without a reader is an error, and not waited for.
+/// A FIFO without a reader is an error.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)
@@ -152,7 +152,7 @@ impl<S: Subscriber> Layer<S> for StderrLayer {
     }
 }
 
-/// The message, and the other fields behind it.
+/// The message, with the other fields after it.
 #[derive(Default)]
 pub(crate) struct Text(pub(crate) String);
 

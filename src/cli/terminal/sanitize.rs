@@ -52,7 +52,7 @@ fn without_error_numbers(text: &str) -> String {
     shown + rest
 }
 
-/// The part of the guest's or QEMU's own text that a terminal may show. It may contain colours and line ends.
+/// The guest's or QEMU's own text for a terminal. It may contain colors and line ends.
 pub(crate) fn plain(text: &str) -> String {
     let text = text.replace("\r\n", "\n");
     let text = strip_str(&text).to_string();

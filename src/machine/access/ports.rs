@@ -51,12 +51,12 @@ pub struct ServicePort {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// The number or the name of its port; its only one without.
+    /// The number or the name of its port; `None` for its only one.
     pub port: Option<String>,
 }
 
-/// Forwards what the config chooses, or the ingress; what is forwarded already is kept. A port that is not free gives
-/// a warning only.
+/// Forwards the configured ports, or those of the ingress. Existing forwards are kept. A port that is in use gives a
+/// warning only.
 pub(crate) async fn open(project: &Project, spec: &Spec) {
     let wanted = spec.ports.as_deref().unwrap_or(&INGRESS);
     let opened = async {
@@ -65,7 +65,7 @@ pub(crate) async fn open(project: &Project, spec: &Spec) {
         for forward in wanted.iter().filter(|it| !open.contains(it)) {
             match ensure(&mut monitor, *forward).await {
                 Err(MachineError::Monitor(error)) => return Err(error),
-                // Of several VMs, the first one has the ingress's.
+                // With several VMs, the first one has the ports of the ingress.
                 Err(error) if INGRESS.contains(forward) => {
                     tracing::debug!(%error, "{forward} is not forwarded");
                 }
@@ -80,7 +80,7 @@ pub(crate) async fn open(project: &Project, spec: &Spec) {
     }
 }
 
-/// Checks that the ports that are `asked` for are free, or forwarded by this VM already.
+/// Checks that each of the ports is free, or forwarded by this VM already.
 ///
 /// # Errors
 ///
@@ -94,7 +94,7 @@ pub(crate) async fn require(project: &Project, asked: &[Forward]) -> Result<(), 
     missing.try_for_each(|it| host::check_port(it.host))
 }
 
-/// Forwards a port from now on, in a running VM at once.
+/// Adds a forward, to a running VM at once.
 ///
 /// # Errors
 ///
@@ -122,7 +122,7 @@ pub async fn add(machine: &Machine, forward: Forward) -> Result<(), MachineError
     save(machine, config, ports)
 }
 
-/// Forwards a port no more.
+/// Removes a forward.
 ///
 /// # Errors
 ///
@@ -144,7 +144,7 @@ pub async fn remove(machine: &Machine, host: HostPort) -> Result<Forward, Machin
     Ok(removed)
 }
 
-/// All forwarded ports, and those that would be if the VM ran.
+/// All forwarded ports, and those of the next start.
 ///
 /// # Errors
 ///
@@ -164,7 +164,7 @@ pub async fn list(project: &Project) -> Result<Ports, MachineError> {
     })
 }
 
-/// All ports of a VM of which `open` are forwarded now, by the host's port.
+/// All ports of a VM, with those of `open` forwarded now, sorted by the host's port.
 ///
 /// # Errors
 ///
@@ -199,7 +199,7 @@ fn purpose(forward: Forward, chosen: &[Forward]) -> Option<&'static str> {
     INGRESS.contains(&forward).then_some("the ingress")
 }
 
-/// Where a Service is reached in the node, and a port of the host that goes well with it.
+/// The forward to a Service: its port in the node, and a port of the host.
 ///
 /// # Errors
 ///
@@ -243,7 +243,7 @@ pub async fn of_service(project: &Project, asked: &ServicePort) -> Result<Forwar
         "UDP" => Protocol::Udp,
         other => return Err(refused(format!("cannot forward {other}"))),
     };
-    // The same number, or 8080 for 80 and 8443 for 443, or any that is free.
+    // The same number, 8080 for 80, 8443 for 443, or any free port.
     let near = [Some(port.port), port.port.checked_add(8000)].into_iter();
     let near = near.flatten().map(|port| HostPort { port, protocol });
     let host = match near.into_iter().find(|it| host::check_port(*it).is_ok()) {
@@ -264,7 +264,7 @@ async fn find(record: &Record, asked: &ServicePort) -> Result<Service, MachineEr
     })
 }
 
-/// The config, and what it chooses or leaves to be.
+/// The config, and its forwards or the default ones.
 fn config(machine: &Machine) -> Result<(Config, Vec<Forward>), MachineError> {
     if machine.state()?.record().is_none() {
         return Err(MachineError::absent(&machine.project));
@@ -303,7 +303,7 @@ async fn forwards(monitor: &mut Monitor<UnixStream>) -> Result<Vec<Forward>, Mon
     Ok(usernet::forwards(&monitor.human("info usernet").await?))
 }
 
-/// Has QEMU forward it, unless it does already.
+/// Adds the forward in QEMU, unless it exists.
 async fn ensure(monitor: &mut Monitor<UnixStream>, forward: Forward) -> Result<(), MachineError> {
     if forwards(monitor).await?.contains(&forward) {
         return Ok(());

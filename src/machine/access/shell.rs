@@ -10,15 +10,15 @@ use crate::{
     project::Project,
 };
 
-/// How old a QEMU may be whose guest's sshd may not have started yet: an emulated boot on a busy host takes minutes.
+/// The age of a QEMU up to which sshd may not have started: an emulated boot on a busy host takes minutes.
 const SSHD_START_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// How long a command waits for it.
+/// How long a command waits for sshd.
 const SSHD_RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const SSHD_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A connection to the guest, if the VM runs. A slow guest may start sshd after k3s, so one that has just booted is
+/// A connection to the guest of a running VM. A slow guest may start sshd after k3s, so a guest that has just booted is
 /// tried again for a while.
 ///
 /// # Errors
@@ -42,7 +42,7 @@ pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
     }
 }
 
-/// Runs `order` in the guest and gives its exit status; `next` waits for what happens on this side meanwhile.
+/// Runs `order` in the guest and returns its exit code. `next` waits for events on this side.
 ///
 /// # Errors
 ///

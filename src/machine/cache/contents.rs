@@ -131,7 +131,7 @@ pub async fn prune(cache: &Path, missing: bool) -> Result<Pruned, MachineError> 
     if !cache.exists() {
         return Ok(pruned);
     }
-    // Until they are released, no command registers a VM or imports.
+    // While these are held, no command registers a VM or imports.
     let _locks = (
         references::lock(cache, "users").await?,
         references::lock(cache, "import").await?,

@@ -12,13 +12,13 @@ use crate::{
     qemu::{Process, monitor_of},
 };
 
-/// How long QEMU may take to end after `quit`: it flushes its disks.
+/// How long QEMU may take to end after `quit`, while it flushes its disks.
 const QUIT: Duration = Duration::from_secs(10);
 
-/// How long it may take to hand over what the guest said last.
+/// How long QEMU may take to hand over the last lines of the guest.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Ends QEMU: `quit` over the monitor, and a kill through the pidfd where that does not help. Clears what it leaves.
+/// Ends QEMU: `quit` over the monitor, else a kill through the pidfd. Removes its files.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ pub async fn end(project: &Project, process: &Process) -> Result<(), MachineErro
     clear(project)
 }
 
-/// Removes what a QEMU that ended leaves: the socket always, the pidfile when it was killed.
+/// Removes the files of a QEMU that has ended: the socket always, the pidfile if it was killed.
 ///
 /// # Errors
 ///
@@ -54,5 +54,5 @@ pub fn clear(project: &Project) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// How long a QEMU whose connection broke may take to end.
+/// How long QEMU may take to end after its connection broke.
 pub(crate) const ENDING: Duration = Duration::from_secs(2);

@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Creates the VM, or completes one that an earlier setup left `unfinished`.
+/// Creates the VM, or completes one that an interrupted setup left `unfinished`.
 ///
 /// # Errors
 ///
@@ -41,7 +41,7 @@ pub(crate) async fn create_machine(
     timings.lap("fetch image and k3s", TimeSpentIn::Network);
     let begun = unfinished.is_some();
     if Suspended::exists(&machine.project) && !machine.project.disk().exists() {
-        // Of a VM that is gone.
+        // Left by a deleted VM.
         Suspended::discard(&machine.project)?;
     }
     let drafted = unfinished.unwrap_or_else(|| draft(startup, machine.new_name(), &assets));
@@ -56,7 +56,7 @@ pub(crate) async fn create_machine(
         firmware: firmware.to_owned(),
         ..drafted
     };
-    // A disk that cannot be created is refused before there is a record of it.
+    // A disk that cannot be created is refused before its record is written.
     let backing = backing::choose_backing_image(startup, &assets, &record, begun).await?;
     let mut disk = image::plan(&backing, spec.disk)?;
     record.image.path = backing.path;
@@ -75,7 +75,7 @@ pub(crate) async fn create_machine(
     Ok(record)
 }
 
-/// The firmware of a new VM; its UEFI variables are copied here, so that a host without UEFI is refused early.
+/// The firmware of a new VM. Copies its UEFI variables, so that a host without UEFI is refused early.
 fn firmware(startup: Startup<'_>) -> Result<&'static str, MachineError> {
     match startup.spec.firmware {
         FirmwareChoice::Auto | FirmwareChoice::Bios => Ok("bios"),
@@ -85,7 +85,7 @@ fn firmware(startup: Startup<'_>) -> Result<&'static str, MachineError> {
     }
 }
 
-/// The record of a VM that no setup has begun.
+/// The record of a new VM.
 fn draft(startup: Startup<'_>, name: Name, assets: &Assets) -> Record {
     let spec = startup.spec;
     Record {

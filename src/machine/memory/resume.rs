@@ -1,7 +1,7 @@
-//! The other half of `stop --suspend`: a start that resumes the guest.
+//! Resumes a suspended guest.
 //!
-//! If the memory does not fit any more, the VM boots and a warning says why. What only
-//! keeps it from starting now (a port, memory of the host, a KVM that does not work) is an error, and nothing is lost.
+//! If the memory does not fit any more, the VM boots, with a warning that says why. A temporary obstacle (a port,
+//! memory of the host, KVM) is an error, and nothing is lost.
 
 use std::{fs, path::Path};
 
@@ -22,11 +22,11 @@ use crate::{
     qemu::{Accelerator, Layout, MigrationError, Process, migration, monitor_of, spawn::said},
 };
 
-/// Why a suspended VM does not resume.
+/// The reason why a suspended VM does not resume.
 enum ResumeError {
-    /// Its memory has become unusable.
+    /// Its memory is unusable.
     Unusable(String),
-    /// All else.
+    /// Any other reason.
     Other(MachineError),
 }
 
@@ -97,7 +97,7 @@ async fn load_memory(
     machine.adopt_qemu();
     let launched = launch_with_memory(startup, record, suspended, accelerator, timings).await?;
     if record.provisioned {
-        // From here on the guest lives in this QEMU alone, which stays whatever comes.
+        // From here on the guest exists only in this QEMU, which is kept.
         machine.keep_qemu();
     }
     vcpu::release(project).await?;
@@ -111,7 +111,7 @@ async fn load_memory(
     Ok(launched)
 }
 
-/// A paused QEMU that has loaded the memory, whose checksum is verified meanwhile.
+/// A paused QEMU that has loaded the memory. The checksum is verified meanwhile.
 async fn launch_with_memory(
     startup: Startup<'_>,
     record: &Record,
@@ -120,7 +120,8 @@ async fn launch_with_memory(
     timings: &mut Timings,
 ) -> Result<Launched, ResumeError> {
     let project = startup.project();
-    // Opened twice, for each reads it from its beginning; and here while QEMU starts, which then finds it read.
+    // Opened twice, since each reader starts at the beginning. Reading it while QEMU starts puts it into the page
+    // cache.
     let path = suspended.path(project);
     let memory = files::open_plain(&path)?;
     let checksum = files::open_plain(&path)?;
@@ -144,7 +145,7 @@ async fn identify(project: &Project, record: &Record) -> Result<(), MachineError
     identity_channel::send_identity(project, record).await
 }
 
-/// The accelerator of the choice, unless it is one that is missing only now.
+/// The accelerator of the choice, unless it is missing only temporarily.
 pub(crate) async fn accelerator(
     host: &Host,
     spec: &Spec,
@@ -178,7 +179,7 @@ async fn load(
         Ok(()) => Ok(()),
         Err(MigrationError::Failed(words)) => Err(refused(&words)),
         Err(MigrationError::Monitor(error)) => {
-            // A QEMU that does not like what it reads says so and ends; one that was killed says nothing.
+            // QEMU prints an error and ends when it cannot load the memory. A killed QEMU prints nothing.
             let ended = process.ended_within(ENDING).await;
             match said(&project.qemu_log()) {
                 Some(words) if ended => Err(refused(&words)),

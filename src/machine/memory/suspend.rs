@@ -21,7 +21,7 @@ use crate::{
     qemu::{Process, monitor_of},
 };
 
-/// Suspends a running VM. QEMU stays, and has nothing more to do.
+/// Suspends a running VM. QEMU still runs, with a paused guest.
 ///
 /// # Errors
 ///
@@ -36,7 +36,7 @@ pub(crate) async fn suspend(
     }
     match save(machine, record, process).await {
         Err(MachineError::Monitor(_)) if process.ended_within(ENDING).await => {
-            // No guest is left that could continue.
+            // The guest is saved, and must not continue.
             machine.keep_qemu();
             terminate::clear(&machine.project)?;
             files::remove_if_exists(&machine.project.memory())?;

@@ -1,5 +1,4 @@
-//! Everything that explains a fault, to attach to a report: texts with a name each, without secrets. What cannot be read
-//! says why in its place.
+//! The contents of a bug report: named texts without secrets. An unreadable part contains the reason.
 
 use std::{fmt::Display, fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
@@ -29,14 +28,14 @@ const LONGEST: usize = 8192;
 /// A file of the bundle.
 #[derive(Debug)]
 pub struct Part {
-    /// Where it is in the archive.
+    /// Its path in the archive.
     pub name: String,
     /// The content.
     pub text: String,
 }
 
 impl Part {
-    /// A text from elsewhere.
+    /// A part from elsewhere.
     pub fn new(name: &str, text: impl Into<String>) -> Self {
         Self {
             name: name.to_owned(),
@@ -45,7 +44,7 @@ impl Part {
     }
 }
 
-/// The parts of the project's VM and the given ones, all without secrets.
+/// The parts of the project's VM and `others`, all without secrets.
 pub async fn bundle(project: &Project, others: Vec<Part>) -> Vec<Part> {
     guest_logs::collect(project).await;
     let mut parts = others;
@@ -113,7 +112,7 @@ async fn journal(project: &Project, units: &str) -> String {
     }
 }
 
-/// Mode, length, room on the disk and name of each file.
+/// Mode, length, space on the disk and name of each file.
 fn listing(directory: &Path) -> String {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries.flatten(),
@@ -139,7 +138,7 @@ fn listing(directory: &Path) -> String {
     lines.concat()
 }
 
-/// The VM's own keys and certificates, in every form that they are kept in.
+/// The VM's own keys and certificates, in every encoding.
 fn secrets_of(project: &Project) -> Secrets {
     let mut known: Vec<String> = [project.client_key(), project.host_key(), project.identity()]
         .iter()
@@ -160,7 +159,7 @@ fn secrets_of(project: &Project) -> Secrets {
     Secrets::knowing(known.iter().map(String::as_str))
 }
 
-/// Without secrets, without what steers a terminal, each line of a bounded length.
+/// The text without secrets and control characters, with lines of limited length.
 fn presentable(text: &str, secrets: &Secrets) -> String {
     let shown = |c: char| {
         if c.is_control() && !"\n\t".contains(c) {
@@ -173,7 +172,7 @@ fn presentable(text: &str, secrets: &Secrets) -> String {
     secrets.removed_from(&text).chars().map(shown).collect()
 }
 
-/// The begin of a line, up to the end of a word: half of a secret would not be known any more.
+/// The beginning of a line, up to the end of a word: half of a secret would not be recognised.
 fn cut(line: &str) -> String {
     if line.len() <= LONGEST {
         return line.to_owned();

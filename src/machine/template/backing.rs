@@ -14,7 +14,7 @@ use crate::{
     project::Record,
 };
 
-/// The image that a new VM's disk stands on: a prepared disk, one that this VM prepares, or the base image itself.
+/// The backing image of a new VM's disk: a template, a template that this VM creates, or the base image itself.
 ///
 /// # Errors
 ///
@@ -40,7 +40,7 @@ pub(crate) async fn choose_backing_image(
     }
     let cache = Cache::new(machine.cache.clone());
     let key = keys::installed(assets, &record.firmware);
-    // QEMU saves no memory of a guest with directories of the host, and others want that with the disk.
+    // QEMU saves no memory of a guest with mounts, and a template has memory.
     let prepares = spec.mounts.is_empty();
     if spec.share_identity {
         let key = keys::ready(startup, &key).await?;
@@ -62,8 +62,8 @@ pub(crate) async fn choose_backing_image(
     Ok(on(cache.new_prepared(&key, &record.uuid)))
 }
 
-/// Creates the disk that this VM prepares for others, if it prepares one. Returns `false` when the cache has no space or
-/// permission for it: this VM then boots its own disk.
+/// Creates the disk of a template, if this VM creates one. Returns `false` when the cache has no space or permission
+/// for it: this VM then boots its own disk.
 ///
 /// # Errors
 ///
@@ -91,7 +91,7 @@ pub(crate) fn ensure_backing_disk(
     }
 }
 
-/// Removes the disk in the cache that only this VM has written to, unless a copy of its project needs it as well.
+/// Deletes an unpublished disk in the cache that only this VM has written to, unless a copy of its project needs it.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! A template is published with its memory, and a new VM on it begins as if it had been suspended there.
+//! Publishes a template with its memory, and starts a new VM from it as if it had been suspended.
 
 use std::time::SystemTime;
 
@@ -14,7 +14,7 @@ use crate::{
     project::{Identity, Record, Suspended, suspended::FileStamp},
 };
 
-/// Makes a new VM on a published disk begin as if it had been suspended when the disk was made, if the host can resume it.
+/// Makes a new VM on a published disk suspended with the template's memory, if the host can resume it.
 ///
 /// # Errors
 ///

@@ -17,7 +17,7 @@ use crate::{
     qemu::{Process, monitor_of},
 };
 
-/// Makes a new VM a copy of the template on whose disk it stands. It is no VM before all of it is there.
+/// Makes a new VM a copy of the template below its disk.
 ///
 /// # Errors
 ///
@@ -47,8 +47,8 @@ pub(crate) async fn clone_template(
     Ok(record)
 }
 
-/// Keeps a VM whose node is Ready as a template, if it was begun as one: what it writes from now on goes to its own
-/// overlay. A failure is only logged.
+/// Keeps a VM whose node is Ready as a template, if it was created as one: later writes go to its own overlay. A
+/// failure is only logged.
 pub(crate) async fn publish_ready(
     machine: &Machine,
     record: &Record,

@@ -15,13 +15,12 @@ use crate::{
 };
 
 impl Upgrade<'_> {
-    /// The time that a start of k3s may take from now on.
+    /// The limit of a start of k3s, from now on.
     pub(super) fn limits(&self) -> Limits {
         Limits::for_start(self.accelerator, self.spec.timeout)
     }
 
-    /// Waits until the node is Ready with that release in the place of the `former` one, and writes the kubeconfig of its
-    /// k3s.
+    /// Waits until the node is Ready with that release instead of the `former` one, and writes its kubeconfig.
     pub(super) async fn wait_until_up(
         &mut self,
         version: &Version,
@@ -40,7 +39,7 @@ impl Upgrade<'_> {
         guest_logs::in_files(project, ready).await
     }
 
-    /// Restores the snapshot of before the upgrade. Returns the error that ends the command.
+    /// Restores the snapshot before the upgrade. Returns the error that ends the command.
     pub(super) async fn roll_back(
         &self,
         mut snapshot: SafetySnapshot<'_>,
@@ -74,7 +73,7 @@ impl Upgrade<'_> {
         }
     }
 
-    /// Why the node did not become Ready.
+    /// The reason why the node did not become Ready.
     pub(super) async fn failure(&self, to: &Version, error: &MachineError) -> Box<UpgradeFailure> {
         Box::new(UpgradeFailure {
             to: to.to_string(),

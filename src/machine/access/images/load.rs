@@ -28,8 +28,8 @@ use crate::{
     project::Project,
 };
 
-/// Sends the images of `source` to the node, except for the layers that it has, and returns them when the node's containerd
-/// knows them. Nothing of an archive that fails has a name there.
+/// Sends the images of `source` to the node, except for the layers that it has. Returns the images once the node's
+/// containerd knows them. An archive that fails names no image there.
 ///
 /// # Errors
 ///
@@ -54,7 +54,7 @@ pub async fn load(
         .filter(|it| is_alone && it.starts_with(node::LOADING))
         .collect();
     if !left.is_empty() {
-        // Of an interrupted load. Their content is deleted with the names.
+        // Left by an interrupted load. Their content is deleted with the names.
         node::remove(&ssh, &left).await?;
         guest = node::contents(&ssh).await?;
     }
@@ -96,7 +96,7 @@ async fn send(
     let (reader, writer) = io::pipe().map_err(pipe)?;
     let reader = Receiver::from_owned_fd(reader.into()).map_err(pipe)?;
     let (name, called) = (name.cloned(), loading.clone());
-    // The terminal, a file or a tool may let it wait for long.
+    // A terminal, a file or a tool may be slow.
     let passing =
         tokio::task::spawn_blocking(move || pass(source, &guest, name.as_ref(), &called, writer));
     let mut archive = BufReader::new(reader);
@@ -126,7 +126,7 @@ async fn name_images(ssh: &Ssh, images: &[PendingImage]) -> Result<(), MachineEr
     }
 }
 
-/// Of three that depend on one another, the one that went wrong first.
+/// The first failure of three steps that depend on one another.
 async fn first_failure(
     ssh: &Ssh,
     what: &str,
@@ -148,7 +148,7 @@ async fn first_failure(
             }
             .into())
         }
-        // Each of them may be a tool's that gave up.
+        // Each of these may come from a tool that failed.
         (
             Err(
                 source @ (ArchiveError::Torn
@@ -163,7 +163,7 @@ async fn first_failure(
             Err(archive(source).into())
         }
         (Err(source), _) => Err(archive(source).into()),
-        // Whole to its last digest, however the tool ends.
+        // The archive is complete and verified, whatever the tool's exit code.
         (Ok(passed), _) => Ok(passed),
     }
 }

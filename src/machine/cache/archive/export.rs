@@ -31,8 +31,8 @@ use crate::{
     },
 };
 
-/// What a new VM that is to be like `spec` needs, in the cache: what is missing is fetched, as setup does. An image that
-/// is a file of the user's own is left out.
+/// The files that a new VM like `spec` needs, in the cache: missing ones are downloaded, as setup does. An image that
+/// is a file of the user is left out.
 ///
 /// # Errors
 ///
@@ -108,7 +108,7 @@ async fn image(
     Ok(Some((image, known)))
 }
 
-/// All images and releases of the cache. What is prepared of them is left out: it depends on the host.
+/// All images and releases of the cache. Templates are left out, for they depend on the host.
 ///
 /// # Errors
 ///
@@ -211,7 +211,7 @@ fn append(
         return Err(FileError::on("read", &path)(error).into());
     }
     appended.map_err(CacheArchiveError::Write)?;
-    // What reads the archive would find out as well, when it is too late to do something about it.
+    // Checked here: the importing host would find it too late.
     if content.read != file.size || content.hasher.finish() != file.sha256 {
         return Err(CacheArchiveError::Changed(path).into());
     }
@@ -226,7 +226,7 @@ fn header(size: u64) -> Header {
     header
 }
 
-/// A file that tells how far it is read, and what with.
+/// A reader that reports how far it has read, and its error.
 struct HashingReader<'a> {
     file: io::Take<File>,
     hasher: Hasher,

@@ -32,10 +32,10 @@ use crate::{
     },
 };
 
-/// Where an archive's files wait for the last one of them.
+/// The directory of files until the last one is verified.
 const WAITING: &str = "partial/import";
 
-/// Takes all that the archive has over, and gives its list, with whether each file was there before.
+/// Imports all files of the archive. Returns its list, and for each file `true` if it was there before.
 ///
 /// # Errors
 ///
@@ -73,7 +73,7 @@ pub async fn import(
     Ok(taken)
 }
 
-/// Refuses an archive that says otherwise of what the cache has verified from its origin.
+/// Refuses an archive that contradicts a checksum that the cache has verified from its origin.
 fn require_agreement(cache: &Cache, list: &ArchiveManifest) -> Result<(), MachineError> {
     let ours = cache.known_images()?;
     for theirs in &list.images {
@@ -108,10 +108,10 @@ fn require_agreement(cache: &Cache, list: &ArchiveManifest) -> Result<(), Machin
     Ok(())
 }
 
-/// The first file of which two texts have different checksums. Of what is no list of checksums, as the stable version, the
-/// archive's is the newer one.
+/// The first file for which two texts have different checksums. Other texts than checksum lists, like the stable
+/// version, may be newer in the archive.
 fn contradiction(theirs: &str, ours: &str) -> Option<(&'static str, Digest, Digest)> {
-    // Of a file that came unverified, the text is its checksum.
+    // For an unverified file, the text is its checksum.
     if let (Ok(theirs), Ok(ours)) = (theirs.trim().parse(), ours.trim().parse()) {
         return (theirs != ours).then_some((BINARY, theirs, ours));
     }
@@ -140,8 +140,7 @@ async fn admit(cache: &Cache, file: &ArchiveEntry, waiting: PathBuf) -> Result<(
     }
 }
 
-/// The directory of files that wait; there is one at a time, and what an import that was killed has left in it is of no
-/// use.
+/// The directory of unfinished imports. Only one runs at a time, so the files of a killed one are unusable.
 struct ImportStaging(PathBuf);
 
 impl ImportStaging {
@@ -169,7 +168,7 @@ impl Drop for ImportStaging {
     }
 }
 
-/// Reads the archive to its end, and writes to `folder` what the cache does not have.
+/// Reads the archive to its end, and writes missing files to `folder`.
 fn receive(
     cache: &Cache,
     folder: &Path,
@@ -177,7 +176,7 @@ fn receive(
     progress: &dyn Progress,
 ) -> Result<ArchiveManifest, MachineError> {
     let mut archive = Archive::new(source);
-    // As they are: what tar has for long names and sparse files has no place in this archive.
+    // Read without tar's extensions for long names and sparse files, which this archive does not use.
     let mut entries = archive
         .entries()
         .map_err(CacheArchiveError::Read)?
@@ -189,7 +188,7 @@ fn receive(
     for entry in entries {
         let entry = match entry {
             Ok(entry) => entry,
-            // tar's own words for what is cut or damaged between two files.
+            // tar's messages for a truncated or damaged header.
             Err(error) if error.kind() == ErrorKind::Other => break,
             Err(error) => return Err(CacheArchiveError::Read(error).into()),
         };
@@ -232,7 +231,7 @@ fn list_of(mut entry: Entry<'_, impl Read>) -> Result<ArchiveManifest, CacheArch
     ArchiveManifest::parse(&text)
 }
 
-/// The file of the list that this is, once.
+/// The file of the list with that name, which may occur once.
 fn announced<'a>(
     entry: &Entry<'_, impl Read>,
     list: &'a ArchiveManifest,
@@ -259,7 +258,7 @@ fn announced<'a>(
     Ok(file)
 }
 
-/// Reads one file to its end, into `to` unless that is there already.
+/// Reads one file to its end, into `to` unless the cache has it.
 fn take(
     file: &ArchiveEntry,
     mut entry: Entry<'_, impl Read>,
