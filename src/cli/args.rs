@@ -186,8 +186,8 @@ pub enum Command {
     Doctor(doctor::Args),
     /// List, prune, export or import the shared cache
     ///
-    /// All projects share base images, k3s releases, and the disks and memory that a first setup prepares. Images and
-    /// releases can be exported to a host without internet. See also: k3s-vm help offline
+    /// All projects share base images, k3s releases, and templates: the disks and memory that a first setup captures.
+    /// Images and releases can be exported to a host without internet. See also: k3s-vm help offline
     Cache(cache::Args),
     /// Load, list or remove container images
     ///

@@ -144,7 +144,7 @@ pub enum ImageError {
         minimum: Size,
     },
     /// An overlay that cannot be created.
-    #[error("cannot make a disk on {}: {reason}", backing.display())]
+    #[error("cannot create a disk on {}: {reason}", backing.display())]
     Overlay {
         /// The base image.
         backing: PathBuf,

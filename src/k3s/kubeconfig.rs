@@ -108,7 +108,7 @@ pub enum KubeconfigError {
     #[error("its {0} is missing or damaged")]
     Damaged(&'static str),
     /// The file does not exist.
-    #[error("it is not there")]
+    #[error("it does not exist")]
     Missing,
     /// It belongs to another VM, or to a start before this one.
     #[error("it points to {0}, which is not this VM")]

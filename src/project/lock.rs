@@ -21,7 +21,7 @@ pub struct Lock {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another command kept it for the whole wait.
-    #[error("{} is held by {holder}, still after {}", path.display(), humantime::format_duration(*waited))]
+    #[error("{} is still locked by {holder} after {}", path.display(), humantime::format_duration(*waited))]
     Busy {
         /// The lock file.
         path: PathBuf,

@@ -186,7 +186,7 @@ fn what_is_not_ours_in_a_kubeconfig_stays() {
     story
         .run("k3s-vm kubeconfig --unmerge")
         .exits(1)
-        .says("config.lock is there, still after 5s")
+        .says("config.lock still exists after 5s")
         .says("hint: if no program is using it, remove the lock: rm -f");
     fs::remove_file(home(&story, ".kube/config.lock")).expect("removed");
 

@@ -60,8 +60,9 @@ pub(crate) fn run(
         });
         return Ok(ExitCode::SUCCESS);
     }
-    let program = std::env::current_exe()
-        .map_err(|error| CommandError::new("cannot tell where this program is").because(&error))?;
+    let program = std::env::current_exe().map_err(|error| {
+        CommandError::new("cannot find the path of this program").because(&error)
+    })?;
     let made = autostart::on(project, record, &context.cache, &program)?;
     let unit = made.unit.unwrap_or_default();
     tracing::info!("{} is written and enabled", unit.display());

@@ -63,7 +63,7 @@ enum Verb {
     /// Write what a setup needs to an archive
     ///
     /// By default it has what a new VM of this project would be created from, and downloads what is missing. A base image
-    /// that is a file of yours is left out. Prepared disks and memory are left out, for they depend on the host.
+    /// that is a file of yours is left out. Templates are left out, for they depend on the host.
     Export(cache_archive::Export),
     /// Add the contents of an archive to the cache
     ///

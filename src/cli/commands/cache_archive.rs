@@ -228,7 +228,7 @@ pub(crate) async fn import(
         if args.file == Path::new(STREAM) {
             if io::stdin().is_terminal() {
                 return Err(CommandError::new(
-                    "standard input is a terminal, and no archive comes from it",
+                    "cannot read the archive: standard input is a terminal",
                 )
                 .with_code(code::USAGE)
                 .hint("ssh HOST k3s-vm cache export - | k3s-vm cache import -"));
@@ -272,7 +272,7 @@ fn of_file(path: &Path, error: MachineError) -> CommandError {
     let is_of_it = matches!(error, MachineError::CacheArchive(_));
     let mut error = CommandError::from(error);
     if is_of_it {
-        error.message = format!("cannot take {}: {}", path.display(), error.message);
+        error.message = format!("cannot import {}: {}", path.display(), error.message);
     }
     error
 }

@@ -42,7 +42,7 @@ enum Shell {
     Bash,
     Zsh,
     Fish,
-    /// Every other one that POSIX describes: sh, dash, ksh
+    /// Other POSIX shells: sh, dash, ksh
     Sh,
 }
 

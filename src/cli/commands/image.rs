@@ -98,7 +98,7 @@ async fn load_all(
     }
     if images.iter().any(|it| it == "-") && stdin().is_terminal() {
         return Err(
-            usage("standard input is a terminal, and no archive comes from it")
+            usage("cannot read the archive: standard input is a terminal")
                 .hint("docker save app:dev | k3s-vm image load -"),
         );
     }

@@ -60,7 +60,7 @@ pub enum ArchiveError {
         needed: Size,
     },
     /// The other end does not take it.
-    #[error("the guest takes no more of it")]
+    #[error("the guest accepts no more data")]
     Refused(#[source] io::Error),
 }
 

@@ -63,7 +63,7 @@ pub enum ImagesError {
     #[error("k3s's containerd says: {0}")]
     Runtime(String),
     /// The import succeeded, and the image is missing.
-    #[error("k3s's containerd took the archive, and does not know the image {0}")]
+    #[error("k3s's containerd has imported the archive without the image {0}")]
     Unresolved(String),
     /// An image to be removed.
     #[error("the node has no image {name}{}", likely(similar))]

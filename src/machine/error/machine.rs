@@ -94,7 +94,7 @@ pub enum MachineError {
     #[error("a command is running in {} and may need files of the cache", .0.display())]
     CacheInUse(PathBuf),
     /// The registration of a VM in the cache is damaged, or belongs to another user.
-    #[error("the VM's note in the cache {} does not say what a VM needs", .0.display())]
+    #[error("the VM's registration in the cache {} is damaged", .0.display())]
     CacheNote(PathBuf),
     /// The command needs a VM, and the project has none.
     #[error("{}", absent(.0))]
@@ -164,7 +164,7 @@ pub enum MachineError {
     #[error("cannot restore the datastore: the VM is running")]
     Running,
     /// QEMU runs, and the VM's record is missing.
-    #[error("QEMU runs here (process {pid}), and its VM's record {} is gone", path.display())]
+    #[error("QEMU runs here (process {pid}), and its VM's record {} is missing", path.display())]
     Unrecorded {
         /// The record.
         path: PathBuf,
@@ -321,7 +321,7 @@ pub enum MachineError {
     #[error("{} is a dangling symbolic link", .0.display())]
     LeadsNowhere(PathBuf),
     /// The lock file of a kubeconfig, which every writer creates, kubectl included.
-    #[error("{} is there, still after {}: another program is at work on the kubeconfig", path.display(), humantime::format_duration(*waited))]
+    #[error("{} still exists after {}: another program is using the kubeconfig", path.display(), humantime::format_duration(*waited))]
     KubeconfigLocked {
         /// The lock.
         path: PathBuf,
@@ -410,7 +410,7 @@ pub fn describe_kvm(kvm: &Kvm) -> String {
     match kvm {
         Kvm::Works => "works".to_owned(),
         Kvm::Missing => "/dev/kvm is missing".to_owned(),
-        Kvm::NoPermission => "/dev/kvm may not be opened by you".to_owned(),
+        Kvm::NoPermission => "you have no permission to open /dev/kvm".to_owned(),
         Kvm::Broken(reason) => format!("/dev/kvm is there and does not run guests: {reason}"),
     }
 }

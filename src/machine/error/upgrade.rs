@@ -19,7 +19,7 @@ pub enum UpgradeError {
     #[error(transparent)]
     Release(#[from] ReleaseError),
     /// The channel server gave no version.
-    #[error("it is not known which release the channel {channel} of k3s names")]
+    #[error("cannot find the release of the k3s channel {channel}")]
     Channel {
         /// The channel.
         channel: String,
@@ -30,7 +30,7 @@ pub enum UpgradeError {
     #[error("cannot upgrade: the node is not Ready: {0}")]
     Unwell(String),
     /// The guest's k3s has an unknown version.
-    #[error("the guest's k3s does not tell its version, but {0:?}")]
+    #[error("the guest's k3s prints {0:?} instead of its version")]
     Unknown(String),
     /// Another release runs after the change.
     #[error("k3s answers as {0}")]
@@ -73,7 +73,7 @@ pub enum UpgradeError {
 
 /// A release that did not become ready.
 #[derive(Debug, thiserror::Error)]
-#[error("k3s {to} did not come up: {why}")]
+#[error("k3s {to} did not become ready: {why}")]
 pub struct UpgradeFailure {
     /// The release.
     pub to: String,

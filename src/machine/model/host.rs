@@ -182,7 +182,7 @@ pub fn check_memory(wanted: Size) -> Result<(), MachineError> {
         && available < wanted
     {
         tracing::warn!(
-            "the host may swap or end QEMU: the VM is to have {wanted} of memory, and {} are available",
+            "the host may swap or end QEMU: the VM needs {wanted} of memory, and {} are available",
             available.approximate()
         );
     }

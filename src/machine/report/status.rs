@@ -290,7 +290,7 @@ pub(crate) async fn observe(project: &Project, process: &Process) -> (Running, O
                 error,
                 MonitorError::Foreign { .. } | MonitorError::Directory(_)
             ) {
-                tracing::warn!("QEMU is not asked: {error}");
+                tracing::warn!("cannot query QEMU: {error}");
             } else {
                 tracing::debug!(%error, "QEMU does not tell");
             }

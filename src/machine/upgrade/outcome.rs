@@ -48,7 +48,7 @@ impl Upgrade<'_> {
         error: &MachineError,
     ) -> UpgradeError {
         let fell = self.failure(to, error).await;
-        tracing::warn!("k3s {to} does not come up; rolling back");
+        tracing::warn!("k3s {to} does not become ready; rolling back");
         let back = async {
             restore::restore(self.machine, &snapshot.name).await?;
             let flags = Config {

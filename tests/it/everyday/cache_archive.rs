@@ -198,7 +198,7 @@ fn what_is_not_whole(here: &Story) {
         ("k3s-vm cache import", "cannot open k3s-vm-cache.tar"),
         (
             "k3s-vm cache import .",
-            "cannot take .: it is not an archive of `k3s-vm cache export`",
+            "cannot import .: it is not an archive of `k3s-vm cache export`",
         ),
         (
             "echo hello | k3s-vm cache import -",

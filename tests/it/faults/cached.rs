@@ -117,7 +117,7 @@ fn a_cache_that_is_about_to_be_needed() {
         .into_iter()
         .find(|name| name.ends_with(".json"));
     fs::write(users.join(note.expect("a note")), "{").expect("written");
-    let words = ["the VM's note in the cache", "hint: remove it"];
+    let words = ["the VM's registration in the cache", "hint: remove it"];
     let command = sandbox.env.command(&["cache", "prune", "--yes"]);
     sandbox.fails(
         "a VM's note in the cache is torn, prune",

@@ -121,7 +121,7 @@ fn kvm_that_is_missing_or_forbidden() {
         ),
     );
     let words = [
-        "cannot use KVM: /dev/kvm may not be opened by you",
+        "cannot use KVM: you have no permission to open /dev/kvm",
         "udev",
         "--accel tcg",
     ];

@@ -65,7 +65,7 @@ fn cases() -> [Case; 5] {
             "a /dev/kvm of others",
             "touch ../dev/kvm; chmod 0 ../dev/kvm",
             None,
-            "/dev/kvm may not be opened by you",
+            "you have no permission to open /dev/kvm",
         ),
         case(
             "a /dev/kvm that is no KVM",
