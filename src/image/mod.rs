@@ -15,9 +15,9 @@ mod job;
 mod origin;
 mod overlay;
 mod partial;
-pub mod prepared;
 mod retry;
 mod source;
+pub mod template;
 #[cfg(test)]
 mod test_server;
 
@@ -30,6 +30,6 @@ pub use http::{fetch_text, http_client};
 pub use image_file::BaseImage;
 pub use origin::Origin;
 pub use overlay::{disk_use, header_fault, is_fresh, is_qcow2, plan};
-pub use prepared::Prepared;
 pub use retry::RetryPolicy;
 pub use source::Known;
+pub use template::TemplateState;

@@ -8,7 +8,10 @@ use std::{
 
 use crate::{
     base::{Digest, Size, files, trust},
-    image::{Cache, Origin, prepared},
+    image::{
+        Cache, Origin,
+        template::{self, Level},
+    },
     machine::{
         MachineError,
         cache::references::{self, CacheLease, modified},
@@ -19,7 +22,7 @@ use crate::{
 const KINDS: [(&str, &str); 3] = [
     ("images", "base image"),
     ("k3s", "k3s release"),
-    ("prepared", "prepared disk"),
+    ("prepared", "template"),
 ];
 
 /// A file of the cache.
@@ -94,8 +97,8 @@ fn item(path: PathBuf, kind: &'static str, cache: &Path, users: &[CacheLease]) -
     let used = found.iter().map(|lease| lease.used);
     Some(Item {
         kind: match is_memory {
-            true => "prepared memory",
-            false if prepared::is_template(&path) => "template",
+            true => "template memory",
+            false if template::level(&path) == Level::Ready => "ready template",
             false => kind,
         },
         size: files::allocated(&path),
@@ -150,7 +153,7 @@ pub async fn prune(cache: &Path, missing: bool) -> Result<Pruned, MachineError> 
             pruned.kept.push(item);
             continue;
         }
-        prepared::remove(&item.path)?;
+        template::remove(&item.path)?;
         if let Some(digest) = digest_of(&item.path) {
             files::remove_if_exists(&Cache::new(cache.to_owned()).origin_path(digest))?;
         }

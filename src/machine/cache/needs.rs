@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use crate::{
-    image::prepared,
+    image::template,
     project::{Project, Record, Suspended, snapshot},
 };
 
 /// The files of the cache that a VM and its snapshots need, sorted.
 pub(crate) fn needs(project: &Project, record: &Record) -> Vec<PathBuf> {
     let mut needs = vec![record.image.path.clone(), record.release.binary.clone()];
-    if prepared::state(&record.image.path).is_some() {
-        needs.extend(prepared::image_below(
+    if template::state(&record.image.path).is_some() {
+        needs.extend(template::image_below(
             &record.image.path,
             record.image.digest,
         ));

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     base::Size,
-    image::{self, Prepared, prepared},
+    image::{
+        self, TemplateState,
+        template::{self, Level},
+    },
     machine::{Machine, MachineError, control::keys},
     project::{Project, Record, Suspended},
     qemu::{command_line, guest_abi},
@@ -17,9 +20,9 @@ use crate::{
 /// [`MachineError::Gone`], [`MachineError::Damaged`] and [`MachineError::Key`] name the first file that will not do.
 pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
     let disk = project.disk();
-    match prepared::state(&record.image.path) {
+    match template::state(&record.image.path) {
         None => require_one(&record.image.path, "base image")?,
-        Some(state) => require_prepared(record, state)?,
+        Some(state) => require_template(record, state)?,
     }
     require_one(&disk, "disk")?;
     if let Some(reason) = image::header_fault(&disk, &record.image.path)? {
@@ -39,17 +42,17 @@ pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
 }
 
 /// Requires an unchanged template below the VM's disk, and the template's base image.
-fn require_prepared(record: &Record, state: Prepared) -> Result<(), MachineError> {
+fn require_template(record: &Record, state: TemplateState) -> Result<(), MachineError> {
     let path = &record.image.path;
-    require_one(path, "prepared disk")?;
-    if state == Prepared::Altered {
+    require_one(path, "template")?;
+    if state == TemplateState::Altered {
         return Err(MachineError::Damaged {
-            what: "prepared disk",
+            what: "template",
             path: path.clone(),
             reason: "it has changed since the VM was created",
         });
     }
-    prepared::image_below(path, record.image.digest)
+    template::image_below(path, record.image.digest)
         .map_or(Ok(()), |image| require_one(&image, "base image"))
 }
 
@@ -69,7 +72,7 @@ pub fn is_untouched(machine: &Machine, record: &Record) -> bool {
     let disk = machine.project.disk();
     let below = &record.image.path;
     // Data of another VM is not lost.
-    let own = prepared::state(below) == Some(Prepared::Private) && below.exists();
+    let own = template::state(below) == Some(TemplateState::Private) && below.exists();
     !record.provisioned
         && (!disk.exists() || image::is_fresh(&disk, record.disk))
         && (!own || image::is_fresh(below, record.disk))
@@ -77,14 +80,14 @@ pub fn is_untouched(machine: &Machine, record: &Record) -> bool {
 
 /// Returns `true` when k3s is installed on the disk below.
 pub(crate) fn has_k3s_preinstalled(record: &Record) -> bool {
-    prepared::state(&record.image.path) == Some(Prepared::Published)
+    template::state(&record.image.path) == Some(TemplateState::Published)
 }
 
 /// Returns `true` when the VM boots from the disk in the cache: no guest has written to it, nor to the overlay on it.
 pub(crate) fn needs_template_boot(project: &Project, record: &Record) -> bool {
     let below = &record.image.path;
     !record.provisioned
-        && prepared::state(below) == Some(Prepared::Private)
+        && template::state(below) == Some(TemplateState::Private)
         && image::is_fresh(below, record.disk)
         && image::is_fresh(&project.disk(), record.disk)
 }
@@ -97,7 +100,10 @@ pub(crate) fn is_unprovisioned(
 ) -> bool {
     match suspended {
         // The guest of a template at the level `Ready` has its identity from the beginning.
-        None => needs_template_boot(project, record) && !prepared::is_template(&record.image.path),
+        None => {
+            needs_template_boot(project, record)
+                && template::level(&record.image.path) == Level::Installed
+        }
         Some(it) => guest_abi::has_port(&it.memory.origin.arguments, command_line::IDENTITY_PORT),
     }
 }

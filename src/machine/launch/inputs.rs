@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::{
-    image::prepared,
+    image::template,
     machine::{
         MachineError,
         guest_config::{config_archive, mounts},
@@ -59,8 +59,8 @@ impl LaunchInputs {
             installs_k3s,
             makes_template: suspended.is_none() && disk_state::needs_template_boot(project, record),
             config_archive: config_archive::current_config_archive(project)?,
-            image_below: prepared::state(&image.path)
-                .and_then(|_| prepared::image_below(&image.path, image.digest)),
+            image_below: template::state(&image.path)
+                .and_then(|_| template::image_below(&image.path, image.digest)),
             memory: suspended.map(|it| it.path(project)),
             shares: mounts::host_shares(startup.machine, startup.spec)?,
             uefi,

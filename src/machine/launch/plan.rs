@@ -1,7 +1,7 @@
 //! The plan of a launch: the argument vector of QEMU as values. It reads no file.
 
 use crate::{
-    image::prepared,
+    image::template,
     machine::{
         guest_config::{cidata, config_archive},
         launch::{Startup, inputs::LaunchInputs},
@@ -23,7 +23,7 @@ pub(crate) fn plan(
     let image = record.image.path.clone();
     let config = inputs.config_archive.as_deref();
     let (disk, writes) = if inputs.makes_template {
-        (image.clone(), vec![prepared::memory_path(&image)])
+        (image.clone(), vec![template::memory_path(&image)])
     } else {
         (project.disk(), Vec::new())
     };

@@ -139,7 +139,7 @@ impl Boot<'_> {
         let project = self.startup.project();
         match capture::capture(project, &launched.record, &launched.process).await {
             Ok(captured) => self.captured = captured.or(self.captured.take()),
-            Err(error) => tracing::debug!(%error, "the prepared disk is not kept"),
+            Err(error) => tracing::debug!(%error, "the guest is not captured as a template"),
         }
     }
 }

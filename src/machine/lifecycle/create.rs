@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::{
     base::{Name, Progress},
-    image::{self, prepared},
+    image::{self, template},
     machine::{
         MachineError, Timings,
         cache::{assets, assets::Assets, references},
@@ -60,7 +60,7 @@ pub(crate) async fn create_machine(
     let backing = backing::choose_backing_image(startup, &assets, &record, begun).await?;
     let mut disk = image::plan(&backing, spec.disk)?;
     record.image.path = backing.path;
-    if let Some(template) = prepared::identity(&record.image.path) {
+    if let Some(template) = template::identity(&record.image.path) {
         return ready::clone_template(startup, &template, record, &disk).await;
     }
     record.save(&machine.project)?;

@@ -1,4 +1,4 @@
-//! Prepared disks in a setup: the VM's disk is an overlay on one, or setup captures a new one.
+//! TemplateState disks in a setup: the VM's disk is an overlay on one, or setup captures a new one.
 //!
 //! A VM that makes one has from its beginning two files: the disk to be, in the cache, and its own disk, an empty
 //! overlay on it. QEMU is begun on the former. When the guest says that it holds what all VMs have in common, the
@@ -18,7 +18,7 @@ use crate::{
         files::{self},
     },
     guest::{Stage, StageLog},
-    image::prepared,
+    image::template,
     machine::{
         MachineError,
         launch::{CapturedMemory, disk_state::FIRST_SPACE},
@@ -71,7 +71,7 @@ async fn save_template_memory(
     monitor: &mut Monitor<UnixStream>,
     process: &Process,
 ) -> CapturedMemory {
-    let path = prepared::memory_path(&record.image.path);
+    let path = template::memory_path(&record.image.path);
     let saved = async {
         let origin = save::origin(monitor, process).await?;
         let needed = save::needed(monitor, process).await?;

@@ -3,7 +3,10 @@
 use qapi::qmp;
 
 use crate::{
-    image::{self, Prepared, prepared},
+    image::{
+        self, TemplateState,
+        template::{self, Level},
+    },
     machine::{
         Machine, MachineError, Timings,
         access::kubeconfig,
@@ -57,8 +60,8 @@ pub(crate) async fn publish_ready(
 ) {
     let project = &machine.project;
     let path = &record.image.path;
-    if !prepared::is_template(path)
-        || prepared::state(path) != Some(Prepared::Private)
+    if template::level(path) == Level::Installed
+        || template::state(path) != Some(TemplateState::Private)
         || !image::is_fresh(&project.disk(), record.disk)
     {
         return;

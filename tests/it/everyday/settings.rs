@@ -192,7 +192,7 @@ fn kept(story: &Story) {
 }
 
 fn a_new_machine_has_them_from_its_beginning(story: &Story) {
-    chapter("A new machine, from a prepared disk");
+    chapter("A new VM, from a template");
     let qemu = Qemu::newest();
     qemu.prepare();
     let setup = format!("k3s-vm setup {}", qemu.flags(story));

@@ -26,7 +26,7 @@ fn what_a_machine_needs_is_not_pruned() {
     let list = sandbox.env.ok(&["cache", "list"]).stdout;
     let needed = format!("needed by {}", sandbox.env.project.display());
     assert_eq!(list.matches(&needed).count(), 3, "{list}");
-    for kind in ["base image ", "k3s release ", "prepared disk "] {
+    for kind in ["base image ", "k3s release ", "template "] {
         assert_eq!(list.matches(kind).count(), 1, "{list}");
     }
     let origins = [

@@ -50,7 +50,7 @@ fn setup_at_every_step() {
 fn setup_from_a_prepared_memory_at_every_step() {
     at_every_step(&Verb {
         name: "setup from a prepared memory",
-        prepare: Sandbox::has_prepared_memory,
+        prepare: Sandbox::has_template_memory,
         command: |sandbox| sandbox.setup(&["--timeout", "1s", "--api-port", &port(sandbox)]),
         again: |sandbox| sandbox.goes_on(sandbox.setup(&[])),
     });
@@ -63,7 +63,7 @@ fn setup_from_a_template_at_every_step() {
         prepare: |sandbox| {
             let config = format!("api_port = {}\nshare_identity = true\n", port(sandbox));
             fs::write(sandbox.file("config"), config).expect("written");
-            sandbox.has_prepared_memory();
+            sandbox.has_template_memory();
         },
         command: |sandbox| sandbox.setup(&["--timeout", "1s"]),
         again: |sandbox| {

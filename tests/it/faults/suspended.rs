@@ -5,7 +5,7 @@
 use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
 use k3s_vm::{
-    image::prepared,
+    image::template::{self, Level},
     project::{Identity, Project, Record, Suspended},
 };
 use rustix::process::Signal;
@@ -38,7 +38,7 @@ impl Sandbox {
 
     /// No machine, and in the cache a disk with the memory of a guest: an unprovisioned one, or where the config says so
     /// a template.
-    pub(super) fn has_prepared_memory(&self) {
+    pub(super) fn has_template_memory(&self) {
         let folder = self.env.cache.join("prepared");
         if folder.exists() && names(&folder).len() == 3 {
             return;
@@ -48,12 +48,12 @@ impl Sandbox {
         let disk = Path::new(disk.as_str().expect("told"));
         let text = fs::read_to_string(self.file("suspended.json")).expect("there");
         let note = Suspended::parse(&text).expect("sound");
-        fs::copy(self.file("memory"), prepared::memory_path(disk)).expect("copied");
+        fs::copy(self.file("memory"), template::memory_path(disk)).expect("copied");
         let project = Project::at(&self.env.project);
         let record = Record::read(&project).expect("sound").expect("there").0;
         let identity = Identity::of(&project, &record).expect("readable");
-        let identity = identity.filter(|_| prepared::is_template(disk));
-        prepared::publish(disk, Some(note.memory), identity).expect("published");
+        let identity = identity.filter(|_| template::level(disk) == Level::Ready);
+        template::publish(disk, Some(note.memory), identity).expect("published");
         self.env.ok(&["reset", "--yes"]);
         assert_eq!(names(&folder).len(), 3);
     }
