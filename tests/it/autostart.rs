@@ -3,9 +3,9 @@
 use std::{fs, path::PathBuf};
 
 use crate::{
+    stopped_vm::{give_a_record, trust, with_a_stopped_machine},
     support::names,
     transcript::{Story, chapter, found},
-    workflow::{give_a_record, trust, with_a_stopped_machine},
 };
 
 const NAME: &str = "k3s-shop-1a2b3c";

@@ -5,9 +5,9 @@ use std::{fs, os::unix::fs::symlink};
 use serde_json::Value;
 
 use crate::{
+    stopped_vm::{give_a_record, trust, with_a_stopped_machine},
     support::{names, program},
     transcript::{Story, chapter},
-    workflow::{give_a_record, trust, with_a_stopped_machine},
 };
 
 const NEXT: &str = "k3s-shop-next-1a2b3c";

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::story_of;
 use crate::{
+    bundle::unpacked,
     transcript::{Story, chapter},
-    workflow::{documents, unpacked},
+    workflow::documents,
 };
 
 #[test]

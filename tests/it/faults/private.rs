@@ -19,8 +19,8 @@ use super::{
     table::tell,
 };
 use crate::{
+    stopped_vm::give_a_record,
     support::{finish, mode, names, skipped},
-    workflow::give_a_record,
 };
 
 /// The strictest one takes every right from the owner, too, so that root may not do without rights here.
