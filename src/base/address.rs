@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neither_user_nor_password_is_shown() {
+    fn logins_are_hidden_in_user_input() {
         for (text, expected) in [
             ("https://h/a@b?c@d", "https://h/a@b?c@d"),
             ("https://user:pass@h:8/a@b", "https://***@h:8/a@b"),
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn logins_are_left_out_and_nothing_else() {
+    fn only_logins_are_hidden_in_text() {
         for (text, shown) in [
             (
                 "cannot reach http://ada:open@sesame@h:81/a@b: http://x@[::1]/",

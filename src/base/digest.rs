@@ -102,7 +102,7 @@ mod tests {
     const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     #[test]
-    fn knows_the_empty_message() {
+    fn hashes_the_empty_message() {
         assert_eq!(Digest::of(b"").to_string(), EMPTY);
         assert_eq!(
             Digest::of_reader(io::empty()).expect("reads").to_string(),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_texts() {
+    fn rejects_other_texts() {
         for text in [
             "",
             "e3b0",

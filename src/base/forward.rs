@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_it_writes() {
+    fn parses_its_own_output() {
         for (text, shown) in [
             ("8080:80", "8080:80"),
             ("8080:80/tcp", "8080:80"),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_none() {
+    fn rejects_invalid_values() {
         for text in [
             "",
             "80",

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_and_back() {
+    fn parses_its_own_output() {
         for (text, shown) in [
             ("all", "all"),
             ("none", "none"),

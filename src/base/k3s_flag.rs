@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_are_read_as_people_write_them() {
+    fn parses_flags_with_and_without_dashes() {
         for (text, shown) in [
             ("--secrets-encryption", "--secrets-encryption"),
             ("flannel-backend=none", "--flannel-backend=none"),

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endless_source_fills_no_disk() {
+    fn an_endless_source_does_not_fill_the_disk() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("qemu.log");
         let mut options = OpenOptions::new();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_cut_down_to_its_end() {
+    fn an_oversized_log_keeps_its_end() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("console.log");
         assert!(append(&path, b"no such file").is_err());

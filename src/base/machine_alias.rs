@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_what_folders_hosts_and_kubeconfigs_can_be_called() {
+    fn accepts_names_for_directories_and_hosts() {
         let longest = "a".repeat(32);
         for text in ["a", "staging", "k8s-1-33", "0", &longest] {
             assert_eq!(

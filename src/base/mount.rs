@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_it_writes() {
+    fn parses_its_own_output() {
         for (text, shown) in [
             ("./src:/src", "./src:/src"),
             ("~/data:/data/:ro", "~/data:/data:ro"),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_none() {
+    fn rejects_invalid_values() {
         for (text, word) in [
             ("", "HOST:GUEST"),
             ("/src", "HOST:GUEST"),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_folder_is_the_projects_or_the_users() {
+    fn host_paths_are_relative_to_project_or_home() {
         let folder = |text: &str| {
             let mount: Mount = text.parse().expect(text);
             mount.host_folder(Path::new("/p/shop"), Path::new("/home/me"))
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_called_as_systemd_calls_them() {
+    fn unit_names_follow_systemd() {
         let unit = |text: &str| text.parse::<Mount>().expect(text).unit();
         assert_eq!(unit("x:/src"), "src");
         assert_eq!(unit("x:/srv/my-app_1.0"), "srv-my\\x2dapp_1.0");

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn same_directory_elsewhere_is_another_machine() {
+    fn same_directory_name_elsewhere_gives_another_vm_name() {
         assert_ne!(
             Name::for_project(Path::new("/a/shop"), None),
             Name::for_project(Path::new("/b/shop"), None)
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_names_that_a_node_cannot_have() {
+    fn rejects_invalid_node_names() {
         for text in [
             "",
             "-a",

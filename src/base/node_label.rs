@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_what_kubernetes_takes() {
+    fn accepts_the_labels_of_kubernetes() {
         for sound in [
             "tier=dev",
             "example.com/zone=a.b",

@@ -185,7 +185,7 @@ mod tests {
 
     /// From the tables of curl (tests/unit/unit1614.c) and Go (x/net/http/httpproxy/proxy_test.go).
     #[test]
-    fn what_is_reached_without_a_proxy() {
+    fn no_proxy_matching() {
         for (list, url, direct) in [
             ("*", "https://any.example", true),
             ("foobar.example", "https://foobar.example", true),
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_on_loopback_is_the_gateway_to_the_guest() {
+    fn a_loopback_proxy_becomes_the_gateway() {
         for (here, there) in [
             ("http://127.0.0.1:3128", "http://10.0.2.2:3128"),
             (

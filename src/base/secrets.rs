@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_explains_a_fault_stays() {
+    fn useful_diagnostics_are_kept() {
         for text in [
             "[   15.125779] k3s-vm: 15.09 booted",
             "\"path\": \"/home/ada/.cache/k3s-vm/prepared/56b19616ca5032cd6748fa80cb026cfa4499e7063dd84faf20b0453fa616d122-4bcc0bb8.qcow2\"",

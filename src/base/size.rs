@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_people_write() {
+    fn parses_common_spellings() {
         for (text, bytes) in [
             ("4GiB", 4 << 30),
             ("4g", 4 << 30),
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest() {
+    fn rejects_other_texts() {
         for text in [
             "",
             "G",

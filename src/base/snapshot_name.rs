@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_file_names_that_lead_nowhere() {
+    fn accepts_only_plain_file_names() {
         let longest = "a".repeat(64);
         for text in [
             "a",

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_zeros_and_all_else_counts() {
+    fn holes_count_as_zeros() {
         const END: u64 = 8 << 20;
         let sound = of(&[(5 << 20, b"guest")], END);
         assert_eq!(of(&[(0, &[0; 1 << 20]), (5 << 20, b"guest")], END), sound);
@@ -118,7 +118,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_copy_is_the_same_and_has_the_holes() {
+    fn a_copy_keeps_contents_and_holes() {
         const END: u64 = (8 << 20) + 7;
         let [from, to] = [(); 2].map(|()| tempfile::tempfile().expect("created"));
         for (at, piece) in [

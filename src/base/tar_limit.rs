@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_without_end_is_not_read() {
+    fn an_endless_name_is_rejected() {
         let content = || io::repeat(b'x').take(4 << 20);
         let file = header(EntryType::Regular, 4 << 20);
         for kind in [

@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_has_no_links_and_no_open_directories() {
+    fn links_and_writable_directories_are_rejected() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let tree = directory.path().join("cache");
         let deep = tree.join("k3s/digest");

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_is_as_agreed() {
+    fn the_help_matches_its_snapshot() {
         let mut cli = args::command().term_width(80);
         cli.build();
         let mut shown = String::new();

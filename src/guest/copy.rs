@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_size_is_not_fetched_as_nothing() {
+    fn files_without_size_are_rejected() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let empty = directory.path().join("empty");
         std::fs::write(&empty, "").expect("written");
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_one_word_to_the_guests_shell() {
+    fn names_are_quoted_for_the_guests_shell() {
         let command = script("echo \"$1\"", &["it's; rm -rf $HOME"]);
         let output = std::process::Command::new("sh")
             .args(["-c", &command])

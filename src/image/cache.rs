@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_at_once_ask_once() {
+    async fn concurrent_requests_download_once() {
         let server = Server::start(vec![Reply::ok(b"binary")]).await;
         let directory = tempfile::tempdir().expect("temporary directory");
         let cache = Cache::new(directory.path().join("cache"));
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_without_a_checksum_is_kept_for_those_who_take_it() {
+    async fn an_unverified_file_needs_consent() {
         let server = Server::start(vec![Reply::ok(b"binary")]).await;
         let directory = tempfile::tempdir().expect("temporary directory");
         let cache = Cache::new(directory.path().join("cache"));
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_url_is_a_source_too_and_wrong_bytes_never_get_the_name() {
+    async fn file_urls_are_verified() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let cache = Cache::new(directory.path().join("cache"));
         let source = directory.path().join("k3s");
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_remembered_by_their_url() {
+    fn texts_are_cached_by_url() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let cache = Cache::new(directory.path().join("cache"));
         let [here, there] = ["http://a/s", "http://b/s"].map(|url| Url::parse(url).expect("a URL"));

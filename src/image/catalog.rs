@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_catalogue_holds_together() {
+    fn the_catalog_is_consistent() {
         let catalog = Catalog::builtin();
         let names: Vec<&String> = catalog
             .images()
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_refused_with_what_there_is() {
+    fn unknown_aliases_are_rejected_with_the_list() {
         let error = |text: &str| text.parse::<ImageSource>().expect_err(text).to_string();
         assert!(error("plan9").contains("debian-13, debian-13-genericcloud, ubuntu-26.04"));
         assert!(error("ftp://example.org/x.img").contains("ftp://example.org/x.img"));

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_a_file_in_either_kind_of_list() {
+    fn finds_a_file_in_both_checksum_formats() {
         let sha256 = Digest::of(b"x").to_string();
         let sha512 = "ab".repeat(64);
         let sums = format!(
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn computes_what_was_asked_for() {
+    fn computes_the_requested_digest() {
         // FIPS 180-4's example: SHA-512 of "abc".
         let abc: Checksum = "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
                              2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"

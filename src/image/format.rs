@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_qcow2_and_partitioned_raw() {
+    fn accepts_qcow2_and_partitioned_raw() {
         let disk = judge(&qcow2(&[]), 1 << 20).expect("sound");
         assert_eq!(
             (disk.format, disk.virtual_size),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_else_it_is() {
+    fn names_other_formats() {
         let padded = |start: &[u8]| {
             let mut head = vec![0; HEAD as usize];
             head[..start.len()].copy_from_slice(start);

@@ -250,7 +250,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn small_texts_come_after_a_passing_fault() {
+    async fn small_texts_are_retried() {
         let server = Server::start(vec![Reply::status(503), Reply::ok(b"sums")]).await;
         let text = fetch_text(&server.url("/s"), 4, &QUICK)
             .await
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_used_is_an_error_that_names_the_url() {
+    async fn unusable_responses_name_the_url() {
         let server = Server::start(vec![
             Reply::ok(b"12345"),
             Reply::ok(b"\xff\xff"),
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn texts_come_from_files_too() {
+    async fn texts_are_read_from_file_urls() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("v1.36.5+k3s1");
         std::fs::write(&path, "sums").expect("written");

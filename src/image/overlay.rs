@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_leads_to_other_files_is_refused() {
+    fn headers_with_other_files_are_rejected() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let [overlay, base_path, other] =
             ["overlay", "base", "other"].map(|name| directory.path().join(name));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn qemu_accepts_it_whatever_the_base_is_called() {
+    fn qemu_accepts_odd_base_names() {
         for name in [
             "plain",
             "two words",
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_the_format_or_the_base_forbids() {
+    fn rejects_invalid_sizes_and_bases() {
         let long = format!("/{}", "a".repeat(1023));
         for (path, size, reason) in [
             (
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn is_small_and_known_to_be() {
+    fn a_new_overlay_is_small_and_fresh() {
         let image = plan(&base("/b", Format::Qcow2, Size::gib(3)), Size::gib(20)).expect("planned");
         assert!(image.len() <= 4 * CLUSTER, "{}", image.len());
         let file = tempfile::NamedTempFile::new().expect("temporary file");

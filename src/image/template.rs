@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_its_makers_until_it_is_published() {
+    fn a_disk_is_private_until_published() {
         let (_directory, cache, key, path) = cache();
         assert_eq!(state(&path), Some(TemplateState::Private));
         assert_eq!(cache.find_template(&key), None);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_as_good_and_an_altered_one_is_not() {
+    fn a_copy_is_valid_and_an_altered_disk_is_not() {
         let (_directory, cache, key, path) = cache();
         publish(&path, None, None).expect("published");
         let copy = path.with_extension("copy");

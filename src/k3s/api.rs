@@ -395,7 +395,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_without_end_is_not_read() {
+    async fn an_endless_answer_is_rejected() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let server = format!("http://{}", listener.local_addr().expect("an address"));
         let sent = tokio::spawn(async move {

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_what_k3s_reads() {
+    fn writes_the_config_that_k3s_reads() {
         let name = "k3s-shop-1a2b3c".parse().expect("sound");
         assert_eq!(
             server_config(&name, &K3s::default()),

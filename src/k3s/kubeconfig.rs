@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_sees_the_machines_name_and_port() {
+    fn the_host_uses_the_vms_name_and_port() {
         let guest = Kubeconfig::parse(GUEST).expect("sound");
         assert!(!guest.belongs_to(&name()));
         assert_eq!(guest.project(), None);

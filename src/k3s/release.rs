@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_is_greater() {
+    fn newer_versions_are_greater() {
         let versions: Vec<Version> = [
             "v0.9.99+k3s9",
             "v1.9.10+k3s1",
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_a_version() {
+    fn invalid_versions_are_rejected() {
         for text in [
             "",
             "v",
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn other_places_are_no_mirrors() {
+    fn invalid_mirrors_are_rejected() {
         for text in [
             "",
             "/srv/mirror",

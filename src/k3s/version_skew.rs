@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_minor_version_at_a_time_and_never_back() {
+    fn allows_one_minor_version_up_and_none_down() {
         let from: Version = "v1.33.5+k3s1".parse().expect("a version");
         let to = |text: &str| check(&from, &text.parse().expect(text));
         assert_eq!(to("v1.33.5+k3s1"), Ok(Step::None));

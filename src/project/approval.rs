@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_reaches_the_host_is_listed_and_nothing_else() {
+    fn only_choices_that_reach_the_host_are_listed() {
         let project = Project::at(Path::new("/p"));
         let of = |text: &str| reaches(&project, &Config::parse(text).expect(text));
         let harmless = "cpus = 3\nimage = \"debian-13\"\nports = [\"8080:80\"]\nisolated = false\n\

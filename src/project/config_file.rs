@@ -221,7 +221,7 @@ mod tests {
     };
 
     #[test]
-    fn saving_keeps_what_a_person_wrote() {
+    fn saving_keeps_comments_and_order() {
         let before = "# mine\nmemory = \"4GiB\" # enough?\ncpus = 2\n";
         let config = Config {
             memory: Some(Size::gib(8)),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_is_open_again() {
+    fn unset_keys_are_open_again() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("config");
         let text = "cpus = 2\n\n[k3s]\n# mine\ndisable = [\"traefik\"]\nlabels = [\"a=b\"]\n";

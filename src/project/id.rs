@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_has_another_id_and_what_is_no_id_is_none() {
+    fn a_copy_gets_another_id() {
         let temporary = tempfile::tempdir().expect("temporary directory");
         let [here, copy] = ["here", "copy"].map(|name| temporary.path().join(name));
         fs::create_dir(&here).expect("created");

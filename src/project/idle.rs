@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_length_of_time_or_never() {
+    fn parses_durations_and_off() {
         for (text, shown) in [
             ("30m", "30m"),
             ("90m", "1h 30m"),

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_second_learns_who_has_it() {
+    async fn a_waiting_command_names_the_holder() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("lock");
         let first = Lock::acquire(&path, "setup", Duration::ZERO)

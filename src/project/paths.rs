@@ -352,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_machine_wins_then_git_then_here() {
+    fn the_nearest_vm_then_the_git_root_then_the_directory() {
         let temporary = tempfile::tempdir().expect("temporary directory");
         let deep = temporary.path().join("repo/web/src");
         fs::create_dir_all(&deep).expect("created");
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_the_home_directory_is_not_of_every_project_below_it() {
+    fn a_vm_in_home_is_not_used_by_projects_below() {
         let temporary = tempfile::tempdir().expect("temporary directory");
         let home = temporary.path().join("ada");
         let [plain, repository] = ["plain", "repository"].map(|name| home.join(name));
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_further_machine_has_a_place_of_its_own() {
+    fn an_additional_vm_has_its_own_directory() {
         let temporary = tempfile::tempdir().expect("temporary directory");
         let own = Project::at(temporary.path());
         let staging = own.clone().with("staging".parse().ok());

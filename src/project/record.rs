@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_truncated_record_is_named_and_not_believed() {
+    fn a_truncated_record_is_an_error_with_its_path() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let project = Project::at(directory.path());
         std::fs::create_dir(project.directory()).expect("created");

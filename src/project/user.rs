@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_of_one_project_is_refused_with_its_line() {
+    fn project_keys_are_rejected_with_their_line() {
         for (text, line, word) in [
             ("cpus = 2\napi_port = 6443\n", "line 2", "api_port"),
             ("\n# mine\nports = [\"8080:80\"]\n", "line 3", "ports"),

@@ -387,7 +387,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_isolated_guest_is_reached_and_reaches_nothing() {
+    fn isolation_keeps_forwarded_ports() {
         let launch = Launch {
             isolated: true,
             ..example()
@@ -398,7 +398,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_guest_that_is_nobody_yet() {
+    fn an_unprovisioned_guest() {
         let launch = Launch {
             uuid: None,
             serial: None,

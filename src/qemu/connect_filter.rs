@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_of_the_host_alone_is_closed() {
+    fn loopback_and_link_local_are_closed() {
         let of = |address: &str, open: &str| {
             is_allowed(address.parse().expect(address), &open.parse().expect(open))
         };
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_as_the_kernel_has_them() {
+    fn parses_socket_addresses_of_the_kernel() {
         let parse = |family: i32, rest: &[u8]| {
             let mut bytes = [0; LONGEST_ADDRESS];
             bytes[..2].copy_from_slice(&u16::try_from(family).expect("small").to_ne_bytes());
@@ -392,7 +392,7 @@ mod tests {
 
     /// bash, whose `/dev/tcp` and `/dev/udp` connect, under the filter, and python3, which sends.
     #[test]
-    fn a_process_reaches_what_is_open() {
+    fn open_ports_are_reachable() {
         let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
         let other = TcpListener::bind("127.0.0.1:0").expect("a port");
         let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");

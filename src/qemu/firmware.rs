@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn firmware_that_needs_more_than_we_give_is_passed_over() {
+    fn firmware_with_other_requirements_is_skipped() {
         let secure = FALLBACKS[0].replace("\"features\": [", "\"features\": [\"requires-smm\", ");
         assert_ne!(secure, FALLBACKS[0]);
         assert_eq!(usable(&secure), None);

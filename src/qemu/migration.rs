@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_qemu_has_its_way() {
+    fn each_qemu_version_has_its_commands() {
         let path = Path::new("/p/a,offset=0x1 \"b\"/.k3s-vm/memory");
         let of = |major, minor| Layout::of(Version { major, minor });
         for (major, minor) in [(6, 2), (7, 2), (8, 2)] {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn qemus_words_are_kept() {
+    fn qemus_messages_are_kept() {
         for (answer, expected) in [
             (json!({}), Progress::UnderWay),
             (json!({ "status": "setup" }), Progress::UnderWay),

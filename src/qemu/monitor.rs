@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_carries_qemus_words() {
+    async fn a_refusal_has_qemus_message() {
         let mut monitor = scripted(&[
             "{\"error\":{\"class\":\"GenericError\",\"desc\":\"no such thing\"},\"id\":ID}",
         ])

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_is_forwarded() {
+    fn parses_forwarded_ports() {
         let text = "Hub -1 (net):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  \
             TCP[ESTABLISHED]   15       127.0.0.1    22       10.0.2.15    22     0     0\r\n  \
             TCP[HOST_FORWARD]  13       127.0.0.1 40123       10.0.2.15    22     0     0\r\n  \
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_who_is_connected() {
+    fn parses_connections() {
         let forward =
             "  TCP[HOST_FORWARD]  12       127.0.0.1  6443       10.0.2.15  6443     0     0\r\n";
         let with = |line: &str| is_connected(&format!("{forward}  {line}\r\n"));
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_qemu_understands() {
+    fn formats_qemus_commands() {
         let udp: Forward = "5353:53/udp".parse().expect("sound");
         assert_eq!(add(udp), "hostfwd_add net udp:127.0.0.1:5353-:53");
         assert_eq!(remove(udp.host), "hostfwd_remove net udp:127.0.0.1:5353");

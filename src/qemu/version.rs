@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_distributions_lines() {
+    fn parses_version_lines() {
         for (line, major, minor) in [
             (
                 "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)",

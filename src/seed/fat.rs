@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_with_its_content() {
+    fn the_image_grows_with_its_content() {
         for size in [0, 1, 100_000, 3_000_000] {
             image(&[SeedFile {
                 name: "big",

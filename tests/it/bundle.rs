@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use crate::{
-    stopped_vm::{NAME, with_a_stopped_machine},
+    stopped_vm::{NAME, add_stopped_vm},
     support::mode,
     transcript::{Story, chapter},
 };
@@ -47,7 +47,7 @@ fn a_bundle_has_no_secrets() {
     );
 
     chapter("Secrets in every file of the VM");
-    with_a_stopped_machine(&story);
+    add_stopped_vm(&story);
     let [word, base64, ssh, jwt, token, ..] = SECRETS;
     let all = format!(
         "it began\nregistry https://ada:{word}@mirror/x\npassword: {word}\nDB_PASSWORD=\"{word} {word}\"\n\

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    stopped_vm::{NAME, give_a_machine, with_a_stopped_machine},
+    stopped_vm::{NAME, add_stopped_vm, add_vm},
     support::{mode, names},
     transcript::{Story, chapter},
 };
@@ -22,9 +22,9 @@ const OWN: &str = "# mine\napiVersion: v1\nkind: Config\nclusters:\n- name: offi
     - name: office\n  context:\n    cluster: office\n    user: office\ncurrent-context: office\n";
 
 #[test]
-fn a_kubeconfig_of_ones_own_takes_the_machine_in_and_lets_it_go() {
+fn merge_and_unmerge() {
     let story = Story::begin("shop");
-    with_a_stopped_machine(&story);
+    add_stopped_vm(&story);
     chapter("A home without a kubeconfig");
     let own = home(&story, ".kube/config");
     story
@@ -95,9 +95,9 @@ fn a_kubeconfig_of_ones_own_takes_the_machine_in_and_lets_it_go() {
 }
 
 #[test]
-fn what_is_not_ours_in_a_kubeconfig_stays() {
+fn merge_keeps_foreign_entries() {
     let story = Story::begin("shop");
-    with_a_stopped_machine(&story);
+    add_stopped_vm(&story);
     fs::create_dir(home(&story, ".kube")).expect("created");
     let own = home(&story, ".kube/config");
     for (text, says) in [
@@ -130,7 +130,7 @@ fn what_is_not_ours_in_a_kubeconfig_stays() {
     story.run("k3s-vm kubeconfig --merge").succeeds();
     let copy = story.env.path("copy");
     fs::create_dir(&copy).expect("created");
-    give_a_machine(&story.env, &copy);
+    add_vm(&story.env, &copy);
     story
         .run("cd ../copy && k3s-vm kubeconfig --merge")
         .exits(1)
@@ -165,9 +165,9 @@ fn what_is_not_ours_in_a_kubeconfig_stays() {
 }
 
 #[test]
-fn kubectls_rule_says_which_file_is_ones_own() {
+fn merge_follows_kubectls_rule() {
     let story = Story::begin("shop");
-    with_a_stopped_machine(&story);
+    add_stopped_vm(&story);
     let path = |name: &str| story.env.path(name).display().to_string();
     fs::write(path("second"), OWN).expect("written");
     let [first, second] = [path("first"), path("second")];

@@ -7,14 +7,14 @@ use crate::{support::TestEnv, transcript::Story};
 pub(crate) const NAME: &str = "k3s-shop-1a2b3c";
 
 /// Gives the project a stopped VM that was never booted.
-pub(crate) fn with_a_stopped_machine(story: &Story) {
-    give_a_machine(&story.env, &story.env.project);
+pub(crate) fn add_stopped_vm(story: &Story) {
+    add_vm(&story.env, &story.env.project);
 }
 
-pub(crate) fn give_a_machine(env: &TestEnv, project: &Path) {
+pub(crate) fn add_vm(env: &TestEnv, project: &Path) {
     let directory = project.join(".k3s-vm");
     crate::support::private_dir(&directory);
-    give_a_record(project, &directory, NAME, ".kube/config");
+    write_record(project, &directory, NAME, ".kube/config");
     trust(env, project, "");
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn trust(env: &TestEnv, project: &Path, name: &str) {
 }
 
 /// Writes the record and the kubeconfig of a VM called `name`, whose files are in `directory`.
-pub(crate) fn give_a_record(project: &Path, directory: &Path, name: &str, kubeconfig: &str) {
+pub(crate) fn write_record(project: &Path, directory: &Path, name: &str, kubeconfig: &str) {
     let record = format!(
         r#"{{"schema":3,"name":"{name}","uuid":"4bcc0bb8-8d54-455f-90ad-1de650375771",
             "disk":"20GiB","image":{{"source":"debian-13","path":"/nowhere/debian.img","digest":"{digest}"}},

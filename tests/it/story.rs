@@ -21,53 +21,53 @@ use crate::{
 };
 
 #[test]
-fn from_nothing_to_a_cluster_and_back() {
+fn setup_stop_start_and_reset() {
     let qemu = Qemu::Host;
     let mut story = Story::begin("shop");
     let guest = Guest::stand_in(&story);
-    nothing_is_there(&story);
+    no_vm_yet(&story);
     let lock = qemu.lock();
     if !qemu.is_prepared() {
         // Other tests begin from what this setup leaves.
         story.env.cache = qemu.cache();
     }
-    setup_makes_a_cluster(&story, &guest);
+    setup_creates_a_cluster(&story, &guest);
     drop(lock);
-    lives_and_goes(&story, &guest);
+    lives_through_all_commands(&story, &guest);
 }
 
 /// What follows a setup from nothing, with any guest. It ends with no machine, and with what that setup has left in the
 /// cache.
-pub(crate) fn lives_and_goes(story: &Story, guest: &Guest) {
+pub(crate) fn lives_through_all_commands(story: &Story, guest: &Guest) {
     let identity = identity(story);
-    private::its_files_are_private_and_out_of_the_way(story);
-    access::kubectl_is_the_real_one(story, guest);
-    access::tools_find_the_cluster(story);
-    status_tells_what_is(story, guest);
+    private::files_are_private_and_ignored_by_git(story);
+    access::kubectl_works(story, guest);
+    access::links_work_as_kubectl_and_k9s(story);
+    status_shows_the_vm(story, guest);
     a_second_setup_has_nothing_to_do(story);
-    access::ssh_is_a_pipe_into_the_guest(story);
-    private::the_guest_keeps_its_secrets(story);
-    access::logs_are_at_hand(story);
+    access::ssh_runs_commands(story);
+    private::secrets_in_the_guest_are_private(story);
+    access::logs_show_the_start(story);
     private::only_loopback_listens(story);
-    power::stop_is_orderly(story);
+    power::stop_shuts_down_cleanly(story);
     is_in_nothing_published(story, &identity);
-    power::start_finds_everything_as_it_was(story, guest);
+    power::start_keeps_the_cluster(story, guest);
     assert_eq!(self::identity(story), identity);
-    power::a_killed_qemu_is_seen_and_survived(story);
+    power::start_recovers_from_a_killed_qemu(story);
     private::secrets_are_in_no_output(story);
-    power::reset_takes_the_machine_and_leaves_the_choices(story);
+    power::reset_keeps_config_and_cache(story);
     power::setup_again_fetches_nothing(story, guest);
     let mut again = self::identity(story);
     // Both are called after the project.
     again.remove("name");
     differs(&again, &identity);
-    power::a_running_machine_is_stopped_by_reset(story);
+    power::reset_stops_a_running_vm(story);
 }
 
 /// The second QEMU that has to do, for users of newer distributions.
 #[test]
 #[ignore = "needs QEMU 10 under target/qemu10, where tests/run.sh unpacks it"]
-fn the_same_on_qemu_10() {
+fn with_qemu_10() {
     let qemu = Qemu::Newer;
     let lock = qemu.lock();
     let mut story = qemu.story("newer");
@@ -107,11 +107,11 @@ fn the_same_on_qemu_10() {
         .says(" Ready ");
     story.run("k3s-vm stop").succeeds().never_says("by force");
     story.run("k3s-vm reset --yes").succeeds();
-    comes_again_at_once(&story, &setup);
+    second_setup_resumes_the_template(&story, &setup);
 }
 
 /// From what the first setup has left in the cache.
-fn comes_again_at_once(story: &Story, setup: &str) {
+fn second_setup_resumes_the_template(story: &Story, setup: &str) {
     story
         .run(setup)
         .succeeds()
@@ -123,7 +123,7 @@ fn comes_again_at_once(story: &Story, setup: &str) {
 
 /// Guests whose systemd takes no units from the firmware: QEMU does not hand them over.
 #[test]
-fn an_older_guest_comes_up_by_cloud_init() {
+fn an_older_guest_boots_with_cloud_init() {
     let story = Story::begin("older").with_changed_qemu("set -- \"${@/#type=11,*/type=11}\"");
     chapter("An older systemd, and cloud-init does the same");
     let (image, mirror) = (guest_image().display(), story.env.mirror());
@@ -145,10 +145,10 @@ fn an_older_guest_comes_up_by_cloud_init() {
     story.run("k3s-vm start").succeeds().never_says("installed");
     assert_eq!(addresses(), before, "the node's addresses stay");
     story.run("k3s-vm reset --yes").succeeds();
-    comes_again_at_once(&story, &setup);
+    second_setup_resumes_the_template(&story, &setup);
 }
 
-pub(crate) fn nothing_is_there(story: &Story) {
+pub(crate) fn no_vm_yet(story: &Story) {
     chapter("A project, and no VM yet");
     story.run("git init --quiet").succeeds();
     story.run("k3s-vm status").exits(4).says("none in");
@@ -160,7 +160,7 @@ pub(crate) fn nothing_is_there(story: &Story) {
     found("looking has left nothing behind");
 }
 
-pub(crate) fn setup_makes_a_cluster(story: &Story, guest: &Guest) -> Told {
+pub(crate) fn setup_creates_a_cluster(story: &Story, guest: &Guest) -> Told {
     chapter("From nothing to a node that is Ready");
     let kubeconfig = story.env.project.join(".kube/config");
     made(story, &format!("k3s-vm setup {} --timings", guest.flags()))
@@ -172,7 +172,7 @@ pub(crate) fn setup_makes_a_cluster(story: &Story, guest: &Guest) -> Told {
         .says("of it k3s-vm's own")
 }
 
-fn status_tells_what_is(story: &Story, guest: &Guest) {
+fn status_shows_the_vm(story: &Story, guest: &Guest) {
     chapter("Status: one screen, all details, or JSON");
     let version = guest.version(story);
     story

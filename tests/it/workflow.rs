@@ -5,15 +5,15 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, time::UNIX_EPOCH};
 use serde_json::Value;
 
 use crate::{
-    stopped_vm::{NAME, give_a_machine, with_a_stopped_machine},
+    stopped_vm::{NAME, add_stopped_vm, add_vm},
     support::{VERSION, code, mode, names},
     transcript::{Story, chapter},
 };
 
 #[test]
-fn a_shell_gets_the_clusters_address() {
+fn env_selects_the_cluster() {
     let story = Story::begin("it's a \"$shop\"");
-    with_a_stopped_machine(&story);
+    add_stopped_vm(&story);
     let project = fs::canonicalize(&story.env.project).expect("there");
     let kubeconfig = project.join(".kube/config").display().to_string();
     story
@@ -65,7 +65,7 @@ fn a_shell_gets_the_clusters_address() {
         .says("hint: ")
         .prints("");
     let colon = Story::begin("a:b");
-    with_a_stopped_machine(&colon);
+    add_stopped_vm(&colon);
     colon
         .run("k3s-vm env")
         .exits(1)
@@ -96,7 +96,7 @@ fn register(story: &Story, project: &Path, name: &str) {
 }
 
 #[test]
-fn all_machines_are_listed_whatever_became_of_them() {
+fn list_shows_all_vms() {
     let story = Story::begin("shop");
     story
         .run("k3s-vm list")
@@ -107,7 +107,7 @@ fn all_machines_are_listed_whatever_became_of_them() {
     let place = |name: &str| root.join(name);
     for name in ["shop", "moved", "gone", "torn", "odd", "empty"] {
         fs::create_dir_all(place(name)).expect("created");
-        give_a_machine(&story.env, &place(name));
+        add_vm(&story.env, &place(name));
         register(&story, &place(name), name);
     }
     fs::rename(place("moved"), place("elsewhere")).expect("moved");
@@ -146,7 +146,7 @@ fn all_machines_are_listed_whatever_became_of_them() {
 }
 
 #[test]
-fn every_verb_has_a_page_in_the_manual() {
+fn every_command_has_a_manual_page() {
     let story = Story::begin("shop");
     chapter("The pages, for everybody to read");
     story
@@ -207,7 +207,7 @@ pub(crate) fn documents(stdout: &str) -> Vec<Value> {
 }
 
 #[test]
-fn a_setup_tells_a_program_what_happens() {
+fn setup_prints_json_events() {
     let story = Story::begin("shop");
     let absent = story.run("k3s-vm start --json").exits(4).says("error: ");
     let events = documents(&absent.ended.stdout);
@@ -259,9 +259,9 @@ fn a_setup_tells_a_program_what_happens() {
 }
 
 #[test]
-fn a_status_is_watched_until_ctrl_c() {
+fn status_watch_ends_with_ctrl_c() {
     let story = Story::begin("shop");
-    with_a_stopped_machine(&story);
+    add_stopped_vm(&story);
     story
         .run("k3s-vm status --watch")
         .exits(2)

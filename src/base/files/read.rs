@@ -173,7 +173,7 @@ mod tests {
     use crate::base::files::make_fifo;
 
     #[test]
-    fn what_never_ends_is_not_read() {
+    fn endless_files_are_not_read() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let fifo = directory.path().join("fifo");
         make_fifo(&fifo).expect("made");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tilde_is_the_home_directory_where_it_is_a_part_of_its_own() {
+    fn a_leading_tilde_is_expanded() {
         let home = env::home_dir().expect("a home");
         for (path, expected) in [
             ("~/x/y", home.join("x/y")),

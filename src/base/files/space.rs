@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_refused_before_it_is_written() {
+    fn oversized_writes_are_rejected_first() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("disk");
         require_space(&path, 1).expect("a byte fits");

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_is_as_agreed() {
+    fn the_json_matches_its_snapshot() {
         let json = serde_json::to_string_pretty(&document(Path::new("/c"), &[item()]));
         insta::assert_snapshot!(json.expect("JSON"));
     }

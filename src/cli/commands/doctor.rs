@@ -331,7 +331,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_is_as_agreed() {
+    fn the_json_matches_its_snapshot() {
         let report = Report {
             schema: SCHEMA,
             ok: false,

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_and_the_document_are_as_agreed() {
+    fn table_and_json_match_their_snapshots() {
         let list = list::List {
             schema: 1,
             machines: machines(),

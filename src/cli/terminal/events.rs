@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documents_are_as_agreed() {
+    fn the_json_matches_its_snapshot() {
         let hints = ["start it: k3s-vm start".to_owned()];
         let phases = vec![Phase {
             name: "guest boots",

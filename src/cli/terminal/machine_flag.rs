@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_typed_is_about_the_machine_in_question() {
+    fn hints_name_the_selected_vm() {
         for (text, expected) in [
             (
                 "recreate the VM: k3s-vm reset && k3s-vm setup",

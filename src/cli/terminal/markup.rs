@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_obeys_nothing_in_the_text() {
+    fn roff_requests_in_text_are_escaped() {
         assert_eq!(
             to_roff(TEXT, ".SH"),
             ".PP\nAll are \\fBlocal\\fR. And more.\n.SH \"List\"\n.IP \\(bu 2\none is long\n.IP \\(bu 2\ntwo\n\

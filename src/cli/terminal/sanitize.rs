@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_not_steered() {
+    fn control_characters_are_escaped() {
         let text = "a\u{1b}]0;owned\u{7}\u{9b}b\r\n\tc é";
         assert_eq!(sanitize(text), "a\\u{1b}]0;owned\\u{7}\\u{9b}b\\r\n\tc é");
         let text = "\u{1b}[32mOK\u{1b}[0m\r\n\u{1b}]52;c;b3duZWQ=\u{7}x\u{1b}Pq\u{9b}5n";

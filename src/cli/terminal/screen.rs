@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_covers_the_former_one_and_does_not_scroll() {
+    fn a_frame_overwrites_the_last_one_without_scrolling() {
         assert_eq!(frame("ab\nc\n", 9), "\x1b[Hab\x1b[K\r\nc\x1b[K\x1b[J");
         assert_eq!(frame("a\nb\nc", 2), "\x1b[Ha\x1b[K\r\nb\x1b[K\x1b[J");
         assert_eq!(frame("", 2), "\x1b[H\x1b[J");

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn copies_are_named_as_docker_names_them() {
+    fn copies_are_named_like_those_of_docker_cp() {
         use RemotePathKind::{File, Folder, Free, Nowhere};
         let to = |source, is_folder, target, there| {
             in_guest(source, is_folder, target, there, false)

@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn odd_paths_are_words_of_their_own() {
+    fn odd_paths_are_quoted() {
         let project = Project::at(Path::new("/home/a b/50% \"off\" $HOME\\"));
         let project = project.with("next".parse().ok());
         let name = "k3s-shop-next-1a2b3c".parse().expect("a name");
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_tells_whose_it_is() {
+    fn a_unit_names_its_vm() {
         let text = "[Unit]\nX-K3sVm=/home/a b/shop\n\n[Service]\n";
         assert_eq!(owner(text), Some("/home/a b/shop".into()));
         assert_eq!(owner("[Unit]\nDescription=mine\n"), None);

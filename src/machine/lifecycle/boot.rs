@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_not_a_complaint_of_kvm() {
+    fn a_path_with_kvm_is_no_kvm_error() {
         for (said, blamed) in [
             (
                 "Could not access KVM kernel module: No such file or directory",

@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flow_of_datagrams_to_a_forwarded_port_is_use() {
+    fn udp_traffic_counts_as_use() {
         let flow = |port: u16, back: u16| {
             format!(
                 "ipv4     2 udp      17 28 src=10.0.2.2 dst=10.0.2.15 sport=40000 dport={port} [UNREPLIED] \

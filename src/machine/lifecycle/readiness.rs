@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_release_that_was_not_asked_for_is_told_at_once() {
+    fn another_release_fails_at_once() {
         let [soon, late] = [1, 101].map(Duration::from_secs);
         let another = |answers, since| is_another(answers, "v1.34.1+k3s1", "v1.33.5+k3s1", since);
         assert!(!another("v1.34.1+k3s1", soon) && !another("v1.34.1+k3s1", late));

@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_taken_port_is_refused_when_chosen_and_avoided_when_not() {
+    fn a_port_in_use_is_an_error_only_if_chosen() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = taken.local_addr().expect("its address").port();
         assert!(

@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_open_is_decided() {
+    fn open_choices_get_defaults() {
         let spec = resolve(&Config::default()).expect("sound");
         assert_eq!(
             (spec.cpus, spec.memory, spec.disk),
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_choices_are_rejected() {
         let config = Config::default;
         for (wrong, word) in [
             (
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_keeps_what_it_was_made_with() {
+    fn fixed_choices_cannot_change() {
         let config = Config::default;
         for (other, what) in [
             (
@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_in_the_config_are_the_projects() {
+    fn config_paths_are_relative_to_the_project() {
         let config = Config {
             image: Some("./disk.img".into()),
             kubeconfig: Some("kube.yaml".into()),

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_guest_keeps_it_busy_and_no_half_of_a_secret_is_left() {
+    fn long_lines_are_cut_without_half_secrets() {
         let secrets = Secrets::knowing(["plainlowercasekey"]);
         let long = "a ".repeat(LONGEST / 2 - 4) + "plainlowercasekey and more";
         let text = presentable(&long, &secrets);

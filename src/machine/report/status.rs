@@ -382,7 +382,7 @@ mod tests {
     use crate::base::Protocol;
 
     #[test]
-    fn the_document_is_as_agreed() {
+    fn the_json_matches_its_snapshot() {
         let node = NodeStatus {
             name: "k3s-shop-1a2b3c".to_owned(),
             ready: true,

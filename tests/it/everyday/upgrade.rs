@@ -51,7 +51,7 @@ fn runs(story: &Story, version: &str) {
 }
 
 #[test]
-fn a_newer_one_or_the_machine_as_it_was() {
+fn upgrade_or_rollback() {
     let story = story_with_releases("upgrade");
     make(&story, "before");
     let boot = boot(&story);

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use super::{
     sandbox::{Background, Sandbox, eventually},
-    table::tell,
+    table::record_stopped_fault,
 };
 use crate::support::{names, skipped};
 
@@ -22,7 +22,7 @@ pub(super) fn survives(sandbox: &Sandbox, fault: &str, command: Command) {
     });
     command.signal(Signal::INT);
     let ended = command.end();
-    tell(sandbox, &format!("{fault}, interrupted"), &ended);
+    record_stopped_fault(sandbox, &format!("{fault}, interrupted"), &ended);
     assert_eq!(ended.code, 130);
 }
 
@@ -67,7 +67,7 @@ fn damaged_keys() {
         fs::write(&path, sound).expect("put back");
         set_private(&path);
     }
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 fn set_private(path: &Path) {
@@ -113,7 +113,7 @@ fn a_damaged_disk() {
     }
     assert!(!path.exists(), "an empty disk would pass for the VM's");
     fs::write(&path, sound).expect("put back");
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_base_image_that_is_gone() {
         );
         fs::rename(&away, path).expect("put back");
     }
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 /// Another machine has made the disk that this one stands on.
@@ -212,7 +212,7 @@ fn a_template_that_is_altered() {
     }
     fs::remove_file(template).expect("removed");
     fs::write(template, sound).expect("put back");
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn image() {
 }
 
 #[test]
-fn length_of_time() {
+fn duration() {
     Storm::of("duration").on(text(|word| word.parse::<Timeout>().is_ok()));
 }
 

@@ -8,7 +8,7 @@ use crate::{
     transcript::{Story, chapter, found},
 };
 
-pub(super) fn kubectl_is_the_real_one(story: &Story, guest: &Guest) {
+pub(super) fn kubectl_works(story: &Story, guest: &Guest) {
     chapter("The real kubectl, on this cluster");
     let version = guest.version(story);
     story
@@ -39,7 +39,7 @@ pub(super) fn kubectl_is_the_real_one(story: &Story, guest: &Guest) {
         .never_says("default");
 }
 
-pub(super) fn tools_find_the_cluster(story: &Story) {
+pub(super) fn links_work_as_kubectl_and_k9s(story: &Story) {
     chapter("Links that are kubectl and k9s, for tools that look for programs of these names");
     story
         .run(".k3s-vm/bin/kubectl get nodes")
@@ -80,7 +80,7 @@ pub(super) fn tools_find_the_cluster(story: &Story) {
         ));
 }
 
-pub(super) fn ssh_is_a_pipe_into_the_guest(story: &Story) {
+pub(super) fn ssh_runs_commands(story: &Story) {
     chapter("SSH without an ssh client: exit codes, pipes, and a disk that has grown");
     story
         .run("k3s-vm ssh hostname")
@@ -129,7 +129,7 @@ fn takes_units(story: &Story) -> bool {
     version >= 256
 }
 
-pub(super) fn logs_are_at_hand(story: &Story) {
+pub(super) fn logs_show_the_start(story: &Story) {
     chapter("Logs, where a failed start would be explained");
     story
         .run("k3s-vm logs console | grep k3s-vm:")

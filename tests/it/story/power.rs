@@ -15,7 +15,7 @@ use crate::{
     transcript::{Story, chapter, found},
 };
 
-pub(super) fn stop_is_orderly(story: &Story) {
+pub(super) fn stop_shuts_down_cleanly(story: &Story) {
     chapter("Stop: k3s first, then the power button");
     let pid = story.qemu();
     // Like many a process that is the first in its container.
@@ -55,7 +55,7 @@ pub(super) fn stop_is_orderly(story: &Story) {
     story.run("k3s-vm stop").succeeds().says("already");
 }
 
-pub(super) fn start_finds_everything_as_it_was(story: &Story, guest: &Guest) {
+pub(super) fn start_keeps_the_cluster(story: &Story, guest: &Guest) {
     chapter("Start: everything is as it was, but for what the config says now");
     let kubeconfig = story.env.project.join(".kube/config");
     let less = guest.less_memory;
@@ -86,7 +86,7 @@ pub(super) fn start_finds_everything_as_it_was(story: &Story, guest: &Guest) {
     found("the config is as it was edited");
 }
 
-pub(super) fn a_killed_qemu_is_seen_and_survived(story: &Story) {
+pub(super) fn start_recovers_from_a_killed_qemu(story: &Story) {
     chapter("QEMU is killed: status sees it, start recovers");
     let pid = story.qemu();
     let process = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
@@ -104,7 +104,7 @@ pub(super) fn a_killed_qemu_is_seen_and_survived(story: &Story) {
         .prints("b");
 }
 
-pub(super) fn reset_takes_the_machine_and_leaves_the_choices(story: &Story) {
+pub(super) fn reset_keeps_config_and_cache(story: &Story) {
     chapter("Stop by force, and reset");
     let (pid, config, cached) = (story.qemu(), config(story), names(&story.env.cache));
     story
@@ -160,7 +160,7 @@ pub(super) fn setup_again_fetches_nothing(story: &Story, guest: &Guest) {
     found("it is a new VM");
 }
 
-pub(super) fn a_running_machine_is_stopped_by_reset(story: &Story) {
+pub(super) fn reset_stops_a_running_vm(story: &Story) {
     let pid = story.qemu();
     story.run("k3s-vm reset --yes").succeeds();
     assert!(!is_qemu(pid), "a running VM is stopped first");

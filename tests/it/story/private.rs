@@ -10,7 +10,7 @@ use crate::{
     transcript::{Story, chapter, found},
 };
 
-pub(super) fn its_files_are_private_and_out_of_the_way(story: &Story) {
+pub(super) fn files_are_private_and_ignored_by_git(story: &Story) {
     chapter("The VM's files are private, and git does not see them");
     let machine = story.file("");
     let kube = story.env.project.join(".kube");
@@ -49,7 +49,7 @@ pub(super) fn its_files_are_private_and_out_of_the_way(story: &Story) {
     found("~/.kube/config was not touched");
 }
 
-pub(super) fn the_guest_keeps_its_secrets(story: &Story) {
+pub(super) fn secrets_in_the_guest_are_private(story: &Story) {
     chapter("What is secret in the guest is root's alone, and no password opens it");
     let search = "grep -rlsI 'BEGIN OPENSSH PRIVATE KEY' \
         /run/k3s-vm /run/cloud-init /var/lib/cloud /etc/ssh /dev/disk/by-id/virtio-seed";

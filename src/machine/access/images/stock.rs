@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_name_is_found_and_an_unknown_one_has_neighbours() {
+    fn short_names_are_found_and_typos_get_suggestions() {
         let images = [listed("docker.io/library/app:1"), listed("localhost/app:2")];
         let name = |name| found(&images, name).map(|it| it.name.clone());
         assert_eq!(
