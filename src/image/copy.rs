@@ -2,6 +2,7 @@
 //! does not change any more.
 
 use std::{
+    fs::Metadata,
     io::{self, SeekFrom},
     path::Path,
 };
@@ -37,27 +38,7 @@ pub(super) async fn copy(
 ) -> Result<Fetched, ImageError> {
     let target = job.partial;
     files::remove_if_exists(&validator_file(target))?;
-    // Opening a FIFO would wait for its writer.
-    let from = File::options()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open(source)
-        .await
-        .map_err(FileError::on("open", source))?;
-    let metadata = from
-        .metadata()
-        .await
-        .map_err(FileError::on("look at", source))?;
-    if !metadata.is_file() {
-        return Err(ImageError::NotADisk {
-            origin: source.display().to_string(),
-            looks_like: if metadata.is_dir() {
-                "a directory"
-            } else {
-                "no plain file"
-            },
-        });
-    }
+    let (from, metadata) = open(source).await?;
     let to = File::create(target)
         .await
         .map_err(FileError::on("create", target))?;
@@ -83,6 +64,31 @@ pub(super) async fn copy(
             })
         }
     }
+}
+
+/// Opens a regular file. Opening a FIFO would wait for its writer.
+async fn open(source: &Path) -> Result<(File, Metadata), ImageError> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(source)
+        .await
+        .map_err(FileError::on("open", source))?;
+    let metadata = file
+        .metadata()
+        .await
+        .map_err(FileError::on("look at", source))?;
+    if !metadata.is_file() {
+        return Err(ImageError::NotADisk {
+            origin: source.display().to_string(),
+            looks_like: if metadata.is_dir() {
+                "a directory"
+            } else {
+                "no plain file"
+            },
+        });
+    }
+    Ok((file, metadata))
 }
 
 /// Hashes all of a file, and copies it on the way unless it is a clone already.

@@ -164,40 +164,43 @@ fn judge_qcow2(head: &[u8], length: u64) -> Result<Disk, Refusal> {
     }
 }
 
-/// Signatures at fixed places; ISO first, for bootable ones have a partition table as well.
+/// Signatures of other files: the offset, the bytes, and the kind. ISO is first, for bootable ones have a partition table
+/// as well.
+const SIGNATURES: [(usize, &[u8], &str); 14] = [
+    (0x8001, b"CD001", "an ISO image of a CD or DVD"),
+    (0, b"\x1f\x8b", "a gzip archive, to be unpacked first"),
+    (0, b"\xfd7zXZ\0", "an xz archive, to be unpacked first"),
+    (
+        0,
+        b"\x28\xb5\x2f\xfd",
+        "a zstd archive, to be unpacked first",
+    ),
+    (0, b"BZh", "a bzip2 archive, to be unpacked first"),
+    (0, b"PK\x03\x04", "a zip archive, to be unpacked first"),
+    (
+        0,
+        b"7z\xbc\xaf\x27\x1c",
+        "a 7z archive, to be unpacked first",
+    ),
+    (257, b"ustar", "a tar archive, to be unpacked first"),
+    (0, b"KDMV", "a VMDK image, to be converted first"),
+    (
+        0,
+        b"# Disk DescriptorFile",
+        "a VMDK image, to be converted first",
+    ),
+    (0, b"vhdxfile", "a VHDX image, to be converted first"),
+    (0, b"conectix", "a VHD image, to be converted first"),
+    (
+        0x40,
+        b"\x7f\x10\xda\xbe",
+        "a VDI image, to be converted first",
+    ),
+    (0, b"\x7fELF", "a program"),
+];
+
+/// The kind of a file that is not a disk image.
 fn something_else(head: &[u8]) -> Option<&'static str> {
-    const SIGNATURES: [(usize, &[u8], &str); 14] = [
-        (0x8001, b"CD001", "an ISO image of a CD or DVD"),
-        (0, b"\x1f\x8b", "a gzip archive, to be unpacked first"),
-        (0, b"\xfd7zXZ\0", "an xz archive, to be unpacked first"),
-        (
-            0,
-            b"\x28\xb5\x2f\xfd",
-            "a zstd archive, to be unpacked first",
-        ),
-        (0, b"BZh", "a bzip2 archive, to be unpacked first"),
-        (0, b"PK\x03\x04", "a zip archive, to be unpacked first"),
-        (
-            0,
-            b"7z\xbc\xaf\x27\x1c",
-            "a 7z archive, to be unpacked first",
-        ),
-        (257, b"ustar", "a tar archive, to be unpacked first"),
-        (0, b"KDMV", "a VMDK image, to be converted first"),
-        (
-            0,
-            b"# Disk DescriptorFile",
-            "a VMDK image, to be converted first",
-        ),
-        (0, b"vhdxfile", "a VHDX image, to be converted first"),
-        (0, b"conectix", "a VHD image, to be converted first"),
-        (
-            0x40,
-            b"\x7f\x10\xda\xbe",
-            "a VDI image, to be converted first",
-        ),
-        (0, b"\x7fELF", "a program"),
-    ];
     let has = |at: usize, signature: &[u8]| {
         head.get(at..)
             .is_some_and(|rest| rest.starts_with(signature))

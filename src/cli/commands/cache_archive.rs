@@ -217,6 +217,17 @@ async fn written(
     .expect("neither panics nor is cancelled")
 }
 
+/// Opening a named pipe waits for its writer; signals are handled meanwhile.
+async fn open(path: PathBuf) -> Result<File, CommandError> {
+    spawn_blocking(move || {
+        File::open(&path).map_err(|error| {
+            CommandError::new(format!("cannot open {}", path.display())).because(&error)
+        })
+    })
+    .await
+    .expect("neither panics nor is cancelled")
+}
+
 pub(crate) async fn import(
     args: &Import,
     context: &Context,
@@ -235,14 +246,7 @@ pub(crate) async fn import(
             }
             return Ok(archive::import(&cache, io::stdin(), progress).await?);
         }
-        // Opening a named pipe waits for its writer; signals are handled meanwhile.
-        let path = args.file.clone();
-        let opened = spawn_blocking(move || File::open(path)).await;
-        let file = opened
-            .expect("neither panics nor is cancelled")
-            .map_err(|error| {
-                CommandError::new(format!("cannot open {}", args.file.display())).because(&error)
-            })?;
+        let file = open(args.file.clone()).await?;
         archive::import(&cache, file, progress)
             .await
             .map_err(|error| of_file(&args.file, error))

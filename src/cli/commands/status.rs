@@ -18,7 +18,7 @@ use crate::{
     },
     machine::{
         access::ports::Port,
-        report::status::{self, MachineDetails, MachineState, Status},
+        report::status::{self, Cluster, MachineDetails, MachineState, Status},
     },
 };
 
@@ -160,23 +160,27 @@ fn screen(status: &Status, verbose: bool) -> String {
         screen.row("forwarded", forwarded);
     }
     if let Some(cluster) = &status.cluster {
-        match &cluster.reason {
-            None => screen.row("API", format_args!("ready on {}", cluster.server)),
-            Some(reason) => screen.row("API", format_args!("not ready: {reason}")),
-        }
-        for node in &cluster.nodes {
-            let ready = if node.ready { "Ready" } else { "NotReady" };
-            screen.row(
-                "node",
-                format_args!("{} {ready} {}", node.name, node.version),
-            );
-        }
+        cluster_rows(&mut screen, cluster);
     }
     screen.row("kubeconfig", machine.kubeconfig.display());
     if verbose {
         details(&mut screen, status, machine);
     }
     screen.0
+}
+
+fn cluster_rows(screen: &mut StatusScreen, cluster: &Cluster) {
+    match &cluster.reason {
+        None => screen.row("API", format_args!("ready on {}", cluster.server)),
+        Some(reason) => screen.row("API", format_args!("not ready: {reason}")),
+    }
+    for node in &cluster.nodes {
+        let ready = if node.ready { "Ready" } else { "NotReady" };
+        screen.row(
+            "node",
+            format_args!("{} {ready} {}", node.name, node.version),
+        );
+    }
 }
 
 /// The ports besides those of the API and SSH. Ports of the ingress that another VM has are shown only with

@@ -48,15 +48,18 @@ impl<S: Subscriber> Layer<S> for EventLayer {
     }
 }
 
-/// Sends log events to stderr, to the events on stdout and to the log file.
-pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError> {
-    let debug = global.is_debug();
-    let level = match (debug || global.verbose, global.quiet) {
+/// The level of messages on stderr.
+fn level_of(global: &Global) -> LevelFilter {
+    match (global.is_debug() || global.verbose, global.quiet) {
         (true, _) => LevelFilter::DEBUG,
         (_, true) => LevelFilter::WARN,
         _ => LevelFilter::INFO,
-    };
-    let others = if debug {
+    }
+}
+
+/// Sends log events to stderr, to the events on stdout and to the log file.
+pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError> {
+    let others = if global.is_debug() {
         LevelFilter::INFO
     } else {
         LevelFilter::OFF
@@ -88,7 +91,7 @@ pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError>
         layer.with_filter(machines)
     });
     let _ = tracing_subscriber::registry()
-        .with(stderr.with_filter(ours(level)))
+        .with(stderr.with_filter(ours(level_of(global))))
         .with(events)
         .with(file)
         .try_init();

@@ -160,6 +160,20 @@ fn refused(path: &Path) -> impl FnOnce(kubeconfig_edit::MergeError) -> MachineEr
 /// The new text, the names that it is about, and `true` when the current context was unset.
 type Edited = (String, Vec<String>, bool);
 
+/// The file that the path leads to, which need not exist.
+fn target_of(path: &Path) -> Result<PathBuf, MachineError> {
+    match fs::canonicalize(path) {
+        Ok(target) => Ok(target),
+        Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => {
+            Ok(path.to_owned())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(MachineError::LeadsNowhere(path.to_owned()))
+        }
+        Err(error) => Err(FileError::on("find", path)(error).into()),
+    }
+}
+
 async fn edit(
     change: impl FnOnce(&Path, &str) -> Result<Edited, MachineError>,
 ) -> Result<Outcome, MachineError> {
@@ -169,14 +183,7 @@ async fn edit(
     }
     // kubectl's lock is beside the given name, not beside the target of a link.
     let _lock = lock(&path).await?;
-    let target = match fs::canonicalize(&path) {
-        Ok(target) => target,
-        Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => path.clone(),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(MachineError::LeadsNowhere(path));
-        }
-        Err(error) => return Err(FileError::on("find", &path)(error).into()),
-    };
+    let target = target_of(&path)?;
     let former = match files::read(&target) {
         Ok(bytes) => Some(bytes),
         Err(error) if error.source.kind() == ErrorKind::NotFound => None,

@@ -5,7 +5,7 @@ use tokio::net::UnixStream;
 
 use crate::{
     base::{Forward, HostPort, Protocol},
-    k3s::api::Service,
+    k3s::api::{self as k3s_api, Service},
     machine::{Machine, MachineError, Spec, State, access::api, model::host},
     project::{Config, Project, Record, approval},
     qemu::{Monitor, MonitorError, monitor_of, usernet},
@@ -206,62 +206,66 @@ fn purpose(forward: Forward, chosen: &[Forward]) -> Option<&'static str> {
 /// When the cluster does not know it, or only the cluster itself reaches it.
 pub async fn of_service(project: &Project, asked: &ServicePort) -> Result<Forward, MachineError> {
     let (record, _) = State::observe(project)?.running(project)?;
-    let service = find(&record, asked).await?;
-    let refused = |reason: String| MachineError::Service {
-        name: format!("svc/{}", asked.name),
-        namespace: asked.namespace.clone(),
-        reason,
-        cluster_only: false,
-    };
-    let known = || {
-        let all: Vec<String> = service.ports.iter().map(|it| it.port.to_string()).collect();
-        format!("its ports are {}", all.join(", "))
-    };
-    let port = match &asked.port {
-        None if service.ports.len() == 1 => service.ports.first(),
-        None => return Err(refused(format!("{}: say which", known()))),
-        Some(port) => service
-            .ports
-            .iter()
-            .find(|it| it.port.to_string() == *port || it.name.as_ref() == Some(port)),
-    };
-    let port = port.ok_or_else(|| refused(known()))?;
+    let api = api::client_of(&record)?;
+    let service = api.service(&asked.namespace, &asked.name).await?;
+    let service = service.ok_or_else(|| asked.refused("it does not exist".to_owned()))?;
+    let port = asked.port_of(&service)?;
     let Some(guest) = port.node_port else {
-        let reason = format!(
-            "it is of type {}, which only the cluster reaches",
-            service.kind
-        );
         return Err(MachineError::Service {
             name: format!("svc/{}", asked.name),
             namespace: asked.namespace.clone(),
-            reason,
+            reason: format!(
+                "it is of type {}, which only the cluster reaches",
+                service.kind
+            ),
             cluster_only: true,
         });
     };
     let protocol = match port.protocol.as_str() {
         "TCP" => Protocol::Tcp,
         "UDP" => Protocol::Udp,
-        other => return Err(refused(format!("cannot forward {other}"))),
+        other => return Err(asked.refused(format!("cannot forward {other}"))),
     };
-    // The same number, 8080 for 80, 8443 for 443, or any free port.
-    let near = [Some(port.port), port.port.checked_add(8000)].into_iter();
-    let near = near.flatten().map(|port| HostPort { port, protocol });
-    let host = match near.into_iter().find(|it| host::check_port(*it).is_ok()) {
-        Some(host) => host,
-        None => host::free_port(protocol)?,
-    };
+    let host = similar_free_port(port.port, protocol)?;
     Ok(Forward { host, guest })
 }
 
-async fn find(record: &Record, asked: &ServicePort) -> Result<Service, MachineError> {
-    let api = api::client_of(record)?;
-    let found = api.service(&asked.namespace, &asked.name).await?;
-    found.ok_or_else(|| MachineError::Service {
-        name: format!("svc/{}", asked.name),
-        namespace: asked.namespace.clone(),
-        reason: "there is none".to_owned(),
-        cluster_only: false,
-    })
+impl ServicePort {
+    fn refused(&self, reason: String) -> MachineError {
+        MachineError::Service {
+            name: format!("svc/{}", self.name),
+            namespace: self.namespace.clone(),
+            reason,
+            cluster_only: false,
+        }
+    }
+
+    /// The port of the Service: the named one, or its only one.
+    fn port_of<'a>(&self, service: &'a Service) -> Result<&'a k3s_api::ServicePort, MachineError> {
+        let ports = &service.ports;
+        let known = || {
+            let all: Vec<String> = ports.iter().map(|it| it.port.to_string()).collect();
+            format!("its ports are {}", all.join(", "))
+        };
+        let port = match &self.port {
+            None if ports.len() == 1 => ports.first(),
+            None => return Err(self.refused(format!("{}: say which", known()))),
+            Some(port) => ports
+                .iter()
+                .find(|it| it.port.to_string() == *port || it.name.as_ref() == Some(port)),
+        };
+        port.ok_or_else(|| self.refused(known()))
+    }
+}
+
+/// A free port of the host: the same number, 8080 for 80, 8443 for 443, or any.
+fn similar_free_port(port: u16, protocol: Protocol) -> Result<HostPort, MachineError> {
+    let near = [Some(port), port.checked_add(8000)].into_iter().flatten();
+    let mut near = near.map(|port| HostPort { port, protocol });
+    match near.find(|it| host::check_port(*it).is_ok()) {
+        Some(host) => Ok(host),
+        None => host::free_port(protocol),
+    }
 }
 
 /// The config, and its forwards or the default ones.

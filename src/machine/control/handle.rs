@@ -115,23 +115,11 @@ impl Machine {
         }
         trust::require_own_tree(&cache)?;
         let own = project.own_directory();
-        let machines = project.machines();
-        let made = [&own, &machines, &directory]
+        let made = [&own, &project.machines(), &directory]
             .into_iter()
             .find(|it| directory.starts_with(it) && !it.exists())
             .cloned();
-        let lock = loop {
-            trust::own_private_dir(&own)?;
-            if project.alias().is_some() {
-                trust::own_private_dir(&machines)?;
-                trust::own_private_dir(&directory)?;
-            }
-            match Lock::acquire(&project.lock(), verb, PATIENCE).await {
-                // A refused command has removed the directory that it had created.
-                Err(LockError::File(error)) if error.is_missing() => {}
-                locked => break locked?,
-            }
-        };
+        let lock = lock(&project, verb).await?;
         let ignore = own.join(".gitignore");
         if !ignore.exists() {
             files::write(&ignore, b"*\n", PRIVATE)?;
@@ -227,6 +215,22 @@ impl Machine {
         };
         if let Err(error) = ended {
             tracing::warn!(%error, "QEMU may be left running");
+        }
+    }
+}
+
+/// Creates the VM's directory and takes its lock.
+async fn lock(project: &Project, verb: &str) -> Result<Lock, MachineError> {
+    loop {
+        trust::own_private_dir(&project.own_directory())?;
+        if project.alias().is_some() {
+            trust::own_private_dir(&project.machines())?;
+            trust::own_private_dir(&project.directory())?;
+        }
+        match Lock::acquire(&project.lock(), verb, PATIENCE).await {
+            // A refused command has removed the directory that it had created.
+            Err(LockError::File(error)) if error.is_missing() => {}
+            locked => return Ok(locked?),
         }
     }
 }

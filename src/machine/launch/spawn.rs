@@ -12,7 +12,7 @@ use crate::{
         model::host,
     },
     project::{Project, Record, Suspended},
-    qemu::{Accelerator, Process, command_line, monitor_of},
+    qemu::{Accelerator, Process, ProcessError, command_line, monitor_of},
 };
 
 /// QEMU's message when a forwarded port is in use (net/slirp.c).
@@ -71,11 +71,14 @@ pub(crate) async fn launch(
             }
         }
     }
-    let port = record.api_port;
+    Err(port_error(failed, record.api_port))
+}
+
+/// The error of a launch whose port is in use. QEMU prints the same when it may open no more files.
+fn port_error(failed: Option<ProcessError>, port: u16) -> MachineError {
     match failed {
-        // QEMU prints the same when it may open no more files.
-        Some(error) if host::check_port(Forward::tcp(port, 6443).host).is_ok() => Err(error.into()),
-        _ => Err(MachineError::PortTaken { port }),
+        Some(error) if host::check_port(Forward::tcp(port, 6443).host).is_ok() => error.into(),
+        _ => MachineError::PortTaken { port },
     }
 }
 

@@ -45,17 +45,7 @@ pub(crate) async fn create_machine(
         Suspended::discard(&machine.project)?;
     }
     let drafted = unfinished.unwrap_or_else(|| draft(startup, machine.new_name(), &assets));
-    let mut record = Record {
-        disk: spec.disk,
-        image: BaseImage {
-            source: spec.image.clone(),
-            path: drafted.image.path,
-            digest: assets.image.digest,
-        },
-        release: release(&assets),
-        firmware: firmware.to_owned(),
-        ..drafted
-    };
+    let mut record = completed(startup, drafted, &assets, firmware);
     // A disk that cannot be created is refused before its record is written.
     let backing = backing::choose_backing_image(startup, &assets, &record, begun).await?;
     let mut disk = image::plan(&backing, spec.disk)?;
@@ -73,6 +63,21 @@ pub(crate) async fn create_machine(
     publish::prepare_resume(startup, &record).await?;
     timings.lap("make the disk", TimeSpentIn::Own);
     Ok(record)
+}
+
+/// The record with the current choices and assets.
+fn completed(startup: Startup<'_>, record: Record, assets: &Assets, firmware: &str) -> Record {
+    Record {
+        disk: startup.spec.disk,
+        image: BaseImage {
+            source: startup.spec.image.clone(),
+            path: record.image.path,
+            digest: assets.image.digest,
+        },
+        release: release(assets),
+        firmware: firmware.to_owned(),
+        ..record
+    }
 }
 
 /// The firmware of a new VM. Copies its UEFI variables, so that a host without UEFI is refused early.

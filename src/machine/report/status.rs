@@ -178,14 +178,7 @@ pub struct NodeStatus {
 ///
 /// When its record or config is damaged. That QEMU or the API does not answer is a status, not an error.
 pub async fn status(project: &Project) -> Result<Status, MachineError> {
-    let (condition, record, process) = match State::observe(project)? {
-        State::Absent => (MachineState::Absent, None, None),
-        State::Stopped(record) if Suspended::holds(project, &record) => {
-            (MachineState::Suspended, Some(record), None)
-        }
-        State::Stopped(record) => (MachineState::Stopped, Some(record), None),
-        State::Running(record, process) => (MachineState::Running, Some(record), Some(process)),
-    };
+    let (state, record, process) = state_of(project)?;
     let mut machine = record
         .as_ref()
         .map(|record| describe(project, record))
@@ -214,17 +207,30 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
         .is_some_and(|it| it.ready && it.nodes.iter().any(|node| node.ready));
     Ok(Status {
         schema: SCHEMA,
-        state: condition,
+        state,
         healthy: runs && ready,
         project: project.root().to_owned(),
         vm: project.alias().cloned(),
         machine,
         process: running,
-        suspended: (condition == MachineState::Suspended)
+        suspended: (state == MachineState::Suspended)
             .then(|| kept(project))
             .transpose()?,
         ports,
         cluster,
+    })
+}
+
+fn state_of(
+    project: &Project,
+) -> Result<(MachineState, Option<Record>, Option<Process>), MachineError> {
+    Ok(match State::observe(project)? {
+        State::Absent => (MachineState::Absent, None, None),
+        State::Stopped(record) if Suspended::holds(project, &record) => {
+            (MachineState::Suspended, Some(record), None)
+        }
+        State::Stopped(record) => (MachineState::Stopped, Some(record), None),
+        State::Running(record, process) => (MachineState::Running, Some(record), Some(process)),
     })
 }
 

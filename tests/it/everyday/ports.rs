@@ -167,7 +167,7 @@ fn services(story: &Story) -> u16 {
     story
         .run("k3s-vm port add svc/web")
         .exits(1)
-        .says("there is none");
+        .says("it does not exist");
     story
         .run("k3s-vm port add svc/traefik -n kube-system")
         .exits(1)
