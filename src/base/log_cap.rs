@@ -14,7 +14,7 @@ const MOST_KEPT: u64 = 4 << 20;
 const END: u64 = 1 << 20;
 /// The mark at the cut. The rest of the cut line follows it.
 const CUT: &[u8] = b"[k3s-vm: the guest flooded this log; what stood here was cut] ";
-const LOOK: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Does `work`, and limits the files meanwhile, to which QEMU appends.
 pub async fn capped<T>(files: &[&Path], work: impl Future<Output = T>) -> T {
@@ -31,7 +31,7 @@ async fn keep_capped(files: &[&Path]) -> Infallible {
                 tracing::debug!(%error, "{} is not looked after", file.display());
             }
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 

@@ -31,7 +31,7 @@ use crate::{
 const PLACE: &str = "K3S_VM_COMPLETE";
 
 /// How long the guest may take to list its images.
-const ANSWER: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The completions, if `arguments` request them.
 pub(crate) fn answer(arguments: &[OsString]) -> Option<String> {
@@ -139,7 +139,8 @@ fn images(context: &Context) -> Option<Vec<CompletionCandidate>> {
         .enable_all()
         .build()
         .ok()?;
-    let listed = async { tokio::time::timeout(ANSWER, stock::list(&context.project)).await };
+    let listed =
+        async { tokio::time::timeout(ANSWER_TIMEOUT, stock::list(&context.project)).await };
     let listed = runtime.block_on(listed);
     runtime.shutdown_background();
     let listed = listed.ok()?.ok()?;

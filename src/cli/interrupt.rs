@@ -8,7 +8,7 @@ use super::{context::Context, error::CommandError};
 use crate::machine::Machine;
 
 /// How long a signal may take to reach the runtime after a child's death.
-const DELIVERED: Duration = Duration::from_millis(5);
+const SIGNAL_TIMEOUT: Duration = Duration::from_millis(5);
 
 /// Locks the VM for `verb` and runs `work` on it. When `work` fails or is interrupted, a QEMU that it started is ended.
 ///
@@ -24,7 +24,7 @@ pub(crate) async fn run_on_machine<T, E: Into<CommandError>>(
     let mut result = signals.unless_one_comes(work).await;
     // The terminal interrupts the children as well: the end of one of them is not the cause.
     if result.is_err()
-        && let Ok(code) = tokio::time::timeout(DELIVERED, signals.next()).await
+        && let Ok(code) = tokio::time::timeout(SIGNAL_TIMEOUT, signals.next()).await
     {
         result = Err(CommandError::interrupted(code));
     }

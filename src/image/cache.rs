@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How often a waiting process checks the lock.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The cache below one directory.
 #[derive(Debug, Clone)]
@@ -257,7 +257,7 @@ impl Cache {
                         said = true;
                     }
                     // Polled: a blocking lock could not be interrupted by Ctrl-C.
-                    tokio::time::sleep(LOOK_AGAIN).await;
+                    tokio::time::sleep(LOCK_INTERVAL).await;
                 }
             }
         }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long one request may take; an emulated guest answers slowly while it starts.
-const REQUEST: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How far the guest's clock may be from the host's; an answer tells whole seconds and takes its time.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
@@ -171,7 +171,7 @@ impl Api {
             .tls_certs_only([Certificate::from_pem(&credentials.authority).map_err(unusable)?])
             .identity(Identity::from_pem(&credentials.identity).map_err(unusable)?)
             .no_proxy()
-            .timeout(REQUEST)
+            .timeout(REQUEST_TIMEOUT)
             .build()
             .map_err(unusable)?;
         Ok(Self {

@@ -104,7 +104,7 @@ impl Project {
     }
 
     /// The project's additional VMs, by name, unfinished ones included.
-    pub fn further_machines(&self) -> Vec<Self> {
+    pub fn additional_machines(&self) -> Vec<Self> {
         let entries = fs::read_dir(self.machines())
             .into_iter()
             .flatten()
@@ -442,10 +442,10 @@ mod tests {
         ] {
             assert_eq!(Project::of_bin(Path::new(other)), None, "{other}");
         }
-        assert_eq!(own.further_machines(), []);
+        assert_eq!(own.additional_machines(), []);
         fs::create_dir_all(staging.directory()).expect("created");
         fs::write(staging.record(), "").expect("written");
-        assert_eq!(own.further_machines(), [staging]);
+        assert_eq!(own.additional_machines(), [staging]);
     }
 
     #[test]

@@ -21,12 +21,12 @@ use crate::base::{HostAccess, files, log_cap};
 pub const FLAG: &str = "--write-log";
 
 /// How long the last output of QEMU may take to reach the log.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 const POLL: Duration = Duration::from_millis(5);
 
 /// How often the logs that QEMU itself writes are checked.
-const LOOK: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Copies standard input to the log on standard output, until its end. Limits the logs in `arguments` meanwhile, and
 /// answers requests on the socket on standard error.
@@ -46,7 +46,7 @@ pub fn run(arguments: &[OsString]) -> io::Result<()> {
     let others = others.to_vec();
     spawn(move || {
         loop {
-            sleep(LOOK);
+            sleep(CHECK_INTERVAL);
             for other in &others {
                 let _ = log_cap::cut_neglected(Path::new(other));
             }
@@ -63,7 +63,7 @@ pub fn wait(log: &Path) {
     };
     let began = Instant::now();
     while matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
-        && began.elapsed() < LAST_WORDS
+        && began.elapsed() < OUTPUT_TIMEOUT
     {
         sleep(POLL);
     }

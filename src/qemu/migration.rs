@@ -16,7 +16,7 @@ const MAPPED_RAM: Version = Version { major: 9, minor: 0 };
 /// Bytes a second: more than any disk writes. By default, QEMU limits itself.
 const UNBOUNDED: u64 = 1 << 40;
 /// How long QEMU may take without an answer: it writes the end of a file, and reads all of one, in one go.
-const PATIENCE: Duration = Duration::from_secs(600);
+const STEP_TIMEOUT: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(10);
 /// QEMU's name of the passed file.
 const PASSED: &str = "memory";
@@ -123,7 +123,7 @@ async fn migrate(
     path: &Path,
     file: &File,
 ) -> Result<(), MigrationError> {
-    monitor.wait_for_answers(PATIENCE);
+    monitor.wait_for_answers(STEP_TIMEOUT);
     for (command, arguments) in layout.settings() {
         monitor.raw(command, arguments).await?;
     }

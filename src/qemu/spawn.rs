@@ -95,7 +95,7 @@ impl Process {
         let began = Instant::now();
         while began.elapsed() < STARTUP_TIMEOUT {
             if let Ok(Some(status)) = child.try_wait() {
-                let said = said(log).unwrap_or_else(|| "it printed nothing".to_owned());
+                let said = qemu_output(log).unwrap_or_else(|| "it printed nothing".to_owned());
                 return Err(ProcessError::Ended {
                     status: status.to_string(),
                     cause: EndCause::of(&said),
@@ -200,7 +200,7 @@ fn is_script(program: &Path) -> bool {
 }
 
 /// QEMU's output in one line, without time stamps; `None` if it is empty.
-pub fn said(log: &Path) -> Option<String> {
+pub fn qemu_output(log: &Path) -> Option<String> {
     log_writer::wait(log);
     let tail = files::tail(log, 5);
     let lines: Vec<&str> = tail

@@ -13,6 +13,6 @@ pub use read::{
 };
 pub use space::{Space, allocated, free_space, require_space};
 pub use write::{
-    PRIVATE, PROGRAM, create_private_dir, make_fifo, own, remove_if_exists, replace_contents,
-    sync_directory, write, write_among_others, write_new,
+    PRIVATE, PROGRAM, copy_owner, create_private_dir, make_fifo, remove_if_exists,
+    replace_contents, sync_directory, write, write_among_others, write_new,
 };

@@ -83,7 +83,7 @@ fn write_as(
         .write_all(bytes)
         .map_err(|error| FileError::on("write", path)(error).needing(bytes.len()))?;
     if let Some(owner) = owner {
-        own(temporary.as_file(), owner).map_err(FileError::on("set the owner of", path))?;
+        copy_owner(temporary.as_file(), owner).map_err(FileError::on("set the owner of", path))?;
     }
     persist(temporary, path, mode)
 }
@@ -93,7 +93,7 @@ fn write_as(
 /// # Errors
 ///
 /// When this user may not.
-pub fn own(file: &File, like: &Metadata) -> io::Result<()> {
+pub fn copy_owner(file: &File, like: &Metadata) -> io::Result<()> {
     let has = file.metadata()?;
     if (has.uid(), has.gid()) != (like.uid(), like.gid()) {
         std::os::unix::fs::fchown(file, Some(like.uid()), Some(like.gid()))?;

@@ -69,7 +69,7 @@ fn print_other_vms(project: &Project) {
     if project.alias().is_some() {
         return;
     }
-    for other in project.further_machines() {
+    for other in project.additional_machines() {
         if let Some(name) = other.alias() {
             tracing::info!("the VM {name} is kept; to delete it: k3s-vm --name {name} reset");
         }

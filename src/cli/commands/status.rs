@@ -69,7 +69,7 @@ fn exit_code(status: &Status) -> ExitCode {
     })
 }
 
-const EVERY: Duration = Duration::from_secs(1);
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The exit code of Ctrl-C, the usual end of watching.
 const CTRL_C: u8 = 130;
@@ -83,7 +83,7 @@ async fn watch(
 ) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::listen()?;
     let live_screen = if json { None } else { Some(Screen::open()?) };
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = ExitCode::SUCCESS;
     let mut shown = String::new();

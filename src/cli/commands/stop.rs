@@ -64,11 +64,11 @@ pub(crate) async fn run(
     match interrupt::run_on_machine(context, "stop", work).await? {
         StopOutcome::AlreadyStopped => tracing::info!("the VM is already stopped"),
         StopOutcome::AlreadySuspended => tracing::info!("the VM is already suspended"),
-        StopOutcome::MemoryGivenUp => {
+        StopOutcome::MemoryDiscarded => {
             tracing::info!("discarded the saved memory; the next start boots")
         }
         StopOutcome::Suspended => tracing::info!("suspended; to resume: k3s-vm start"),
-        StopOutcome::Orderly => tracing::info!("stopped"),
+        StopOutcome::CleanShutdown => tracing::info!("stopped"),
         StopOutcome::Forced if args.force => tracing::info!("stopped by force"),
         StopOutcome::Forced => output.warning("stopped by force: the guest did not shut down"),
     }

@@ -14,7 +14,7 @@ use crate::{
     project::{Project, Record},
 };
 
-const PATIENCE: Duration = Duration::from_millis(500);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(crate) const KUBECTL_HELP: &str = "Examples:
   \
@@ -94,7 +94,7 @@ async fn require_cluster(
     }
     kubeconfig::of(record)?;
     // The tool would wait for an answer until its own timeout. QEMU answers at once, if no other client is connected.
-    let paused = tokio::time::timeout(PATIENCE, is_paused(project)).await;
+    let paused = tokio::time::timeout(ANSWER_TIMEOUT, is_paused(project)).await;
     if paused.is_ok_and(|it| it.is_ok_and(|paused| paused)) {
         return Err(MachineError::Paused);
     }

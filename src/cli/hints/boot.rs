@@ -83,7 +83,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
             "allow more time: --timeout 20m",
             "see k3s's log: k3s-vm logs k3s (while the VM runs)",
         ]),
-        MachineError::Died { .. } => {
+        MachineError::QemuEnded { .. } => {
             lines(&["see QEMU's log: k3s-vm logs qemu; the guest's: k3s-vm logs console"])
         }
         MachineError::Process(ProcessError::Wrapper { .. }) => {

@@ -21,7 +21,7 @@ pub enum ArchiveError {
     NoImages,
     /// Its end is missing.
     #[error("the archive is truncated")]
-    Torn,
+    Truncated,
     /// A part is missing.
     #[error("the archive lacks {0}, a part of its image")]
     Incomplete(String),
@@ -68,7 +68,7 @@ impl ArchiveError {
     /// Of a source that cannot be read, or not to its end.
     pub(crate) fn reading(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::UnexpectedEof {
-            Self::Torn
+            Self::Truncated
         } else {
             Self::Unreadable(error)
         }

@@ -73,7 +73,7 @@ pub fn move_to(project: &Project, record: &mut Record, place: &Path) -> Result<(
 ///
 /// # Errors
 ///
-/// [`MachineError::TakenKubeconfig`] names the other project.
+/// [`MachineError::KubeconfigOfAnother`] names the other project.
 fn check_owner(project: &Project, path: &Path, owner: Option<&Path>) -> Result<(), MachineError> {
     let Some(owner) = owner.map(Project::at_place) else {
         return Ok(());
@@ -83,7 +83,7 @@ fn check_owner(project: &Project, path: &Path, owner: Option<&Path>) -> Result<(
     if elsewhere || owner == *project || !owner.record().exists() {
         return Ok(());
     }
-    Err(MachineError::TakenKubeconfig {
+    Err(MachineError::KubeconfigOfAnother {
         path: path.to_owned(),
         project: owner.place(),
     })
@@ -93,7 +93,7 @@ fn check_owner(project: &Project, path: &Path, owner: Option<&Path>) -> Result<(
 ///
 /// # Errors
 ///
-/// [`MachineError::OwnKubeconfig`], [`MachineError::ForeignKubeconfig`] and [`MachineError::TakenKubeconfig`].
+/// [`MachineError::OwnKubeconfig`], [`MachineError::ForeignKubeconfig`] and [`MachineError::KubeconfigOfAnother`].
 pub fn check_place(project: &Project, path: &Path, name: &Name) -> Result<(), MachineError> {
     if env::home_dir().is_some_and(|home| same_place(&home.join(".kube/config"), path)) {
         return Err(MachineError::OwnKubeconfig(path.to_owned()));

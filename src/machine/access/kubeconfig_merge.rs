@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long another program may lock the file; kubectl takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -168,7 +168,7 @@ fn target_of(path: &Path) -> Result<PathBuf, MachineError> {
             Ok(path.to_owned())
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            Err(MachineError::LeadsNowhere(path.to_owned()))
+            Err(MachineError::DanglingLink(path.to_owned()))
         }
         Err(error) => Err(FileError::on("find", path)(error).into()),
     }
@@ -230,7 +230,7 @@ fn back_up(path: &Path, target: &Path, bytes: &[u8]) -> Result<PathBuf, FileErro
     file.open(&copy)
         .and_then(|mut file| {
             file.write_all(bytes)?;
-            let _ = fs::metadata(target).and_then(|it| files::own(&file, &it));
+            let _ = fs::metadata(target).and_then(|it| files::copy_owner(&file, &it));
             file.sync_all()
         })
         .map_err(FileError::on("write", &copy))?;
@@ -296,10 +296,10 @@ async fn lock(path: &Path) -> Result<FileLock, MachineError> {
                 return Err(FileError::on("create", &lock)(error).into());
             }
             Err(_) if FileLock::remove_abandoned(&lock).is_some() => {}
-            Err(_) if began.elapsed() >= PATIENCE => {
+            Err(_) if began.elapsed() >= LOCK_TIMEOUT => {
                 return Err(MachineError::KubeconfigLocked {
                     path: lock,
-                    waited: PATIENCE,
+                    waited: LOCK_TIMEOUT,
                 });
             }
             Err(_) => tokio::time::sleep(POLL).await,

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long the guest may take to answer. It runs one command after the other.
-const LISTENING: Duration = Duration::from_secs(5);
+const EXEC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The host port that forwards to the guest's SSH: from QEMU, or without the monitor from the record. Another program
 /// on that port does not have the guest's host key.
@@ -72,7 +72,7 @@ pub async fn exec(project: &Project, command: &str) -> Result<Vec<u8>, MachineEr
     if listens(project).await? {
         let port = project.exec_socket();
         let asked = exec_channel::exec(&port, command);
-        match tokio::time::timeout(LISTENING, asked).await {
+        match tokio::time::timeout(EXEC_TIMEOUT, asked).await {
             Ok(Ok(said)) => return Ok(said),
             Ok(Err(error)) => tracing::debug!(%error, "the guest's listener does not do it"),
             Err(_) => tracing::debug!("the guest's listener does not answer"),
@@ -100,11 +100,11 @@ async fn listens(project: &Project) -> Result<bool, MonitorError> {
 }
 
 /// A healthy guest writes its caches within this time; another one is suspended without it.
-const SYNC: Duration = Duration::from_secs(5);
+const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Flushed now, so that a later boot loses no writes of the last seconds.
 pub(crate) async fn sync(project: &Project) {
-    match tokio::time::timeout(SYNC, exec(project, "sync")).await {
+    match tokio::time::timeout(SYNC_TIMEOUT, exec(project, "sync")).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "the guest was not told to write its caches"),
         Err(_) => tracing::debug!("the guest has not written its caches in time"),

@@ -30,7 +30,7 @@ pub enum State {
 }
 
 /// How long a command waits for another one on the same VM.
-const PATIENCE: Duration = Duration::from_secs(600);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(600);
 
 impl State {
     /// Observes the project's record and the lock of QEMU's pidfile.
@@ -227,7 +227,7 @@ async fn lock(project: &Project, verb: &str) -> Result<Lock, MachineError> {
             trust::own_private_dir(&project.machines())?;
             trust::own_private_dir(&project.directory())?;
         }
-        match Lock::acquire(&project.lock(), verb, PATIENCE).await {
+        match Lock::acquire(&project.lock(), verb, LOCK_TIMEOUT).await {
             // A refused command has removed the directory that it had created.
             Err(LockError::File(error)) if error.is_missing() => {}
             locked => return Ok(locked?),

@@ -13,10 +13,10 @@ use crate::{
 };
 
 /// How long QEMU may take to end after `quit`, while it flushes its disks.
-const QUIT: Duration = Duration::from_secs(10);
+const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long QEMU may take to hand over the last lines of the guest.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const LOGS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Ends QEMU: `quit` over the monitor, else a kill through the pidfd. Removes its files.
 ///
@@ -25,13 +25,13 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// When the process cannot be ended.
 pub async fn end(project: &Project, process: &Process) -> Result<(), MachineError> {
     if process.is_alive() {
-        let _ = tokio::time::timeout(LAST_WORDS, guest_logs::collect(project)).await;
+        let _ = tokio::time::timeout(LOGS_TIMEOUT, guest_logs::collect(project)).await;
         let quit = async { monitor_of(project).await?.execute(qmp::quit {}).await };
         // A broken connection after `quit` is QEMU's end, not a failure.
         if let Err(error) = quit.await {
             tracing::debug!(%error, "after quit");
         }
-        if !process.ended_within(QUIT).await {
+        if !process.ended_within(QUIT_TIMEOUT).await {
             tracing::warn!("QEMU does not answer; killing process {}", process.pid());
             process.kill().await?;
         }
@@ -55,4 +55,4 @@ pub fn clear(project: &Project) -> Result<(), MachineError> {
 }
 
 /// How long QEMU may take to end after its connection broke.
-pub(crate) const ENDING: Duration = Duration::from_secs(2);
+pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(2);

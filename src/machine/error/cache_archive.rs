@@ -37,7 +37,7 @@ pub enum CacheArchiveError {
     },
     /// The archive is truncated.
     #[error("the archive is truncated in {0}")]
-    Torn(String),
+    Truncated(String),
     /// A file with another checksum than in the list.
     #[error("{name} is damaged in the archive: expected SHA-256 {expected}, got SHA-256 {actual}")]
     Damaged {

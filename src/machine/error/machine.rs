@@ -126,7 +126,7 @@ pub enum MachineError {
     },
     /// A VM without a complete setup cannot be saved to a snapshot.
     #[error("cannot create a snapshot of {0}: its setup is not complete")]
-    NothingToKeep(Name),
+    NothingToSnapshot(Name),
     /// The guest's memory could not be saved to a snapshot.
     #[error("cannot create a snapshot: {0}")]
     Snapshot(String),
@@ -199,7 +199,7 @@ pub enum MachineError {
     },
     /// The kubeconfig of a VM of the same name has the kubeconfig's path.
     #[error("{} is the kubeconfig of the VM in {}", path.display(), project.display())]
-    TakenKubeconfig {
+    KubeconfigOfAnother {
         /// The file.
         path: PathBuf,
         /// The project of that VM: the original or a copy of this one.
@@ -251,7 +251,7 @@ pub enum MachineError {
     },
     /// QEMU ended after k3s had started.
     #[error("QEMU ended while {during} was waited for")]
-    Died {
+    QemuEnded {
         /// The step that was waited for.
         during: String,
     },
@@ -319,7 +319,7 @@ pub enum MachineError {
     },
     /// A link in the place of the user's kubeconfig.
     #[error("{} is a dangling symbolic link", .0.display())]
-    LeadsNowhere(PathBuf),
+    DanglingLink(PathBuf),
     /// The lock file of a kubeconfig, which every writer creates, kubectl included.
     #[error("{} still exists after {}: another program is using the kubeconfig", path.display(), humantime::format_duration(*waited))]
     KubeconfigLocked {

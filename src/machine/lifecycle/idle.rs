@@ -29,12 +29,12 @@ use crate::{
 pub const VERB: &str = "idle-watch";
 
 /// The longest time between two checks: the host remembers a closed connection for twice as long.
-const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(30);
 
-const SHORTEST: Duration = Duration::from_millis(200);
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long the watch of the VM's former QEMU may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -95,7 +95,7 @@ impl Watch {
         let lock = files::open_in_place(&project.idle_lock(), false)?;
         let began = Instant::now();
         while lock.try_lock().is_err() {
-            if began.elapsed() >= PATIENCE {
+            if began.elapsed() >= END_TIMEOUT {
                 return Ok(None);
             }
             tokio::time::sleep(POLL).await;
@@ -123,7 +123,7 @@ impl Watch {
                 Err(error) => tracing::debug!(%error, "the config cannot be read"),
             }
             let after = self.after?;
-            let pause = (after / 10).clamp(SHORTEST, LONGEST);
+            let pause = (after / 10).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
             if self.process.ends_within(pause).await {
                 return None;
             }

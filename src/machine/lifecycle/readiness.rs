@@ -136,7 +136,7 @@ async fn until<T>(
         };
         tracing::debug!(%error, "{what} is not there yet");
         if !process.is_alive() {
-            return Err(MachineError::Died {
+            return Err(MachineError::QemuEnded {
                 during: what.to_owned(),
             });
         }

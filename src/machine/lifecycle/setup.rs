@@ -44,7 +44,7 @@ pub struct Summary {
 }
 
 /// How long a busy guest has until the next query.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Creates, boots and provisions the VM, or continues an interrupted setup.
 ///
@@ -338,7 +338,7 @@ async fn wait_until_ready(
 /// Waits until a guest that did not answer at first reports that k3s runs: it does not send that report again.
 async fn answered(project: &Project, limits: Limits) {
     loop {
-        tokio::time::sleep(ASK_AGAIN).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
         if wake::start_k3s(project, limits).await {
             return;
         }

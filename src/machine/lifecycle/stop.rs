@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The limit of a clean shutdown by default: systemd gives a unit 90 s.
-const ORDERLY: Duration = Duration::from_secs(120);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The limit of the trim during a stop, in seconds. An emulated guest that has deleted 1 GiB takes less than one.
 const TRIMMING: u8 = 20;
@@ -28,7 +28,7 @@ pub enum StopOutcome {
     /// The VM was stopped already.
     AlreadyStopped,
     /// The guest shut down.
-    Orderly,
+    CleanShutdown,
     /// QEMU was ended, by request or because the guest did not shut down in time.
     Forced,
     /// The VM is suspended.
@@ -36,7 +36,7 @@ pub enum StopOutcome {
     /// The VM was suspended already.
     AlreadySuspended,
     /// The VM was suspended, and its memory is discarded.
-    MemoryGivenUp,
+    MemoryDiscarded,
 }
 
 /// The way to stop a VM.
@@ -83,11 +83,11 @@ pub async fn stop(
         terminate::end(project, &process).await?;
         return Ok(StopOutcome::Suspended);
     }
-    let within = within.unwrap_or(ORDERLY);
+    let within = within.unwrap_or(SHUTDOWN_TIMEOUT);
     let orderly = way != StopMode::Force && shut_down(project, &process, within).await;
     terminate::end(project, &process).await?;
     Ok(if orderly {
-        StopOutcome::Orderly
+        StopOutcome::CleanShutdown
     } else {
         StopOutcome::Forced
     })
@@ -108,7 +108,7 @@ fn already(project: &Project, record: &Record, way: StopMode) -> Result<StopOutc
         _ if !Suspended::holds(project, record) => StopOutcome::AlreadyStopped,
         StopMode::PowerOff => {
             Suspended::discard(project)?;
-            StopOutcome::MemoryGivenUp
+            StopOutcome::MemoryDiscarded
         }
         _ => StopOutcome::AlreadySuspended,
     })

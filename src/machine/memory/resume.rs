@@ -11,7 +11,7 @@ use crate::{
     base::{FileError, files, sparse},
     machine::{
         MachineError, Spec, Timings,
-        control::{terminate::ENDING, vcpu},
+        control::{terminate::END_TIMEOUT, vcpu},
         error::with_causes,
         guest_config::identity_channel,
         launch::{Launched, Startup, disk_files, spawn},
@@ -19,7 +19,9 @@ use crate::{
         model::{host::Host, timings::TimeSpentIn},
     },
     project::{Project, Record, Suspended, config_values::AccelChoice},
-    qemu::{Accelerator, Layout, MigrationError, Process, migration, monitor_of, spawn::said},
+    qemu::{
+        Accelerator, Layout, MigrationError, Process, migration, monitor_of, spawn::qemu_output,
+    },
 };
 
 /// The reason why a suspended VM does not resume.
@@ -180,10 +182,10 @@ async fn load(
         Err(MigrationError::Failed(words)) => Err(refused(&words)),
         Err(MigrationError::Monitor(error)) => {
             // QEMU prints an error and ends when it cannot load the memory. A killed QEMU prints nothing.
-            let ended = process.ended_within(ENDING).await;
-            match said(&project.qemu_log()) {
+            let ended = process.ended_within(END_TIMEOUT).await;
+            match qemu_output(&project.qemu_log()) {
                 Some(words) if ended => Err(refused(&words)),
-                _ if ended => Err(MachineError::Died {
+                _ if ended => Err(MachineError::QemuEnded {
                     during: "its memory".to_owned(),
                 }
                 .into()),

@@ -12,7 +12,7 @@ use crate::{
         Machine, MachineError,
         control::{
             guest,
-            terminate::{self, ENDING},
+            terminate::{self, END_TIMEOUT},
             vcpu,
         },
         memory::save,
@@ -35,12 +35,12 @@ pub(crate) async fn suspend(
         return Err(MachineError::Unfinished(record.name.clone()));
     }
     match save(machine, record, process).await {
-        Err(MachineError::Monitor(_)) if process.ended_within(ENDING).await => {
+        Err(MachineError::Monitor(_)) if process.ended_within(END_TIMEOUT).await => {
             // The guest is saved, and must not continue.
             machine.keep_qemu();
             terminate::clear(&machine.project)?;
             files::remove_if_exists(&machine.project.memory())?;
-            Err(MachineError::Died {
+            Err(MachineError::QemuEnded {
                 during: "the saving of its memory".to_owned(),
             })
         }

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use crate::{machine::MachineError, qemu::Accelerator};
 
 /// The limit of a start by default.
-const WITHIN_KVM: Duration = Duration::from_secs(5 * 60);
+const START_TIMEOUT_KVM: Duration = Duration::from_secs(5 * 60);
 
-const WITHIN_TCG: Duration = Duration::from_secs(30 * 60);
+const START_TIMEOUT_TCG: Duration = Duration::from_secs(30 * 60);
 
 /// How long the guest may be silent: no report and no line on its console. k3s prints nothing while it starts.
-const SILENCE_KVM: Duration = Duration::from_secs(4 * 60);
+const SILENCE_TIMEOUT_KVM: Duration = Duration::from_secs(4 * 60);
 
-const SILENCE_TCG: Duration = Duration::from_secs(12 * 60);
+const SILENCE_TIMEOUT_TCG: Duration = Duration::from_secs(12 * 60);
 
 /// The limits of a start.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +34,8 @@ impl Limits {
     /// The limits of a start that `began` earlier, with another launch.
     pub fn since(began: Instant, accelerator: Accelerator, chosen: Option<Duration>) -> Self {
         let (within, silence) = match accelerator {
-            Accelerator::Kvm => (WITHIN_KVM, SILENCE_KVM),
-            Accelerator::Tcg => (WITHIN_TCG, SILENCE_TCG),
+            Accelerator::Kvm => (START_TIMEOUT_KVM, SILENCE_TIMEOUT_KVM),
+            Accelerator::Tcg => (START_TIMEOUT_TCG, SILENCE_TIMEOUT_TCG),
         };
         Self {
             began,

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long the guest may take for each of its logs: an emulated one on a busy host needs more than 5 s.
-const ANSWER: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The end of each log, in lines.
 const LINES: usize = 5000;
@@ -102,13 +102,16 @@ async fn journal(project: &Project, units: &str) -> String {
         ssh.close().await;
         Ok::<_, MachineError>(())
     };
-    match tokio::time::timeout(ANSWER, run).await {
+    match tokio::time::timeout(ANSWER_TIMEOUT, run).await {
         Ok(Ok(())) => {
             let text = [output.0, errors.0].concat();
             String::from_utf8_lossy(&text).into_owned()
         }
         Ok(Err(error)) => why(&with_causes(&error)),
-        Err(_) => why(&format_args!("no answer within {} s", ANSWER.as_secs())),
+        Err(_) => why(&format_args!(
+            "no answer within {} s",
+            ANSWER_TIMEOUT.as_secs()
+        )),
     }
 }
 

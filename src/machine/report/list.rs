@@ -26,7 +26,7 @@ use crate::{
 const SCHEMA: u32 = 1;
 
 /// How long QEMU may take to report its ports.
-const ANSWER: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The result of `list`; also the JSON document.
 #[derive(Debug, Serialize)]
@@ -171,7 +171,7 @@ fn described(
 
 async fn add_qemu_state(listed: &mut MachineSummary, project: &Project, process: &Process) {
     let Ok((running, resources)) =
-        tokio::time::timeout(ANSWER, status::observe(project, process)).await
+        tokio::time::timeout(ANSWER_TIMEOUT, status::observe(project, process)).await
     else {
         listed.reason = Some("QEMU does not answer".to_owned());
         return;

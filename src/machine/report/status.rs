@@ -214,7 +214,7 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
         machine,
         process: running,
         suspended: (state == MachineState::Suspended)
-            .then(|| kept(project))
+            .then(|| saved_state(project))
             .transpose()?,
         ports,
         cluster,
@@ -234,7 +234,7 @@ fn state_of(
     })
 }
 
-fn kept(project: &Project) -> Result<SavedState, MachineError> {
+fn saved_state(project: &Project) -> Result<SavedState, MachineError> {
     let suspended = Suspended::load(project)?.and_then(Result::ok);
     let path = suspended
         .as_ref()

@@ -21,7 +21,7 @@ use crate::{
         Machine, MachineError, State,
         control::{
             guest,
-            terminate::{self, ENDING},
+            terminate::{self, END_TIMEOUT},
             vcpu, wake,
         },
         memory::save,
@@ -53,7 +53,7 @@ pub async fn create(
     let record = match state.record() {
         None => return Err(MachineError::absent(project)),
         Some(record) if !record.provisioned => {
-            return Err(MachineError::NothingToKeep(record.name.clone()));
+            return Err(MachineError::NothingToSnapshot(record.name.clone()));
         }
         Some(record) => record.clone(),
     };
@@ -71,7 +71,7 @@ pub async fn create(
         State::Running(_, process) => save_running(machine, &record, &process, &draft).await,
         _ => copy_stopped(project, &draft).await,
     };
-    let memory = saved.map_err(in_words)?;
+    let memory = saved.map_err(as_snapshot_error)?;
     let path = draft.join(name_of(&project.disk()));
     let (length, checksum) = staging_dir::flushed(path).await?;
     let created = now.duration_since(SystemTime::UNIX_EPOCH);
@@ -83,7 +83,7 @@ pub async fn create(
 }
 
 /// The errors of a suspend, as those of a snapshot.
-fn in_words(error: MachineError) -> MachineError {
+fn as_snapshot_error(error: MachineError) -> MachineError {
     match error {
         MachineError::Suspend(reason) => MachineError::Snapshot(reason),
         MachineError::MemorySpace { path, free, needed }
@@ -184,11 +184,11 @@ async fn save_running(
             resume_guest(machine, paused).await?;
             Ok(Some(save::sealed(path, origin).await?))
         }
-        Err(MachineError::Monitor(_)) if process.ended_within(ENDING).await => {
+        Err(MachineError::Monitor(_)) if process.ended_within(END_TIMEOUT).await => {
             // The guest is gone, and cannot continue.
             machine.keep_qemu();
             terminate::clear(project)?;
-            Err(MachineError::Died {
+            Err(MachineError::QemuEnded {
                 during: "the saving of its memory".to_owned(),
             })
         }

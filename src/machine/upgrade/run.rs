@@ -115,7 +115,7 @@ impl<'a> Upgrade<'a> {
         let project = &machine.project;
         let (record, process) = interrupted::recover(machine).await?.running(project)?;
         if !record.provisioned {
-            return Err(MachineError::NothingToKeep(record.name));
+            return Err(MachineError::NothingToSnapshot(record.name));
         }
         // Its files are registered only once they are in the guest; until then nothing may be pruned.
         references::register(machine, Some(&record)).await?;

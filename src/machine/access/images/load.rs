@@ -151,7 +151,7 @@ async fn first_failure(
         // Each of these may come from a tool that failed.
         (
             Err(
-                source @ (ArchiveError::Torn
+                source @ (ArchiveError::Truncated
                 | ArchiveError::Empty
                 | ArchiveError::NoTar
                 | ArchiveError::NoImages

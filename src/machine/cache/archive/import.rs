@@ -47,7 +47,7 @@ pub async fn import(
 ) -> Result<Vec<(ArchiveEntry, bool)>, MachineError> {
     trust::require_own_tree(cache.root())?;
     let _lock = cache.lock("import", "changes what is in the cache").await?;
-    let waiting = ImportStaging::begin(cache)?;
+    let waiting = ImportStaging::create(cache)?;
     let (shared, folder) = (cache.clone(), waiting.0.clone());
     let list = spawn_blocking(move || receive(&shared, &folder, source, &*progress))
         .await
@@ -144,7 +144,7 @@ async fn admit(cache: &Cache, file: &ArchiveEntry, waiting: PathBuf) -> Result<(
 struct ImportStaging(PathBuf);
 
 impl ImportStaging {
-    fn begin(cache: &Cache) -> Result<Self, MachineError> {
+    fn create(cache: &Cache) -> Result<Self, MachineError> {
         let waiting = Self(cache.root().join(WAITING));
         waiting.remove();
         cache.directory(WAITING)?;
@@ -201,12 +201,12 @@ fn receive(
             Some((created, path))
         };
         let transfer = progress.begin(&file.name, 0, Some(file.size));
-        let taken = take(file, entry, to, progress, transfer);
+        let taken = receive_file(file, entry, to, progress, transfer);
         progress.end(transfer);
         taken?;
     }
     match missing.first() {
-        Some(file) => Err(CacheArchiveError::Torn(file.name.clone()).into()),
+        Some(file) => Err(CacheArchiveError::Truncated(file.name.clone()).into()),
         None => Ok(list),
     }
 }
@@ -226,7 +226,7 @@ fn list_of(mut entry: Entry<'_, impl Read>) -> Result<ArchiveManifest, CacheArch
         .read_to_end(&mut text)
         .map_err(CacheArchiveError::Read)?;
     if (text.len() as u64) < size {
-        return Err(CacheArchiveError::Torn("its list".to_owned()));
+        return Err(CacheArchiveError::Truncated("its list".to_owned()));
     }
     ArchiveManifest::parse(&text)
 }
@@ -259,7 +259,7 @@ fn announced<'a>(
 }
 
 /// Reads one file to its end, into `to` unless the cache has it.
-fn take(
+fn receive_file(
     file: &ArchiveEntry,
     mut entry: Entry<'_, impl Read>,
     mut to: Option<(File, PathBuf)>,
@@ -282,7 +282,7 @@ fn take(
         progress.advance(transfer, some.len() as u64);
     }
     if size < file.size {
-        return Err(CacheArchiveError::Torn(file.name.clone()).into());
+        return Err(CacheArchiveError::Truncated(file.name.clone()).into());
     }
     let actual = hasher.finish();
     if actual != file.sha256 {
