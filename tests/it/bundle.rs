@@ -34,8 +34,40 @@ const SECRETS: [&str; 9] = [
 #[test]
 fn a_bundle_has_no_secrets() {
     let story = Story::begin("shop");
-    let file = |name: &str| story.env.project.join(".k3s-vm").join(name);
-    chapter("No machine: the host alone");
+    has_the_host_without_a_vm(&story);
+    chapter("Secrets in every file of the VM");
+    add_stopped_vm(&story);
+    write_secrets(&story);
+    let told = story.run("k3s-vm doctor --bundle").succeeds();
+    let name = told.ended.stdout.trim().to_owned();
+    assert!(
+        name.starts_with("k3s-vm-bundle-2") && name.ends_with("Z.tar.gz"),
+        "{name}"
+    );
+    let archive = story.env.project.join(&name);
+    assert_eq!(mode(&archive), 0o600);
+    let text = unpacked(&archive);
+    for secret in SECRETS {
+        let at = text
+            .find(secret)
+            .map(|at| &text[at.saturating_sub(200)..at + 60]);
+        assert_eq!(at, None, "{secret}");
+    }
+    explains_the_fault(&story, &name, &text);
+
+    chapter("Nothing is overwritten");
+    story
+        .run(&format!("k3s-vm doctor --bundle {name}"))
+        .exits(1)
+        .says("hint: it is not overwritten");
+    story
+        .run("k3s-vm doctor --bundle --json")
+        .exits(2)
+        .says("cannot be used with");
+}
+
+fn has_the_host_without_a_vm(story: &Story) {
+    chapter("No VM: the host alone");
     story
         .run("k3s-vm doctor --bundle ../none.tar.gz")
         .succeeds()
@@ -45,9 +77,10 @@ fn a_bundle_has_no_secrets() {
         none.contains("QEMU") && none.contains("\"absent\""),
         "{none}"
     );
+}
 
-    chapter("Secrets in every file of the VM");
-    add_stopped_vm(&story);
+fn write_secrets(story: &Story) {
+    let file = |name: &str| story.env.project.join(".k3s-vm").join(name);
     let [word, base64, ssh, jwt, token, ..] = SECRETS;
     let all = format!(
         "it began\nregistry https://ada:{word}@mirror/x\npassword: {word}\nDB_PASSWORD=\"{word} {word}\"\n\
@@ -81,22 +114,9 @@ fn a_bundle_has_no_secrets() {
         config.replace(&format!("{word}:{word}@x"), "mine"),
     )
     .expect("written");
-    let told = story.run("k3s-vm doctor --bundle").succeeds();
-    let name = told.ended.stdout.trim().to_owned();
-    assert!(
-        name.starts_with("k3s-vm-bundle-2") && name.ends_with("Z.tar.gz"),
-        "{name}"
-    );
-    let archive = story.env.project.join(&name);
-    assert_eq!(mode(&archive), 0o600);
-    let text = unpacked(&archive);
-    for secret in SECRETS {
-        let at = text
-            .find(secret)
-            .map(|at| &text[at.saturating_sub(200)..at + 60]);
-        assert_eq!(at, None, "{secret}");
-    }
-    // And what explains the fault is there.
+}
+
+fn explains_the_fault(story: &Story, name: &str, text: &str) {
     let parts = story
         .run(&format!("tar -tzf {name} | cut -d / -f 2-"))
         .succeeds();
@@ -125,14 +145,4 @@ fn a_bundle_has_no_secrets() {
     ] {
         assert!(text.contains(kept), "{kept}: {text}");
     }
-
-    chapter("Nothing is overwritten");
-    story
-        .run(&format!("k3s-vm doctor --bundle {name}"))
-        .exits(1)
-        .says("hint: it is not overwritten");
-    story
-        .run("k3s-vm doctor --bundle --json")
-        .exits(2)
-        .says("cannot be used with");
 }
