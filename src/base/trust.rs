@@ -83,7 +83,7 @@ pub fn require_own_content(path: &Path) -> Result<(), FileError> {
     }
     Err(files::refused(
         path,
-        "others may write to it, and what lies there is run and booted",
+        "others may write to it, and its files are run and booted",
     ))
 }
 
@@ -132,7 +132,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("temporary directory");
         let tree = directory.path().join("cache");
         let deep = tree.join("k3s/digest");
-        require_own_tree(&tree).expect("what is not there is nobody's");
+        require_own_tree(&tree).expect("a missing tree is accepted");
         create_private_dir(&deep).expect("made");
         fs::write(deep.join("k3s"), "").expect("written");
         require_own_tree(&tree).expect("ours");

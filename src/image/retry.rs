@@ -83,8 +83,8 @@ impl<'a> Retries<'a> {
         }
         self.failed += 1;
         self.answered |= error.server_answered();
-        let nobody_there = !self.answered && self.started.elapsed() >= self.retry.first_contact;
-        if !error.may_pass() || self.failed >= self.retry.tries || nobody_there {
+        let is_unreachable = !self.answered && self.started.elapsed() >= self.retry.first_contact;
+        if !error.may_pass() || self.failed >= self.retry.tries || is_unreachable {
             return Err(error);
         }
         let pause = self.retry.pause * 2u32.pow((self.failed - 1).min(6));

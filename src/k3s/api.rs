@@ -184,7 +184,7 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// What it says otherwise.
+    /// When it answers otherwise.
     pub async fn ready(&self) -> Result<(), ApiError> {
         self.get("/readyz").await.map(drop)
     }

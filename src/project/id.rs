@@ -1,7 +1,7 @@
-//! The id of a VM's directory, after which its sockets and its note in the cache are called.
+//! The id of a VM's directory, which names its sockets and its registration in the cache.
 //!
 //! It is random, in a file of the directory, so that a project that is moved keeps it, also over a reboot that numbers
-//! file systems anew. Beside it the file has marks of the directory itself: in a copy they do not fit, and it gets another id.
+//! file systems again. The file also has marks of the directory itself: in a copy they differ, and the copy gets another id.
 
 use std::{
     fs, io,

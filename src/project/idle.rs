@@ -79,7 +79,7 @@ pub fn touch(project: &Project) {
         set.map_err(FileError::on("touch", &project.used()))
     });
     if let Err(error) = touched {
-        tracing::trace!(%error, "nobody watches for use");
+        tracing::trace!(%error, "no idle watch runs");
     }
 }
 

@@ -1,8 +1,8 @@
-//! Proof that a state file was written by this user's k3s-vm: an HMAC-SHA-256 (RFC 2104) by a key that lies in the user's
-//! own config directory and in no project.
+//! Proof that a state file was written by this user's k3s-vm: an HMAC-SHA-256 (RFC 2104) by a key in the user's
+//! own config directory, which is in no project.
 //!
 //! A `.k3s-vm/` that came with a repository or an archive of another user has no such proof, or one by another key.
-//! What lies in a project says nothing about its place, so that a project can be moved, copied and restored.
+//! Nothing in a project depends on its place, so that a project can be moved, copied and restored.
 
 use std::{
     env, io,

@@ -1,10 +1,10 @@
-//! What a guest may reach of the host by itself.
+//! The filter on connections that the guest opens to the host.
 //!
-//! User networking makes the guest's connections QEMU's own, so that the guest reaches what only this host should: services
-//! on its loopback, and link-local addresses, at one of which a cloud has its metadata and credentials. libslirp can refuse
-//! the former, but QEMU has no option for it. So a seccomp filter (seccomp_unotify(2)) hands each connect and each sendto
-//! with an address to a process beside QEMU, which decides by the address. It is a rule for user networking and not a jail
-//! for QEMU: other system calls, and another thread that changes the address meanwhile, are not looked at.
+//! With user networking, QEMU opens the guest's connections. So the guest would reach services that only this host should
+//! reach: those on its loopback, and link-local addresses, at one of which a cloud has its metadata and credentials. libslirp
+//! can refuse the former, but QEMU has no option for it. A seccomp filter (seccomp_unotify(2)) sends each connect and each
+//! sendto with an address to a process beside QEMU, which decides by the address. It restricts user networking, and is not a
+//! jail for QEMU: other system calls, and another thread that changes the address meanwhile, are not checked.
 
 use std::{
     fs::{self, File},

@@ -1,8 +1,8 @@
-//! What a QEMU opens of the host's files: those of its VM, and what programs need to run. All else the kernel refuses by
-//! Landlock (landlock(7)), also to a guest that has taken QEMU over. It refuses what QEMU creates as well, except in mounts:
-//! its files are there before it starts.
+//! The files of the host that QEMU may open: those of its VM, and those that every program needs. The kernel refuses all
+//! others by Landlock (landlock(7)), also to a guest that has taken QEMU over. QEMU may create files only in mounts: its
+//! own files exist before it starts.
 //!
-//! A rule is of the file or directory that is at a path now, so a project can be moved while its VM runs.
+//! A rule applies to the file or directory itself, not to its path, so a project can be moved while its VM runs.
 
 use std::{
     env, io,

@@ -1,4 +1,4 @@
-//! Whether KVM exists, may be used, and can run guests.
+//! The check of KVM: it exists, may be opened, and runs guests.
 //!
 //! A `/dev/kvm` exists that opens, makes VMs and passes small tests, and then runs a guest a thousand times too
 //! slowly, or not to its end (nested virtualisation by page-table tricks). So the last question is put to QEMU itself:

@@ -1,7 +1,7 @@
-//! What QEMU prints goes through a pipe to a process of its own, which keeps the log from growing without end for as long as
-//! QEMU lives, whatever becomes of the command that started it. A guest can have QEMU print without end. The logs that QEMU
-//! itself writes, the guest's console and its reports, are cut there as well, should the command that waits for the guest have
-//! been killed. The process also decides what the guest may connect to, see [`connect_filter`].
+//! The process beside QEMU that writes its log. QEMU prints to a pipe, and this process limits the log until QEMU ends, also
+//! after the command that started it has ended: a guest can make QEMU print endlessly. It also limits the logs that QEMU
+//! itself writes (the guest's console and reports), in case the waiting command was killed. And it decides which connections
+//! the guest may open, see [`connect_filter`].
 
 use std::{
     ffi::OsString,

@@ -410,7 +410,7 @@ pub fn describe_kvm(kvm: &Kvm) -> String {
     match kvm {
         Kvm::Works => "works".to_owned(),
         Kvm::Missing => "/dev/kvm is missing".to_owned(),
-        Kvm::NoPermission => "you have no permission to open /dev/kvm".to_owned(),
+        Kvm::NoPermission => "/dev/kvm cannot be opened: permission denied".to_owned(),
         Kvm::Broken(reason) => format!("/dev/kvm is there and does not run guests: {reason}"),
     }
 }

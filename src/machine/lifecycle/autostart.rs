@@ -231,7 +231,7 @@ fn text(
     Ok(format!(
         "# By `k3s-vm autostart on`; `k3s-vm autostart off` removes it.\n\
          [Unit]\nDescription=k3s-vm VM {name}\nConditionPathExists={record}\n{OWNER}{place}\n\n\
-         [Service]\n# QEMU goes on when `start` has ended, and only `stop` ends it.\n\
+         [Service]\n# QEMU keeps running when `start` has ended, and only `stop` ends it.\n\
          Type=oneshot\nRemainAfterExit=yes\nKillMode=process\nTimeoutStartSec=infinity\nTimeoutStopSec=180\n\
          {environment}ExecStart={start}\nExecStop={stop}\n\n\
          [Install]\nWantedBy=default.target\n"

@@ -44,7 +44,7 @@ pub(crate) async fn boot(
     if record.provisioned {
         // The host may be in another network than at the last start.
         host_dns::follow(&machine.project, spec).await?;
-        timings.lap("ask the host's DNS servers", TimeSpentIn::Network);
+        timings.lap("query the host's DNS servers", TimeSpentIn::Network);
     }
     if let (Accelerator::Tcg, AccelChoice::Auto) = (accelerator, spec.accel) {
         warn_of_emulation(host.kvm().await);

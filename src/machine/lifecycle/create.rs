@@ -61,7 +61,7 @@ pub(crate) async fn create_machine(
     }
     disk_files::ensure_disk(&machine.project, &disk)?;
     publish::prepare_resume(startup, &record).await?;
-    timings.lap("make the disk", TimeSpentIn::Own);
+    timings.lap("create the disk", TimeSpentIn::Own);
     Ok(record)
 }
 

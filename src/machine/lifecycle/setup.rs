@@ -94,7 +94,7 @@ async fn set_up(
         began: Instant::now(),
     };
     host.accelerator(spec.accel).await?;
-    timings.lap("look at the host", TimeSpentIn::Own);
+    timings.lap("examine the host", TimeSpentIn::Own);
     ports::require(&machine.project, &ports).await?;
     let name = stopped.as_ref().map(|record| record.name.clone());
     preflight::require(startup, &name.unwrap_or_else(|| machine.new_name()))?;
@@ -225,7 +225,7 @@ async fn boot_or_resume(
     if let Ok(program) = std::env::current_exe() {
         disk_files::ensure_links(project, &program)?;
     }
-    timings.lap("look at files and ports", TimeSpentIn::Own);
+    timings.lap("check files and ports", TimeSpentIn::Own);
     let work = async {
         let launched = match resumed(startup, &record, &mut timings).await? {
             Some(launched) => launched,
@@ -390,7 +390,7 @@ async fn finish_startup(
     machine.keep_qemu();
     if let Some(captured) = captured {
         publish::publish(&record, captured, None).await;
-        timings.lap("disk and memory are kept for others", TimeSpentIn::Own);
+        timings.lap("publish disk and memory", TimeSpentIn::Own);
     }
     ready::publish_ready(machine, &record, &process, &mut timings).await;
     open_to_the_user(project, spec, &record).await?;

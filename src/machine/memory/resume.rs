@@ -42,7 +42,7 @@ impl<E: Into<MachineError>> From<E> for ResumeError {
 ///
 /// # Errors
 ///
-/// What keeps it from starting; it is suspended then as before.
+/// The obstacle to its start; the VM stays suspended.
 pub(crate) async fn restore(
     startup: Startup<'_>,
     record: &Record,
@@ -109,7 +109,7 @@ async fn load_memory(
             ResumeError::Unusable(format!("cannot send its identity: {error}"))
         })?;
     }
-    timings.lap("guest goes on", TimeSpentIn::Own);
+    timings.lap("guest resumes", TimeSpentIn::Own);
     Ok(launched)
 }
 

@@ -1,8 +1,8 @@
 //! `stop --suspend`: saves memory and devices to a file of the project, and ends QEMU.
 //!
-//! A VM is suspended when, and for as long as, `suspended.json` is there (see [`Suspended`]). It comes when all else
-//! is on the disk, and goes before the guest runs again. So a guest beside whose QEMU it lies has not run since, whatever
-//! was interrupted, and that QEMU can be ended; and a guest without it continues in its QEMU.
+//! A VM is suspended while `suspended.json` exists (see [`Suspended`]). The file is written after everything else is on
+//! disk, and removed before the guest runs again. So with the file the guest has not run since, whatever was interrupted,
+//! and a QEMU that is left can be ended. Without it, the guest continues in its QEMU.
 
 use std::time::SystemTime;
 

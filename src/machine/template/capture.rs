@@ -1,12 +1,12 @@
-//! TemplateState disks in a setup: the VM's disk is an overlay on one, or setup captures a new one.
+//! Captures a template during a setup.
 //!
-//! A VM that makes one has from its beginning two files: the disk to be, in the cache, and its own disk, an empty
-//! overlay on it. QEMU is begun on the former. When the guest says that it holds what all VMs have in common, the
-//! overlay is put under the running VM, and from then on it takes what is written. So the VM's own disk is right
-//! at every moment, even if setup or QEMU is killed; and an incomplete capture is never published.
+//! A VM that creates a template has two files from the beginning: the template's disk in the cache, and its own disk, an
+//! empty overlay on it. QEMU boots the former. When the guest reports its common state, the overlay is inserted below the
+//! running VM and receives all later writes. So the VM's own disk is right at every moment, even if setup or QEMU is killed,
+//! and an incomplete capture is never published.
 //!
-//! At that moment the guest's memory is saved as well. A new VM begins as one that was suspended then, so that it boots
-//! nothing and continues from there. In both the guest has no identity until the host sends it.
+//! The guest's memory is saved at the same moment. A new VM starts like one that was suspended then: it continues from there
+//! without a boot. In both, the guest has no identity until the host sends it.
 
 use qapi::qmp;
 use serde_json::json;

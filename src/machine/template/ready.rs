@@ -84,5 +84,5 @@ pub(crate) async fn publish_ready(
         tracing::warn!(%error, "cannot publish {} as a template", record.name);
         machine.cleanup_on_failure().await;
     }
-    timings.lap("the VM is kept as a template", TimeSpentIn::Own);
+    timings.lap("publish the template", TimeSpentIn::Own);
 }

@@ -1,4 +1,4 @@
-//! Whether the new release becomes ready, and the rollback if it does not.
+//! The wait for the new release, and the rollback if it does not become ready.
 
 use crate::{
     k3s::release::Version,

@@ -79,7 +79,7 @@ pub async fn upgrade(
         Target::Channel(channel) => assets::newest(channel).await?,
     };
     let step = version_skew::check(&from, &to).map_err(UpgradeError::from)?;
-    upgrade.timings.lap("look at the VM", TimeSpentIn::Own);
+    upgrade.timings.lap("observe the VM", TimeSpentIn::Own);
     let recorded = upgrade.record.release.version.clone();
     let (nothing_to_do, from, snapshot) = match step {
         Step::None => {
@@ -150,7 +150,7 @@ impl<'a> Upgrade<'a> {
             self.save_release(installed).await?;
         }
         let mut snapshot = SafetySnapshot::create(self.machine, to).await?;
-        self.timings.lap("the VM is kept", TimeSpentIn::Own);
+        self.timings.lap("keep the VM", TimeSpentIn::Own);
         let ssh = guest::connect(project).await?;
         let files = files_of(&release);
         ssh.stage_k3s(&files, copying).await?;
@@ -278,5 +278,5 @@ fn files_of(release: &Release) -> k3s_upgrade::Release<'_> {
 fn digest_of(path: &Path) -> Digest {
     let folder = path.parent().and_then(Path::file_name);
     let digest = folder.and_then(|it| it.to_str()?.parse().ok());
-    digest.expect("a release's file lies in the cache under its digest")
+    digest.expect("a file of a release has its digest in its path")
 }

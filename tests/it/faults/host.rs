@@ -121,7 +121,7 @@ fn kvm_that_is_missing_or_forbidden() {
         ),
     );
     let words = [
-        "cannot use KVM: you have no permission to open /dev/kvm",
+        "cannot use KVM: /dev/kvm cannot be opened: permission denied",
         "udev",
         "--accel tcg",
     ];

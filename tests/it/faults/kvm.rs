@@ -65,7 +65,7 @@ fn cases() -> [Case; 5] {
             "a /dev/kvm of others",
             "touch ../dev/kvm; chmod 0 ../dev/kvm",
             None,
-            "you have no permission to open /dev/kvm",
+            "/dev/kvm cannot be opened: permission denied",
         ),
         case(
             "a /dev/kvm that is no KVM",
