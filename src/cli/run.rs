@@ -30,14 +30,10 @@ use crate::{
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
     if let Some(answer) = complete::answer(&arguments) {
-        let output = Output::new(&Global::default(), false, Vec::new(), String::new());
-        output.data(&answer);
-        return output.end(ExitCode::SUCCESS);
+        return print(&answer);
     }
     if matches!(&arguments[..], [_, flag] if flag == license::FLAG) {
-        let output = Output::new(&Global::default(), false, Vec::new(), String::new());
-        output.data(&license::text());
-        return output.end(ExitCode::SUCCESS);
+        return print(&license::text());
     }
     if arguments.get(1).is_some_and(|it| it == log_writer::FLAG) {
         return match log_writer::run(&arguments[2..]) {
@@ -51,11 +47,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         // clap's own exit codes: 0 for help, 2 for a mistake.
         Err(error) if error.use_stderr() => error.exit(),
-        Err(error) => {
-            let output = Output::new(&Global::default(), false, Vec::new(), String::new());
-            output.data(&error.render().ansi().to_string());
-            return output.end(ExitCode::SUCCESS);
-        }
+        Err(error) => return print(&error.render().ansi().to_string()),
     };
     let commands = args::command();
     let commands = commands
@@ -71,6 +63,13 @@ pub fn main() -> ExitCode {
         Ok(code) => output.end(code),
         Err(error) => output.fail(&error),
     }
+}
+
+/// Prints a text that needs no command.
+fn print(text: &str) -> ExitCode {
+    let output = Output::new(&Global::default(), false, Vec::new(), String::new());
+    output.data(text);
+    output.end(ExitCode::SUCCESS)
 }
 
 fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {

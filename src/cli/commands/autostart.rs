@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use crate::{
     cli::{context::Context, error::CommandError, terminal::output::Output},
     machine::{MachineError, State, lifecycle::autostart},
+    project::Project,
 };
 
 /// The arguments of `autostart`.
@@ -37,29 +38,39 @@ pub(crate) fn run(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     let project = &context.project;
-    if args.switch == Some(Switch::Off) {
-        match autostart::off(project)? {
+    match args.switch {
+        Some(Switch::Off) => match autostart::off(project)? {
             true => tracing::info!("autostart is off"),
             false => tracing::info!("it is off already"),
-        }
-        return Ok(ExitCode::SUCCESS);
+        },
+        Some(Switch::On) => enable(context)?,
+        None => print_state(project, output)?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_state(project: &Project, output: &Output) -> Result<(), CommandError> {
+    if State::observe(project)?.record().is_none() {
+        return Err(MachineError::absent(project).into());
+    }
+    let found = autostart::status(project)?;
+    if let Some(unit) = &found.unit {
+        tracing::info!("by {}", unit.display());
+    }
+    output.data(if found.unit.is_some() {
+        "on\n"
+    } else {
+        "off\n"
+    });
+    Ok(())
+}
+
+fn enable(context: &Context) -> Result<(), CommandError> {
+    let project = &context.project;
     let state = State::observe(project)?;
     let record = state
         .record()
         .ok_or_else(|| MachineError::absent(project))?;
-    if args.switch.is_none() {
-        let found = autostart::status(project)?;
-        if let Some(unit) = &found.unit {
-            tracing::info!("by {}", unit.display());
-        }
-        output.data(if found.unit.is_some() {
-            "on\n"
-        } else {
-            "off\n"
-        });
-        return Ok(ExitCode::SUCCESS);
-    }
     let program = std::env::current_exe().map_err(|error| {
         CommandError::new("cannot find the path of this program").because(&error)
     })?;
@@ -73,5 +84,5 @@ pub(crate) fn run(
             "the VM starts when you log in; to run it without a login: loginctl enable-linger"
         );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    base::{Digest, Size, files, trust},
+    base::{Digest, FileError, Size, files, trust},
     image::{
         Cache, Origin,
         template::{self, Level},
@@ -161,11 +161,17 @@ pub async fn prune(cache: &Path, missing: bool) -> Result<Pruned, MachineError> 
         let _ = item.path.parent().map(fs::remove_dir);
         pruned.removed.push(item);
     }
-    for gone in users.iter().filter(|it| !it.is_found) {
-        if missing || !gone.user.needs.iter().any(|it| it.exists()) {
+    unregister_missing(&users, missing)?;
+    Ok(pruned)
+}
+
+/// Removes the registrations of missing VMs whose files are gone; with `all`, of all missing VMs.
+fn unregister_missing(users: &[CacheLease], all: bool) -> Result<(), FileError> {
+    for gone in users.iter().filter(|lease| !lease.is_found) {
+        if all || !gone.user.needs.iter().any(|path| path.exists()) {
             files::remove_if_exists(&gone.note.with_extension("lock"))?;
             files::remove_if_exists(&gone.note)?;
         }
     }
-    Ok(pruned)
+    Ok(())
 }
