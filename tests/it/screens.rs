@@ -170,6 +170,6 @@ fn colors_and_the_alternate_screen() {
     );
     insta::assert_snapshot!("watched", masked(&seen));
     screen.presses("C-c");
-    let seen = screen.shows("before");
+    let seen = screen.shows("colours\n::");
     insta::assert_snapshot!("watched-no-more", masked(&seen));
 }
