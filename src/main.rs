@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 // The unwinder out of gcc's archive: no shared library but the C library's own is needed then.
 #[cfg(target_env = "gnu")]
-#[expect(unsafe_code, reason = "it declares nothing, and nobody can call it")]
+#[expect(unsafe_code, reason = "it declares nothing that can be called")]
 #[link(name = "gcc_eh")]
 unsafe extern "C" {}
 

@@ -1,5 +1,5 @@
-//! URLs as screens, logs and records may have them: a URL can carry a user and a password, and with some services the
-//! user is a token as well.
+//! URLs on screens, in logs and in records, without logins: a URL can have a user and a password, and with some
+//! services the user is a token.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ pub fn shown(url: &Url) -> String {
     without_logins(url.as_str()).into_owned()
 }
 
-/// A text with the logins left out of the addresses in it, as of `https://user:password@host/`.
+/// A text without the logins in its addresses, like `https://user:password@host/`.
 pub fn without_logins(text: &str) -> Cow<'_, str> {
     let ends = |c: char| c.is_whitespace() || "/?#\\\"'<>".contains(c);
     let mut shown = String::new();
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neither_user_nor_password_is_shown() {
+    fn logins_are_hidden_in_user_input() {
         for (text, expected) in [
             ("https://h/a@b?c@d", "https://h/a@b?c@d"),
             ("https://user:pass@h:8/a@b", "https://***@h:8/a@b"),
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn logins_are_left_out_and_nothing_else() {
+    fn only_logins_are_hidden_in_text() {
         for (text, shown) in [
             (
                 "cannot reach http://ada:open@sesame@h:81/a@b: http://x@[::1]/",

@@ -1,4 +1,4 @@
-//! SHA-256 digests, the names under which verified files are kept.
+//! SHA-256 digests, which name verified files.
 
 use std::{
     fmt,
@@ -6,26 +6,26 @@ use std::{
     str::FromStr,
 };
 
-use serde::{Deserialize, Serialize};
+use crate::base::as_text::serialize_as_text;
+
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest, written as 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
-/// Why a text is not a SHA-256 digest.
+/// The reason why a text is not a SHA-256 digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid SHA-256 digest {0:?}: expected 64 hexadecimal digits")]
 pub struct ParseDigestError(String);
 
 impl Digest {
-    /// The digest of bytes at hand.
+    /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The digest of all that `reader` still has.
+    /// The digest of the rest of `reader`.
     ///
     /// # Errors
     ///
@@ -41,18 +41,18 @@ impl Digest {
         }
     }
 
-    /// The first `digits` hexadecimal digits, for names that should be short.
+    /// The first `digits` hexadecimal digits, for short names.
     pub fn short(&self, digits: usize) -> String {
         self.to_string().chars().take(digits).collect()
     }
 }
 
-/// A digest in the making, for bytes that pass by.
+/// A digest that is computed while bytes are read.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes the next bytes in.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
@@ -80,19 +80,7 @@ impl FromStr for Digest {
     }
 }
 
-impl TryFrom<String> for Digest {
-    type Error = ParseDigestError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.to_string()
-    }
-}
+serialize_as_text!(Digest);
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -114,7 +102,7 @@ mod tests {
     const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     #[test]
-    fn knows_the_empty_message() {
+    fn hashes_the_empty_message() {
         assert_eq!(Digest::of(b"").to_string(), EMPTY);
         assert_eq!(
             Digest::of_reader(io::empty()).expect("reads").to_string(),
@@ -125,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_texts() {
+    fn rejects_other_texts() {
         for text in [
             "",
             "e3b0",

@@ -1,6 +1,6 @@
-//! The labels of DNS names (RFC 1123), of which Kubernetes makes names.
+//! Labels of DNS names (RFC 1123), which Kubernetes uses for names.
 
-/// The most characters of a label.
+/// The longest label.
 pub(crate) const LONGEST: usize = 63;
 
 /// Returns `true` for a label as RFC 1123 defines it.

@@ -7,11 +7,12 @@ use std::{
     str::FromStr,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-/// A port of 127.0.0.1 that leads to one of the guest's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+use crate::base::as_text::serialize_as_text;
+
+/// A port of 127.0.0.1 that forwards to one of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Forward {
     /// The host's end.
     pub host: HostPort,
@@ -38,13 +39,13 @@ pub enum Protocol {
     Udp,
 }
 
-/// Why a text is not a valid forward.
+/// The reason why a text is not a forward.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseForwardError {
-    /// It is not written like one.
+    /// Its form is wrong.
     #[error("invalid port forward {0:?}: expected HOST:GUEST, e.g. 8080:80 or 5353:53/udp")]
     Forward(String),
-    /// It is not written like a port.
+    /// A port of it is wrong.
     #[error("invalid port {0:?}: expected 1 to 65535, e.g. 8080 or 5353/udp")]
     Port(String),
 }
@@ -63,13 +64,13 @@ impl Forward {
 }
 
 impl HostPort {
-    /// Where it listens.
+    /// The address on the host.
     pub fn address(self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 }
 
-/// As a person names it.
+/// As users write it.
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.protocol {
@@ -80,7 +81,7 @@ impl fmt::Display for HostPort {
 }
 
 impl Protocol {
-    /// As QEMU and URLs write it.
+    /// As in QEMU and URLs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -100,7 +101,7 @@ fn protocol(text: &str) -> Option<(&str, Protocol)> {
 }
 
 fn number(text: &str) -> Option<u16> {
-    // Rust's own reading takes a plus before it.
+    // Rust's parser accepts a plus before a number.
     let digits = text.bytes().all(|it| it.is_ascii_digit());
     digits.then(|| text.parse().ok().map(NonZeroU16::get))?
 }
@@ -145,26 +146,14 @@ impl fmt::Display for Forward {
     }
 }
 
-impl TryFrom<String> for Forward {
-    type Error = ParseForwardError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Forward> for String {
-    fn from(forward: Forward) -> Self {
-        forward.to_string()
-    }
-}
+serialize_as_text!(Forward);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_it_writes() {
+    fn parses_its_own_output() {
         for (text, shown) in [
             ("8080:80", "8080:80"),
             ("8080:80/tcp", "8080:80"),
@@ -178,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_none() {
+    fn rejects_invalid_values() {
         for text in [
             "",
             "80",

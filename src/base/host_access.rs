@@ -2,11 +2,10 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use serde::Deserialize;
+use crate::base::as_text::deserialize_from_text;
 
-/// The ports of the host's loopback, which the guest sees as 10.0.2.2, that it may reach.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+/// The ports of the host's loopback (10.0.2.2 in the guest) that the guest may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostAccess {
     /// Every port.
     All,
@@ -64,13 +63,7 @@ impl FromStr for HostAccess {
     }
 }
 
-impl TryFrom<String> for HostAccess {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
+deserialize_from_text!(HostAccess);
 
 impl fmt::Display for HostAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_and_back() {
+    fn parses_its_own_output() {
         for (text, shown) in [
             ("all", "all"),
             ("none", "none"),

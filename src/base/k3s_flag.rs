@@ -2,30 +2,29 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use crate::base::as_text::serialize_as_text;
 
-/// A flag of `k3s server`. Whether k3s knows it is k3s's to say.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+/// A flag of `k3s server`. k3s decides whether it exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct K3sFlag {
     /// Its name, without dashes.
     pub name: String,
-    /// Its value; a flag without one is switched on.
+    /// Its value; a flag without one is a switch.
     pub value: Option<String>,
 }
 
-/// Why a text is not a flag of k3s.
+/// The reason why a text is not a flag of k3s.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseFlagError {
-    /// It is not written like one.
+    /// Its form is wrong.
     #[error("invalid k3s flag {0:?}: expected one word, e.g. --cluster-cidr=10.52.0.0/16")]
     Malformed(String),
-    /// It is what the program itself relies on.
+    /// This program sets it.
     #[error("cannot set --{0}: k3s-vm sets it and relies on it")]
     Ours(String),
 }
 
-/// How the VM finds its way to the cluster and back.
+/// The flags that this program sets, to reach the cluster.
 const OURS: [&str; 8] = [
     "config",
     "data-dir",
@@ -74,26 +73,14 @@ impl fmt::Display for K3sFlag {
     }
 }
 
-impl TryFrom<String> for K3sFlag {
-    type Error = ParseFlagError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<K3sFlag> for String {
-    fn from(flag: K3sFlag) -> Self {
-        flag.to_string()
-    }
-}
+serialize_as_text!(K3sFlag);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn flags_are_read_as_people_write_them() {
+    fn parses_flags_with_and_without_dashes() {
         for (text, shown) in [
             ("--secrets-encryption", "--secrets-encryption"),
             ("flannel-backend=none", "--flannel-backend=none"),

@@ -1,4 +1,4 @@
-//! Bounded logs: files to which a guest writes are cut at a limit.
+//! Limited logs: files to which a guest writes are truncated to their end.
 
 use std::{
     convert::Infallible,
@@ -12,11 +12,11 @@ use std::{
 const MOST_KEPT: u64 = 4 << 20;
 /// The length of the end that is kept of a file that is cut.
 const END: u64 = 1 << 20;
-/// The mark above it. The rest of the line that was cut follows it.
+/// The mark at the cut. The rest of the cut line follows it.
 const CUT: &[u8] = b"[k3s-vm: the guest flooded this log; what stood here was cut] ";
-const LOOK: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Does `work` and keeps the files, which QEMU appends to, from growing without end meanwhile.
+/// Does `work`, and limits the files meanwhile, to which QEMU appends.
 pub async fn capped<T>(files: &[&Path], work: impl Future<Output = T>) -> T {
     tokio::select! {
         result = work => result,
@@ -31,11 +31,11 @@ async fn keep_capped(files: &[&Path]) -> Infallible {
                 tracing::debug!(%error, "{} is not looked after", file.display());
             }
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 
-/// Adds to a file, and cuts one that has grown too long down to its end. What comes between reading and cutting is lost.
+/// Adds to a file, and truncates a long one to its end. Lines that are written meanwhile are lost.
 ///
 /// # Errors
 ///
@@ -47,8 +47,7 @@ pub fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
     )
 }
 
-/// Passes what comes from `source` on to a log that is open for appending, and is cut in the same way, until there is no
-/// more.
+/// Copies `source` to a log that is open for appending, and is limited in the same way, until the end of `source`.
 ///
 /// # Errors
 ///
@@ -65,7 +64,7 @@ pub fn append_all(mut source: impl Read, log: &File) -> io::Result<()> {
     }
 }
 
-/// Cuts a log that no command has cut although it is twice as long as it should be.
+/// Truncates a log that is twice as long as it should be, because no command did.
 ///
 /// # Errors
 ///
@@ -99,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endless_source_fills_no_disk() {
+    fn an_endless_source_does_not_fill_the_disk() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("qemu.log");
         let mut options = OpenOptions::new();
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_cut_down_to_its_end() {
+    fn an_oversized_log_keeps_its_end() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("console.log");
         assert!(append(&path, b"no such file").is_err());

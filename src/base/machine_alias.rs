@@ -2,23 +2,20 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use crate::base::{as_text::serialize_as_text, dns_label::is_dns_label};
 
-use crate::base::dns_label::is_dns_label;
-
-/// A part of a VM's name, of which a directory and a kubeconfig have the name as well: a DNS label of at most 32
-/// characters, and none that a file beside it has already.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+/// The name of an additional VM, which is part of the names of its directory, kubeconfig and node: a DNS label of at
+/// most 32 characters, other than the names of files beside them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MachineAlias(String);
 
-/// Why a text is not a valid name.
+/// The reason why a text is not such a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseMachineAliasError {
-    /// It cannot be a part of a host's name.
+    /// It cannot be a part of a host name.
     #[error("it takes 1 to 32 of a-z, 0-9 and -, and no - at either end")]
     Characters,
-    /// It means something else.
+    /// It has another meaning.
     #[error("{0}")]
     Reserved(&'static str),
 }
@@ -40,7 +37,7 @@ impl FromStr for MachineAlias {
             "default" => Err(ParseMachineAliasError::Reserved(
                 "the project's own VM has no name: leave it out",
             )),
-            // Its kubeconfig would be .kube/config, or lie where kubectl has its cache.
+            // Its kubeconfig would be .kube/config, or be in kubectl's cache.
             "config" | "cache" => Err(ParseMachineAliasError::Reserved(
                 "a file in .kube/ is called so already",
             )),
@@ -50,19 +47,7 @@ impl FromStr for MachineAlias {
     }
 }
 
-impl TryFrom<String> for MachineAlias {
-    type Error = ParseMachineAliasError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<MachineAlias> for String {
-    fn from(name: MachineAlias) -> Self {
-        name.0
-    }
-}
+serialize_as_text!(MachineAlias);
 
 impl fmt::Display for MachineAlias {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_what_folders_hosts_and_kubeconfigs_can_be_called() {
+    fn accepts_names_for_directories_and_hosts() {
         let longest = "a".repeat(32);
         for text in ["a", "staging", "k8s-1-33", "0", &longest] {
             assert_eq!(

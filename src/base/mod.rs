@@ -1,7 +1,8 @@
-//! Small types and habits that every room shares: addresses, sizes, digests, names, forwarded ports, mounted directories, k3s's
-//! flags, labels, proxies, durable files, trust in places, progress, secrets.
+//! Small types and functions that every room uses: addresses, sizes, digests, names, forwarded ports, mounts, k3s's
+//! flags, labels, proxies, durable files, trusted paths, progress, secrets.
 
 pub mod address;
+pub(crate) mod as_text;
 pub mod digest;
 mod dns_label;
 pub mod files;

@@ -6,30 +6,29 @@ use std::{
     str::FromStr,
 };
 
-use serde::{Deserialize, Serialize};
+use crate::base::as_text::serialize_as_text;
 
-/// A directory of the host, and where the guest has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+/// A directory of the host, and its place in the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// The host's directory, as a person writes it: from the root, from the project, or with a tilde for the home
+    /// The host's directory, as users write it: absolute, relative to the project, or with a tilde for the home
     /// directory.
     pub host: String,
-    /// The guest's, from its root, without a slash at its end.
+    /// The guest's directory: absolute, without a slash at its end.
     pub guest: String,
     /// The guest can only read it.
     pub read_only: bool,
 }
 
-/// Why a text is not a valid mount.
+/// The reason why a text is not a mount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseMountError {
-    /// It is not written like one.
+    /// Its form is wrong.
     #[error(
         "invalid mount {0:?}: expected HOST:GUEST or HOST:GUEST:ro, e.g. ./src:/src or ~/data:/data:ro"
     )]
     Malformed(String),
-    /// The guest's own, which a directory of the host would hide.
+    /// A directory of the guest that must not be hidden.
     #[error("cannot mount at {0}: the guest needs it; use another path, e.g. /src or /mnt/data")]
     Own(String),
 }
@@ -56,12 +55,12 @@ const OWN: [&str; 17] = [
 ];
 
 impl Mount {
-    /// Where the host's directory is, for a project in `project` of a user who is at home in `home`.
+    /// The host's directory, for the project in `project` and the home directory `home`.
     pub fn host_folder(&self, project: &Path, home: &Path) -> PathBuf {
         match self.host.strip_prefix('~') {
             Some("") => home.to_owned(),
             Some(rest) if rest.starts_with('/') => home.join(&rest[1..]),
-            // Without a dot in the middle.
+            // Without dots in the middle.
             _ => project.join(&self.host).components().collect(),
         }
     }
@@ -84,7 +83,7 @@ impl Mount {
     }
 }
 
-/// The first that is in the same place of the guest as one before it.
+/// The first mount with the same place as an earlier one.
 pub fn twice(mounts: &[Mount]) -> Option<&Mount> {
     let taken = |index: usize, it: &Mount| mounts[..index].iter().any(|one| one.guest == it.guest);
     let mut all = mounts.iter().enumerate();
@@ -107,7 +106,7 @@ impl FromStr for Mount {
         }
         let parts: Vec<&str> = guest.split('/').filter(|part| !part.is_empty()).collect();
         let guest = format!("/{}", parts.join("/"));
-        // At the end of a line, systemd would take neither for a part of the name.
+        // systemd would not take these at the end of a line as part of the name.
         let odd = guest.contains('\\') || guest.ends_with(char::is_whitespace);
         if odd || parts.iter().any(|part| [".", ".."].contains(part)) {
             return Err(malformed());
@@ -130,26 +129,14 @@ impl fmt::Display for Mount {
     }
 }
 
-impl TryFrom<String> for Mount {
-    type Error = ParseMountError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Mount> for String {
-    fn from(mount: Mount) -> Self {
-        mount.to_string()
-    }
-}
+serialize_as_text!(Mount);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_it_writes() {
+    fn parses_its_own_output() {
         for (text, shown) in [
             ("./src:/src", "./src:/src"),
             ("~/data:/data/:ro", "~/data:/data:ro"),
@@ -161,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_none() {
+    fn rejects_invalid_values() {
         for (text, word) in [
             ("", "HOST:GUEST"),
             ("/src", "HOST:GUEST"),
@@ -184,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_folder_is_the_projects_or_the_users() {
+    fn host_paths_are_relative_to_project_or_home() {
         let folder = |text: &str| {
             let mount: Mount = text.parse().expect(text);
             mount.host_folder(Path::new("/p/shop"), Path::new("/home/me"))
@@ -197,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_called_as_systemd_calls_them() {
+    fn unit_names_follow_systemd() {
         let unit = |text: &str| text.parse::<Mount>().expect(text).unit();
         assert_eq!(unit("x:/src"), "src");
         assert_eq!(unit("x:/srv/my-app_1.0"), "srv-my\\x2dapp_1.0");

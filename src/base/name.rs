@@ -1,29 +1,27 @@
-//! Names of VMs: what a host name, a Kubernetes node name and a file name all allow.
+//! Names of VMs: valid as host name, Kubernetes node name and file name.
 
 use std::{fmt, path::Path, str::FromStr};
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::{
     Digest, MachineAlias,
+    as_text::serialize_as_text,
     dns_label::{LONGEST, is_dns_label},
 };
 
 /// The name of a VM, of its node, and of its cluster, user and context in the kubeconfig.
 ///
 /// A DNS label (RFC 1123): 1 to 63 characters of `a-z`, `0-9` and `-`, neither first nor last a `-`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(String);
 
-/// Why a text is no VM name.
+/// The reason why a text is not a VM name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid VM name {0:?}: expected 1 to 63 of a-z, 0-9 and -, with no - at either end")]
 pub struct ParseNameError(String);
 
 impl Name {
-    /// `k3s-<directory>-<6 digits of the hash of the path>`: readable, and different for two
-    /// projects that happen to have the same directory name. That of a further VM has its own name before the digits.
+    /// `k3s-<directory>-<6 digits of the hash of the path>`: readable, and different for two projects with the same
+    /// directory name. An additional VM has its own name before the digits.
     pub fn for_project(root: &Path, alias: Option<&MachineAlias>) -> Self {
         let directory = root
             .file_name()
@@ -66,19 +64,7 @@ impl FromStr for Name {
     }
 }
 
-impl TryFrom<String> for Name {
-    type Error = ParseNameError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Name> for String {
-    fn from(name: Name) -> Self {
-        name.0
-    }
-}
+serialize_as_text!(Name);
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -114,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn same_directory_elsewhere_is_another_machine() {
+    fn same_directory_name_elsewhere_gives_another_vm_name() {
         assert_ne!(
             Name::for_project(Path::new("/a/shop"), None),
             Name::for_project(Path::new("/b/shop"), None)
@@ -122,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_names_that_a_node_cannot_have() {
+    fn rejects_invalid_node_names() {
         for text in [
             "",
             "-a",

@@ -2,20 +2,19 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use crate::base::as_text::serialize_as_text;
 
 /// A label of the node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeLabel(String);
 
 /// The reason why a text is not a label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseNodeLabelError {
-    /// Kubernetes would not take it (its documentation, "Labels and Selectors").
+    /// Kubernetes would refuse it (its documentation, "Labels and Selectors").
     #[error("invalid label {0:?}: expected NAME=VALUE, e.g. tier=dev or example.com/zone=a")]
     Malformed(String),
-    /// A kubelet may not give itself such a one (its NodeRestriction), and would not start.
+    /// A kubelet may not set it (NodeRestriction), and would not start.
     #[error("invalid label {0:?}: Kubernetes does not allow a node to set labels of {1}")]
     Reserved(String, &'static str),
 }
@@ -70,26 +69,14 @@ impl fmt::Display for NodeLabel {
     }
 }
 
-impl TryFrom<String> for NodeLabel {
-    type Error = ParseNodeLabelError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<NodeLabel> for String {
-    fn from(label: NodeLabel) -> Self {
-        label.0
-    }
-}
+serialize_as_text!(NodeLabel);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_what_kubernetes_takes() {
+    fn accepts_the_labels_of_kubernetes() {
         for sound in [
             "tier=dev",
             "example.com/zone=a.b",

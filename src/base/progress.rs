@@ -1,21 +1,21 @@
-//! Progress of long work. The lower layers own the trait, the terminal implements it.
+//! Progress of long work. This room owns the trait, the terminal implements it.
 
 use std::fmt::Debug;
 
-/// Where transfers report what they do; several may be under way at once.
+/// The receiver of progress; several transfers may run at once.
 pub trait Progress: Debug + Send + Sync {
-    /// A transfer called `what` begins with `done` of `total` bytes at hand already (a resumed download);
-    /// the total is unknown when the server does not tell. Returns the transfer's handle.
+    /// A transfer called `what` begins, with `done` of `total` bytes present (a resumed download). The total is unknown
+    /// if the server does not send it. Returns the transfer's handle.
     fn begin(&self, what: &str, done: u64, total: Option<u64>) -> usize;
 
-    /// So many more bytes have come.
+    /// More bytes have come.
     fn advance(&self, transfer: usize, bytes: u64);
 
-    /// The transfer is over, well or not.
+    /// The transfer has ended, successfully or not.
     fn end(&self, transfer: usize);
 }
 
-/// Without a display.
+/// No display.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

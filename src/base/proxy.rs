@@ -1,4 +1,4 @@
-//! Proxies for HTTP, as their variables name them.
+//! HTTP proxies, as their variables name them.
 
 use std::{
     env, fmt,
@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
-/// The host as the guest reaches it: QEMU's user networking leads this address to the host's loopback.
+/// The host's address in the guest: QEMU's user networking forwards it to the host's loopback.
 pub const HOST_IN_GUEST: &str = "10.0.2.2";
 
 /// The address of a proxy. It may hold a password, and is not shown.
@@ -17,7 +17,7 @@ pub const HOST_IN_GUEST: &str = "10.0.2.2";
 #[serde(try_from = "String", into = "String")]
 pub struct Proxy(Url);
 
-/// Why a text is no proxy. The text is not repeated: it may hold a password.
+/// The reason why a text is not a proxy. The text is not repeated: it may have a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid proxy: expected a URL, e.g. http://proxy.example:3128, and in a password %23 for #, %2F for / and %3F for ?"
@@ -25,12 +25,12 @@ pub struct Proxy(Url);
 pub struct ParseProxyError;
 
 impl Proxy {
-    /// The same proxy as the guest reaches it: what listens on this host's loopback has another address there.
+    /// The proxy as the guest reaches it: this host's loopback has another address there.
     #[must_use]
     pub fn seen_from_guest(&self) -> Self {
         let mut url = self.0.clone();
         let local = match url.host() {
-            // Of a scheme that is not the web's, addresses are left as they are written.
+            // Only http and https addresses are normalised.
             Some(Host::Domain(name)) => match name.parse::<Ipv4Addr>() {
                 Ok(address) => is_local(address),
                 Err(_) => name.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
@@ -51,7 +51,7 @@ fn is_local(address: Ipv4Addr) -> bool {
     address.is_loopback() || address.is_unspecified()
 }
 
-/// The proxy that the environment names for a scheme, by curl's and Go's order; an error for one that is none.
+/// The proxy of the environment for a scheme, in the order of curl and Go; an error for an invalid one.
 pub fn of_environment(scheme: &str) -> Option<Result<Proxy, ParseProxyError>> {
     let own = format!("{scheme}_proxy");
     let names = [
@@ -69,7 +69,7 @@ pub fn of_environment(scheme: &str) -> Option<Result<Proxy, ParseProxyError>> {
     Some(values.find(|it| !it.is_empty())?.parse())
 }
 
-/// What the environment says is reached without a proxy.
+/// The hosts without a proxy, from the environment.
 pub fn direct_of_environment() -> Option<String> {
     let mut values = ["no_proxy", "NO_PROXY"]
         .iter()
@@ -77,8 +77,8 @@ pub fn direct_of_environment() -> Option<String> {
     values.find(|it| !it.is_empty())
 }
 
-/// Whether `url` is on a list of what is reached without a proxy: `*`, names with all below them, addresses and networks,
-/// each with or without a port.
+/// Returns `true` when `url` is on a list of hosts without a proxy: `*`, names with all names below them, addresses and
+/// networks, each with or without a port.
 pub fn is_direct(list: &str, url: &Url) -> bool {
     let plain = |name: &str| {
         let name = name.trim_start_matches('[').trim_end_matches(']');
@@ -91,7 +91,7 @@ pub fn is_direct(list: &str, url: &Url) -> bool {
         if entry == "*" {
             return true;
         }
-        // Of an IPv6 address without brackets, no colon is before a port.
+        // In an IPv6 address without brackets, a colon does not start a port.
         let (name, port) = match entry.rsplit_once(':') {
             Some((name, port)) if name.ends_with(']') || !name.contains(':') => (name, Some(port)),
             _ => (entry, None),
@@ -99,7 +99,7 @@ pub fn is_direct(list: &str, url: &Url) -> bool {
         if port.is_some_and(|it| it.parse().ok() != url.port_or_known_default()) {
             return false;
         }
-        // All below it, as Go has it; curl has no such entries.
+        // Go's form for names below a domain; curl does not know it.
         let below = name.strip_prefix("*.");
         let name = plain(below.unwrap_or(name));
         match (address, name.split_once('/')) {
@@ -138,7 +138,7 @@ impl FromStr for Proxy {
     type Err = ParseProxyError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // Of the variables, curl and Go take one without a scheme, too.
+        // curl and Go also accept a value without a scheme.
         let with_scheme = if text.contains("://") {
             text.to_owned()
         } else {
@@ -146,7 +146,7 @@ impl FromStr for Proxy {
         };
         let url = Url::parse(&with_scheme).map_err(|_| ParseProxyError)?;
         let known = ["http", "https", "socks5", "socks5h"].contains(&url.scheme());
-        // Behind a # or a / of a password there would be another host, and the password would be another one.
+        // A # or / in a password would end the host name there.
         let more = !["", "/"].contains(&url.path()) || url.query().or(url.fragment()).is_some();
         if !known
             || more
@@ -183,9 +183,9 @@ impl fmt::Debug for Proxy {
 mod tests {
     use super::*;
 
-    /// After the tables of curl (tests/unit/unit1614.c) and Go (x/net/http/httpproxy/proxy_test.go).
+    /// From the tables of curl (tests/unit/unit1614.c) and Go (x/net/http/httpproxy/proxy_test.go).
     #[test]
-    fn what_is_reached_without_a_proxy() {
+    fn no_proxy_matching() {
         for (list, url, direct) in [
             ("*", "https://any.example", true),
             ("foobar.example", "https://foobar.example", true),
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_on_loopback_is_the_gateway_to_the_guest() {
+    fn a_loopback_proxy_becomes_the_gateway() {
         for (here, there) in [
             ("http://127.0.0.1:3128", "http://10.0.2.2:3128"),
             (

@@ -1,22 +1,22 @@
-//! Texts without secrets: keys, tokens, certificates and passwords are removed, also unknown ones. In doubt
-//! a word goes.
+//! Removes secrets from texts: keys, tokens, certificates and passwords, also unknown ones. A word that may be a secret
+//! is removed.
 
 use super::address::without_logins;
 
 /// The replacement for a secret.
 pub const REMOVED: &str = "[removed]";
 
-/// Texts that are secret whatever they look like.
+/// The known secrets.
 #[derive(Debug, Default)]
 pub struct Secrets {
     known: Vec<String>,
 }
 
-/// A known word below this says nothing, and may be a word of any text.
+/// The shortest known secret; a shorter word may occur in any text.
 const LEAST: usize = 8;
-/// From this length on, a word that looks random is a key or a part of one.
+/// The shortest random word that is taken for a key or a part of one.
 const LONG: usize = 40;
-/// A part of such a word between slashes; names of files are shorter, or of one kind of letters.
+/// The shortest part between slashes of such a word; file names are shorter, or use one kind of letters.
 const RANDOM: usize = 24;
 
 /// Names that are followed by a secret.
@@ -44,11 +44,11 @@ const NAMES: [&str; 22] = [
     "auth_key",
     "authkey",
 ];
-/// Names the same, but only as the end of a word: `DB_PASS`, and not `passed`.
+/// Names that count only as the end of a word: `DB_PASS`, and not `passed`.
 const LAST_NAMES: [&str; 4] = ["auth", "pass", "pwd", "psk"];
 /// Options whose value is a user and a password.
 const LOGIN_OPTIONS: [&str; 4] = ["--user", "--proxy-user", "-u", "-U"];
-/// How tokens of known services begin, however short they are.
+/// The beginnings of tokens of known services.
 const TOKEN_PREFIXES: [&str; 17] = [
     "AKIA",
     "ASIA",
@@ -68,24 +68,24 @@ const TOKEN_PREFIXES: [&str; 17] = [
     "xoxb-",
     "xoxp-",
 ];
-/// Of these, the whole line is the secret.
+/// Lines that are secret as a whole.
 const WHOLE_LINE: [&str; 2] = ["authorization", "cookie"];
 
 impl Secrets {
-    /// All long words of these files: keys, kubeconfigs.
+    /// Registers all long words of these files: keys, kubeconfigs.
     pub fn knowing<'a>(files: impl IntoIterator<Item = &'a str>) -> Self {
         let words = files.into_iter().flat_map(str::split_whitespace);
         let mut known: Vec<String> = words
             .map(|word| word.trim_matches(['"', '\'']).to_owned())
             .filter(|word| word.len() >= LEAST && !word.starts_with("---"))
             .collect();
-        // None is left half because another one is a part of it.
+        // The longest first, so that a secret that contains another one is removed as a whole.
         known.sort_by_key(|word| std::cmp::Reverse(word.len()));
         known.dedup();
         Self { known }
     }
 
-    /// The text without them.
+    /// The text without the known secrets.
     pub fn removed_from(&self, text: &str) -> String {
         let mut text = without_blocks(text);
         for secret in &self.known {
@@ -106,11 +106,10 @@ impl Secrets {
     }
 }
 
-/// Without what PEM and OpenSSH put between their lines, also where the second one is missing, or where `\n` stands for
-/// the ends of lines.
+/// Removes the contents of PEM and OpenSSH blocks, also without an end, or with `\n` for line ends.
 fn without_blocks(text: &str) -> String {
     const END: &str = "-----END ";
-    // A guest may say many a begin and no end; the way to its absence is gone once.
+    // A guest may print many beginnings without an end; the search for an end runs once.
     let behind_last_end = text.rfind(END).map(|at| text.len() - at);
     let mut plain = String::new();
     let mut rest = text;
@@ -120,7 +119,7 @@ fn without_blocks(text: &str) -> String {
         let has_end = behind_last_end.is_some_and(|behind| behind <= block.len());
         rest = match has_end.then(|| block.split_once(END)).flatten() {
             Some((_, after)) => after.split_once("-----").map_or("", |(_, after)| after),
-            // Its lines are of one word each.
+            // The lines of a block have one word each.
             None => {
                 let words = block.split_once("-----").map_or(block, |(_, after)| after);
                 let ends = |line: &str| line.split_whitespace().count() > 1;
@@ -132,7 +131,7 @@ fn without_blocks(text: &str) -> String {
     plain + rest
 }
 
-/// Without what stands behind a name like `password`, and a `:` or `=`, or behind an option of that name.
+/// Removes the value after a name like `password` and a `:` or `=`, or after an option of that name.
 fn without_named(line: &str) -> String {
     let mut plain = String::new();
     let mut shown = 0;
@@ -154,8 +153,7 @@ fn without_named(line: &str) -> String {
     plain + &line[shown..]
 }
 
-/// Without the passwords of `-u user:password` and its like. Of what a container runs as, `-u 1000:1000`, the group
-/// is removed as well.
+/// Removes the passwords of `-u user:password` and similar options. The group of `-u 1000:1000` is removed as well.
 fn without_logins_of_options(line: &str) -> String {
     let mut plain = String::new();
     let mut is_login = false;
@@ -176,7 +174,7 @@ fn without_logins_of_options(line: &str) -> String {
     plain
 }
 
-/// Where the named values begin, and whether each is all that follows.
+/// The beginnings of the named values, and `true` for a value that is the whole rest.
 fn values(line: &str) -> Vec<(usize, bool)> {
     let lower = line.to_ascii_lowercase();
     let ends_a_word = |&(start, name): &(usize, &str)| {
@@ -205,7 +203,7 @@ fn values(line: &str) -> Vec<(usize, bool)> {
     found
 }
 
-/// The length that is searched around a name; a guest may print words without end.
+/// The length that is searched around a name; a guest may print endless words.
 const NEAR: usize = 64;
 
 /// Returns `true` when the text before is the beginning of an option like `--db-password`.
@@ -230,9 +228,9 @@ fn behind_separator(text: &str, is_option: bool) -> Option<usize> {
     Some(text.len() - value.len())
 }
 
-/// How long a value is: to its closing quote, where it has one, else to the next blank or sign.
+/// The length of a value: to its closing quote, if it has one, else to the next blank or sign.
 fn length_of(value: &str) -> usize {
-    // An opening quote was taken for a part of the separator; its fellow ends the value.
+    // The opening quote was skipped with the separator; the closing one ends the value.
     let ends = |c: char| c.is_whitespace() || "\"',;&\\".contains(c);
     let quote = value.find(['"', '\'']);
     let blank = value.find(ends).unwrap_or(value.len());
@@ -242,7 +240,8 @@ fn length_of(value: &str) -> usize {
     }
 }
 
-/// Without words that look like keys: base64, tokens of any kind. Names and digests, of one kind of letters, stay.
+/// Removes words that look like keys: base64, tokens of any kind. Names and digests, with one kind of letters, are
+/// kept.
 fn without_random_words(line: &str) -> String {
     let belongs = |c: char| c.is_ascii_alphanumeric() || "+/=_-.:".contains(c);
     let mut plain = String::new();
@@ -333,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_explains_a_fault_stays() {
+    fn useful_diagnostics_are_kept() {
         for text in [
             "[   15.125779] k3s-vm: 15.09 booted",
             "\"path\": \"/home/ada/.cache/k3s-vm/prepared/56b19616ca5032cd6748fa80cb026cfa4499e7063dd84faf20b0453fa616d122-4bcc0bb8.qcow2\"",

@@ -2,14 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use crate::base::as_text::serialize_as_text;
 
 /// A number of bytes.
 ///
-/// Parsed units are binary whether or not the `i` is written (`4G`, `4GB` and `4GiB` are the same),
-/// as QEMU and its users read them. A bare number is refused: some would mean bytes and others gigabytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+/// Parsed units are binary with and without the `i` (`4G`, `4GB` and `4GiB` are the same), as in QEMU. A bare number is
+/// refused, for it could mean bytes or gigabytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Size(u64);
 
 const UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
@@ -20,17 +19,17 @@ const UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 
 pub struct ParseSizeError(String);
 
 impl Size {
-    /// So many bytes.
+    /// A number of bytes.
     pub const fn bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// So many mebibytes (2^20 bytes).
+    /// A number of mebibytes (2^20 bytes).
     pub const fn mib(mib: u64) -> Self {
         Self(mib << 20)
     }
 
-    /// So many gibibytes (2^30 bytes).
+    /// A number of gibibytes (2^30 bytes).
     pub const fn gib(gib: u64) -> Self {
         Self(gib << 30)
     }
@@ -100,21 +99,9 @@ impl FromStr for Size {
     }
 }
 
-impl TryFrom<String> for Size {
-    type Error = ParseSizeError;
+serialize_as_text!(Size);
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Size> for String {
-    fn from(size: Size) -> Self {
-        size.to_string()
-    }
-}
-
-/// Exact: the largest unit that divides the size, so that what is shown reads back as the same.
+/// Exact: the largest unit that divides the size, so that it is parsed as the same size.
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, shift) = UNITS
@@ -131,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_people_write() {
+    fn parses_common_spellings() {
         for (text, bytes) in [
             ("4GiB", 4 << 30),
             ("4g", 4 << 30),
@@ -150,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_rest() {
+    fn rejects_other_texts() {
         for text in [
             "",
             "G",

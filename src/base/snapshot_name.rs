@@ -2,8 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-/// The name of something kept: 1 to 64 of the letters and digits of ASCII, `.`, `_` and `-`, the first one a letter or a
-/// digit. So it is a file's name on any file system, hides no file, leads nowhere else and is not an option.
+/// The name of a snapshot: 1 to 64 ASCII letters, digits, `.`, `_` and `-`, with a letter or digit first. It is a valid
+/// file name everywhere, never hidden, never a path, and never an option.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotName(String);
 
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_file_names_that_lead_nowhere() {
+    fn accepts_only_plain_file_names() {
         let longest = "a".repeat(64);
         for text in [
             "a",

@@ -14,8 +14,8 @@ use rustix::{
 
 const BLOCK: usize = 256 << 10;
 
-/// A checksum of a file's content that shows whether it was damaged. Blocks of zeros do not count, so that it is the same
-/// whether or not they are holes; a copy may have others.
+/// A checksum of a file's content that shows whether it was damaged. Blocks of zeros do not count, so that a copy with
+/// other holes has the same checksum.
 ///
 /// # Errors
 ///
@@ -36,8 +36,8 @@ pub fn checksum(file: &File) -> io::Result<u32> {
     Ok(hasher.finalize())
 }
 
-/// Makes `to`, which is empty, a copy of `from`: a clone where the file system can, and else the bytes that are not
-/// zero, with holes for all others.
+/// Copies `from` to the empty file `to`: a clone if the file system supports it, else all bytes that are not zero, with
+/// holes for the others.
 ///
 /// # Errors
 ///
@@ -73,7 +73,7 @@ fn next_data(file: impl AsFd, at: u64) -> io::Result<Option<u64>> {
     }
 }
 
-/// As much as there is, up to a whole block.
+/// As many bytes as there are, up to a whole block.
 fn read_at(file: &File, block: &mut [u8], at: u64) -> io::Result<usize> {
     let mut read = 0;
     while read < block.len() {
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_zeros_and_all_else_counts() {
+    fn holes_count_as_zeros() {
         const END: u64 = 8 << 20;
         let sound = of(&[(5 << 20, b"guest")], END);
         assert_eq!(of(&[(0, &[0; 1 << 20]), (5 << 20, b"guest")], END), sound);
@@ -118,7 +118,7 @@ mod tests {
         }
     }
     #[test]
-    fn a_copy_is_the_same_and_has_the_holes() {
+    fn a_copy_keeps_contents_and_holes() {
         const END: u64 = (8 << 20) + 7;
         let [from, to] = [(); 2].map(|()| tempfile::tempfile().expect("created"));
         for (at, piece) in [

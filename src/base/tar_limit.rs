@@ -1,5 +1,5 @@
-//! A bound on the names in a tar archive from elsewhere. The `tar` crate reads a long name or an extension as a whole, however
-//! long its header says it is.
+//! Limits the names in a tar archive from elsewhere. The `tar` crate reads a long name or an extension as a whole,
+//! whatever length its header has.
 
 use std::{
     cell::Cell,
@@ -9,7 +9,7 @@ use std::{
 
 use tar::{Entry, EntryType};
 
-/// The most that may stand between the contents of two entries: headers, long names, extensions.
+/// The most bytes between the contents of two entries: headers, long names, extensions.
 const LONGEST: u64 = 1 << 20;
 
 /// The position in an archive up to which it may be read.
@@ -25,7 +25,7 @@ pub struct Limited<R> {
 }
 
 impl HeaderLimit {
-    /// The archive `source`, whose first header is bounded, and the limit to move with each entry.
+    /// The archive `source` with a limited first header, and the limit to move at each entry.
     pub fn of<R: Read>(source: R) -> (Limited<R>, Self) {
         let limit = Rc::new(Cell::new(LONGEST));
         let limited = Limited {
@@ -36,7 +36,7 @@ impl HeaderLimit {
         (limited, Self(limit))
     }
 
-    /// Allows the content of `entry`, and the headers of the one behind it.
+    /// Allows the content of `entry` and the headers of the next one.
     pub fn allow(&self, entry: &Entry<'_, impl Read>) {
         let stored = entry.header().entry_size().unwrap_or_default();
         // A sparse file is shorter in the archive than it is.
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_without_end_is_not_read() {
+    fn an_endless_name_is_rejected() {
         let content = || io::repeat(b'x').take(4 << 20);
         let file = header(EntryType::Regular, 4 << 20);
         for kind in [

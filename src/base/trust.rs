@@ -14,8 +14,8 @@ use crate::base::{
 
 const NOT_OURS: &str = "it is not a directory of your own, or it is a link to one";
 
-/// Refuses a directory that another user could have prepared: a link, or one that is not ours alone. Matters below
-/// `/tmp`, where all users can create directories.
+/// Refuses a directory that another user could have prepared: a link, or one that is not private. Needed below `/tmp`,
+/// where all users can create directories.
 ///
 /// # Errors
 ///
@@ -31,8 +31,8 @@ pub fn require_private_dir(path: &Path) -> Result<(), FileError> {
     Err(files::refused(path, reason))
 }
 
-/// Refuses a directory that another user made, or a link in its place: what lies in it is read, run and booted. One that is
-/// not there is fine.
+/// Refuses a directory of another user, or a link in its place, since its files are read, run and booted. A missing one
+/// is accepted.
 ///
 /// # Errors
 ///
@@ -46,8 +46,8 @@ pub fn require_own_dir(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Makes `path` a directory that only its owner enters: a new one, or an own one that was open to others. A link in its
-/// place is refused, for what is written and removed in it would be so elsewhere.
+/// Makes `path` a private directory: creates it, or restricts an existing one of this user. A link in its place is
+/// refused, for files would be written and removed elsewhere.
 ///
 /// # Errors
 ///
@@ -66,7 +66,8 @@ pub fn own_private_dir(path: &Path) -> Result<(), FileError> {
     Err(files::refused(path, NOT_OURS))
 }
 
-/// Refuses a directory in which other users can replace files, or a file that they can write. A missing one is fine.
+/// Refuses a directory in which other users can replace files, or a file that they can write. A missing one is
+/// accepted.
 ///
 /// # Errors
 ///
@@ -82,7 +83,7 @@ pub fn require_own_content(path: &Path) -> Result<(), FileError> {
     }
     Err(files::refused(
         path,
-        "others may write to it, and what lies there is run and booted",
+        "others may write to it, and its files are run and booted",
     ))
 }
 
@@ -90,8 +91,8 @@ pub fn require_own_content(path: &Path) -> Result<(), FileError> {
 /// umask. Only the user can enter it (see [`own_private_dir`]), and nothing in it is booted or removed.
 pub const K3S_DATA: &str = "k3s-data";
 
-/// Requires the same of a directory and of all that is below it, without [`K3S_DATA`]. No directory there may be a link: a
-/// removal there would happen elsewhere.
+/// Requires the same of a directory and everything below it, without [`K3S_DATA`]. No directory there may be a link: a
+/// removal would happen elsewhere.
 ///
 /// # Errors
 ///
@@ -127,11 +128,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_has_no_links_and_no_open_directories() {
+    fn links_and_writable_directories_are_rejected() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let tree = directory.path().join("cache");
         let deep = tree.join("k3s/digest");
-        require_own_tree(&tree).expect("what is not there is nobody's");
+        require_own_tree(&tree).expect("a missing tree is accepted");
         create_private_dir(&deep).expect("made");
         fs::write(deep.join("k3s"), "").expect("written");
         require_own_tree(&tree).expect("ours");
@@ -154,7 +155,7 @@ mod tests {
         fs::create_dir(unpacked.join("0a1b")).expect("made");
         fs::set_permissions(&unpacked, Permissions::from_mode(0o775)).expect("opened");
         require_own_tree(&tree).expect("k3s's own");
-        // Of another directory it is no part.
+        // Only at the top of the cache.
         let deeper = deep.join(K3S_DATA);
         std::os::unix::fs::symlink(directory.path(), &deeper).expect("linked");
         assert_eq!(require_own_tree(&tree).expect_err("refused").path, deeper);

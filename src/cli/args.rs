@@ -41,7 +41,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands by what they are for, as `--help` lists them.
+/// The commands by group, as `--help` lists them.
 const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Lifecycle",
@@ -71,7 +71,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// The examples and the topics, behind the commands and flags.
+/// The examples and the topics, after the commands and flags.
 const EXAMPLES: &str = "Examples:
   k3s-vm setup
   k3s-vm kubectl get nodes
@@ -186,8 +186,8 @@ pub enum Command {
     Doctor(doctor::Args),
     /// List, prune, export or import the shared cache
     ///
-    /// All projects share base images, k3s releases, and the disks and memory that a first setup prepares. Images and
-    /// releases can be exported to a host without internet. See also: k3s-vm help offline
+    /// All projects share base images, k3s releases, and templates: the disks and memory that a first setup captures.
+    /// Images and releases can be exported to a host without internet. See also: k3s-vm help offline
     Cache(cache::Args),
     /// Load, list or remove container images
     ///

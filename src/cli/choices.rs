@@ -1,4 +1,4 @@
-//! The flags of what may change from one start to the next, for `setup` and `configure`.
+//! The flags that can change at each start, for `setup` and `configure`.
 
 use std::{
     net::IpAddr,
@@ -13,7 +13,7 @@ use crate::{
     },
     project::{
         Config, Project,
-        config::{AccelChoice, MOST_CPUS, Timeout},
+        config_values::{AccelChoice, MOST_CPUS, Timeout},
         idle::Idle,
         settings::{K3s, Network},
     },
@@ -114,7 +114,7 @@ struct Surroundings {
 }
 
 impl Choices {
-    /// What is of the project is saved relative to it, so that it holds where the project is moved to.
+    /// Paths in the project are saved relative to it, so that it can be moved.
     pub(crate) fn into_config(self, project: &Project) -> Result<Config, CommandError> {
         let path = |path: PathBuf| in_project(project, &path);
         let paths = |paths: Vec<PathBuf>| {
@@ -154,7 +154,7 @@ impl Choices {
     }
 }
 
-/// A tilde that the shell has left stays.
+/// The shell does not expand a tilde in `--flag=~/x`.
 fn mounts(project: &Project, mounts: Vec<Mount>) -> Result<Option<Vec<Mount>>, CommandError> {
     if let Some(mount) = mount::twice(&mounts) {
         let what = format!("--mount {mount}: another mount has that path in the guest");
@@ -176,7 +176,7 @@ fn mounts(project: &Project, mounts: Vec<Mount>) -> Result<Option<Vec<Mount>>, C
     all.map(some_of)
 }
 
-/// Not a matter for clap, which repeats a wrong value with the password that a URL may have.
+/// Parsed here and not by clap, which repeats an invalid value with the password of a URL.
 fn proxy(flag: &str, url: Option<String>) -> Result<Option<Proxy>, CommandError> {
     let parsed = url.map(|url| url.parse()).transpose();
     parsed.map_err(|error: ParseProxyError| {
@@ -184,7 +184,7 @@ fn proxy(flag: &str, url: Option<String>) -> Result<Option<Proxy>, CommandError>
     })
 }
 
-/// A list that nothing was said of is left as it is.
+/// A list without a flag is unchanged.
 fn some_of<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }

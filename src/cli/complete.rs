@@ -1,6 +1,6 @@
-//! What a shell completes. Its script (see `completions`) calls the program with the variable [`PLACE`] and the words
-//! so far; the answer is a line for each word that could be, with a tab before what it means. Nothing is changed or
-//! started, and what takes too long is left out.
+//! Shell completions. The script (see `completions`) calls the program with the variable [`PLACE`] and the words so
+//! far. The answer has one line for each possible word: the word, a tab, and its meaning. Nothing is changed or
+//! started, and slow sources are left out.
 
 use std::{
     env,
@@ -27,13 +27,13 @@ use crate::{
     project::snapshot,
 };
 
-/// Requests completions, of the word at this place: the program's own is 0.
+/// The variable that requests completions, with the index of the word; the program itself is 0.
 const PLACE: &str = "K3S_VM_COMPLETE";
 
-/// How long a guest may take to tell what it has.
-const ANSWER: Duration = Duration::from_secs(1);
+/// How long the guest may take to list its images.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The answer, if `arguments` ask for one.
+/// The completions, if `arguments` request them.
 pub(crate) fn answer(arguments: &[OsString]) -> Option<String> {
     let place: usize = env::var(PLACE).ok()?.parse().ok()?;
     let begin = arguments.iter().position(|it| it == "--")?;
@@ -41,13 +41,13 @@ pub(crate) fn answer(arguments: &[OsString]) -> Option<String> {
     words.truncate(place + 1);
     let mut command = with_names(Cli::command(), &words);
     let directory = env::current_dir().ok();
-    // An error is of a word that nothing can be said of.
+    // An error means that nothing is known about the word.
     let mut found = complete(&mut command, words, place, directory.as_deref()).unwrap_or_default();
-    // What is hidden is for those who have begun it.
+    // Hidden words are shown once they are begun.
     if !found.iter().all(CompletionCandidate::is_hide_set) {
         found.retain(|it| !it.is_hide_set());
     }
-    // Flags are always possible, and wanted when they are begun or nothing else could be.
+    // Flags are shown if they are begun, or if nothing else is possible.
     let is_flag = |it: &CompletionCandidate| it.get_value().as_encoded_bytes().starts_with(b"-");
     if !found.iter().all(is_flag) {
         found.retain(|it| !is_flag(it));
@@ -65,7 +65,7 @@ pub(crate) fn answer(arguments: &[OsString]) -> Option<String> {
     Some(lines)
 }
 
-/// The command line, with what can be named where anything can be said.
+/// The command line, with completers for names.
 fn with_names(command: Command, words: &[OsString]) -> Command {
     let words: Arc<[OsString]> = words.into();
     let of = |found: fn(&Context) -> Option<Vec<CompletionCandidate>>| {
@@ -96,7 +96,7 @@ fn with_names(command: Command, words: &[OsString]) -> Command {
         })
 }
 
-/// Where the command would work, as far as it is written.
+/// The project and cache of the command line, as far as it is written.
 fn context(words: &[OsString]) -> Option<Context> {
     let written = &words[..words.len().saturating_sub(1)];
     let command = Cli::command().ignore_errors(true);
@@ -139,17 +139,18 @@ fn images(context: &Context) -> Option<Vec<CompletionCandidate>> {
         .enable_all()
         .build()
         .ok()?;
-    let listed = async { tokio::time::timeout(ANSWER, stock::list(&context.project)).await };
+    let listed =
+        async { tokio::time::timeout(ANSWER_TIMEOUT, stock::list(&context.project)).await };
     let listed = runtime.block_on(listed);
     runtime.shutdown_background();
     let listed = listed.ok()?.ok()?;
-    // The guest gives these names, and the shell runs what it reads: no more than a name gets there.
+    // The guest sends these names, and the shell reads them: only plain names are passed on.
     let names = listed.iter().map(|it| it.name.as_str());
     let sound = names.filter(|it| it.parse::<Reference>().is_ok());
     Some(sound.flat_map(called).collect())
 }
 
-/// An image by its short name, and by the whole one for those who begin with that.
+/// Images by their short names, or by whole names once one is begun.
 fn called(image: &str) -> Vec<CompletionCandidate> {
     let short = image.strip_prefix("docker.io/");
     let short = short.map(|it| it.strip_prefix("library/").unwrap_or(it));

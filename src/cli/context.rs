@@ -1,4 +1,4 @@
-//! Where a command works: the project, the VM's given name, the shared cache.
+//! The surroundings of a command: the project, the VM's given name, the shared cache.
 
 use std::{
     env,
@@ -14,7 +14,7 @@ use crate::{
     project::Project,
 };
 
-/// A verb that needs a VM leaves nothing behind in a project without one.
+/// Requires a VM, so that a command creates nothing in a project without one.
 pub(crate) fn require_machine(context: &Context) -> Result<(), CommandError> {
     match machine::State::observe(&context.project)? {
         machine::State::Absent => Err(machine::MachineError::absent(&context.project).into()),
@@ -42,7 +42,7 @@ impl Context {
         let alias = global.machine.clone().and_then(|which| which.0);
         let home = env::home_dir().and_then(|it| it.canonicalize().ok());
         let project = Project::discover(&start, home.as_deref());
-        // Before anything in it is read: another user may have put it above a directory that is shared.
+        // Checked before anything in it is read: another user may have created it above a shared directory.
         trust::require_own_dir(&project.own_directory())
             .map_err(|error| CommandError::from(MachineError::from(error)))?;
         Ok(Self {
@@ -58,7 +58,7 @@ impl Context {
     }
 }
 
-/// The VM's name from `K3S_VM_NAME`, or from `VM_NAME`, which other programs may mean otherwise.
+/// The VM's name from `K3S_VM_NAME`, or from `VM_NAME`, which other programs may use as well.
 pub(crate) fn chosen_name() -> Result<Option<Name>, CommandError> {
     let of = |variable: &'static str| {
         let value = env::var_os(variable).filter(|it| !it.is_empty())?;
@@ -80,7 +80,7 @@ fn homeless() -> CommandError {
 }
 
 /// `K3S_VM_CACHE_DIR`, else `k3s-vm` in the XDG cache directory. A relative `XDG_CACHE_HOME` counts as unset, as its
-/// specification wants; without `HOME`, the home of the user database holds.
+/// specification says. Without `HOME`, the user database has the home directory.
 fn cache_root() -> Result<PathBuf, CommandError> {
     let absolute = |path: PathBuf| {
         std::path::absolute(expand_home(&path)).map_err(|error| {
@@ -93,7 +93,7 @@ fn cache_root() -> Result<PathBuf, CommandError> {
             Ok(strategy) if strategy.home_dir().is_absolute() => {
                 Ok(strategy.cache_dir().join("k3s-vm"))
             }
-            // Below a relative one, each directory would have a cache of its own.
+            // A relative one would be another cache in each directory.
             Ok(strategy) => Err(homeless().because(&format!(
                 "HOME is {:?}, which is not an absolute path",
                 strategy.home_dir()

@@ -20,11 +20,11 @@ pub(crate) struct CommandError {
     pub(crate) code: u8,
 }
 
-/// The exit codes beside 0 and clap's 2; `status` uses 3 to 5 for its answer.
+/// The exit codes besides 0 and clap's 2; `status` uses 3 to 5 for its answer.
 pub(crate) mod code {
     /// Something failed.
     pub(crate) const FAILURE: u8 = 1;
-    /// The command line asks for what cannot be.
+    /// The command line is invalid, or contradicts the VM.
     pub(crate) const USAGE: u8 = 2;
     /// The VM is stopped.
     pub(crate) const STOPPED: u8 = 3;
@@ -32,7 +32,7 @@ pub(crate) mod code {
     pub(crate) const ABSENT: u8 = 4;
     /// The VM runs and is not healthy.
     pub(crate) const UNHEALTHY: u8 = 5;
-    /// The tool to run is not there, as shells put it.
+    /// The tool is not installed, as in shells.
     pub(crate) const NOT_FOUND: u8 = 127;
 }
 

@@ -61,8 +61,8 @@ pub struct Global {
 }
 
 impl Global {
-    /// Returns `true` when everything is shown. `DEBUG` counts without a flag or `K3S_VM_DEBUG` where it says yes:
-    /// other programs name their parts in it.
+    /// Returns `true` with `--debug`, `K3S_VM_DEBUG`, or a `DEBUG` that says yes: other programs put names of their
+    /// parts into `DEBUG`.
     pub(crate) fn is_debug(&self) -> bool {
         let says_yes = |value: String| {
             let value = value.to_lowercase();

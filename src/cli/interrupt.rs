@@ -1,4 +1,4 @@
-//! Ctrl-C and other signals: the command's work is dropped, and what it started is ended before the program ends.
+//! Ctrl-C and other signals: the work of the command is dropped, and a QEMU that it started is ended.
 
 use std::time::Duration;
 
@@ -7,30 +7,24 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{context::Context, error::CommandError};
 use crate::machine::Machine;
 
-/// A signal that came before a child's death is known to the runtime by its next turn.
-const DELIVERED: Duration = Duration::from_millis(5);
+/// How long a signal may take to reach the runtime after a child's death.
+const SIGNAL_TIMEOUT: Duration = Duration::from_millis(5);
 
-/// The VM, locked for `verb`, and the signals, which are handled from before anything is written: an unhandled one ends
-/// the program at once, in the middle of its work.
-pub(crate) async fn open_machine(
+/// Locks the VM for `verb` and runs `work` on it. When `work` fails or is interrupted, a QEMU that it started is ended.
+///
+/// Signals are handled from before anything is written: an unhandled one ends the program in the middle of its work.
+pub(crate) async fn run_on_machine<T, E: Into<CommandError>>(
     context: Context,
     verb: &str,
-) -> Result<(Machine, Signals), CommandError> {
+    work: impl AsyncFnOnce(&Machine) -> Result<T, E>,
+) -> Result<T, CommandError> {
     let mut signals = Signals::listen()?;
     let machine = signals.unless_one_comes(context.open(verb)).await?;
-    Ok((machine, signals))
-}
-
-/// Runs `work` on the VM; when it fails or is interrupted, a QEMU that it started is ended.
-pub(crate) async fn run_on_machine<T>(
-    machine: &Machine,
-    mut signals: Signals,
-    work: impl Future<Output = Result<T, CommandError>>,
-) -> Result<T, CommandError> {
+    let work = async { work(&machine).await.map_err(Into::into) };
     let mut result = signals.unless_one_comes(work).await;
-    // The terminal interrupts children, too; that one of them died of it is not what went wrong.
+    // The terminal interrupts the children as well: the end of one of them is not the cause.
     if result.is_err()
-        && let Ok(code) = tokio::time::timeout(DELIVERED, signals.next()).await
+        && let Ok(code) = tokio::time::timeout(SIGNAL_TIMEOUT, signals.next()).await
     {
         result = Err(CommandError::interrupted(code));
     }
@@ -40,7 +34,7 @@ pub(crate) async fn run_on_machine<T>(
     result
 }
 
-/// Runs `work` that changes nothing of the VM itself; what it started ends with it.
+/// Runs `work` that does not change the VM, until a signal.
 pub(crate) async fn run_until_signal<T>(
     work: impl Future<Output = Result<T, CommandError>>,
 ) -> Result<T, CommandError> {
@@ -54,16 +48,16 @@ pub(crate) async fn run_until_signal<T>(
     }
 }
 
-/// The signals that ask for the end.
+/// The signals that end the program.
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// Not listened to under nohup, whose point it is.
+    /// Ignored under nohup.
     hangup: Option<Signal>,
 }
 
 impl Signals {
-    /// From now on they end nothing by themselves.
+    /// Handles the signals from now on.
     pub(crate) fn listen() -> Result<Self, CommandError> {
         Self::try_to_listen()
             .map_err(|error| CommandError::new("cannot listen for signals").because(&error))
@@ -81,7 +75,7 @@ impl Signals {
         })
     }
 
-    /// Does `work`, or drops it when a signal comes.
+    /// Does `work`, or drops it at a signal.
     pub(crate) async fn unless_one_comes<T>(
         &mut self,
         work: impl Future<Output = Result<T, CommandError>>,
@@ -92,7 +86,7 @@ impl Signals {
         }
     }
 
-    /// Waits for one and gives the exit code that shells expect: 128 and its number.
+    /// Waits for a signal and returns the exit code of shells: 128 and its number.
     pub(crate) async fn next(&mut self) -> u8 {
         tokio::select! {
             _ = self.interrupt.recv() => 130,

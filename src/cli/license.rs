@@ -1,4 +1,4 @@
-//! The license texts, which travel with the program: the repository has no file of that name.
+//! The license texts, which are part of the program: the repository has no license file.
 
 /// The flag that prints them.
 pub(crate) const FLAG: &str = "--license";

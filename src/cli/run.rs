@@ -30,14 +30,10 @@ use crate::{
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().collect();
     if let Some(answer) = complete::answer(&arguments) {
-        let output = Output::new(&Global::default(), false, Vec::new(), String::new());
-        output.data(&answer);
-        return output.end(ExitCode::SUCCESS);
+        return print(&answer);
     }
     if matches!(&arguments[..], [_, flag] if flag == license::FLAG) {
-        let output = Output::new(&Global::default(), false, Vec::new(), String::new());
-        output.data(&license::text());
-        return output.end(ExitCode::SUCCESS);
+        return print(&license::text());
     }
     if arguments.get(1).is_some_and(|it| it == log_writer::FLAG) {
         return match log_writer::run(&arguments[2..]) {
@@ -51,11 +47,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         // clap's own exit codes: 0 for help, 2 for a mistake.
         Err(error) if error.use_stderr() => error.exit(),
-        Err(error) => {
-            let output = Output::new(&Global::default(), false, Vec::new(), String::new());
-            output.data(&error.render().ansi().to_string());
-            return output.end(ExitCode::SUCCESS);
-        }
+        Err(error) => return print(&error.render().ansi().to_string()),
     };
     let commands = args::command();
     let commands = commands
@@ -73,6 +65,13 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Prints a text that needs no command.
+fn print(text: &str) -> ExitCode {
+    let output = Output::new(&Global::default(), false, Vec::new(), String::new());
+    output.data(text);
+    output.end(ExitCode::SUCCESS)
+}
+
 fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let mut command = args::command();
     let matches = command.try_get_matches_from_mut(arguments)?;
@@ -84,8 +83,8 @@ fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     Ok(cli)
 }
 
-/// Called through a link named `kubectl` or `k9s`, the program is that wrapper, of the VM in whose `bin/` the
-/// link is: the kernel tells what was run, by whatever name a shell has found it.
+/// Called through a link named `kubectl` or `k9s`, the program is that tool, for the VM in whose `bin/` the link is.
+/// The kernel reports the path that was run, whatever name the shell used.
 fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
     let first = arguments.first();
     let is_bare = first.is_some_and(|it| !it.as_bytes().contains(&b'/'));
@@ -101,7 +100,7 @@ fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
             root if root.as_os_str().is_empty() => Path::new("."),
             root => root,
         };
-        // An empty name is that of the project's own VM, whatever K3S_VM_MACHINE says.
+        // An empty name is the project's own VM, whatever K3S_VM_MACHINE says.
         let name = project.alias().map_or("", MachineAlias::as_str);
         words.extend(["-C".into(), root.into(), format!("--name={name}").into()]);
     }
@@ -114,8 +113,8 @@ fn as_wrapper(arguments: Vec<OsString>, program: &Path) -> Vec<OsString> {
 }
 
 fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
-    // All that this program and its QEMU make is the user's alone. What kubectl and k9s make is not ours, and
-    // a manual is everybody's.
+    // All files of this program and its QEMU are private to the user. Those of kubectl and k9s, and the manual, are
+    // not.
     if !matches!(
         cli.command,
         Command::Kubectl(_) | Command::K9s(_) | Command::Man(_)
@@ -130,7 +129,7 @@ fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
             CommandError::new("cannot start the asynchronous runtime").because(&error)
         })?;
     let result = runtime.block_on(dispatch::run(cli, output));
-    // A thread that still reads the terminal must not hold the exit up.
+    // A thread that still reads the terminal must not delay the exit.
     runtime.shutdown_background();
     result
 }
@@ -187,7 +186,7 @@ mod tests {
         );
     }
 
-    /// The whole command tree without what is hidden.
+    /// The whole command tree without hidden commands.
     fn visible(command: &clap::Command) -> Vec<clap::Command> {
         let inner = command.get_subcommands().filter(|it| !it.is_hide_set());
         std::iter::once(command.clone())
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_is_as_agreed() {
+    fn the_help_matches_its_snapshot() {
         let mut cli = args::command().term_width(80);
         cli.build();
         let mut shown = String::new();
@@ -268,7 +267,7 @@ mod tests {
         insta::assert_snapshot!("help", lines.collect::<Vec<_>>().join("\n"));
     }
 
-    /// The commands in fenced code and in `code` of a line, each without what a shell does with it.
+    /// The commands in fenced code and in `code` of a line, without pipes and redirections.
     fn commands_in(text: &str) -> Vec<String> {
         let text = text.replace("\\\n", " ");
         let mut found = Vec::new();

@@ -3,7 +3,7 @@
 /// A text in the markup of [`crate::cli::terminal::markup`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Topic {
-    /// The word after `k3s-vm help`.
+    /// Its name after `k3s-vm help`.
     pub(crate) name: &'static str,
     /// The whole text; its first line is the title.
     pub(crate) text: &'static str,
@@ -16,7 +16,7 @@ impl Topic {
         first.trim_start_matches("# ")
     }
 
-    /// The text behind the title.
+    /// The text after the title.
     pub(crate) fn body(self) -> &'static str {
         self.text
             .split_once('\n')

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_without_end_is_refused() {
+    async fn an_endless_answer_is_rejected() {
         let mut answer = Answer::default();
         let error = copy(&mut repeat(b'x'), &mut answer).await;
         let error = error.expect_err("refused");

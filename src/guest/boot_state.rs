@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_makes_up_for_what_was_before() {
+    fn a_start_resets_earlier_faults() {
         let fell = ["k3s-starting", "k3s-exited exit-code 1"].repeat(8);
         let fallen = course(&fell);
         let words = "k3s ended 8 times, the last time with exit-code 1";
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_the_same_in_spite_of_its_numbers() {
+    fn numbers_do_not_distinguish_errors() {
         let after = |time: &str, pid: u32, port: u16| {
             format!(
                 "k3s-exited exit-code 1: [{time}] pid {pid}: listen tcp 10.0.2.15:{port}: bind: address already in use"
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_passes_has_more_tries() {
+    fn transient_errors_have_more_tries() {
         for error in [
             "exit-code 255: Failed to initialize CSINode after retrying: timed out waiting for the condition",
             "exit-code 1: Get https://127.0.0.1:6444/readyz: context deadline exceeded",

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_breakpoint_of_the_kernels_own_is_distinguished() {
+    fn kernel_breakpoints_are_recognised() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("console.log");
         std::fs::write(&path, "[ 1.5] Oops: int3: 0000 [#1] PREEMPT SMP\n").expect("written");
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_timer_is_the_emulators_fault() {
+    fn a_late_timer_is_an_emulator_crash() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("console.log");
         let panic =
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_cut_is_followed_on() {
+    fn a_truncated_file_is_followed() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("console.log");
         std::fs::write(&path, "a long beginning of the log\n").expect("written");

@@ -141,8 +141,7 @@ impl Ssh {
         let input = tokio::io::empty();
         let ran = self
             .run(
-                Some(&script(FETCH, &[path])),
-                None,
+                &script(FETCH, &[path]),
                 input,
                 &mut arriving.stream,
                 &mut words,
@@ -184,9 +183,7 @@ impl Ssh {
         let mut words = Words::default();
         let command = script(TAKE, &[directory, target]);
         let output = tokio::io::sink();
-        let ran = self
-            .run(Some(&command), None, &mut stream, output, &mut words)
-            .await;
+        let ran = self.run(&command, &mut stream, output, &mut words).await;
         drop(stream);
         let packed = packing.await.expect("neither panics nor is cancelled");
         match (ran, packed) {
@@ -313,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_size_is_not_fetched_as_nothing() {
+    fn files_without_size_are_rejected() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let empty = directory.path().join("empty");
         std::fs::write(&empty, "").expect("written");
@@ -332,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_one_word_to_the_guests_shell() {
+    fn names_are_quoted_for_the_guests_shell() {
         let command = script("echo \"$1\"", &["it's; rm -rf $HOME"]);
         let output = std::process::Command::new("sh")
             .args(["-c", &command])

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_stands_where_it_was_last() {
+    fn repeated_lines_keep_the_last_position() {
         let log = "[    1.0] again\none\n[    2.0] again\n\n   \ntwo\n[    3.5] again\n";
         assert_eq!(excerpt(log, 15), "one\ntwo\n[    3.5] again");
         assert_eq!(excerpt(log, 2), "two\n[    3.5] again");

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_to_the_own_question_is_taken() {
+    fn only_the_matching_answer_is_accepted() {
         let said = asked(|number| format!("\nffff 0 3\nold\n{number} 0 7\n/root\n-"));
         assert_eq!(said.expect("an answer"), b"/root\n-");
         let failed = asked(|number| format!("\n{number} 127 0\n"));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_read_to_a_bound() {
+    fn long_answers_are_limited() {
         // A line without an end, and no more behind the bound than the FIFO holds.
         let said = asked(|_| "x".repeat(usize::try_from(PATIENCE).expect("it fits") + 1024));
         assert!(matches!(said, Err(ListenerError::Port(_))), "{said:?}");

@@ -204,7 +204,7 @@ mod tests {
     use crate::base::progress::Silent;
 
     #[test]
-    fn times_of_all_ages_come_back_as_they_were() {
+    fn times_of_all_ages_are_kept() {
         let mut header = Header::new_gnu();
         for seconds in [0, 1, -1, -315_619_200, 4_102_444_800, 1 << 40] {
             set_time(&mut header, seconds);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_sent_as_it_is_and_ends_with_a_mark() {
+    fn a_directory_is_packed_with_an_end_mark() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let long = "a".repeat(120);
         fs::create_dir(directory.path().join(&long)).expect("created");

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::guest::{
     Answer, KeyPair,
-    session::{self, Event, Order, Streams, Terminal},
+    session::{self, Event, Order, Streams},
     ssh_error::SshError,
 };
 
@@ -125,13 +125,7 @@ impl Ssh {
     pub async fn output(&self, command: &str) -> Result<Vec<u8>, SshError> {
         let (mut output, mut errors) = (Answer::default(), Answer::default());
         let status = self
-            .run(
-                Some(command),
-                None,
-                tokio::io::empty(),
-                &mut output,
-                &mut errors,
-            )
+            .run(command, tokio::io::empty(), &mut output, &mut errors)
             .await?;
         if status == 0 {
             return Ok(output.0);
@@ -148,24 +142,22 @@ impl Ssh {
         })
     }
 
-    /// Runs a command, or a login shell when there is none, with the given streams, and gives its exit status: 128 and
-    /// the signal's number when a signal ended it, 255 when the connection ended first.
+    /// Runs a command with the given streams, and gives its exit status: 128 and the signal's number when a signal ended
+    /// it, 255 when the connection ended first.
     ///
     /// # Errors
     ///
     /// When the connection or one of the streams breaks.
     pub async fn run(
         &self,
-        command: Option<&str>,
-        terminal: Option<Terminal>,
+        command: &str,
         input: impl AsyncRead + Unpin,
         output: impl AsyncWrite + Unpin,
         errors: impl AsyncWrite + Unpin,
     ) -> Result<u32, SshError> {
         let order = Order {
-            command: command.map(str::to_owned),
-            terminal,
-            agent: None,
+            command: Some(command.to_owned()),
+            ..Order::default()
         };
         let streams = Streams {
             input,

@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_reports_and_nothing_else() {
+    fn parses_only_reports() {
         let report = Report::parse("12.34 disk-grown 20G").expect("a report");
         assert_eq!(report.stage, Stage::DiskGrown);
         assert_eq!(report.uptime, Duration::from_millis(12_340));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_cannot_steer_the_terminal() {
+    fn control_characters_are_removed() {
         let report = Report::parse("1 failed \u{1b}]0;owned\u{7}x").expect("a report");
         assert_eq!(report.detail, "x");
         assert_eq!(printable("\u{1b}[H\u{1b}[1;31mred\u{8}\u{7f}"), "red");
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_waits_for_its_other_half() {
+    fn incomplete_lines_wait_for_the_rest() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("stages.log");
         let mut log = StageLog::new(path.clone());

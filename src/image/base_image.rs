@@ -28,9 +28,9 @@ const CHECKSUMS_LIMIT: usize = 1 << 20;
 const READ_ONLY: u32 = 0o444;
 
 impl Cache {
-    /// The base image from `source`, brought into the cache if it was not there. A source that was verified
-    /// once is not asked again, even if what it publishes has changed since; a changed file is. One that came
-    /// without a checksum is there only for those who take that.
+    /// The base image from `source`, downloaded to the cache if it is missing. A verified source is not asked again,
+    /// even if it has changed since; a changed file is read again. An unverified image is returned only if the user
+    /// accepts that.
     ///
     /// # Errors
     ///
@@ -92,13 +92,17 @@ impl Cache {
             (None, None) => Err(ImageError::Unverifiable { url: shown(url) }),
         };
         let expected = self.or_unverified(expected)?;
+        let remember = |image: &BaseImage| {
+            self.remember_origin(image.digest, &shown(url), false)?;
+            let source = Source::of(image, shown(url), expected.is_some())?;
+            self.remember(&key, &source)
+        };
         let cached = match expected {
             Some(Checksum::Sha256(digest)) => self.find_image(digest),
             _ => None,
         };
         if let Some(image) = cached {
-            self.remember_origin(image.digest, &shown(url), false)?;
-            self.remember(&key, shown(url), &image, None, expected.is_some())?;
+            remember(&image)?;
             return Ok(image);
         }
         let partial = self.partial(&key)?;
@@ -111,8 +115,7 @@ impl Cache {
         };
         let fetched = download(&job, progress).await?;
         let image = self.admit(partial, &fetched, &shown(url)).await?;
-        self.remember_origin(image.digest, &shown(url), false)?;
-        self.remember(&key, shown(url), &image, None, expected.is_some())?;
+        remember(&image)?;
         Ok(image)
     }
 
@@ -138,7 +141,7 @@ impl Cache {
             return Ok(image);
         }
         if metadata.is_file() {
-            // Before gigabytes are copied; the copy is looked at again.
+            // Checked before gigabytes are copied; the copy is checked as well.
             inspect(&path, &name)?;
         }
         let url = Url::from_file_path(&path).map_err(|()| ImageError::BadUrl {
@@ -157,11 +160,12 @@ impl Cache {
         let fetched = copy(&path, &job, progress).await?;
         let image = self.admit(partial, &fetched, &name).await?;
         self.remember_origin(image.digest, &name, false)?;
-        self.remember(&key, name.clone(), &image, Some(stamp), true)?;
+        let source = Source::of(&image, name, true)?.with_stamp(stamp);
+        self.remember(&key, &source)?;
         Ok(image)
     }
 
-    /// The image that this source was found to be, provided that nothing speaks against it.
+    /// The known image of this source, unless it contradicts the request.
     fn known(
         &self,
         key: &Digest,
@@ -183,7 +187,7 @@ impl Cache {
                 .is_ok_and(|metadata| metadata.len() == source.size);
             return whole.then_some(image);
         }
-        // Bytes with the right digest are right wherever a URL would bring them from now.
+        // Bytes with the right digest are right, whatever the URL serves now.
         sha256
             .filter(|_| stamp.is_none())
             .and_then(|digest| self.find_image(digest))
@@ -201,7 +205,7 @@ impl Cache {
         })
     }
 
-    /// Gives a file of which all bytes were seen its place among the images, if it is one.
+    /// Moves a verified file to the images, if it is a disk image.
     ///
     /// # Errors
     ///
@@ -217,7 +221,7 @@ impl Cache {
         self.admit(partial, &fetched, origin).await.map(drop)
     }
 
-    /// Gives a verified file its place among the images, if it is one.
+    /// Moves a verified file to the images, if it is a disk image.
     async fn admit(
         &self,
         partial: PathBuf,
@@ -243,7 +247,7 @@ impl Cache {
         })
     }
 
-    /// Where the image with this digest is, or would be.
+    /// The path of the image with this digest.
     pub fn image_path(&self, digest: Digest) -> PathBuf {
         self.root().join("images").join(format!("{digest}.img"))
     }

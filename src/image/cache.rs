@@ -27,8 +27,8 @@ use crate::{
     },
 };
 
-/// How often a waiting process looks whether the other one is done.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often a waiting process checks the lock.
+const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The cache below one directory.
 #[derive(Debug, Clone)]
@@ -39,34 +39,34 @@ pub struct Cache {
     pub(super) unverified: bool,
 }
 
-/// A file to have in the cache.
+/// A file that the cache should have.
 #[derive(Debug, Clone)]
 pub struct Download {
     /// Its name in messages: `k3s v1.33.5+k3s1`.
     pub name: String,
-    /// Where it comes from: http, https or file.
+    /// Its source: http, https or file.
     pub url: Url,
-    /// The digest that it must have; `None` only where the user accepts files without a checksum.
+    /// The expected digest; `None` only if the user accepts files without a checksum.
     pub expected: Option<Digest>,
     /// The file name.
     pub file_name: String,
-    /// The permissions it gets.
+    /// Its mode.
     pub mode: u32,
 }
 
-/// The right to make one item of the cache, given back when it is dropped.
+/// The lock on one item of the cache, released when dropped.
 #[derive(Debug)]
 pub struct ItemLock {
     _file: File,
 }
 
 impl Cache {
-    /// The cache at `root`, which is made when something is put into it.
+    /// The cache at `root`, which is created at the first write.
     pub fn new(root: PathBuf) -> Self {
         Self::with_patience(root, RetryPolicy::default())
     }
 
-    /// As [`Cache::new`], with its own idea of how long to wait for servers.
+    /// As [`Cache::new`], with other timeouts.
     pub fn with_patience(root: PathBuf, retry: RetryPolicy) -> Self {
         Self {
             root,
@@ -84,7 +84,7 @@ impl Cache {
         }
     }
 
-    /// The checksum that was found; `None` when there is none and the user accepts that.
+    /// The checksum; `None` if there is none and the user accepts that.
     ///
     /// # Errors
     ///
@@ -99,13 +99,12 @@ impl Cache {
         }
     }
 
-    /// The directory that everything lies under.
+    /// The root directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The path of a verified file in `bucket`, brought there if need be. The same file is asked for by one process
-    /// at a time, and not at all when it is there.
+    /// The path of a verified file in `bucket`, downloaded if it is missing. Only one process at a time downloads it.
     ///
     /// # Errors
     ///
@@ -143,7 +142,7 @@ impl Cache {
             retry: &self.retry,
         };
         let fetched = download(&job, progress).await?;
-        // Before the file is there: with it, nothing of this is done again.
+        // Written before the file: with the file, nothing of this is done again.
         self.remember_origin(fetched.digest, &shown(&wanted.url), false)?;
         let (path, directory) = place(fetched.digest);
         self.directory(&directory)?;
@@ -160,7 +159,7 @@ impl Cache {
         wanted.expected.or_else(remembered)
     }
 
-    /// A text that was [remembered](Self::remember_text) for this URL.
+    /// A [remembered](Self::remember_text) text for this URL.
     ///
     /// # Errors
     ///
@@ -169,13 +168,13 @@ impl Cache {
         Ok(files::read_if_exists(&self.text_path(key(url)))?)
     }
 
-    /// The file with the text of what is known as `key`.
+    /// The file with the text for `key`.
     pub fn text_path(&self, key: Digest) -> PathBuf {
         self.root.join("texts").join(key.to_string())
     }
 
-    /// Keeps a text that belongs to verified files, such as the list of their checksums, so that the files are found
-    /// again without a network. To be called when they are verified: a wrong text is better asked for again.
+    /// Saves a text that belongs to verified files, such as the list of their checksums, so that the files are found
+    /// again without a network. Called only when they are verified: a wrong text should be downloaded again.
     ///
     /// # Errors
     ///
@@ -184,7 +183,7 @@ impl Cache {
         self.learn_text(key(url), text)
     }
 
-    /// All texts that were [remembered](Self::remember_text), with what their URLs are known as.
+    /// All [remembered](Self::remember_text) texts, with their keys.
     ///
     /// # Errors
     ///
@@ -203,7 +202,7 @@ impl Cache {
         Ok(texts)
     }
 
-    /// Keeps a text of another cache, which has the same keys.
+    /// Saves a text of another cache, which has the same keys.
     ///
     /// # Errors
     ///
@@ -213,7 +212,7 @@ impl Cache {
         Ok(files::write(&path, text.as_bytes(), files::PRIVATE)?)
     }
 
-    /// Where the file with this digest and name is in `bucket`, or would be.
+    /// The path of the file with this digest and name in `bucket`.
     pub fn file_path(&self, bucket: &str, digest: Digest, file_name: &str) -> PathBuf {
         self.root
             .join(bucket)
@@ -221,7 +220,7 @@ impl Cache {
             .join(file_name)
     }
 
-    /// Gives a file of which all bytes were seen its place in `bucket`.
+    /// Moves a verified file to `bucket`.
     ///
     /// # Errors
     ///
@@ -236,8 +235,8 @@ impl Cache {
         publish(partial, self.file_path(bucket, digest, file_name), mode).await
     }
 
-    /// Waits until no other command makes the item `key`, shown as `name`. To be called only when the item is
-    /// not there, and to be followed by another look: the one that was waited for has most likely made it.
+    /// Waits until no other command creates the item `key`, shown as `name`. Called only if the item is missing, and
+    /// followed by another check: the other command may have created it.
     ///
     /// # Errors
     ///
@@ -257,14 +256,14 @@ impl Cache {
                         info!("waiting for another k3s-vm that {what}");
                         said = true;
                     }
-                    // Not a blocking lock: that could not be given up when the user does.
-                    tokio::time::sleep(LOOK_AGAIN).await;
+                    // Polled: a blocking lock could not be interrupted by Ctrl-C.
+                    tokio::time::sleep(LOCK_INTERVAL).await;
                 }
             }
         }
     }
 
-    /// A directory of the cache, made if need be.
+    /// A directory of the cache, created if it is missing.
     ///
     /// # Errors
     ///
@@ -275,7 +274,7 @@ impl Cache {
         Ok(path)
     }
 
-    /// Where the item `key` is made, by the holder of its lock.
+    /// The unfinished item `key`, written by the holder of its lock.
     pub(super) fn partial(&self, key: &Digest) -> Result<PathBuf, ImageError> {
         Ok(self.directory("partial")?.join(key.to_string()))
     }
@@ -286,7 +285,7 @@ pub fn key(url: &Url) -> Digest {
     Digest::of(shown(url).as_bytes())
 }
 
-/// Gives a complete file its mode and its name, on disk.
+/// Gives a complete file its mode and its name, durably.
 pub(super) async fn publish(partial: PathBuf, path: PathBuf, mode: u32) -> Result<(), ImageError> {
     let published = tokio::task::spawn_blocking({
         let path = path.clone();
@@ -324,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn two_at_once_ask_once() {
+    async fn concurrent_requests_download_once() {
         let server = Server::start(vec![Reply::ok(b"binary")]).await;
         let directory = tempfile::tempdir().expect("temporary directory");
         let cache = Cache::new(directory.path().join("cache"));
@@ -358,7 +357,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_without_a_checksum_is_kept_for_those_who_take_it() {
+    async fn an_unverified_file_needs_consent() {
         let server = Server::start(vec![Reply::ok(b"binary")]).await;
         let directory = tempfile::tempdir().expect("temporary directory");
         let cache = Cache::new(directory.path().join("cache"));
@@ -377,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_url_is_a_source_too_and_wrong_bytes_never_get_the_name() {
+    async fn file_urls_are_verified() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let cache = Cache::new(directory.path().join("cache"));
         let source = directory.path().join("k3s");
@@ -407,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_remembered_by_their_url() {
+    fn texts_are_cached_by_url() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let cache = Cache::new(directory.path().join("cache"));
         let [here, there] = ["http://a/s", "http://b/s"].map(|url| Url::parse(url).expect("a URL"));

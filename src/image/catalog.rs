@@ -37,15 +37,15 @@ struct Pinned {
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// Its name on the command line and in the configuration.
+    /// Its name for users.
     pub alias: String,
-    /// Other names that find it.
+    /// Other names.
     pub also: Vec<String>,
     /// Its name in messages.
     pub name: String,
-    /// Where the image is published.
+    /// The URL of the image.
     pub url: String,
-    /// Where the list of checksums is published that has the image's file name.
+    /// The URL of the list of checksums with the image's file name.
     pub checksums: String,
 }
 
@@ -55,12 +55,12 @@ static BUILTIN: LazyLock<Catalog> = LazyLock::new(|| {
 });
 
 impl Catalog {
-    /// The catalogue that came with the program.
+    /// The catalogue of this program.
     pub fn builtin() -> &'static Self {
         &BUILTIN
     }
 
-    /// The image that goes by this name, in whatever case.
+    /// The image with this name, in any case.
     pub fn find(&self, alias: &str) -> Option<&Entry> {
         let is_alias = |name: &String| name.eq_ignore_ascii_case(alias);
         self.images
@@ -68,12 +68,12 @@ impl Catalog {
             .find(|entry| is_alias(&entry.alias) || entry.also.iter().any(is_alias))
     }
 
-    /// The alias of the image that is used when none is asked for.
+    /// The alias of the default image.
     pub fn default_image(&self) -> &str {
         &self.default_image
     }
 
-    /// The k3s version for when the channel cannot be asked.
+    /// The k3s version for when the channel server cannot be reached.
     pub fn k3s_version(&self) -> &str {
         &self.k3s.version
     }
@@ -84,14 +84,14 @@ impl Catalog {
     }
 }
 
-/// Where a base image comes from.
+/// The source of a base image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageSource {
     /// An image of the catalogue.
     Alias(&'static Entry),
-    /// A file of the user's.
+    /// A file of the user.
     Path(PathBuf),
-    /// Any image on the web.
+    /// Another image on the web.
     Url(Url),
 }
 
@@ -105,7 +105,7 @@ impl ImageSource {
         Catalog::builtin().default_image().parse()
     }
 
-    /// The source for messages: without the secrets of a URL.
+    /// The source in messages, without the login of a URL.
     pub fn shown(&self) -> String {
         match self {
             Self::Url(url) => shown(url),
@@ -114,9 +114,9 @@ impl ImageSource {
     }
 }
 
-/// A path by its `/` or `.` at the beginning, a URL by its `://` (or `file:`), a path by a `/` or by being there, else
-/// an alias. Aliases come before files of the current directory, so that a directory called `debian` changes nothing;
-/// `./debian` is always a path.
+/// A text is a path with a `/` or `.` at the beginning, a URL with `://` (or `file:`), a path with another `/` or if it
+/// exists, else an alias. Aliases come before files of the current directory, so that a directory called `debian`
+/// changes nothing; `./debian` is always a path.
 impl FromStr for ImageSource {
     type Err = ImageError;
 
@@ -150,7 +150,7 @@ impl FromStr for ImageSource {
     }
 }
 
-/// Parses back to the same source: the alias, the absolute path or the URL.
+/// Parses to the same source: the alias, the absolute path or the URL.
 impl fmt::Display for ImageSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -170,7 +170,7 @@ fn parse_url(text: &str) -> Result<ImageSource, ImageError> {
     match url.scheme() {
         "http" | "https" => Ok(ImageSource::Url(url)),
         "file" => match url.to_file_path() {
-            // What is kept of it is text.
+            // Saved as text, so it must be Unicode.
             Ok(path) if path.to_str().is_some() => Ok(ImageSource::Path(path)),
             Ok(_) => Err(bad("the path in it is not UTF-8")),
             Err(()) => Err(bad("it names no file of this host")),
@@ -179,7 +179,7 @@ fn parse_url(text: &str) -> Result<ImageSource, ImageError> {
     }
 }
 
-/// Independent of where the next command is called from; the path as it is when the current directory is gone.
+/// Independent of the current directory; unchanged if that does not exist.
 fn absolute(text: &str) -> PathBuf {
     std::path::absolute(text).unwrap_or_else(|_| PathBuf::from(text))
 }
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_catalogue_holds_together() {
+    fn the_catalog_is_consistent() {
         let catalog = Catalog::builtin();
         let names: Vec<&String> = catalog
             .images()
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_refused_with_what_there_is() {
+    fn unknown_aliases_are_rejected_with_the_list() {
         let error = |text: &str| text.parse::<ImageSource>().expect_err(text).to_string();
         assert!(error("plan9").contains("debian-13, debian-13-genericcloud, ubuntu-26.04"));
         assert!(error("ftp://example.org/x.img").contains("ftp://example.org/x.img"));

@@ -1,5 +1,5 @@
-//! The checksums of publishers: SHA-256 from Ubuntu, Fedora, AlmaLinux, Rocky Linux and k3s, SHA-512 from
-//! Debian. The cache itself knows files by SHA-256 only, so that one is always computed along.
+//! The checksums of publishers: SHA-256 from Ubuntu, Fedora, AlmaLinux, Rocky Linux and k3s, SHA-512 from Debian. The
+//! cache names files by SHA-256, which is always computed.
 
 use std::{fmt, str::FromStr};
 
@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha512};
 
 use crate::base::{Digest, digest::Hasher};
 
-/// The digest that a file must have.
+/// The expected digest of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checksum {
     /// A SHA-256 digest.
@@ -79,7 +79,7 @@ impl fmt::Display for Checksum {
     }
 }
 
-/// Both digests of bytes that pass by; SHA-512 only where it will be asked for.
+/// Both digests of bytes that are read; SHA-512 only if it is expected.
 #[derive(Debug)]
 pub(super) struct Sums {
     sha256: Hasher,
@@ -87,7 +87,7 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Starts with no bytes seen, for what will be compared with `expected`.
+    /// No bytes yet; to be compared with `expected`.
     pub(super) fn toward(expected: Option<&Checksum>) -> Self {
         let sha512 = matches!(expected, Some(Checksum::Sha512(_))).then(Sha512::new);
         Self {
@@ -96,7 +96,7 @@ impl Sums {
         }
     }
 
-    /// Takes the next bytes in.
+    /// Adds bytes.
     pub(super) fn update(&mut self, bytes: &[u8]) {
         self.sha256.update(bytes);
         if let Some(sha512) = &mut self.sha512 {
@@ -104,7 +104,7 @@ impl Sums {
         }
     }
 
-    /// The SHA-256 of all bytes, and the checksum of the kind that was expected.
+    /// The SHA-256 of all bytes, and the checksum of the expected kind.
     pub(super) fn finish(self) -> (Digest, Checksum) {
         let digest = self.sha256.finish();
         let actual = match self.sha512 {
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_a_file_in_either_kind_of_list() {
+    fn finds_a_file_in_both_checksum_formats() {
         let sha256 = Digest::of(b"x").to_string();
         let sha512 = "ab".repeat(64);
         let sums = format!(
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn computes_what_was_asked_for() {
+    fn computes_the_requested_digest() {
         // FIPS 180-4's example: SHA-512 of "abc".
         let abc: Checksum = "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
                              2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"

@@ -1,7 +1,8 @@
-//! Brings a file of this host here: cloned where the file system can, with its holes where it cannot,
-//! and hashed from the copy, which does not change any more.
+//! Copies a file of this host: cloned if the file system supports it, else with its holes. The copy is hashed, since it
+//! does not change any more.
 
 use std::{
+    fs::Metadata,
     io::{self, SeekFrom},
     path::Path,
 };
@@ -22,7 +23,7 @@ use crate::{
     },
 };
 
-/// How much is read at once, and the smallest hole that is kept.
+/// The size of a read, and of the smallest hole.
 const BLOCK: usize = 1 << 20;
 
 /// Fills `job.partial` from `source`.
@@ -37,27 +38,7 @@ pub(super) async fn copy(
 ) -> Result<Fetched, ImageError> {
     let target = job.partial;
     files::remove_if_exists(&validator_file(target))?;
-    // A FIFO would wait for its writer.
-    let from = File::options()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open(source)
-        .await
-        .map_err(FileError::on("open", source))?;
-    let metadata = from
-        .metadata()
-        .await
-        .map_err(FileError::on("look at", source))?;
-    if !metadata.is_file() {
-        return Err(ImageError::NotADisk {
-            origin: source.display().to_string(),
-            looks_like: if metadata.is_dir() {
-                "a directory"
-            } else {
-                "no plain file"
-            },
-        });
-    }
+    let (from, metadata) = open(source).await?;
     let to = File::create(target)
         .await
         .map_err(FileError::on("create", target))?;
@@ -83,6 +64,31 @@ pub(super) async fn copy(
             })
         }
     }
+}
+
+/// Opens a regular file. Opening a FIFO would wait for its writer.
+async fn open(source: &Path) -> Result<(File, Metadata), ImageError> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(source)
+        .await
+        .map_err(FileError::on("open", source))?;
+    let metadata = file
+        .metadata()
+        .await
+        .map_err(FileError::on("look at", source))?;
+    if !metadata.is_file() {
+        return Err(ImageError::NotADisk {
+            origin: source.display().to_string(),
+            looks_like: if metadata.is_dir() {
+                "a directory"
+            } else {
+                "no plain file"
+            },
+        });
+    }
+    Ok((file, metadata))
 }
 
 /// Hashes all of a file, and copies it on the way unless it is a clone already.
@@ -121,7 +127,7 @@ async fn copy_blocks(
     Ok(size)
 }
 
-/// Writes a block, or leaves a hole for one that is all zeros.
+/// Writes a block, or leaves a hole for zeros.
 async fn append(to: &mut File, block: &[u8]) -> io::Result<()> {
     if block.iter().any(|byte| *byte != 0) {
         return to.write_all(block).await;

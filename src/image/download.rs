@@ -77,7 +77,7 @@ async fn attempt(
     };
     if response.status() != StatusCode::RANGE_NOT_SATISFIABLE {
         let result = partial.receive(&mut response, total, progress).await;
-        // Also after a break: the next try counts on what is in the file.
+        // Also after an interruption: the next try continues from the file's length.
         partial.flush().await?;
         result?;
     }
@@ -105,7 +105,7 @@ pub struct ContentRange {
 }
 
 impl ContentRange {
-    /// The range that an answer claims; nothing is known of one that claims it in another form.
+    /// The range of a response; `None` for another form.
     pub fn of(headers: &HeaderMap) -> Self {
         let text = headers
             .get(header::CONTENT_RANGE)
@@ -123,7 +123,8 @@ impl ContentRange {
         }
     }
 
-    /// Returns `true` when an answer with this range continues after `length` bytes, or says that they were all.
+    /// Returns `true` when a response with this range continues after `length` bytes, or says that the file is
+    /// complete.
     pub fn continues(&self, status: StatusCode, length: u64) -> bool {
         match status {
             StatusCode::RANGE_NOT_SATISFIABLE => length > 0 && self.total == Some(length),

@@ -9,7 +9,7 @@ use std::{
 
 use crate::base::{FileError, Size};
 
-/// Why an image, a release or an overlay cannot be had.
+/// The reason why an image, a release or an overlay is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// Neither an alias of the catalogue, nor a file, nor a URL.
@@ -20,7 +20,7 @@ pub enum ImageError {
         /// The aliases of the catalogue, as a list.
         known: String,
     },
-    /// A URL that this program cannot fetch from.
+    /// A URL that cannot be used.
     #[error("cannot use the URL {url}: {reason}")]
     BadUrl {
         /// The URL as given.
@@ -31,28 +31,28 @@ pub enum ImageError {
     /// The HTTP client could not be set up.
     #[error("cannot set up the HTTP client")]
     Client(#[source] reqwest::Error),
-    /// No answer came: no such host, connection refused, no trust in its certificate.
+    /// The server does not answer: no such host, connection refused, an untrusted certificate.
     #[error("cannot reach {url}")]
     Unreachable {
         /// The URL.
         url: String,
-        /// Why there was no answer.
+        /// The reason.
         source: reqwest::Error,
     },
-    /// The server answered that it will not serve this.
+    /// The server refuses.
     #[error("{url} answered {status}")]
     Status {
         /// The URL.
         url: String,
-        /// The answer's code.
+        /// The status code.
         status: u16,
     },
-    /// Nothing came for too long.
+    /// No bytes for too long.
     #[error("no data from {url} for {} s", after.as_secs_f32())]
     Stalled {
         /// The URL.
         url: String,
-        /// How long nothing came.
+        /// The time without bytes.
         after: Duration,
     },
     /// The transfer ended early.
@@ -60,9 +60,9 @@ pub enum ImageError {
     Cut {
         /// The URL.
         url: String,
-        /// How many bytes are here.
+        /// The received bytes.
         got: u64,
-        /// How many there should be, when the server said.
+        /// The expected bytes, if the server has sent the length.
         total: Option<u64>,
         /// The connection's error, if it ended with one.
         source: Option<reqwest::Error>,
@@ -72,7 +72,7 @@ pub enum ImageError {
     NotText {
         /// The URL.
         url: String,
-        /// How much would have been taken.
+        /// The limit.
         limit: usize,
     },
     /// A checksum file without the entry that matters.
@@ -80,7 +80,7 @@ pub enum ImageError {
     NoChecksum {
         /// The checksum file.
         url: String,
-        /// The entry that was looked for.
+        /// The missing entry.
         file: String,
     },
     /// A download without a checksum.
@@ -89,53 +89,53 @@ pub enum ImageError {
         /// The URL.
         url: String,
     },
-    /// The answer is packed, where the file itself was asked for.
+    /// The response is compressed, although the file itself was requested.
     #[error("{url} was sent compressed ({encoding}), which was not requested")]
     Packed {
         /// The URL.
         url: String,
-        /// The answer's `Content-Encoding`.
+        /// The response's `Content-Encoding`.
         encoding: String,
     },
-    /// The bytes are not those that were promised.
+    /// The checksum differs.
     #[error("{origin} has the wrong checksum: expected {expected}, got {actual}")]
     WrongChecksum {
-        /// Where the bytes came from.
+        /// The source.
         origin: String,
         /// The expected checksum.
         expected: String,
         /// The checksum of the file.
         actual: String,
-        /// A part of the file was left from an earlier try, which is worth a fresh one.
+        /// A part of the file was from an earlier try, so a new try is worth it.
         resumed: bool,
     },
-    /// The file system cannot hold what is coming.
+    /// The file system has too little space.
     #[error("not enough space in {}: {} needed, {} free", directory.display(), needed.approximate(), free.approximate())]
     NoSpace {
-        /// Where it should have gone.
+        /// The target.
         directory: PathBuf,
-        /// How much is still to be written.
+        /// The bytes that are missing.
         needed: Size,
-        /// How much there is for this user.
+        /// The free space.
         free: Size,
     },
-    /// The file is something else than a disk image.
+    /// The file is not a disk image.
     #[error("{origin} is not a disk image: it is {looks_like}")]
     NotADisk {
-        /// Where the file came from.
+        /// The source.
         origin: String,
         /// The likely kind of the file, with its article.
         looks_like: &'static str,
     },
-    /// A disk image that cannot serve as a base.
+    /// A disk image that cannot be a base image.
     #[error("{origin} cannot be a base image: {reason}")]
     UnusableDisk {
-        /// Where the file came from.
+        /// The source.
         origin: String,
         /// The reason.
         reason: &'static str,
     },
-    /// A disk that would cut off the end of its base image.
+    /// A disk that is smaller than its base image.
     #[error("a disk of {wanted} is smaller than the base image, which has {minimum}")]
     DiskTooSmall {
         /// The size asked for.
@@ -143,21 +143,21 @@ pub enum ImageError {
         /// The size of the base image.
         minimum: Size,
     },
-    /// An overlay that cannot be made.
-    #[error("cannot make a disk on {}: {reason}", backing.display())]
+    /// An overlay that cannot be created.
+    #[error("cannot create a disk on {}: {reason}", backing.display())]
     Overlay {
         /// The base image.
         backing: PathBuf,
         /// The reason.
         reason: String,
     },
-    /// A file of the cache or of the user that cannot be worked with.
+    /// A file of the cache or of the user that cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
 impl ImageError {
-    /// Returns `true` when the file is absent, as opposed to out of reach: HTTP 404 or 410, or no such file.
+    /// Returns `true` when the file does not exist, as opposed to being unreachable: HTTP 404 or 410, or no such file.
     pub fn is_not_found(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 404 | 410),
@@ -202,7 +202,7 @@ impl ImageError {
     }
 }
 
-/// rustls hands its verdicts on as invalid data, and hyper wraps those once more.
+/// rustls reports verdicts as invalid data, and hyper wraps them once more.
 fn is_invalid_data(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| {
         let inner = || error.get_ref().is_some_and(|inner| is_invalid_data(inner));

@@ -1,4 +1,4 @@
-//! Recognizes disk images, and says what other files are, before QEMU opens them.
+//! Recognizes disk images and other files before QEMU opens them.
 
 use std::{fmt, io::Read, path::Path};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::ImageError;
 use crate::base::{FileError, Size, files};
 
-/// How every qcow2 image begins (docs/interop/qcow2.txt of QEMU).
+/// The beginning of a qcow2 image (docs/interop/qcow2.txt of QEMU).
 pub(super) const QCOW2_MAGIC: [u8; 4] = *b"QFI\xfb";
 
 /// The format of a base image, as QEMU calls it.
@@ -21,7 +21,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The name that QEMU's options and the overlay's header take.
+    /// The name in QEMU's options and in the overlay's header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Qcow2 => "qcow2",
@@ -36,7 +36,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// A disk image by its first bytes.
+/// The header of a disk image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disk {
     /// The format, as QEMU's option.
@@ -45,21 +45,21 @@ pub struct Disk {
     pub virtual_size: Size,
 }
 
-/// Why a file cannot be a base image.
+/// The reason why a file cannot be a base image.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is something else, and this is what.
+    /// It is another kind of file.
     NotADisk(&'static str),
-    /// It is a disk image, and this is wrong with it.
+    /// It is an unusable disk image.
     Unusable(&'static str),
 }
 
-/// Enough for the signature of ISO 9660, which comes last of all.
+/// The length up to the signature of ISO 9660, the last one.
 const HEAD: u64 = 0x8006;
-/// No boot loader, kernel and system fit in less.
+/// The smallest system with boot loader and kernel.
 const SMALLEST: u64 = 1 << 20;
 
-/// Looks at the file at `path`, which came from `origin`.
+/// Checks the file at `path`, which came from `origin`.
 pub(super) fn inspect(path: &Path, origin: &str) -> Result<Disk, ImageError> {
     let file = files::open_regular(path)?;
     let length = file
@@ -82,7 +82,7 @@ pub(super) fn inspect(path: &Path, origin: &str) -> Result<Disk, ImageError> {
     })
 }
 
-/// Decides from the first 32 KiB of a file of `length` bytes.
+/// Decides by the first 32 KiB of a file of `length` bytes.
 ///
 /// # Errors
 ///
@@ -164,40 +164,43 @@ fn judge_qcow2(head: &[u8], length: u64) -> Result<Disk, Refusal> {
     }
 }
 
-/// Signatures at fixed places; ISO first, for bootable ones have a partition table as well.
+/// Signatures of other files: the offset, the bytes, and the kind. ISO is first, for bootable ones have a partition table
+/// as well.
+const SIGNATURES: [(usize, &[u8], &str); 14] = [
+    (0x8001, b"CD001", "an ISO image of a CD or DVD"),
+    (0, b"\x1f\x8b", "a gzip archive, to be unpacked first"),
+    (0, b"\xfd7zXZ\0", "an xz archive, to be unpacked first"),
+    (
+        0,
+        b"\x28\xb5\x2f\xfd",
+        "a zstd archive, to be unpacked first",
+    ),
+    (0, b"BZh", "a bzip2 archive, to be unpacked first"),
+    (0, b"PK\x03\x04", "a zip archive, to be unpacked first"),
+    (
+        0,
+        b"7z\xbc\xaf\x27\x1c",
+        "a 7z archive, to be unpacked first",
+    ),
+    (257, b"ustar", "a tar archive, to be unpacked first"),
+    (0, b"KDMV", "a VMDK image, to be converted first"),
+    (
+        0,
+        b"# Disk DescriptorFile",
+        "a VMDK image, to be converted first",
+    ),
+    (0, b"vhdxfile", "a VHDX image, to be converted first"),
+    (0, b"conectix", "a VHD image, to be converted first"),
+    (
+        0x40,
+        b"\x7f\x10\xda\xbe",
+        "a VDI image, to be converted first",
+    ),
+    (0, b"\x7fELF", "a program"),
+];
+
+/// The kind of a file that is not a disk image.
 fn something_else(head: &[u8]) -> Option<&'static str> {
-    const SIGNATURES: [(usize, &[u8], &str); 14] = [
-        (0x8001, b"CD001", "an ISO image of a CD or DVD"),
-        (0, b"\x1f\x8b", "a gzip archive, to be unpacked first"),
-        (0, b"\xfd7zXZ\0", "an xz archive, to be unpacked first"),
-        (
-            0,
-            b"\x28\xb5\x2f\xfd",
-            "a zstd archive, to be unpacked first",
-        ),
-        (0, b"BZh", "a bzip2 archive, to be unpacked first"),
-        (0, b"PK\x03\x04", "a zip archive, to be unpacked first"),
-        (
-            0,
-            b"7z\xbc\xaf\x27\x1c",
-            "a 7z archive, to be unpacked first",
-        ),
-        (257, b"ustar", "a tar archive, to be unpacked first"),
-        (0, b"KDMV", "a VMDK image, to be converted first"),
-        (
-            0,
-            b"# Disk DescriptorFile",
-            "a VMDK image, to be converted first",
-        ),
-        (0, b"vhdxfile", "a VHDX image, to be converted first"),
-        (0, b"conectix", "a VHD image, to be converted first"),
-        (
-            0x40,
-            b"\x7f\x10\xda\xbe",
-            "a VDI image, to be converted first",
-        ),
-        (0, b"\x7fELF", "a program"),
-    ];
     let has = |at: usize, signature: &[u8]| {
         head.get(at..)
             .is_some_and(|rest| rest.starts_with(signature))
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_qcow2_and_partitioned_raw() {
+    fn accepts_qcow2_and_partitioned_raw() {
         let disk = judge(&qcow2(&[]), 1 << 20).expect("sound");
         assert_eq!(
             (disk.format, disk.virtual_size),
@@ -278,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_else_it_is() {
+    fn names_other_formats() {
         let padded = |start: &[u8]| {
             let mut head = vec![0; HEAD as usize];
             head[..start.len()].copy_from_slice(start);

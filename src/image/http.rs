@@ -1,4 +1,4 @@
-//! The HTTP client of the whole program, and what all downloads have in common.
+//! The HTTP client of the whole program, and the common parts of all downloads.
 
 use std::{io::ErrorKind, path::PathBuf, sync::OnceLock, time::Duration};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::base::{address::shown, files, proxy, tls};
 
-/// The client, built when it is first needed: it reads the host's certificate authorities.
+/// The client, built at its first use, for it reads the host's CA certificates.
 ///
 /// # Errors
 ///
@@ -23,7 +23,7 @@ pub fn http_client() -> Result<&'static Client, ImageError> {
         return Ok(client);
     }
     tls::provide();
-    // The TLS library would wait for a FIFO, and read a device without end.
+    // Checked here: the TLS library would wait for a FIFO, and read an endless device.
     let roots = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     if let Some(path) = roots.filter(|it| it.exists() && !it.is_dir()) {
         files::open_regular(&path)?;
@@ -39,7 +39,7 @@ pub fn http_client() -> Result<&'static Client, ImageError> {
         .tls_certs_merge(nix_roots())
         .build()
         .or_else(|error| {
-            // A host without any certificate authority can still use a mirror by http.
+            // A host without CA certificates can still use a mirror over http.
             warn!(
                 "no https, for there are no certificate authorities: {}",
                 reasons(&error)
@@ -52,7 +52,7 @@ pub fn http_client() -> Result<&'static Client, ImageError> {
     Ok(CLIENT.get_or_init(|| client))
 }
 
-/// Those of the environment, by the rules of curl and Go.
+/// The proxies of the environment, by the rules of curl and Go.
 fn proxies() -> Proxy {
     let of = |scheme: &str| -> Option<Url> {
         let proxy = proxy::of_environment(scheme)?;
@@ -71,7 +71,7 @@ fn proxies() -> Proxy {
     })
 }
 
-/// Ten redirects at most, and none from https to http.
+/// At most ten redirects, and none from https to http.
 fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
     let from = attempt.previous().last();
     if from.is_some_and(|url| url.scheme() == "https") && attempt.url().scheme() != "https" {
@@ -80,7 +80,7 @@ fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
     redirect::Policy::limited(10).redirect(attempt)
 }
 
-/// Nix names its bundle in a variable of its own; the TLS library knows the platform's and `SSL_CERT_FILE`.
+/// Nix has its own variable for the bundle; the TLS library knows the platform's and `SSL_CERT_FILE`.
 fn nix_roots() -> Vec<Certificate> {
     if std::env::var_os("SSL_CERT_FILE").is_some() {
         return Vec::new();
@@ -137,7 +137,7 @@ pub async fn fetch_text(
     }
 }
 
-/// One try; `None` when there is more than `limit`, or no text.
+/// One try; `None` for more than `limit` bytes, or another encoding than UTF-8.
 async fn text_once(
     client: &Client,
     url: &Url,
@@ -170,7 +170,7 @@ pub(super) async fn send(
     url: &Url,
     retry: &RetryPolicy,
 ) -> Result<Response, ImageError> {
-    // Compressed transfer would make lengths and ranges mean something else.
+    // Compression would change the meaning of lengths and ranges.
     let request = request.header(header::ACCEPT_ENCODING, "identity");
     let answer = tokio::time::timeout(retry.idle, request.send()).await;
     answer
@@ -199,7 +199,7 @@ pub(super) async fn next_chunk(
         })
 }
 
-/// Why the bytes of this answer may not be the file's: a server packed them although it was asked not to.
+/// The reason why the body may differ from the file: the server compressed it although it was asked not to.
 pub(super) fn packed(url: &Url, response: &Response) -> Option<ImageError> {
     let encoding = response.headers().get(header::CONTENT_ENCODING)?;
     let encoding = String::from_utf8_lossy(encoding.as_bytes()).into_owned();
@@ -209,7 +209,7 @@ pub(super) fn packed(url: &Url, response: &Response) -> Option<ImageError> {
     })
 }
 
-/// An answer that brings nothing.
+/// A response without a usable body.
 pub(super) fn refused(url: &Url, response: &Response) -> ImageError {
     ImageError::Status {
         url: shown(url),
@@ -250,7 +250,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn small_texts_come_after_a_passing_fault() {
+    async fn small_texts_are_retried() {
         let server = Server::start(vec![Reply::status(503), Reply::ok(b"sums")]).await;
         let text = fetch_text(&server.url("/s"), 4, &QUICK)
             .await
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_used_is_an_error_that_names_the_url() {
+    async fn unusable_responses_name_the_url() {
         let server = Server::start(vec![
             Reply::ok(b"12345"),
             Reply::ok(b"\xff\xff"),
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn texts_come_from_files_too() {
+    async fn texts_are_read_from_file_urls() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("v1.36.5+k3s1");
         std::fs::write(&path, "sums").expect("written");

@@ -1,4 +1,4 @@
-//! A base image as it is in the cache.
+//! A base image in the cache.
 
 use std::path::PathBuf;
 
@@ -10,12 +10,12 @@ use crate::{
 /// A verified disk image in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseImage {
-    /// Where it is: absolute if the cache's root is.
+    /// Its path: absolute if the cache's root is.
     pub path: PathBuf,
     /// Its digest.
     pub digest: Digest,
     /// The size of the disk that a guest sees.
     pub virtual_size: Size,
-    /// How QEMU has to read it.
+    /// Its format.
     pub format: Format,
 }

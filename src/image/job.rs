@@ -9,7 +9,7 @@ use crate::{
     image::{Checksum, RetryPolicy},
 };
 
-/// A download, and its destination.
+/// A download and its target.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
     /// Its name in messages.
@@ -21,7 +21,7 @@ pub(crate) struct Job<'a> {
     pub(crate) retry: &'a RetryPolicy,
 }
 
-/// A download that is complete and verified, but neither flushed nor in its place.
+/// A complete and verified download, which is neither flushed nor in its place.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Fetched {
     pub(crate) digest: Digest,

@@ -1,5 +1,5 @@
-//! Base images and releases: which there are, how they get here whole, where they are kept, and the
-//! overlay disks that grow on them. Everything here is shared between projects and never written to by a guest.
+//! Base images and releases: the catalogue, downloads, the cache, and overlay disks on cached images. All files of the
+//! cache are shared between projects, and no guest writes to them.
 
 mod base_image;
 mod cache;
@@ -15,9 +15,9 @@ mod job;
 mod origin;
 mod overlay;
 mod partial;
-pub mod prepared;
 mod retry;
 mod source;
+pub mod template;
 #[cfg(test)]
 mod test_server;
 
@@ -30,6 +30,6 @@ pub use http::{fetch_text, http_client};
 pub use image_file::BaseImage;
 pub use origin::Origin;
 pub use overlay::{disk_use, header_fault, is_fresh, is_qcow2, plan};
-pub use prepared::Prepared;
 pub use retry::RetryPolicy;
 pub use source::Known;
+pub use template::TemplateState;

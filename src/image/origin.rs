@@ -1,4 +1,4 @@
-//! The origins of the cache's files, for those who look: `origins/<digest>.json` beside them.
+//! The origins of the cache's files, for `cache list`: `origins/<digest>.json` beside them.
 
 use std::path::PathBuf;
 
@@ -9,18 +9,18 @@ use crate::base::{Digest, FileError, files};
 
 const SCHEMA: u32 = 1;
 
-/// Where a file of the cache comes from.
+/// The origin of a file of the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     schema: u32,
     /// The URL or path, as it may be shown.
     pub from: String,
-    /// An archive brought the file and says so: this host has asked no server.
+    /// An archive names this origin; this host has not asked the server.
     pub imported: bool,
 }
 
 impl Origin {
-    /// The origin of a file that an archive brought, or that this host has fetched itself.
+    /// The origin of a file from an archive, or of one that this host has downloaded.
     pub const fn new(from: String, imported: bool) -> Self {
         Self {
             schema: SCHEMA,
@@ -31,19 +31,19 @@ impl Origin {
 }
 
 impl Cache {
-    /// The origin of the file with this digest, where it is known.
+    /// The origin of the file with this digest, if known.
     pub fn origin(&self, digest: Digest) -> Option<Origin> {
         let text = files::read_if_exists(&self.origin_path(digest)).ok()??;
         let origin: Origin = serde_json::from_str(&text).ok()?;
         (origin.schema == SCHEMA).then_some(origin)
     }
 
-    /// Where the origin of the file with this digest is kept.
+    /// The file with the origin of that digest.
     pub fn origin_path(&self, digest: Digest) -> PathBuf {
         self.root().join("origins").join(format!("{digest}.json"))
     }
 
-    /// Keeps the origin of a file. What this host has verified itself stays, whatever an archive says.
+    /// Saves the origin of a file. An origin that this host has verified is not replaced by an archive's.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The VM's own disk: a qcow2 file that holds what differs from the base image.
+//! The VM's own disk: a qcow2 file with the blocks that differ from the base image.
 
 use std::{
     fs::File,
@@ -14,7 +14,7 @@ use crate::base::{FileError, Size};
 
 const CLUSTER_BITS: usize = 16;
 const CLUSTER: usize = 1 << CLUSTER_BITS;
-/// Counters of 16 bits, as qemu-img makes them.
+/// Reference counts of 16 bits, as in qemu-img.
 const REFCOUNT_ORDER: u8 = 4;
 const SECTOR: usize = 512;
 /// The limit of the format.
@@ -22,7 +22,7 @@ const LONGEST_NAME: usize = 1023;
 /// The largest disk in one file of 64 KiB clusters, less a margin; QEMU's limit is 64 TiB.
 const LARGEST: Size = Size::gib(63 << 10);
 
-/// Where the fields lie that name the backing file (QEMU's docs/interop/qcow2.txt).
+/// The offsets of the fields for the backing file (QEMU's docs/interop/qcow2.txt).
 const BACKING_OFFSET: usize = 8;
 const BACKING_LENGTH: usize = 16;
 const INCOMPATIBLE_FEATURES: usize = 72;
@@ -32,7 +32,7 @@ const CORRUPT: u64 = 1 << 1;
 const EXTENSIONS: usize = 112;
 const BACKING_FORMAT: u32 = 0xe279_2aca;
 
-/// The bytes of an empty overlay of `size` on `base`: all of the file that there is before the first start.
+/// The bytes of an empty overlay of `size` on `base`: the whole file before the first start.
 ///
 /// # Errors
 ///
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_leads_to_other_files_is_refused() {
+    fn headers_with_other_files_are_rejected() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let [overlay, base_path, other] =
             ["overlay", "base", "other"].map(|name| directory.path().join(name));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn qemu_accepts_it_whatever_the_base_is_called() {
+    fn qemu_accepts_odd_base_names() {
         for name in [
             "plain",
             "two words",
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_the_format_or_the_base_forbids() {
+    fn rejects_invalid_sizes_and_bases() {
         let long = format!("/{}", "a".repeat(1023));
         for (path, size, reason) in [
             (
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn is_small_and_known_to_be() {
+    fn a_new_overlay_is_small_and_fresh() {
         let image = plan(&base("/b", Format::Qcow2, Size::gib(3)), Size::gib(20)).expect("planned");
         assert!(image.len() <= 4 * CLUSTER, "{}", image.len());
         let file = tempfile::NamedTempFile::new().expect("temporary file");

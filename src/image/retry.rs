@@ -10,21 +10,21 @@ use tracing::{debug, warn};
 
 use super::ImageError;
 
-/// How long and how often a server is asked.
+/// The timeouts and tries of a download.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryPolicy {
-    /// How many tries in a row may fail without bringing anything new.
+    /// The number of failures in a row without progress.
     pub tries: u32,
     /// The pause after the first failure; each further one is twice as long.
     pub pause: Duration,
-    /// How long a transfer may stall. The whole has no deadline.
+    /// How long a transfer may stall. The whole transfer has no limit.
     pub idle: Duration,
-    /// How long a server is looked for that has never answered.
+    /// How long an unreachable server is tried.
     pub first_contact: Duration,
 }
 
 impl RetryPolicy {
-    /// For questions that have a second-best answer at hand: one try, and no long wait.
+    /// One try and a short wait, for requests with a fallback.
     pub const BRIEF: Self = Self {
         tries: 1,
         pause: Duration::ZERO,
@@ -52,12 +52,12 @@ pub(super) struct Retries<'a> {
     failed: u32,
     furthest: u64,
     answered: bool,
-    /// The last message.
+    /// The last error.
     told: String,
 }
 
 impl<'a> Retries<'a> {
-    /// Nothing has failed yet, and `reached` bytes are here.
+    /// No failure yet, with `reached` bytes.
     pub(super) fn new(retry: &'a RetryPolicy, reached: u64) -> Self {
         Self {
             retry,
@@ -69,8 +69,8 @@ impl<'a> Retries<'a> {
         }
     }
 
-    /// Returns when it is time to try again; gives the error back when it is not worth it. A try that got further
-    /// than all before it has made progress: counting starts again.
+    /// Returns when it is time to retry, or returns the error if that is useless. A try that got further than all
+    /// before it resets the count.
     pub(super) async fn after(
         &mut self,
         error: ImageError,
@@ -83,8 +83,8 @@ impl<'a> Retries<'a> {
         }
         self.failed += 1;
         self.answered |= error.server_answered();
-        let nobody_there = !self.answered && self.started.elapsed() >= self.retry.first_contact;
-        if !error.may_pass() || self.failed >= self.retry.tries || nobody_there {
+        let is_unreachable = !self.answered && self.started.elapsed() >= self.retry.first_contact;
+        if !error.may_pass() || self.failed >= self.retry.tries || is_unreachable {
             return Err(error);
         }
         let pause = self.retry.pause * 2u32.pow((self.failed - 1).min(6));

@@ -1,5 +1,4 @@
-//! The cache's index: which image a URL or a path was found to be, so that neither a network nor a second hashing is
-//! needed to find it again.
+//! The cache's index: the image of each URL or path, found again without a network and without hashing.
 
 use std::{
     fs::{self, Metadata},
@@ -14,15 +13,15 @@ use tracing::debug;
 use super::{BaseImage, Cache, ImageError};
 use crate::base::{Digest, FileError, files};
 
-/// Which image a URL or a path was found to be.
+/// The known image of a URL or a path.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Source {
     schema: u32,
-    /// The URL or path, for those who look.
+    /// The URL or path, for people.
     from: String,
     pub(super) digest: Digest,
     pub(super) size: u64,
-    /// The file's stamp, by which it is known to be unchanged. A URL has none, for the cached copy wins.
+    /// The file's stamp, which shows that it is unchanged. A URL has none, for the cached copy is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stamp: Option<String>,
     /// A checksum verified it, or it is the user's own file.
@@ -32,10 +31,36 @@ pub(super) struct Source {
 
 const SCHEMA: u32 = 1;
 
-/// Which image a URL was found to be, as another host can be told.
+impl Source {
+    /// The source of a cached image, without a stamp.
+    pub(super) fn of(image: &BaseImage, from: String, verified: bool) -> Result<Self, ImageError> {
+        let metadata = image
+            .path
+            .metadata()
+            .map_err(FileError::on("look at", &image.path))?;
+        Ok(Self {
+            schema: SCHEMA,
+            from,
+            digest: image.digest,
+            size: metadata.len(),
+            stamp: None,
+            verified,
+        })
+    }
+
+    /// The source of a file with that stamp.
+    pub(super) fn with_stamp(self, stamp: String) -> Self {
+        Self {
+            stamp: Some(stamp),
+            ..self
+        }
+    }
+}
+
+/// The known image of a URL, for another host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
-    /// The URL, as it may be shown.
+    /// The URL without a login.
     pub from: String,
     /// The image.
     pub digest: Digest,
@@ -44,7 +69,7 @@ pub struct Known {
 }
 
 impl Cache {
-    /// The images of all URLs that were fetched. Files of this host mean nothing to another one.
+    /// The images of all downloaded URLs. Files of this host are left out.
     ///
     /// # Errors
     ///
@@ -72,7 +97,7 @@ impl Cache {
         Ok(known)
     }
 
-    /// Takes over what another host has found a URL to be.
+    /// Adds a known image of another host.
     ///
     /// # Errors
     ///
@@ -83,16 +108,17 @@ impl Cache {
             return Err(FileError::on("find", &path)(ErrorKind::NotFound.into()).into());
         };
         let key = Digest::of(known.from.as_bytes());
-        self.remember(&key, known.from.clone(), &image, None, known.verified)
+        let source = Source::of(&image, known.from.clone(), known.verified)?;
+        self.remember(&key, &source)
     }
 
-    /// The file that says which image a URL was found to be.
+    /// The index file of a URL.
     pub fn source_path(&self, from: &str) -> PathBuf {
         let key = Digest::of(from.as_bytes());
         self.root().join("sources").join(format!("{key}.json"))
     }
 
-    /// The remembered source. One that cannot be read counts as absent: it is found out again.
+    /// The known source; an unreadable one counts as absent.
     pub(super) fn recall(&self, key: &Digest) -> Option<Source> {
         let path = self.root().join("sources").join(format!("{key}.json"));
         let text = files::read_if_exists(&path).ok().flatten()?;
@@ -102,35 +128,16 @@ impl Cache {
         (source.schema == SCHEMA).then_some(source)
     }
 
-    /// Keeps what a source was found to be.
-    pub(super) fn remember(
-        &self,
-        key: &Digest,
-        from: String,
-        image: &BaseImage,
-        stamp: Option<String>,
-        verified: bool,
-    ) -> Result<(), ImageError> {
+    /// Saves the image of a source.
+    pub(super) fn remember(&self, key: &Digest, source: &Source) -> Result<(), ImageError> {
         let path = self.directory("sources")?.join(format!("{key}.json"));
-        let metadata = image
-            .path
-            .metadata()
-            .map_err(FileError::on("look at", &image.path))?;
-        let source = Source {
-            schema: SCHEMA,
-            from,
-            digest: image.digest,
-            size: metadata.len(),
-            stamp,
-            verified,
-        };
-        let json = serde_json::to_vec_pretty(&source)
+        let json = serde_json::to_vec_pretty(source)
             .map_err(|error| FileError::on("write", &path)(error.into()))?;
         Ok(files::write(&path, &json, files::PRIVATE)?)
     }
 }
 
-/// Different for a file that was changed or replaced, even by one that kept its time of modification.
+/// The stamp of a file, which differs after it was changed or replaced, even with the same time of modification.
 pub(super) fn stamp(metadata: &Metadata) -> String {
     format!(
         "{} {} {}.{:09} {}.{:09}",

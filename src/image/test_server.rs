@@ -122,7 +122,7 @@ impl Server {
                 let request = read_head(&mut stream).await;
                 seen.lock().expect("not poisoned").push(request);
                 let reply = script.next().unwrap_or_else(|| Reply::status(410));
-                // The client may have hung up, which is its right.
+                // The client may have closed the connection.
                 let _ = reply.send(&mut stream).await;
                 if reply.then_silence {
                     silent.push(stream);

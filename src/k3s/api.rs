@@ -14,12 +14,12 @@ use crate::{
 };
 
 /// How long one request may take; an emulated guest answers slowly while it starts.
-const REQUEST: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How far the guest's clock may be from the host's; an answer tells whole seconds and takes its time.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
-/// The longest answer that is read. A list of one node is of some KiB.
+/// The longest answer that is read. A list of one node has some KiB.
 const LONGEST_BODY: usize = 4 << 20;
 
 /// A client of one cluster's API.
@@ -29,7 +29,7 @@ pub struct Api {
     client: Client,
 }
 
-/// Why the API is not usable, yet or any more.
+/// The reason why the API is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// The kubeconfig has no usable certificates.
@@ -43,7 +43,7 @@ pub enum ApiError {
         /// The innermost reason.
         reason: String,
     },
-    /// It answers with something else than success.
+    /// The answer is not a success.
     #[error("{path} answers {status}")]
     Status {
         /// The path of the request.
@@ -51,10 +51,10 @@ pub enum ApiError {
         /// The HTTP status.
         status: StatusCode,
     },
-    /// The guest was paused, or the host slept: what it says of its nodes' health is of another time.
+    /// The guest was paused, or the host slept: its reports of the nodes' health are of another time.
     #[error("the guest's clock is {} {direction} the host's", humantime::format_duration(*.by))]
     Clock {
-        /// About the difference.
+        /// The approximate difference.
         by: Duration,
         /// "behind" or "ahead of".
         direction: &'static str,
@@ -68,7 +68,7 @@ pub struct Node {
     pub name: String,
     /// The node's `Ready` condition is true.
     pub ready: bool,
-    /// When the kubelet last said so, by the guest's clock; the API keeps an old word through a reboot.
+    /// The time of the kubelet's last report, by the guest's clock; the API keeps an old status through a reboot.
     pub heard: Option<SystemTime>,
     /// The kubelet's version, which is k3s's.
     pub version: String,
@@ -91,14 +91,14 @@ pub struct Service {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServicePort {
-    /// Its name, where there are more than one.
+    /// Its name, if there are several.
     pub name: Option<String>,
     /// Its number.
     pub port: u16,
     /// `TCP`, `UDP` or `SCTP`.
     #[serde(default = "tcp")]
     pub protocol: String,
-    /// The port of every node that leads to it.
+    /// The port of every node that forwards to it.
     pub node_port: Option<u16>,
 }
 
@@ -171,7 +171,7 @@ impl Api {
             .tls_certs_only([Certificate::from_pem(&credentials.authority).map_err(unusable)?])
             .identity(Identity::from_pem(&credentials.identity).map_err(unusable)?)
             .no_proxy()
-            .timeout(REQUEST)
+            .timeout(REQUEST_TIMEOUT)
             .build()
             .map_err(unusable)?;
         Ok(Self {
@@ -184,7 +184,7 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// What it says otherwise.
+    /// When it answers otherwise.
     pub async fn ready(&self) -> Result<(), ApiError> {
         self.get("/readyz").await.map(drop)
     }
@@ -276,7 +276,7 @@ impl Api {
         }
     }
 
-    /// The answer as a whole; the guest, which gives it, may give it no end.
+    /// The whole answer, up to a limit: the guest may send an endless one.
     async fn body(&self, mut response: reqwest::Response) -> Result<Vec<u8>, ApiError> {
         let mut body = Vec::new();
         while let Some(chunk) = response
@@ -376,7 +376,7 @@ fn right_clock(headers: &HeaderMap, now: SystemTime) -> Result<(), ApiError> {
     })
 }
 
-/// reqwest's own words say what was tried; the last source says why it failed.
+/// reqwest's own message says what was tried; its last source says why it failed.
 fn innermost(error: &reqwest::Error) -> String {
     let mut reason: &dyn std::error::Error = error;
     while let Some(source) = reason.source() {
@@ -395,7 +395,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_without_end_is_not_read() {
+    async fn an_endless_answer_is_rejected() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let server = format!("http://{}", listener.local_addr().expect("an address"));
         let sent = tokio::spawn(async move {

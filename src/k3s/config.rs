@@ -4,11 +4,11 @@ use serde_json::{Map, Value, json};
 
 use crate::{base::Name, project::settings::K3s};
 
-/// The flags of the VM `name`, with those that its user set, as JSON, which is YAML. A flag that is said more than once
-/// has all its values.
+/// The flags of the VM `name`, with those of its user, as JSON, which is valid YAML. A repeated flag has all its
+/// values.
 pub fn server_config(name: &Name, chosen: &K3s) -> String {
     let mut flags = Map::new();
-    // The node is called like the VM, whatever the host name becomes.
+    // The node has the VM's name, whatever the host name is.
     flags.insert("node-name".into(), json!(name));
     // Only root of the guest reads the administrator's kubeconfig.
     flags.insert("write-kubeconfig-mode".into(), json!("0600"));
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_what_k3s_reads() {
+    fn writes_the_config_that_k3s_reads() {
         let name = "k3s-shop-1a2b3c".parse().expect("sound");
         assert_eq!(
             server_config(&name, &K3s::default()),

@@ -98,19 +98,19 @@ pub struct Credentials {
     pub identity: Vec<u8>,
 }
 
-/// Why a text is not a usable kubeconfig.
+/// The reason why a text is not a usable kubeconfig.
 #[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {
     /// It is not a kubeconfig.
     #[error("invalid kubeconfig: {0}")]
     Malformed(String),
-    /// It is one, and a part is missing or not decodable.
+    /// A part is missing or cannot be decoded.
     #[error("its {0} is missing or damaged")]
     Damaged(&'static str),
     /// The file does not exist.
-    #[error("it is not there")]
+    #[error("it does not exist")]
     Missing,
-    /// It is of another VM, or of a start before this one.
+    /// It belongs to another VM, or to a start before this one.
     #[error("it points to {0}, which is not this VM")]
     Elsewhere(String),
 }
@@ -126,7 +126,7 @@ impl Kubeconfig {
             .map_err(|error| KubeconfigError::Malformed(yaml::reason(&error)))
     }
 
-    /// A kubeconfig for use on the host: the forwarded port, everything called `name`, and whose it is.
+    /// A kubeconfig for the host: with the forwarded port, all entries called `name`, and the project.
     ///
     /// # Errors
     ///
@@ -180,7 +180,7 @@ impl Kubeconfig {
         })
     }
 
-    /// With that namespace as its context's.
+    /// The kubeconfig with that namespace in its context.
     pub(crate) fn in_namespace(mut self, namespace: Option<String>) -> Self {
         for named in &mut self.contexts {
             named.context.namespace.clone_from(&namespace);
@@ -188,7 +188,7 @@ impl Kubeconfig {
         self
     }
 
-    /// Returns `true` when every name in it is `name`, so that it is ours to replace and to remove.
+    /// Returns `true` when all its names are `name`, so that this program may replace and remove it.
     pub fn belongs_to(&self, name: &Name) -> bool {
         self.current_context == name.as_str()
             && self
@@ -197,14 +197,14 @@ impl Kubeconfig {
                 .all(|cluster| cluster.name == name.as_str())
     }
 
-    /// The project that it was written for, where it says so.
+    /// The project of its VM, if it names one.
     pub fn project(&self) -> Option<&Path> {
         let mut extensions = self.contexts.iter().flat_map(|it| &it.context.extensions);
         let ours = extensions.find(|it| it.name == OURS)?;
         ours.extension.project.as_deref()
     }
 
-    /// Requires that it leads to that port of this host.
+    /// Requires that it uses that port of this host.
     ///
     /// # Errors
     ///
@@ -217,7 +217,7 @@ impl Kubeconfig {
         }
     }
 
-    /// As YAML.
+    /// The kubeconfig as YAML.
     ///
     /// # Errors
     ///
@@ -226,7 +226,7 @@ impl Kubeconfig {
         serde_saphyr::to_string(self).map_err(|error| KubeconfigError::Malformed(error.to_string()))
     }
 
-    /// The private parts.
+    /// The private parts, for tests of other rooms.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
         let authorities = self.clusters.iter();
         let authorities = authorities.map(|it| it.cluster.certificate_authority_data.as_str());
@@ -279,7 +279,7 @@ fn server(port: u16) -> String {
 mod tests {
     use super::*;
 
-    /// As k3s writes it.
+    /// As written by k3s.
     const GUEST: &str = "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: Q0E=\n    \
         server: https://127.0.0.1:6443\n  name: default\ncontexts:\n- context:\n    cluster: default\n    user: default\n  \
         name: default\ncurrent-context: default\nkind: Config\npreferences: {}\nusers:\n- name: default\n  user:\n    \
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_sees_the_machines_name_and_port() {
+    fn the_host_uses_the_vms_name_and_port() {
         let guest = Kubeconfig::parse(GUEST).expect("sound");
         assert!(!guest.belongs_to(&name()));
         assert_eq!(guest.project(), None);

@@ -13,7 +13,7 @@ use crate::{
     k3s::kubeconfig::{Kubeconfig, OURS},
 };
 
-/// The lists that have one entry of a VM each, with what an entry is called.
+/// The lists that have one entry of a VM each, with the name of an entry.
 const LISTS: [(&str, &str); 3] = [
     ("clusters", "cluster"),
     ("contexts", "context"),
@@ -25,31 +25,31 @@ const CURRENT: &str = "current-context";
 /// A kubeconfig without contexts, clusters and users.
 const EMPTY: &str = "apiVersion: v1\nkind: Config\npreferences: {}\n";
 
-/// Why a kubeconfig is left as it is.
+/// The reason why a kubeconfig is not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MergeError {
     /// The text is not a kubeconfig.
     #[error("invalid kubeconfig: {0}")]
     Malformed(String),
-    /// It has an entry of the VM's name that another program or project wrote.
+    /// An entry of the VM's name belongs to another program or project.
     #[error("its {what} {name} does not belong to this VM")]
     NotOurs {
         /// Cluster, user or context.
         what: &'static str,
-        /// How it is called.
+        /// Its name.
         name: String,
     },
-    /// It is one, in a form of YAML that is not edited here.
+    /// A valid kubeconfig, in a form of YAML that is not edited.
     #[error("its {0} are written in a form that k3s-vm does not edit")]
     Layout(&'static str),
 }
 
-/// The names in a kubeconfig that are a VM's.
+/// The entries of a VM in a kubeconfig.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entries {
     /// The name of the cluster, the user and the context.
     pub name: String,
-    /// The project that they are of, where the context says so.
+    /// Its project, if the context names one.
     pub project: Option<PathBuf>,
 }
 
@@ -69,7 +69,7 @@ pub fn machines(text: &str) -> Vec<Entries> {
         .collect()
 }
 
-/// The kubeconfig `text` with the VM's entries in it, in place of those that it has of it.
+/// The kubeconfig `text` with the VM's entries, which replace its former ones.
 ///
 /// # Errors
 ///
@@ -92,7 +92,7 @@ pub fn with(kubeconfig: &Kubeconfig, name: &Name, text: &str) -> Result<String, 
     edited(text, before, name.as_str(), Some(&ours))
 }
 
-/// The kubeconfig `text` without the entries called `name`, and whether that was the current context.
+/// The kubeconfig `text` without the entries called `name`, and `true` if that was the current context.
 ///
 /// # Errors
 ///
@@ -147,7 +147,7 @@ fn entry_of<'a>(value: &'a Value, key: &str, name: &str) -> Option<&'a Value> {
     value[key].as_array()?.iter().find(|it| it["name"] == name)
 }
 
-/// A VM's cluster is on this host's loopback, and its context leads from its user to its cluster.
+/// A VM's cluster is on this host's loopback, and its context refers to its user and cluster.
 fn require_ours(value: &Value, name: &str) -> Result<(), MergeError> {
     let cluster = entry_of(value, "clusters", name).map(|it| {
         let server = it["cluster"]["server"].as_str().unwrap_or_default();
@@ -155,7 +155,7 @@ fn require_ours(value: &Value, name: &str) -> Result<(), MergeError> {
     });
     let context = entry_of(value, "contexts", name)
         .map(|it| it["context"]["cluster"] == name && it["context"]["user"] == name);
-    // A user says nothing of itself.
+    // A user has no mark of its project.
     let user =
         entry_of(value, "users", name).map(|_| cluster == Some(true) || context == Some(true));
     let foreign = [("cluster", cluster), ("context", context), ("user", user)]
@@ -234,7 +234,7 @@ impl Lines {
         Self(lines)
     }
 
-    /// Where a top-level key is, and what is behind it on its line.
+    /// The line of a top-level key, and the rest of that line.
     fn find(&self, key: &str) -> Option<(usize, &str)> {
         self.0.iter().enumerate().find_map(|(index, line)| {
             let rest = line.strip_prefix(key)?.strip_prefix(':')?;
@@ -250,7 +250,7 @@ impl Lines {
         }
     }
 
-    /// Takes the entries that are `gone` out of the list `key`, and appends others.
+    /// Removes the entries that are `gone` from the list `key`, and appends others.
     fn edit(
         &mut self,
         key: &'static str,

@@ -1,28 +1,29 @@
-//! What a k3s release consists of, where it lies on GitHub or on a mirror, and what its small files say.
+//! k3s releases: their files, their places on GitHub and on mirrors, and the texts that describe them.
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use url::Url;
 
 use crate::base::{
     Digest,
     address::{shown, shown_text},
+    as_text::serialize_as_text,
 };
 
-/// The program itself, under the name that also makes it a kubectl.
+/// The k3s binary, which is also a kubectl when it is called so.
 pub const BINARY: &str = "k3s";
 
-/// The container images that k3s starts, for a guest without internet.
+/// The images of k3s's own containers, for a guest without internet.
 pub const AIRGAP: &str = "k3s-airgap-images-amd64.tar.zst";
 
 /// The checksums of both.
 pub const CHECKSUMS: &str = "sha256sum-amd64.txt";
 
-/// Where the current version of each channel is named.
+/// The server that names the current version of each channel.
 pub const CHANNELS: &str = "https://update.k3s.io/v1-release/channels";
 
-/// The channel of those who name none.
+/// The default channel.
 pub const STABLE: &str = "stable";
 
 /// How many channels an error lists, the newest first.
@@ -30,13 +31,13 @@ const SHOWN: usize = 8;
 
 const GITHUB: &str = "https://github.com/k3s-io/k3s/releases/download";
 
-/// Why a release cannot be named or understood.
+/// The reason why a release cannot be named or parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReleaseError {
-    /// Not the name of a k3s release.
+    /// An invalid release name.
     #[error("invalid k3s version {0:?}: expected e.g. v1.33.5+k3s1")]
     Version(String),
-    /// Not a place that releases can be fetched from.
+    /// An invalid mirror.
     #[error("invalid mirror {url:?}: {reason}")]
     Mirror {
         /// The URL.
@@ -44,10 +45,10 @@ pub enum ReleaseError {
         /// The reason.
         reason: String,
     },
-    /// A checksum file without the entry that matters most.
+    /// A checksum file without an entry for the binary.
     #[error("the checksums of the release have none for {BINARY}")]
     NoChecksum,
-    /// The channel server's answer does not tell.
+    /// The channel server's answer has no such channel.
     #[error("the channels of k3s name no version for {channel:?}: {reason}")]
     NoChannel {
         /// The channel.
@@ -58,8 +59,7 @@ pub enum ReleaseError {
 }
 
 /// The version of a k3s release: `v1.33.5+k3s1`, `v1.36.0-rc2+k3s1`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Version(String);
 
 impl Version {
@@ -119,7 +119,7 @@ impl FromStr for Version {
     }
 }
 
-/// `1.33.5+k3s1` or `1.36.0-rc2+k3s1`. The version becomes a part of URLs and paths, so nothing else passes.
+/// `1.33.5+k3s1` or `1.36.0-rc2+k3s1`. The version becomes a part of URLs and paths, so all other texts are refused.
 fn is_version(text: &str) -> bool {
     let Some((kubernetes, build)) = text.split_once("+k3s") else {
         return false;
@@ -147,19 +147,7 @@ fn is_number(text: &str) -> bool {
     digits && (1..=6).contains(&text.len()) && (text == "0" || !text.starts_with('0'))
 }
 
-impl TryFrom<String> for Version {
-    type Error = ReleaseError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<Version> for String {
-    fn from(version: Version) -> Self {
-        version.0
-    }
-}
+serialize_as_text!(Version);
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,7 +155,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// A place that has releases, each in a directory named by its version.
+/// A source of releases, with a directory for each version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror(Url);
 
@@ -206,7 +194,7 @@ impl fmt::Display for Mirror {
     }
 }
 
-/// Where the files of one release are.
+/// The URLs of the files of one release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReleaseUrls {
     /// [`BINARY`].
@@ -217,8 +205,8 @@ pub struct ReleaseUrls {
     pub airgap: Url,
 }
 
-/// Where `mirror` has the files of `version`. The `+` is escaped, as servers that read it as a space need it; in
-/// a file URL that still names a directory with a plain `+`.
+/// The URLs of `version` on `mirror`. The `+` is escaped, for some servers read it as a space; in a file URL it still
+/// names a directory with a plain `+`.
 pub fn plan(mirror: &Mirror, version: &Version) -> ReleaseUrls {
     let directory = format!(
         "{}/{}",
@@ -331,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn newer_is_greater() {
+    fn newer_versions_are_greater() {
         let versions: Vec<Version> = [
             "v0.9.99+k3s9",
             "v1.9.10+k3s1",
@@ -356,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_a_version() {
+    fn invalid_versions_are_rejected() {
         for text in [
             "",
             "v",
@@ -429,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn other_places_are_no_mirrors() {
+    fn invalid_mirrors_are_rejected() {
         for text in [
             "",
             "/srv/mirror",

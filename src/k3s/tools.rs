@@ -1,5 +1,4 @@
-//! kubectl and k9s: which program to run for them, and how. They are the user's own; k3s itself can stand in for the
-//! first one.
+//! kubectl and k9s: the program to run for each. They are the user's own; without a kubectl, k3s is used.
 
 use std::{
     env,
@@ -28,7 +27,7 @@ impl Tool {
         }
     }
 
-    /// The tool that a program called by `name` stands for.
+    /// The tool with that program name.
     pub fn by_name(name: &str) -> Option<Self> {
         [Self::Kubectl, Self::K9s]
             .into_iter()
@@ -67,7 +66,7 @@ fn first_other(
         })
 }
 
-/// Becomes the tool, with the kubeconfig if one is given; returns only when that fails.
+/// Replaces this process with the tool, with the kubeconfig if one is given; returns only an error.
 pub fn exec(
     mut command: Command,
     arguments: &[OsString],

@@ -1,20 +1,20 @@
-//! The release that may replace another one: k3s is upgraded, as Kubernetes does, by one minor version at a time.
+//! The releases that may replace another one: k3s is upgraded by one minor version at a time, as Kubernetes is.
 
 use crate::k3s::release::Version;
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// It is there.
+    /// The release is installed.
     None,
-    /// It is the next one, or a later one of the same minor version.
+    /// It is a later one of the same minor version, or of the next.
     Up,
 }
 
 /// The reason why a release cannot replace another one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VersionSkewError {
-    /// The datastore of a newer one is not for an older one.
+    /// An older release cannot read the datastore of a newer one.
     #[error("cannot upgrade k3s {from} to {to}: it is older, and k3s cannot be downgraded")]
     Older {
         /// The installed release.
@@ -22,14 +22,14 @@ pub enum VersionSkewError {
         /// The requested release.
         to: Version,
     },
-    /// Minor versions lie between them.
+    /// Minor versions are skipped.
     #[error("cannot upgrade k3s {from} to {to}: k3s is upgraded one minor version at a time")]
     TooFar {
         /// The installed release.
         from: Version,
         /// The requested release.
         to: Version,
-        /// The channel of the minor version that comes next.
+        /// The channel of the next minor version.
         next: String,
     },
     /// The effect of a new major version on the datastore is unknown.
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_minor_version_at_a_time_and_never_back() {
+    fn allows_one_minor_version_up_and_none_down() {
         let from: Version = "v1.33.5+k3s1".parse().expect("a version");
         let to = |text: &str| check(&from, &text.parse().expect(text));
         assert_eq!(to("v1.33.5+k3s1"), Ok(Step::None));

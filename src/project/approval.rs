@@ -13,10 +13,10 @@ use crate::base::{
     files::{self, PRIVATE},
 };
 
-/// How many approvals are kept: enough to go back to former configs.
+/// The number of approvals that are kept, for former configs.
 const KEPT: usize = 16;
 
-/// The project's config, if what it reaches on the host is approved.
+/// The project's config, if all that it reaches on the host is approved.
 ///
 /// # Errors
 ///
@@ -33,7 +33,7 @@ pub fn load(project: &Project) -> Result<Config, ConfigError> {
     })
 }
 
-/// Saves what is chosen into the project's config, and approves what that reaches.
+/// Saves the choices to the project's config, and approves them.
 ///
 /// # Errors
 ///
@@ -100,7 +100,7 @@ fn text(reaches: &[String]) -> String {
     reaches.join("\n")
 }
 
-/// The parts of the host that the config reaches, each in a few words; as the config names them, so that they are the
+/// The parts of the host that the config reaches, in short phrases; with paths as in the config, so that they are the
 /// same in a project that was moved or copied.
 fn reaches(project: &Project, config: &Config) -> Vec<String> {
     let mut all = Vec::new();
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_reaches_the_host_is_listed_and_nothing_else() {
+    fn only_choices_that_reach_the_host_are_listed() {
         let project = Project::at(Path::new("/p"));
         let of = |text: &str| reaches(&project, &Config::parse(text).expect(text));
         let harmless = "cpus = 3\nimage = \"debian-13\"\nports = [\"8080:80\"]\nisolated = false\n\

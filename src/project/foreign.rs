@@ -1,5 +1,5 @@
-//! A project that this user's k3s-vm has not made: it came with a repository or an archive, from another user or from
-//! another host. It is used once its user says so.
+//! Projects of others: from a repository or an archive, from another user or another host. They are used once the user
+//! trusts them.
 
 use std::{fs, path::PathBuf};
 
@@ -16,7 +16,7 @@ use crate::base::FileError;
 /// When the project or the user's key cannot be read.
 pub fn findings(project: &Project) -> Result<Vec<String>, ConfigError> {
     let mut all = Vec::new();
-    // A record that cannot be read is no VM, and says so where it is used.
+    // A damaged record is reported where it is used.
     if let Ok(Some((record, false))) = Record::read(project) {
         let image = record.image.path.display();
         all.push(format!(
@@ -42,7 +42,7 @@ pub fn adopt(project: &Project) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The record last: with it, the VM is trusted.
+/// The record is last: with it, the VM is trusted.
 fn documents(project: &Project) -> Result<Vec<(Kind, PathBuf)>, FileError> {
     let folder = project.snapshots();
     let snapshots = match fs::read_dir(&folder) {

@@ -1,7 +1,7 @@
-//! The id of a VM's directory, after which its sockets and its note in the cache are called.
+//! The id of a VM's directory, which names its sockets and its registration in the cache.
 //!
 //! It is random, in a file of the directory, so that a project that is moved keeps it, also over a reboot that numbers
-//! file systems anew. Beside it the file has marks of the directory itself: in a copy they do not fit, and it gets another id.
+//! file systems again. The file also has marks of the directory itself: in a copy they differ, and the copy gets another id.
 
 use std::{
     fs, io,
@@ -20,7 +20,7 @@ use crate::base::{
 /// The characters of an id, few enough for a socket's path.
 const LENGTH: usize = 16;
 
-/// The id of the VM in `directory`; `None` where it has none yet, or only that of the directory of which it is a copy.
+/// The id of the VM in `directory`; `None` without one, or with that of the directory of which it is a copy.
 pub(super) fn read(directory: &Path) -> Option<String> {
     let text = files::read_own(&file(directory)).ok()??;
     let (id, marks) = text.trim_end().split_once(' ')?;
@@ -45,8 +45,8 @@ pub(super) fn file(directory: &Path) -> PathBuf {
     directory.join("id")
 }
 
-/// What a directory keeps when it is renamed, and its copy has otherwise: its inode and, where the file system knows, when
-/// it was made. The number of the file system is no mark, for it may be another one after a reboot.
+/// The marks of a directory that a move keeps and a copy does not: its inode and, if the file system has it, its
+/// creation time. The device number is not one, for it may change at a reboot.
 fn marks_of(directory: &Path) -> io::Result<String> {
     let metadata = fs::metadata(directory)?;
     let made = metadata
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_has_another_id_and_what_is_no_id_is_none() {
+    fn a_copy_gets_another_id() {
         let temporary = tempfile::tempdir().expect("temporary directory");
         let [here, copy] = ["here", "copy"].map(|name| temporary.path().join(name));
         fs::create_dir(&here).expect("created");

@@ -8,11 +8,11 @@ use crate::base::{
     files::{self, PRIVATE},
 };
 
-/// The name of a VM, and its keys.
+/// The name and the keys of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
-    /// The VM's name, also its node's.
+    /// The VM's name, also that of its node.
     pub name: Name,
     /// Its SMBIOS UUID.
     pub uuid: String,
@@ -42,7 +42,7 @@ impl Identity {
         })
     }
 
-    /// Gives the project these keys.
+    /// Writes these keys to the project.
     ///
     /// # Errors
     ///

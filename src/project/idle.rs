@@ -6,17 +6,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde::Deserialize;
-
 use super::Project;
 use crate::base::{
     FileError,
+    as_text::deserialize_from_text,
     files::{self, PRIVATE},
 };
 
-/// A length of time, or never: `30m`, `off`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+/// A duration or never: `30m`, `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Idle(pub Option<Duration>);
 
 impl FromStr for Idle {
@@ -34,13 +32,7 @@ impl FromStr for Idle {
     }
 }
 
-impl TryFrom<String> for Idle {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
+deserialize_from_text!(Idle);
 
 impl fmt::Display for Idle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,10 +43,10 @@ impl fmt::Display for Idle {
     }
 }
 
-/// Notes that are kept.
+/// The number of notes that are kept.
 const NOTES: usize = 100;
 
-/// Notes what became of the VM, behind what was noted before.
+/// Adds a note to the log of the idle watch.
 ///
 /// # Errors
 ///
@@ -79,7 +71,7 @@ pub fn noted(project: &Project, since: u64) -> Option<String> {
     (time >= since).then(|| what.to_owned())
 }
 
-/// Notes a use of the VM for its idle watch. Without a watch, nothing is touched.
+/// Records a use of the VM for its idle watch, if one runs.
 pub fn touch(project: &Project) {
     let touched = files::open_regular(&project.used());
     let touched = touched.and_then(|file| {
@@ -87,7 +79,7 @@ pub fn touch(project: &Project) {
         set.map_err(FileError::on("touch", &project.used()))
     });
     if let Err(error) = touched {
-        tracing::trace!(%error, "nobody watches for use");
+        tracing::trace!(%error, "no idle watch runs");
     }
 }
 
@@ -98,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_length_of_time_or_never() {
+    fn parses_durations_and_off() {
         for (text, shown) in [
             ("30m", "30m"),
             ("90m", "1h 30m"),

@@ -11,17 +11,17 @@ use std::{
 
 use crate::base::{FileError, files};
 
-/// Held until dropped; the kernel lets go of it when the process dies, however it dies.
+/// The lock, released when dropped, or by the kernel when the process dies.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
-/// Why the lock was not had.
+/// The reason why the lock was not acquired.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another command kept it for the whole wait.
-    #[error("{} is held by {holder}, still after {}", path.display(), humantime::format_duration(*waited))]
+    #[error("{} is still locked by {holder} after {}", path.display(), humantime::format_duration(*waited))]
     Busy {
         /// The lock file.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum LockError {
         /// How long this command waited.
         waited: Duration,
     },
-    /// The lock file itself makes trouble.
+    /// The lock file cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -38,7 +38,7 @@ pub enum LockError {
 const POLL: Duration = Duration::from_millis(50);
 
 impl Lock {
-    /// Takes the lock for the command `verb`, waiting at most `patience` for another command and saying so.
+    /// Takes the lock for the command `verb`. Waits at most `patience` for another command, and says so.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl Lock {
         loop {
             match file.try_lock() {
                 Ok(()) if is_at(path, &file) => break,
-                // Who held it has removed it. The next one makes another.
+                // Its holder has removed it. The next try creates another.
                 Ok(()) => {
                     return Err(FileError::on("lock", path)(ErrorKind::NotFound.into()).into());
                 }
@@ -91,7 +91,7 @@ fn is_at(path: &Path, file: &File) -> bool {
     there.is_some() && there == file.metadata().map(inode).ok()
 }
 
-/// The holder's name in the lock file, for messages only: the kernel's lock is what counts.
+/// The holder's name in the lock file, for messages only: the kernel's lock decides.
 fn holder(file: &mut File) -> String {
     let mut note = String::new();
     let read = file
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_second_learns_who_has_it() {
+    async fn a_waiting_command_names_the_holder() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = directory.path().join("lock");
         let first = Lock::acquire(&path, "setup", Duration::ZERO)

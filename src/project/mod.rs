@@ -1,8 +1,10 @@
-//! The state of a project in `.k3s-vm/`: paths, the config that users edit, the record of what
-//! was made, and the lock that lets one command at a time change the VM.
+//! The state of a project in `.k3s-vm/`: paths, the config that users edit, the record of the VM, and the lock of
+//! commands that change it.
 
 pub mod approval;
 pub mod config;
+mod config_file;
+pub mod config_values;
 pub mod foreign;
 mod id;
 pub mod identity;

@@ -1,4 +1,4 @@
-//! The paths of a project. Nothing here opens a file but that of the id.
+//! The paths of a project. Only the file of the id is read.
 
 use std::{
     env, fs,
@@ -10,21 +10,21 @@ use crate::base::{Digest, FileError, MachineAlias, Name, files::expand_home};
 
 /// The directory of k3s-vm's own files in a project.
 pub const DIRECTORY: &str = ".k3s-vm";
-/// The directory of a project's further VMs, in that one.
+/// The directory of a project's additional VMs, in that one.
 const MACHINES: &str = "machines";
 
-/// One project: a directory that has, or could have, a VM; and which of its VMs is meant.
+/// One VM of a project: the project's directory, and the name of an additional VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Project {
     root: PathBuf,
-    /// A further VM, beside the project's own one.
+    /// The name of an additional VM.
     alias: Option<MachineAlias>,
 }
 
 impl Project {
-    /// The project that `start` (an absolute path) belongs to: the nearest ancestor that has `.k3s-vm/`, else the
-    /// root of the git work tree, else `start` itself. A VM in the home directory or above is not that of a git work tree
-    /// below it, and a `.k3s-vm/` without a VM, which a refused setup may have left there, not of anything below it.
+    /// The project of `start` (an absolute path): the nearest ancestor that has `.k3s-vm/`, else the root of the git
+    /// work tree, else `start` itself. A VM in the home directory or above does not belong to a git work tree below it.
+    /// A `.k3s-vm/` without a VM, left by a refused setup, does not belong to directories below it.
     pub fn discover(start: &Path, home: Option<&Path>) -> Self {
         let git = start.ancestors().find(|it| it.join(".git").exists());
         let is_of_all = |root: &Path| home.is_some_and(|home| home.starts_with(root));
@@ -40,14 +40,14 @@ impl Project {
         Self::at(root.or(git).unwrap_or(start))
     }
 
-    /// Whether nothing was chosen or made here yet.
+    /// Returns `true` when the directory has neither a config nor a VM.
     fn is_bare(&self) -> bool {
         ![self.record(), self.config(), self.machines()]
             .iter()
             .any(|it| it.exists())
     }
 
-    /// The project in this very directory.
+    /// The project in this directory.
     pub fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
@@ -61,13 +61,13 @@ impl Project {
         Self { alias, ..self }
     }
 
-    /// The name of the VM that is meant, where it is a further one.
+    /// The name of an additional VM.
     pub const fn alias(&self) -> Option<&MachineAlias> {
         self.alias.as_ref()
     }
 
-    /// One path for project and VM, for notes of whose something is: the project's directory, or that of the further
-    /// VM in it.
+    /// One path for project and VM, which identifies the VM in records: the project's directory, or that of the
+    /// additional VM in it.
     pub fn place(&self) -> PathBuf {
         match self.alias {
             None => self.root.clone(),
@@ -82,13 +82,13 @@ impl Project {
             .unwrap_or_else(|| Self::at(place))
     }
 
-    /// Whose [`Self::bin`] it is, if it is one; the path may be relative.
+    /// The project of a `bin/` directory; the path may be relative.
     pub fn of_bin(bin: &Path) -> Option<Self> {
         let directory = bin.parent().filter(|_| bin.ends_with("bin"))?;
         Self::of_directory(directory)
     }
 
-    /// Whose [`Self::directory`] it is, if it is one.
+    /// The project of a VM's directory.
     fn of_directory(directory: &Path) -> Option<Self> {
         let root = |own: &Path| {
             own.parent()
@@ -103,8 +103,8 @@ impl Project {
         Some(root(machines.parent()?)?.with(Some(name)))
     }
 
-    /// The project's further VMs, by their names: those that have been made, or begun.
-    pub fn further_machines(&self) -> Vec<Self> {
+    /// The project's additional VMs, by name, unfinished ones included.
+    pub fn additional_machines(&self) -> Vec<Self> {
         let entries = fs::read_dir(self.machines())
             .into_iter()
             .flatten()
@@ -128,12 +128,12 @@ impl Project {
         &self.root
     }
 
-    /// A path as the project's files name it: relative where it lies in the project, which may be moved or copied.
+    /// A path in the project's files: relative if it is in the project, which may be moved or copied.
     pub fn relative<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.root).unwrap_or(path)
     }
 
-    /// A path as a config names it: from the root, from the project, or with a tilde for the home directory.
+    /// A path of a config: absolute, relative to the project, or with a tilde for the home directory.
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.root.join(expand_home(path))
     }
@@ -143,12 +143,12 @@ impl Project {
         self.root.join(DIRECTORY)
     }
 
-    /// `.k3s-vm/machines/`, with a directory for each further VM.
+    /// `.k3s-vm/machines/`, with a directory for each additional VM.
     pub fn machines(&self) -> PathBuf {
         self.own_directory().join(MACHINES)
     }
 
-    /// The VM's directory: `.k3s-vm/` itself, or that of a further VM.
+    /// The VM's directory: `.k3s-vm/` itself, or that of an additional VM.
     pub fn directory(&self) -> PathBuf {
         match &self.alias {
             None => self.own_directory(),
@@ -156,7 +156,7 @@ impl Project {
         }
     }
 
-    /// The TOML that a person may edit.
+    /// The config, a TOML file that users may edit.
     pub fn config(&self) -> PathBuf {
         self.directory().join("config")
     }
@@ -166,7 +166,7 @@ impl Project {
         self.directory().join("approved")
     }
 
-    /// The record of what was made (JSON).
+    /// The record of the VM (JSON).
     pub fn record(&self) -> PathBuf {
         self.directory().join("record.json")
     }
@@ -191,22 +191,22 @@ impl Project {
         self.directory().join("seed.img")
     }
 
-    /// The guest config as it was last written: a tar archive of files.
+    /// The guest config as it was last written: a tar archive.
     pub fn config_archive(&self) -> PathBuf {
         self.directory().join("config.tar")
     }
 
-    /// The DNS servers that the guest uses because user networking's own does not answer.
+    /// The DNS servers of the guest, when user networking's own does not answer.
     pub fn resolv_conf(&self) -> PathBuf {
         self.directory().join("resolv.conf")
     }
 
-    /// The private key that opens the guest, in OpenSSH's format.
+    /// The private key that the guest accepts, in OpenSSH's format.
     pub fn client_key(&self) -> PathBuf {
         self.directory().join("id_ed25519")
     }
 
-    /// The guest's own private host key, made here so that it can be pinned.
+    /// The guest's private host key, created here so that it can be pinned.
     pub fn host_key(&self) -> PathBuf {
         self.directory().join("host_ed25519")
     }
@@ -231,7 +231,7 @@ impl Project {
         self.directory().join("stages.log")
     }
 
-    /// QEMU's pidfile, locked by QEMU for as long as it lives.
+    /// QEMU's pidfile, locked by QEMU while it runs.
     pub fn pidfile(&self) -> PathBuf {
         self.directory().join("qemu.pid")
     }
@@ -251,7 +251,7 @@ impl Project {
         self.directory().join("suspended.json")
     }
 
-    /// The lock of who watches whether the VM is used.
+    /// The lock of the idle watch.
     pub fn idle_lock(&self) -> PathBuf {
         self.directory().join("idle.lock")
     }
@@ -276,7 +276,7 @@ impl Project {
         self.directory().join("snapshots")
     }
 
-    /// The files of a snapshot that are being put in the VM's place.
+    /// The files of a snapshot that is being restored.
     pub fn restoring(&self) -> PathBuf {
         self.directory().join("restoring")
     }
@@ -291,8 +291,8 @@ impl Project {
         self.directory().join("bin")
     }
 
-    /// Where the kubeconfig goes unless the config says otherwise: `web/.kube/config` in a project with a `web/`
-    /// directory, `.kube/config` in others; beside it that of a further VM, called as the VM.
+    /// The kubeconfig's default path: `web/.kube/config` in a project with a `web/` directory, `.kube/config` in
+    /// others; for an additional VM a file with its name beside it.
     pub fn default_kubeconfig(&self) -> PathBuf {
         let web = self.root.join("web");
         let parent = if web.is_dir() { web } else { self.root.clone() };
@@ -300,19 +300,19 @@ impl Project {
         parent.join(".kube").join(name)
     }
 
-    /// The directory of the VM's sockets and FIFOs. A socket's path holds at most 107 bytes (`sockaddr_un`), so it is not
-    /// in the project, which may be deep. It is called after the VM's id: a project that is moved keeps it, even while the
-    /// VM runs, and a copy has another. See [`Self::ensure_id`].
+    /// The directory of the VM's sockets and FIFOs. A socket's path has at most 107 bytes (`sockaddr_un`), so it is not
+    /// in the project, which may be deep. Its name is the VM's id: a project that is moved keeps it, even while the VM
+    /// runs, and a copy has another. See [`Self::ensure_id`].
     pub fn runtime(&self) -> PathBuf {
         let directory = self.directory();
         let id = id::read(&directory).unwrap_or_else(|| {
-            // Of a VM that has never been started, for which nothing lies there.
+            // A VM that was never started has no files there.
             Digest::of(directory.as_os_str().as_encoded_bytes()).short(16)
         });
         runtime_base().join(id)
     }
 
-    /// Gives the VM an id, if it has none of its own; to be called before anything is put into [`Self::runtime`].
+    /// Gives the VM an id, if it has none of its own; called before anything is created in [`Self::runtime`].
     ///
     /// # Errors
     ///
@@ -321,7 +321,7 @@ impl Project {
         id::ensure(&self.directory())
     }
 
-    /// The port on which the guest listens; QEMU's ends of it lie beside that path.
+    /// The exec port; QEMU's FIFOs are beside that path.
     pub fn exec_socket(&self) -> PathBuf {
         self.runtime().join("exec")
     }
@@ -332,11 +332,11 @@ impl Project {
     }
 }
 
-/// The longest directory below which a socket's path fits, with some room.
+/// The longest directory with sockets, with some reserve.
 const LONGEST_RUNTIME: usize = 70;
 
-/// `$K3S_VM_RUNTIME_DIR`, or a directory of the user's own in `/tmp`. Not in `$XDG_RUNTIME_DIR`, which is removed at the
-/// user's last logout (pam_systemd(8)) while QEMU still runs, and which cron and sudo do not name.
+/// `$K3S_VM_RUNTIME_DIR`, or a directory of the user in `/tmp`. `$XDG_RUNTIME_DIR` is removed at the user's last logout
+/// (pam_systemd(8)) while QEMU still runs, and cron and sudo do not set it.
 fn runtime_base() -> PathBuf {
     let fits = |it: &PathBuf| it.is_absolute() && it.as_os_str().len() <= LONGEST_RUNTIME;
     let chosen = env::var_os("K3S_VM_RUNTIME_DIR").map(PathBuf::from);
@@ -352,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_nearest_machine_wins_then_git_then_here() {
+    fn the_nearest_vm_then_the_git_root_then_the_directory() {
         let temporary = tempfile::tempdir().expect("temporary directory");
         let deep = temporary.path().join("repo/web/src");
         fs::create_dir_all(&deep).expect("created");
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_the_home_directory_is_not_of_every_project_below_it() {
+    fn a_vm_in_home_is_not_used_by_projects_below() {
         let temporary = tempfile::tempdir().expect("temporary directory");
         let home = temporary.path().join("ada");
         let [plain, repository] = ["plain", "repository"].map(|name| home.join(name));
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_further_machine_has_a_place_of_its_own() {
+    fn an_additional_vm_has_its_own_directory() {
         let temporary = tempfile::tempdir().expect("temporary directory");
         let own = Project::at(temporary.path());
         let staging = own.clone().with("staging".parse().ok());
@@ -442,10 +442,10 @@ mod tests {
         ] {
             assert_eq!(Project::of_bin(Path::new(other)), None, "{other}");
         }
-        assert_eq!(own.further_machines(), []);
+        assert_eq!(own.additional_machines(), []);
         fs::create_dir_all(staging.directory()).expect("created");
         fs::write(staging.record(), "").expect("written");
-        assert_eq!(own.further_machines(), [staging]);
+        assert_eq!(own.additional_machines(), [staging]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The record of what was made for a VM: enough to start the same VM again, and nothing that can be
-//! observed instead (whether it runs, whether it is healthy).
+//! The record of a VM: enough to start the same VM again, and nothing that can be observed instead (whether it runs,
+//! whether it is healthy).
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::base::{
     files::{self, PRIVATE},
 };
 
-/// The layout that this program knows. 2 has no address of the network card, which is the same for every VM.
+/// The layout that this program reads. 2 has no address of the network card, which is the same for every VM.
 const SCHEMA: u32 = 3;
 
 /// The content of `.k3s-vm/record.json`.
@@ -23,9 +23,9 @@ const SCHEMA: u32 = 3;
 pub struct Record {
     /// The layout's number.
     pub schema: u32,
-    /// The VM's name, also its node's and its context's.
+    /// The VM's name, also that of its node and context.
     pub name: Name,
-    /// The VM's SMBIOS UUID, by which the guest sees whether it has this VM's identity.
+    /// The VM's SMBIOS UUID, by which the guest recognises this VM's identity.
     pub uuid: String,
     /// The disk's size; it grows when the config asks for more.
     pub disk: Size,
@@ -33,18 +33,17 @@ pub struct Record {
     pub image: BaseImage,
     /// The k3s release that the VM installs, or was upgraded to.
     pub release: Release,
-    /// The one that its first boot installed, where it was upgraded since: saved memory of that boot has its files as
-    /// disks.
+    /// The release of the first boot, if it was upgraded since: saved memory of that boot has its files as disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_release: Option<Release>,
     /// The firmware, BIOS or UEFI; an installed guest boots by one of them only.
     pub firmware: String,
-    /// The host port of the API, kept for the next start.
+    /// The host port of the API, for the next start.
     pub api_port: u16,
-    /// The host port of SSH since the last start that came to its end, for a QEMU whose monitor is lost.
+    /// The host port of SSH since the last complete start, for a QEMU whose monitor is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_port: Option<u16>,
-    /// Where the kubeconfig was written; in the file relative to the project where it lies in it.
+    /// The kubeconfig's path; in the file relative to the project if it is in it.
     pub kubeconfig: PathBuf,
     /// A setup was completed: the node was Ready once.
     pub provisioned: bool,
@@ -56,7 +55,7 @@ pub struct Record {
 pub struct BaseImage {
     /// As the user named it.
     pub source: String,
-    /// Where it lies in the cache.
+    /// Its path in the cache.
     pub path: PathBuf,
     /// Its SHA-256.
     pub digest: Digest,
@@ -74,10 +73,10 @@ pub struct Release {
     pub airgap: Option<PathBuf>,
 }
 
-/// Why a record cannot be used.
+/// The reason why a record cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// It is truncated, empty or of another program version.
+    /// It is truncated, empty or of another version.
     #[error("invalid record {}: {reason}", path.display())]
     Unreadable {
         /// The record.
@@ -85,10 +84,10 @@ pub enum RecordError {
         /// The reason.
         reason: String,
     },
-    /// It is whole, and another user or another host's k3s-vm wrote it.
+    /// Another user or another host's k3s-vm wrote it.
     #[error("{} is not trusted: your k3s-vm on this host did not write it", .0.display())]
     Untrusted(PathBuf),
-    /// The file itself makes trouble.
+    /// The file cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -111,7 +110,7 @@ impl Record {
         }
     }
 
-    /// The project's record, and whether this user's k3s-vm has written it.
+    /// The project's record, and `true` if this user's k3s-vm has written it.
     ///
     /// # Errors
     ///
@@ -150,7 +149,7 @@ impl Record {
         seal::body(text).map_err(reason)
     }
 
-    /// Writes the project's record so that it survives a crash.
+    /// Writes the project's record durably.
     ///
     /// # Errors
     ///
@@ -159,7 +158,7 @@ impl Record {
         self.save_as(&project.record(), project)
     }
 
-    /// Saves the record at another place, from which it is moved to the project's.
+    /// Saves the record at another path, to be moved to the project's later.
     ///
     /// # Errors
     ///
@@ -173,7 +172,7 @@ impl Record {
         files::write(path, text.as_bytes(), PRIVATE)
     }
 
-    /// The release whose files the first boot found as disks.
+    /// The release that the first boot found on disks.
     pub fn installed_from(&self) -> &Release {
         self.first_release.as_ref().unwrap_or(&self.release)
     }
@@ -189,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_truncated_record_is_named_and_not_believed() {
+    fn a_truncated_record_is_an_error_with_its_path() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let project = Project::at(directory.path());
         std::fs::create_dir(project.directory()).expect("created");

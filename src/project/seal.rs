@@ -1,8 +1,8 @@
-//! Proof that a state file was written by this user's k3s-vm: an HMAC-SHA-256 (RFC 2104) by a key that lies in the user's
-//! own config directory and in no project.
+//! Proof that a state file was written by this user's k3s-vm: an HMAC-SHA-256 (RFC 2104) by a key in the user's
+//! own config directory, which is in no project.
 //!
 //! A `.k3s-vm/` that came with a repository or an archive of another user has no such proof, or one by another key.
-//! What lies in a project says nothing about its place, so that a project can be moved, copied and restored.
+//! Nothing in a project depends on its place, so that a project can be moved, copied and restored.
 
 use std::{
     env, io,
@@ -30,7 +30,7 @@ const MEMBER: &str = "mac";
 /// The key's length in bytes: that of the hash, as RFC 2104 recommends.
 const KEY_LENGTH: usize = 32;
 
-/// The kind of a sealed file: the MAC of one kind is invalid for another one.
+/// The kind of a sealed file: a MAC is valid only for its kind.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     /// `record.json`.
@@ -70,7 +70,7 @@ pub(crate) fn sealed(kind: Kind, path: &Path, body: &impl Serialize) -> Result<S
     Ok(format!("{open},\n  \"{MEMBER}\": \"{mac}\"\n}}\n"))
 }
 
-/// Gives the document at `path` the MAC of this user, whatever it has.
+/// Replaces the MAC of the document at `path` by that of this user.
 ///
 /// # Errors
 ///
@@ -79,7 +79,7 @@ pub(crate) fn reseal(kind: Kind, path: &Path) -> Result<(), FileError> {
     let text = files::read_own(path)?.unwrap_or_default();
     match body::<Map<String, Value>>(&text) {
         Ok(members) => files::write(path, sealed(kind, path, &members)?.as_bytes(), PRIVATE),
-        // It is damaged, and says so where it is used.
+        // A damaged one is reported where it is used.
         Err(_) => Ok(()),
     }
 }
@@ -153,7 +153,7 @@ pub fn require_key(path: &Path) -> Result<(), FileError> {
     }
 }
 
-/// As it is, however the file is laid out.
+/// Canonical, however the file is formatted.
 fn canonical(members: &Map<String, Value>) -> String {
     serde_json::to_string(members).expect("it has only string keys")
 }
@@ -167,7 +167,7 @@ fn keyed(kind: Kind, key: &[u8], bytes: &[u8]) -> Hmac<Sha256> {
 }
 
 fn key_path() -> Result<PathBuf, FileError> {
-    // What the unit tests write is nothing of the user's.
+    // Unit tests do not use the user's key.
     let home = if cfg!(test) {
         Some(env::temp_dir())
     } else {
@@ -199,7 +199,7 @@ fn key() -> Result<Vec<u8>, FileError> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     create_private_dir(directory)?;
     let new: [u8; KEY_LENGTH] = rand::random();
-    // Of two commands that create it at once, both use that of the first.
+    // Two commands that create it at once both use the first one.
     files::write_new(&path, (BASE64_STANDARD.encode(new) + "\n").as_bytes())?;
     existing_key()?.ok_or_else(|| FileError::on("read", &path)(io::ErrorKind::NotFound.into()))
 }

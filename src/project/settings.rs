@@ -1,5 +1,4 @@
-//! What a project has its k3s and its guest set to: the tables `[k3s]` and `[network]` of the config. The guest takes it at
-//! its start.
+//! The tables `[k3s]` and `[network]` of the config, which the guest receives at its start.
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -36,15 +35,15 @@ pub struct Network {
     pub no_proxy: Option<String>,
     /// Certificates (PEM) that the guest trusts.
     pub ca: Option<Vec<PathBuf>>,
-    /// Name servers instead of the host's.
+    /// DNS servers instead of the host's.
     pub dns: Option<Vec<IpAddr>>,
 }
 
-/// A key of the config with its value, if there is one.
+/// A key of the config and its value.
 pub(super) type Entry = (&'static str, Option<Value>);
 
 impl K3s {
-    /// Whatever `self` chose, and what `under` chose where `self` left it open.
+    /// The choices of `self`, completed by those of `under`.
     #[must_use]
     pub(super) fn over(self, under: Self) -> Self {
         Self {
@@ -73,7 +72,7 @@ impl K3s {
 }
 
 impl Network {
-    /// Whatever `self` chose, and what `under` chose where `self` left it open.
+    /// The choices of `self`, completed by those of `under`.
     #[must_use]
     pub(super) fn over(self, under: Self) -> Self {
         Self {
@@ -97,7 +96,7 @@ impl Network {
     }
 }
 
-fn list<T: ToString>(values: Option<&[T]>) -> Option<Value> {
+pub(super) fn list<T: ToString>(values: Option<&[T]>) -> Option<Value> {
     values.map(|values| values.iter().map(ToString::to_string).collect())
 }
 

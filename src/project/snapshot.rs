@@ -28,7 +28,7 @@ use crate::base::{
     files::{self, PRIVATE},
 };
 
-/// The only layout so far.
+/// The only layout.
 const SCHEMA: u32 = 1;
 /// The file in a snapshot's directory that describes it.
 pub(super) const NOTE: &str = "snapshot.json";
@@ -39,13 +39,13 @@ pub(super) const NOTE: &str = "snapshot.json";
 pub struct Snapshot {
     /// The layout's number.
     pub schema: u32,
-    /// When it was made, in seconds since 1970.
+    /// The time of its creation, in seconds since 1970.
     pub created: u64,
-    /// The VM that it is of, by its SMBIOS UUID.
+    /// The SMBIOS UUID of its VM.
     pub uuid: String,
-    /// The disk's size as the guest sees it.
+    /// The disk's size in the guest.
     pub size: Size,
-    /// The image that the disk stands on.
+    /// The backing image of the disk.
     pub image: BaseImage,
     /// The k3s release on it.
     pub release: Release,
@@ -65,19 +65,19 @@ pub struct Content {
     pub checksum: u32,
 }
 
-/// A snapshot as it is found.
+/// A snapshot in the directory of snapshots.
 #[derive(Debug)]
 pub struct Found {
     /// Its name.
     pub name: SnapshotName,
-    /// The space of its files on the host's disk.
+    /// The space of its files on the host.
     pub used: Size,
     /// The snapshot, or the reason why it cannot be read.
     pub snapshot: Result<Snapshot, String>,
 }
 
 impl Snapshot {
-    /// The snapshot of a VM now.
+    /// The snapshot of a VM, as it is now.
     pub fn new(record: &Record, created: u64, disk: Content, memory: Option<Memory>) -> Self {
         Self {
             schema: SCHEMA,
@@ -91,7 +91,7 @@ impl Snapshot {
         }
     }
 
-    /// Reads the directory's note.
+    /// Reads the description of a snapshot.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ impl Snapshot {
         }
     }
 
-    /// Writes the directory's note.
+    /// Writes the description of a snapshot.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Snapshot {
     }
 }
 
-/// The directory of the snapshot `name`, which need not be there.
+/// The directory of the snapshot `name`, which may not exist.
 pub fn folder(project: &Project, name: &SnapshotName) -> PathBuf {
     project.snapshots().join(name.as_str())
 }

@@ -1,5 +1,5 @@
-//! A suspended VM: its memory in one file, and in another one all that has to be as it was for the memory to be of
-//! use. The second one, which is written last and removed first, decides whether the VM is suspended.
+//! A suspended VM: its memory in one file, and in another one the surroundings that the memory needs. The second one is
+//! written last and removed first, and decides whether the VM is suspended.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::base::{
     files::{self, PRIVATE},
 };
 
-/// The only layout so far.
+/// The only layout.
 const SCHEMA: u32 = 1;
 
 /// The content of `.k3s-vm/suspended.json`.
@@ -27,13 +27,13 @@ const SCHEMA: u32 = 1;
 pub struct Suspended {
     /// The layout's number.
     pub schema: u32,
-    /// When, in seconds since 1970.
+    /// The time of the suspend, in seconds since 1970.
     pub since: u64,
     /// The disk, which must not have changed since.
     pub disk: FileStamp,
     /// The content of the memory file.
     pub memory: Memory,
-    /// Where that file is, if it is not the VM's own but shared with other VMs.
+    /// The memory file, if it is shared with other VMs.
     pub from: Option<PathBuf>,
 }
 
@@ -41,7 +41,7 @@ pub struct Suspended {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
-    /// By whom.
+    /// Its QEMU and host.
     pub origin: MachineAbi,
     /// The file's length in bytes.
     pub length: u64,
@@ -57,19 +57,19 @@ pub struct MachineAbi {
     pub qemu: String,
     /// QEMU's arguments as far as the guest sees them.
     pub arguments: Vec<String>,
-    /// The host's processor, where the guest runs on it.
+    /// The host's CPU, for a guest with KVM.
     pub processor: Option<String>,
 }
 
-/// A file as it was last written.
+/// The size and time of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileStamp {
-    /// Bytes.
+    /// The length in bytes.
     pub length: u64,
-    /// When, in seconds since 1970.
+    /// The time of modification, in seconds since 1970.
     pub seconds: i64,
-    /// And nanoseconds.
+    /// Its nanoseconds.
     pub nanoseconds: i64,
 }
 
@@ -95,8 +95,8 @@ impl Suspended {
         project.suspended().exists()
     }
 
-    /// Returns `true` when the VM of that record, which does not run, is suspended. One that a setup has only begun has at
-    /// most a template's memory to start from.
+    /// Returns `true` when the stopped VM of that record is suspended. An unfinished VM may have a template's memory,
+    /// and is not suspended.
     pub fn holds(project: &Project, record: &Record) -> bool {
         record.provisioned && Self::exists(project)
     }
@@ -137,12 +137,12 @@ impl Suspended {
         Ok(suspended)
     }
 
-    /// Where the memory is.
+    /// The memory file.
     pub fn path(&self, project: &Project) -> PathBuf {
         self.from.clone().unwrap_or_else(|| project.memory())
     }
 
-    /// From now on the VM is suspended, whatever happens.
+    /// Saves the file: from now on the VM is suspended.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ impl Suspended {
         self.save_as(&project.suspended())
     }
 
-    /// Saves the file at another place in the project, from which it is moved to the project's.
+    /// Saves the file at another path in the project, to be moved later.
     ///
     /// # Errors
     ///
@@ -161,7 +161,7 @@ impl Suspended {
         files::write(path, text.as_bytes(), PRIVATE)
     }
 
-    /// The VM is suspended no more: removes both files, so that no power cut brings one of them back.
+    /// Removes both files, durably: from now on the VM is not suspended.
     ///
     /// # Errors
     ///

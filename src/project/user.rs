@@ -1,5 +1,5 @@
-//! The user's own choices for all projects: a config like that of a project, which holds where neither flags nor the
-//! project's config say anything.
+//! The user's choices for all projects: a config like that of a project, with a lower precedence than flags and the
+//! project's config.
 
 use std::path::{Path, PathBuf};
 
@@ -16,8 +16,7 @@ pub fn path() -> Option<PathBuf> {
     Some(config_home()?.join("k3s-vm/config"))
 }
 
-/// The user's choices. For a VM that is `made` already, only those that it may change: another default image does not
-/// contradict it.
+/// The user's choices. For an existing VM only those that can change: another default image does not contradict it.
 ///
 /// # Errors
 ///
@@ -102,12 +101,12 @@ fn parse(text: &str) -> Result<Config, String> {
     Ok(config)
 }
 
-/// A tilde makes it one of the home directory.
+/// A path with a tilde is in the home directory.
 fn is_relative_path(path: &Path) -> bool {
     path.is_relative() && !path.starts_with("~")
 }
 
-/// As the config of a project has it: what has no slash is an alias.
+/// As in the config of a project: a text without a slash is an alias.
 fn is_relative(image: &str) -> bool {
     let is_url = image.contains("://") || image.starts_with("file:");
     image.contains('/') && is_relative_path(Path::new(image)) && !is_url
@@ -135,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_of_one_project_is_refused_with_its_line() {
+    fn project_keys_are_rejected_with_their_line() {
         for (text, line, word) in [
             ("cpus = 2\napi_port = 6443\n", "line 2", "api_port"),
             ("\n# mine\nports = [\"8080:80\"]\n", "line 3", "ports"),

@@ -4,12 +4,12 @@ use std::fmt;
 
 use super::Version;
 
-/// A decided way of running the guest.
+/// The chosen accelerator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
-    /// By the processor, through `/dev/kvm`.
+    /// The CPU, through `/dev/kvm`.
     Kvm,
-    /// By QEMU's translator: works everywhere, five to twenty times slower.
+    /// QEMU's emulation: works everywhere, five to twenty times slower.
     Tcg,
 }
 
@@ -19,8 +19,7 @@ pub enum Accelerator {
 const SOUND_CMPXCHG16B: Version = Version { major: 8, minor: 0 };
 
 impl Accelerator {
-    /// The CPU model: the chosen one, or all that the host or the translator of this QEMU can do; only what it does
-    /// soundly.
+    /// The CPU model: the chosen one, or all features of the host or of this QEMU's emulation that work.
     pub fn cpu(self, qemu: Version, chosen: Option<&str>) -> String {
         let model = chosen.unwrap_or(match self {
             Self::Kvm => "host",

@@ -1,6 +1,6 @@
-//! The QEMU command line: values in, an argument vector out, nothing touched.
+//! The QEMU command line: values in, an argument vector out, without side effects.
 //!
-//! Whatever has a JSON form is given as JSON, so that no path has to be escaped; the rest doubles its commas. All paths
+//! Options with a JSON form are given as JSON, so that no path needs escaping. Others double their commas. All paths
 //! are absolute.
 
 use std::{
@@ -16,83 +16,84 @@ use crate::base::{HostAccess, Name, Size};
 
 /// The virtio-serial port on which the guest reports its stages; the guest finds it by this name.
 pub const STAGE_PORT: &str = "org.k3s-vm.stages";
-/// The virtio-serial port on which the guest hears who it is, where it has to ask.
+/// The virtio-serial port on which an unprovisioned guest receives its identity.
 pub const IDENTITY_PORT: &str = "org.k3s-vm.identity";
-/// QEMU's name of that port's other end.
+/// QEMU's name of the backend of that port.
 pub const IDENTITY_CHARDEV: &str = "identity";
-/// The virtio-serial port on which the guest does what it is asked.
+/// The virtio-serial port on which the guest receives commands.
 const EXEC_PORT: &str = "org.k3s-vm.exec";
-/// QEMU's name of that port's other end.
+/// QEMU's name of the backend of that port.
 pub const EXEC_CHARDEV: &str = "exec";
 /// QEMU's name of the VM's disk.
 pub const DISK: &str = "disk";
-/// The network card's address, the same in every VM: user networking gives each a network of its own, and a guest
-/// keeps its addresses and its network configuration when it continues as another VM.
+/// The network card's address, the same in every VM: each has its own user network, and a guest keeps its addresses and
+/// its network configuration when it is resumed as another VM.
 const MAC: &str = "52:54:00:12:34:56";
-/// QEMU's name of what keeps the serial console.
+/// QEMU's name of the backend of the serial console.
 pub const CONSOLE: &str = "console";
-/// QEMU's name of what keeps the stage reports.
+/// QEMU's name of the backend of the stage reports.
 pub const STAGES: &str = "stages";
 
-/// QEMU's name of the device by which the guest reaches a directory of the host.
+/// QEMU's name of the device of a mount.
 pub const FOLDER_DRIVER: &str = "virtio-9p-pci";
 
 /// The option of a QEMU that resumes a guest instead of booting it.
 pub const INCOMING: &str = "-incoming";
 
-/// Everything that shapes a QEMU process.
+/// The configuration of a QEMU process.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// Shown in `ps` and to the guest.
+    /// The name in `ps` and in the guest.
     pub name: Name,
-    /// The SMBIOS UUID; `None` for a guest that has no identity yet.
+    /// The SMBIOS UUID; `None` for an unprovisioned guest.
     pub uuid: Option<String>,
-    /// The SMBIOS serial number, by which the guest sees whether it has what it is to have.
+    /// The SMBIOS serial number, by which the guest sees whether its configuration is current.
     pub serial: Option<String>,
-    /// How instructions are run.
+    /// The accelerator.
     pub accelerator: Accelerator,
-    /// The processor's model, where it is chosen.
+    /// The CPU model, if one was chosen.
     pub cpu_model: Option<String>,
-    /// The QEMU that will run.
+    /// The version of the QEMU that runs.
     pub version: Version,
     /// Virtual CPUs.
     pub cpus: u8,
     /// The guest's memory.
     pub memory: Size,
-    /// UEFI firmware, or SeaBIOS when there is none.
+    /// UEFI firmware; SeaBIOS without it.
     pub uefi: Option<Uefi>,
     /// The overlay that the guest boots from.
     pub disk: PathBuf,
     /// Read-only raw disks; the guest finds each as `/dev/disk/by-id/virtio-<name>`.
     pub attachments: Vec<AttachedDisk>,
-    /// Folders that the guest may mount.
+    /// Directories that the guest may mount.
     pub shares: Vec<HostShare>,
-    /// What the firmware hands to the guest's systemd (256 and later): names and contents of systemd.system-credentials(7).
+    /// Credentials for the guest's systemd (256 and later), passed by the firmware: names and contents of
+    /// systemd.system-credentials(7).
     pub credentials: &'static [(&'static str, &'static str)],
-    /// The host port on 127.0.0.1 that leads to the guest's 6443.
+    /// The host port on 127.0.0.1 that forwards to the guest's 6443.
     pub api_port: u16,
-    /// Whether the guest reaches nothing: neither the network nor the host's own services, which user networking shows
-    /// it as 10.0.2.2. What is forwarded to it still comes in.
+    /// The guest has no network and cannot reach the host's own services, which user networking shows at 10.0.2.2.
+    /// Forwarded ports work.
     pub isolated: bool,
     /// The ports of the host's loopback that the guest may reach.
     pub host_access: HostAccess,
-    /// Whether it waits for saved memory instead of booting.
+    /// The guest is resumed from saved memory.
     pub incoming: bool,
-    /// Whether the guest asks the host who it is.
+    /// The guest requests its identity.
     pub is_unprovisioned: bool,
-    /// Where the monitor listens.
+    /// The monitor's socket.
     pub monitor: PathBuf,
-    /// Where the guest is asked: the FIFOs beside it with `.in` and `.out` at their ends.
+    /// The exec port: the FIFOs with this path and `.in` or `.out`.
     pub exec: PathBuf,
-    /// Where the serial console is kept.
+    /// The log of the serial console.
     pub console_log: PathBuf,
-    /// Where the guest's stage reports are kept.
+    /// The log of the guest's stage reports.
     pub stages_log: PathBuf,
     /// The pidfile that QEMU locks.
     pub pidfile: PathBuf,
-    /// Files that it reads besides: what its disk stands on, and memory that it will load.
+    /// Other files that it reads: backing files, and memory that it loads.
     pub reads: Vec<PathBuf>,
-    /// Files that it may be told to write besides.
+    /// Other files that it may be told to write.
     pub writes: Vec<PathBuf>,
 }
 
@@ -108,11 +109,11 @@ pub struct AttachedDisk {
 /// A directory of the host that the guest may mount, as 9p over virtio.
 #[derive(Debug, Clone)]
 pub struct HostShare {
-    /// What the guest asks for: at most 31 bytes.
+    /// The name for the guest's mount: at most 31 bytes.
     pub tag: String,
     /// The directory.
     pub path: PathBuf,
-    /// Whether the guest only reads it.
+    /// The guest can only read it.
     pub read_only: bool,
 }
 
@@ -131,8 +132,7 @@ impl Launch {
     }
 
     fn machine_args(&self) -> Vec<OsString> {
-        // Nothing is on the VM's own SATA and SMBus, and VMware's port is for guests of VMware. A core dump of QEMU has no
-        // memory of the guest.
+        // The VM needs no SATA and SMBus, and no port of VMware. A core dump of QEMU has no memory of the guest.
         let machine = "q35,sata=off,smbus=off,vmport=off,dump-guest-core=off";
         let mut args = words(&["-nodefaults", "-no-user-config", "-machine", machine]);
         args.extend(match self.accelerator {
@@ -195,7 +195,7 @@ impl Launch {
     }
 
     fn network_args(&self) -> Vec<OsString> {
-        // Port 0 lets the kernel choose the port for SSH; the monitor tells which. Only loopback listens.
+        // Port 0 lets the kernel choose the port for SSH, which the monitor reports. Only loopback listens.
         let restrict = if self.isolated { "restrict=on," } else { "" };
         let netdev = format!(
             "user,id=net,{restrict}hostfwd=tcp:127.0.0.1:{}-:6443,hostfwd=tcp:127.0.0.1:0-:22",
@@ -234,7 +234,7 @@ impl Launch {
         args.extend([OsString::from("-chardev"), monitor]);
         args.extend(words(&["-mon", "chardev=monitor,mode=control"]));
         args.extend(device(&json!({ "driver": "virtio-rng-pci" })));
-        // Linux mixes its random numbers again when it sees another one, as it does after a resume.
+        // Linux reseeds its random numbers when it sees another one, as after a resume.
         args.extend(device(&json!({ "driver": "vmgenid", "guid": "auto" })));
         args
     }
@@ -247,8 +247,8 @@ impl Launch {
             read_only,
         } in &self.shares
         {
-            // Whoever makes a file in the guest, it is the user's who runs QEMU. Files of several file systems are told
-            // apart.
+            // Files that the guest creates belong to the user who runs QEMU. Files of several file systems have
+            // distinct ids.
             let mut folder = OsString::from(format!(
                 "local,id={tag},security_model=none,multidevs=remap,readonly={},path=",
                 if *read_only { "on" } else { "off" }
@@ -266,7 +266,7 @@ impl Launch {
         let mut args = words(&["-pidfile"]);
         args.push(self.pidfile.clone().into());
         if self.incoming {
-            // -S: loaded is not yet running.
+            // -S: the guest stays paused after loading.
             args.extend(words(&[INCOMING, "defer", "-S"]));
         }
         args.extend(words(&[
@@ -283,7 +283,7 @@ impl Launch {
     }
 }
 
-/// How QEMU is to use the overlay at `path`, as the node `name`.
+/// The options of the overlay at `path`, as the node `name`.
 pub fn overlay(name: &str, path: &Path) -> Value {
     // Discarded blocks of the guest become holes of the overlay. aio=threads works where io_uring is forbidden.
     json!({
@@ -318,7 +318,7 @@ fn file_chardev(id: &str, file: &Path) -> [OsString; 2] {
     [OsString::from("-chardev"), options]
 }
 
-/// JSON has no other texts than Unicode; `machine` refuses project and cache paths that are not.
+/// JSON has only Unicode; `machine` refuses other project and cache paths.
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
@@ -387,7 +387,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_isolated_guest_is_reached_and_reaches_nothing() {
+    fn isolation_keeps_forwarded_ports() {
         let launch = Launch {
             isolated: true,
             ..example()
@@ -398,7 +398,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_guest_that_is_nobody_yet() {
+    fn an_unprovisioned_guest() {
         let launch = Launch {
             uuid: None,
             serial: None,

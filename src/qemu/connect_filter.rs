@@ -1,10 +1,10 @@
-//! What a guest may reach of the host by itself.
+//! The filter on connections that the guest opens to the host.
 //!
-//! User networking makes the guest's connections QEMU's own, so that the guest reaches what only this host should: services
-//! on its loopback, and link-local addresses, at one of which a cloud has its metadata and credentials. libslirp can refuse
-//! the former, but QEMU has no option for it. So a seccomp filter (seccomp_unotify(2)) hands each connect and each sendto
-//! with an address to a process beside QEMU, which decides by the address. It is a rule for user networking and not a jail
-//! for QEMU: other system calls, and another thread that changes the address meanwhile, are not looked at.
+//! With user networking, QEMU opens the guest's connections. So the guest would reach services that only this host should
+//! reach: those on its loopback, and link-local addresses, at one of which a cloud has its metadata and credentials. libslirp
+//! can refuse the former, but QEMU has no option for it. A seccomp filter (seccomp_unotify(2)) sends each connect and each
+//! sendto with an address to a process beside QEMU, which decides by the address. It restricts user networking, and is not a
+//! jail for QEMU: other system calls, and another thread that changes the address meanwhile, are not checked.
 
 use std::{
     fs::{self, File},
@@ -33,21 +33,21 @@ const AUDIT_ARCH: u32 = if cfg!(target_arch = "aarch64") {
     0xc000_003e
 };
 
-/// The answer of the process that decides.
+/// The answer of the deciding process.
 const READY: &str = "ready";
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest address that is looked at: struct sockaddr_in6.
+/// The longest address that is read: struct sockaddr_in6.
 const LONGEST_ADDRESS: usize = 28;
 
-/// Where Amazon's metadata service is for IPv6; all others have it at 169.254.169.254.
+/// Amazon's metadata service for IPv6; all others are at 169.254.169.254.
 const METADATA_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 const DNS: u16 = 53;
 
-/// Puts the filter on this process, and sends its listener over `socket` to process `decides`; between fork and exec.
-/// Without the filter the process starts all the same, and the error is sent instead.
+/// Installs the filter in this process, and sends its listener over `socket` to process `decides`; between fork and
+/// exec. If that fails, the process starts without it, and the error is sent instead.
 pub(super) fn install(socket: BorrowedFd<'_>, decides: u32) {
     let listener = install_filter(decides);
     let error = listener.as_ref().err().and_then(io::Error::raw_os_error);
@@ -99,7 +99,7 @@ fn install_filter(decides: u32) -> io::Result<OwnedFd> {
         statement(LOAD, 0),
         jump(EQUAL, number(libc::SYS_connect), 6, 0),
         jump(EQUAL, number(libc::SYS_sendto), 0, 4),
-        // Without an address, it is what a connected socket sends.
+        // Without an address, the call sends on a connected socket.
         statement(LOAD, 16 + 4 * 8),
         jump(EQUAL, 0, 0, 3),
         statement(LOAD, 16 + 4 * 8 + 4),
@@ -112,7 +112,7 @@ fn install_filter(decides: u32) -> io::Result<OwnedFd> {
         filter: filter.as_mut_ptr(),
     };
     let listener = unsafe {
-        // With Yama, only ancestors may look into a process that has not said so.
+        // With Yama, only ancestors may read the memory of a process that has not allowed it.
         libc::prctl(libc::PR_SET_PTRACER, libc::c_ulong::from(decides));
         if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
             return Err(io::Error::last_os_error());
@@ -155,7 +155,7 @@ pub(super) fn wait_until_it_decides(mut socket: &UnixStream) -> Result<(), Strin
     }
 }
 
-/// Decides what a QEMU may connect to, whose listener comes over `socket`, for as long as it lives.
+/// Decides which connections a QEMU may open, whose listener comes over `socket`, until it ends.
 pub(super) fn decide(mut socket: UnixStream, open: &HostAccess) {
     let listener = receive(&socket);
     let answer = match &listener {
@@ -170,7 +170,7 @@ pub(super) fn decide(mut socket: UnixStream, open: &HostAccess) {
     }
 }
 
-/// The listener, if this process can look at what is asked for.
+/// The listener, if this process can read the arguments of a call.
 fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
     if !can_continue() {
         return Err(io::Error::other("Linux 5.5 or later is needed"));
@@ -229,7 +229,7 @@ fn decide_once(listener: &OwnedFd, open: &HostAccess) -> io::Result<()> {
     if unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut asked) } != 0 {
         let error = io::Error::last_os_error();
         return match error.raw_os_error() {
-            // Who has asked is gone.
+            // The asking process has ended.
             Some(libc::EINTR | libc::ENOENT) => Ok(()),
             _ => Err(error),
         };
@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_of_the_host_alone_is_closed() {
+    fn loopback_and_link_local_are_closed() {
         let of = |address: &str, open: &str| {
             is_allowed(address.parse().expect(address), &open.parse().expect(open))
         };
@@ -361,12 +361,12 @@ mod tests {
         }
         assert!(of("127.0.0.1:5432", "5432"));
         assert!(of("[::1]:5432", "all"));
-        // What is asked for is the host, not the cloud.
+        // The host's port 53, not the cloud's address.
         assert!(!of("169.254.169.254:80", "all"));
     }
 
     #[test]
-    fn addresses_as_the_kernel_has_them() {
+    fn parses_socket_addresses_of_the_kernel() {
         let parse = |family: i32, rest: &[u8]| {
             let mut bytes = [0; LONGEST_ADDRESS];
             bytes[..2].copy_from_slice(&u16::try_from(family).expect("small").to_ne_bytes());
@@ -392,7 +392,7 @@ mod tests {
 
     /// bash, whose `/dev/tcp` and `/dev/udp` connect, under the filter, and python3, which sends.
     #[test]
-    fn a_process_reaches_what_is_open() {
+    fn open_ports_are_reachable() {
         let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
         let other = TcpListener::bind("127.0.0.1:0").expect("a port");
         let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");

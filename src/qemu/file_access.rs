@@ -1,8 +1,8 @@
-//! What a QEMU opens of the host's files: those of its VM, and what programs need to run. All else the kernel refuses by
-//! Landlock (landlock(7)), also to a guest that has taken QEMU over. It refuses what QEMU creates as well, except in mounts:
-//! its files are there before it starts.
+//! The files of the host that QEMU may open: those of its VM, and those that every program needs. The kernel refuses all
+//! others by Landlock (landlock(7)), also to a guest that has taken QEMU over. QEMU may create files only in mounts: its
+//! own files exist before it starts.
 //!
-//! A rule is of the file or directory that is at a path now, so a project can be moved while its VM runs.
+//! A rule applies to the file or directory itself, not to its path, so a project can be moved while its VM runs.
 
 use std::{
     env, io,
@@ -23,12 +23,12 @@ use nix::libc;
 use super::Launch;
 use crate::base::files;
 
-/// Before it, no file can be moved from one directory to another, which a mount has to allow.
+/// The first version in which files can be moved between directories, which mounts need.
 const OLDEST: ABI = ABI::V2;
-/// What newer ones add has not been tried. What an older kernel does not know it does not refuse.
+/// Restrictions of newer versions were not tried. An older kernel ignores those that it does not know.
 const NEWEST: ABI = ABI::V6;
 
-/// What no user keeps files in.
+/// Directories without files of users.
 const SYSTEM: [&str; 12] = [
     "/usr",
     "/lib",
@@ -44,7 +44,7 @@ const SYSTEM: [&str; 12] = [
     "/var/lib/sss/mc",
 ];
 
-/// Where programs are installed besides.
+/// Other directories of programs.
 const INSTALLED: [&str; 5] = [
     "/opt",
     "/nix",
@@ -53,8 +53,8 @@ const INSTALLED: [&str; 5] = [
     "/home/linuxbrew/.linuxbrew",
 ];
 
-/// Beside the directory of a program: its libraries and data where it is installed in a directory of its own, where its
-/// packages were unpacked, and where it was built.
+/// Directories beside that of a program: its libraries and data, in its own installation, its unpacked packages, or its
+/// build.
 const BESIDE: [&str; 9] = [
     "lib",
     "lib64",
@@ -80,12 +80,12 @@ const DEVICES: [&str; 7] = [
     "/dev/tty",
 ];
 
-/// Whether the kernel can restrict QEMU.
+/// Returns `true` when the kernel can restrict QEMU.
 pub fn is_supported() -> bool {
     handled().and_then(Ruleset::create).is_ok()
 }
 
-/// The rules for a QEMU; `None` where the kernel has none. What QEMU may be told to write and is not there yet is created.
+/// The rules for a QEMU; `None` without Landlock. Missing files that QEMU may be told to write are created.
 pub(super) fn rules(program: &Path, launch: &Launch) -> Option<OwnedFd> {
     for path in &launch.writes {
         if let Err(error) = files::open_in_place(path, false) {
@@ -101,8 +101,8 @@ pub(super) fn rules(program: &Path, launch: &Launch) -> Option<OwnedFd> {
     }
 }
 
-/// Puts a program that is to be started under the rules, for good. It fails to start where the kernel refuses: a process has
-/// at most 16 sets of rules.
+/// Applies the rules to a program that is about to start. It fails to start if the kernel refuses: a process has at
+/// most 16 sets of rules.
 #[expect(
     unsafe_code,
     reason = "between fork and exec; prctl and landlock_restrict_self only enter the kernel and allocate nothing"
@@ -159,7 +159,7 @@ fn build(program: &Path, launch: &Launch) -> Result<RulesetCreated, RulesetError
     let written: Vec<&Path> = written.map(PathBuf::as_path).collect();
     allow(&written, write)?;
     allow(&DEVICES.map(Path::new), write | AccessFs::IoctlDev)?;
-    // The guest's root makes no devices on the host, not even where QEMU is root.
+    // The guest's root cannot create devices on the host, even if QEMU is root.
     let devices = AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev;
     for share in &launch.shares {
         let access = if share.read_only {
@@ -172,8 +172,8 @@ fn build(program: &Path, launch: &Launch) -> Result<RulesetCreated, RulesetError
     Ok(ruleset)
 }
 
-/// What belongs to a program that is not in a directory of the system. Where the home directory or the VM's would be in it,
-/// it is left out.
+/// The files of a program outside of the system's directories. A directory that contains the home directory or the VM
+/// is left out.
 fn installation(program: &Path, machine: Option<&Path>) -> Vec<PathBuf> {
     let real = |path: PathBuf| path.canonicalize().ok();
     let home = env::home_dir().and_then(real);
@@ -203,8 +203,8 @@ fn installation(program: &Path, machine: Option<&Path>) -> Vec<PathBuf> {
     directories
 }
 
-/// The DNS servers' file, which QEMU reads again when it changes; it may be a link to another directory, and be replaced
-/// there.
+/// The file of the DNS servers, which QEMU reads again when it changes; it may be a link to another directory, and may
+/// be replaced there.
 fn resolv_conf() -> Option<PathBuf> {
     let real = Path::new("/etc/resolv.conf").canonicalize().ok()?;
     real.parent()
@@ -275,7 +275,7 @@ mod tests {
         }
     }
 
-    /// Whether a line of shell works under the rules.
+    /// Returns `true` when a shell command works under the rules.
     fn works(root: &Path, launch: &Launch, line: &str) -> bool {
         let rules = rules(&root.join("qemu/build/qemu-system-x86_64"), launch);
         let mut command = Command::new("sh");

@@ -16,7 +16,7 @@ use serde::Deserialize;
 pub struct Uefi {
     /// The code, shared and read-only.
     pub code: PathBuf,
-    /// The variables: a template where it is found, the VM's own copy where it is launched.
+    /// The variables: a template, or the VM's own copy.
     pub variables: PathBuf,
 }
 
@@ -55,7 +55,7 @@ const FALLBACKS: [&str; 3] = [
     include_str!("../../firmware/uefi/arch.json"),
 ];
 
-/// The first UEFI firmware on this host that a plain q35 VM can boot by, without SMM and enrolled keys.
+/// The first UEFI firmware of this host that boots a q35 VM without SMM and enrolled keys.
 pub fn find_uefi(qemu: &Path) -> Option<Uefi> {
     let installed = descriptors(&directories(qemu));
     installed
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn firmware_that_needs_more_than_we_give_is_passed_over() {
+    fn firmware_with_other_requirements_is_skipped() {
         let secure = FALLBACKS[0].replace("\"features\": [", "\"features\": [\"requires-smm\", ");
         assert_ne!(secure, FALLBACKS[0]);
         assert_eq!(usable(&secure), None);

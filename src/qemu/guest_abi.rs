@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_host_has_its_things_is_not_seen() {
+    fn host_paths_are_not_part_of_the_abi() {
         let moved = Launch {
             disk: "/q/.k3s-vm/disk.qcow2".into(),
             attachments: example()
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_guest_has_is_seen() {
+    fn devices_are_part_of_the_abi() {
         let seen = of(&example());
         let then = |launch: Launch| difference(&seen, &of(&launch)).unwrap_or_default();
         assert_eq!(then(example()), "");

@@ -1,4 +1,4 @@
-//! Whether KVM exists, may be used, and can run guests.
+//! The check of KVM: it exists, may be opened, and runs guests.
 //!
 //! A `/dev/kvm` exists that opens, makes VMs and passes small tests, and then runs a guest a thousand times too
 //! slowly, or not to its end (nested virtualisation by page-table tricks). So the last question is put to QEMU itself:
@@ -40,7 +40,7 @@ pub enum Kvm {
 /// The countdown takes about 10 ms on a processor; where a guest cannot run it takes 14 s or does not end
 /// (0.1 ms against 140 ms were measured for 100,000 rounds).
 const ROUNDS: u32 = 10_000_000;
-const PATIENCE: Duration = Duration::from_secs(5);
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `isa-debug-exit` ends QEMU with twice the written value plus one (QEMU's hw/misc/debugexit.c).
 const WRITTEN: u8 = 0x10;
@@ -147,10 +147,10 @@ async fn try_countdown(qemu: &Path) -> Result<Kvm, FileError> {
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     let run = async { command.spawn()?.wait_with_output().await };
-    Ok(match tokio::time::timeout(PATIENCE, run).await {
+    Ok(match tokio::time::timeout(TRIAL_TIMEOUT, run).await {
         Err(_) => Kvm::Broken(format!(
             "a guest's countdown of {ROUNDS} did not end within {} s",
-            PATIENCE.as_secs()
+            TRIAL_TIMEOUT.as_secs()
         )),
         Ok(Err(error)) => Kvm::Broken(format!("{} does not run: {error}", qemu.display())),
         Ok(Ok(output)) if output.status.code() == Some(EXPECTED_EXIT) => Kvm::Works,

@@ -1,7 +1,7 @@
-//! What QEMU prints goes through a pipe to a process of its own, which keeps the log from growing without end for as long as
-//! QEMU lives, whatever becomes of the command that started it. A guest can have QEMU print without end. The logs that QEMU
-//! itself writes, the guest's console and its reports, are cut there as well, should the command that waits for the guest have
-//! been killed. The process also decides what the guest may connect to, see [`connect_filter`].
+//! The process beside QEMU that writes its log. QEMU prints to a pipe, and this process limits the log until QEMU ends, also
+//! after the command that started it has ended: a guest can make QEMU print endlessly. It also limits the logs that QEMU
+//! itself writes (the guest's console and reports), in case the waiting command was killed. And it decides which connections
+//! the guest may open, see [`connect_filter`].
 
 use std::{
     ffi::OsString,
@@ -16,20 +16,20 @@ use std::{
 use super::connect_filter;
 use crate::base::{HostAccess, files, log_cap};
 
-/// The program's first argument in that process; then come the ports of the host that the guest may reach, and the logs that
-/// QEMU itself writes.
+/// The first argument of this process; the ports of the host that the guest may reach follow, and the logs that QEMU
+/// itself writes.
 pub const FLAG: &str = "--write-log";
 
-/// How long the last words of a QEMU may take to their log.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long the last output of QEMU may take to reach the log.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(2);
 
 const POLL: Duration = Duration::from_millis(5);
 
-/// How often the logs that QEMU itself writes are looked at.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often the logs that QEMU itself writes are checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Passes standard input on to the log that standard output is, until there is no more. Meanwhile it cuts the logs that
-/// `arguments` name, and answers what comes over the socket that standard error is.
+/// Copies standard input to the log on standard output, until its end. Limits the logs in `arguments` meanwhile, and
+/// answers requests on the socket on standard error.
 ///
 /// # Errors
 ///
@@ -40,13 +40,13 @@ pub fn run(arguments: &[OsString]) -> io::Result<()> {
     };
     let open: HostAccess = open.to_string_lossy().parse().map_err(io::Error::other)?;
     let socket = UnixStream::from(io::stderr().as_fd().try_clone_to_owned()?);
-    // From now on it says in the log what is wrong. Both threads end with the process.
+    // From now on, its errors go to the log. Both threads end with the process.
     rustix::stdio::dup2_stderr(io::stdout())?;
     spawn(move || connect_filter::decide(socket, &open));
     let others = others.to_vec();
     spawn(move || {
         loop {
-            sleep(LOOK);
+            sleep(CHECK_INTERVAL);
             for other in &others {
                 let _ = log_cap::cut_neglected(Path::new(other));
             }
@@ -56,14 +56,14 @@ pub fn run(arguments: &[OsString]) -> io::Result<()> {
     log_cap::append_all(io::stdin().lock(), &File::from(log))
 }
 
-/// Waits until what a QEMU that has ended printed is in its log, which the process locks for as long as it lives.
+/// Waits until the output of a QEMU that has ended is in its log. The process locks the log until then.
 pub fn wait(log: &Path) {
     let Ok(file) = files::open_regular(log) else {
         return;
     };
     let began = Instant::now();
     while matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
-        && began.elapsed() < LAST_WORDS
+        && began.elapsed() < OUTPUT_TIMEOUT
     {
         sleep(POLL);
     }

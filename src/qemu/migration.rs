@@ -11,38 +11,38 @@ use tokio::{net::UnixStream, time::sleep};
 
 use super::{Monitor, MonitorError, Version};
 
-/// The first QEMU that has mapped-ram.
+/// The first QEMU with mapped-ram.
 const MAPPED_RAM: Version = Version { major: 9, minor: 0 };
-/// Bytes a second: more than any disk takes. QEMU limits itself otherwise.
+/// Bytes a second: more than any disk writes. By default, QEMU limits itself.
 const UNBOUNDED: u64 = 1 << 40;
-/// How long QEMU may be at work without a word: it writes the end of a file, and reads all of one, in one go.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// How long QEMU may take without an answer: it writes the end of a file, and reads all of one, in one go.
+const STEP_TIMEOUT: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(10);
-/// The file as QEMU knows it where it is passed.
+/// QEMU's name of the passed file.
 const PASSED: &str = "memory";
 
-/// How the file is laid out.
+/// The layout of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// Each page has its place.
     Mapped,
-    /// One page after the other.
+    /// Pages follow one another.
     Stream,
 }
 
-/// Why memory was not saved or loaded.
+/// The reason why memory was not saved or loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
-    /// QEMU says so.
+    /// QEMU reports a failure.
     #[error("{0}")]
     Failed(String),
-    /// QEMU does not answer, or ended on the way.
+    /// QEMU does not answer, or has ended.
     #[error(transparent)]
     Monitor(#[from] MonitorError),
 }
 
 impl Layout {
-    /// The best one of that QEMU.
+    /// The best layout of that QEMU.
     pub fn of(version: Version) -> Self {
         if version < MAPPED_RAM {
             Self::Stream
@@ -51,9 +51,10 @@ impl Layout {
         }
     }
 
-    /// The settings of either direction.
+    /// The settings of both directions.
     fn settings(self) -> [(&'static str, Value); 2] {
-        // Not "multifd": with it, a QEMU 10.0 died of a full file system, for its threads used what had been freed.
+        // Without "multifd": QEMU 10.0 crashed with it when the file system was full, because its threads used freed
+        // memory.
         let capabilities = match self {
             Self::Mapped => json!([{ "capability": "mapped-ram", "state": true }]),
             Self::Stream => json!([]),
@@ -70,8 +71,7 @@ impl Layout {
         ]
     }
 
-    /// The other end, as the argument of `migrate` and `migrate-incoming`. A path is not part of a URI, so it needs no
-    /// escaping.
+    /// The target, as the argument of `migrate` and `migrate-incoming`. It has no path, so it needs no escaping.
     fn end(self, path: &Path) -> Value {
         match self {
             Self::Mapped => {
@@ -87,8 +87,8 @@ impl Layout {
     }
 }
 
-/// Saves memory and devices of a guest that does not run to `file`, which lies empty in `path`. QEMU ends in its state
-/// `postmigrate` and has given its disks up.
+/// Saves memory and devices of a paused guest to the empty `file`, which is at `path`. QEMU is in its state
+/// `postmigrate` then, and has closed its disks.
 ///
 /// # Errors
 ///
@@ -102,7 +102,7 @@ pub async fn save(
     migrate(monitor, "migrate", layout, path, file).await
 }
 
-/// Loads what was saved to `file`, which lies in `path`, into a QEMU that waits for it. The guest stays paused.
+/// Loads `file`, which is at `path`, into a QEMU that waits for it. The guest stays paused.
 ///
 /// # Errors
 ///
@@ -123,7 +123,7 @@ async fn migrate(
     path: &Path,
     file: &File,
 ) -> Result<(), MigrationError> {
-    monitor.wait_for_answers(PATIENCE);
+    monitor.wait_for_answers(STEP_TIMEOUT);
     for (command, arguments) in layout.settings() {
         monitor.raw(command, arguments).await?;
     }
@@ -131,7 +131,7 @@ async fn migrate(
         monitor.pass(PASSED, file).await?;
     }
     match monitor.raw(command, layout.end(path)).await {
-        // Some devices of some hosts stay where they are.
+        // Some devices of some hosts cannot be migrated.
         Err(MonitorError::Refused { reason, .. }) => return Err(MigrationError::Failed(reason)),
         other => other?,
     };
@@ -168,7 +168,7 @@ enum Progress {
     Failed(String),
 }
 
-/// Reads `query-migrate`, of which qapi's type does not know all that QEMU says.
+/// Parses `query-migrate`, of which qapi's type lacks some values.
 fn progress(answer: &Value) -> Progress {
     match answer.get("status").and_then(Value::as_str) {
         Some("completed") => Progress::Done,
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_qemu_has_its_way() {
+    fn each_qemu_version_has_its_commands() {
         let path = Path::new("/p/a,offset=0x1 \"b\"/.k3s-vm/memory");
         let of = |major, minor| Layout::of(Version { major, minor });
         for (major, minor) in [(6, 2), (7, 2), (8, 2)] {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn qemus_words_are_kept() {
+    fn qemus_messages_are_kept() {
         for (answer, expected) in [
             (json!({}), Progress::UnderWay),
             (json!({ "status": "setup" }), Progress::UnderWay),

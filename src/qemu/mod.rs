@@ -12,7 +12,9 @@ pub mod migration;
 pub mod monitor;
 pub mod peer;
 pub mod process;
+pub mod process_error;
 mod setuid_filter;
+pub mod spawn;
 pub mod usernet;
 pub mod version;
 
@@ -21,5 +23,6 @@ pub use command_line::Launch;
 pub use migration::{Layout, MigrationError};
 pub use monitor::{Monitor, MonitorError};
 pub use peer::monitor_of;
-pub use process::{Process, ProcessError};
+pub use process::Process;
+pub use process_error::ProcessError;
 pub use version::{Version, VersionError};

@@ -30,10 +30,10 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 
 const RETRY: Duration = Duration::from_millis(20);
 
-/// The longest line that is believed to be QMP.
+/// The longest line of QMP that is accepted.
 const LONGEST_LINE: u64 = 16 << 20;
 
-/// Why a conversation with QEMU failed.
+/// The reason why a conversation with QEMU failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MonitorError {
     /// Nothing listens on the socket.
@@ -44,15 +44,15 @@ pub enum MonitorError {
         /// The reason.
         source: io::Error,
     },
-    /// The socket's directory is not this user's alone.
+    /// The socket's directory is not private to this user.
     #[error(transparent)]
     Directory(#[from] FileError),
-    /// Another process listens than the VM's QEMU.
+    /// Another process than the VM's QEMU listens.
     #[error("process {pid} of user {uid} listens on {} in place of QEMU", path.display())]
     Foreign {
         /// The socket.
         path: PathBuf,
-        /// The listener; 0 where it cannot be seen.
+        /// The listener; 0 if it is not visible.
         pid: i32,
         /// Its user.
         uid: u32,
@@ -60,17 +60,17 @@ pub enum MonitorError {
     /// The connection broke.
     #[error("the monitor's connection broke during {command}")]
     Broken {
-        /// The command under way.
+        /// The running command.
         command: String,
-        /// How it broke.
+        /// The reason.
         source: io::Error,
     },
-    /// QEMU took longer than it has.
+    /// QEMU exceeded the time limit.
     #[error("QEMU did not answer {command} within {} s", within.as_secs())]
     Silent {
-        /// The command under way.
+        /// The running command.
         command: String,
-        /// The time that it had.
+        /// The limit.
         within: Duration,
     },
     /// QEMU refused the command.
@@ -78,10 +78,10 @@ pub enum MonitorError {
     Refused {
         /// The command.
         command: String,
-        /// QEMU's words.
+        /// QEMU's message.
         reason: String,
     },
-    /// This program does not understand the answer.
+    /// The answer has an unknown form.
     #[error("QEMU's answer to {command} is not understood: {reason}")]
     Malformed {
         /// The command.
@@ -92,7 +92,7 @@ pub enum MonitorError {
 }
 
 impl MonitorError {
-    /// Whether the monitor cannot be reached any more, and QEMU may be well.
+    /// Returns `true` when the monitor is unreachable, and QEMU may run.
     pub fn is_lost(&self) -> bool {
         matches!(
             self,
@@ -125,7 +125,7 @@ impl Monitor<UnixStream> {
         if let Some(directory) = path.parent().filter(|it| it.exists()) {
             trust::require_private_dir(directory)?;
         }
-        // QEMU lets few clients wait; the next one is refused at once, and has to come again.
+        // QEMU lets few clients wait, and refuses the next one at once: it has to retry.
         let connected = async {
             loop {
                 match UnixStream::connect(path).await {
@@ -161,7 +161,7 @@ impl Monitor<UnixStream> {
             with.push(SendAncillaryMessage::ScmRights(&descriptors));
             let bytes = [IoSlice::new(line.as_bytes())];
             let sent = sendmsg(stream, &bytes, &mut with, SendFlags::NOSIGNAL)?;
-            // A socket that is empty takes a line whole.
+            // An empty socket accepts a whole line.
             if sent == line.len() {
                 Ok(())
             } else {
@@ -180,7 +180,7 @@ impl Monitor<UnixStream> {
 /// Refuses a listener of another user, or another process than `expected`.
 fn require_peer(path: &Path, peer: UCred, expected: Option<i32>) -> Result<(), MonitorError> {
     let is_ours = peer.uid() == nix::unistd::getuid().as_raw();
-    // In another namespace of processes, it has no number here.
+    // A process in another PID namespace has no number here.
     let pid = peer.pid().filter(|&pid| pid > 0);
     if is_ours && (pid.is_none() || expected.is_none() || pid == expected) {
         return Ok(());
@@ -240,12 +240,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Monitor<S> {
         serde_json::from_value(reply).map_err(|error| malformed(error.to_string()))
     }
 
-    /// From now on QEMU may take that long for an answer.
+    /// Sets the limit of answers from now on.
     pub fn wait_for_answers(&mut self, patience: Duration) {
         self.patience = patience;
     }
 
-    /// Executes a command whose reply is not the same in all QEMUs, or not known to qapi.
+    /// Executes a command whose reply differs between versions of QEMU, or is unknown to qapi.
     ///
     /// # Errors
     ///
@@ -326,7 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Monitor<S> {
         })
     }
 
-    /// The next line that is JSON; a former client's broken-off reply may come before the greeting.
+    /// The next line that is JSON; a truncated reply to a former client may come before the greeting.
     async fn message(&mut self, during: &str) -> Result<Value, MonitorError> {
         let broken = |source| MonitorError::Broken {
             command: during.to_owned(),
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_carries_qemus_words() {
+    async fn a_refusal_has_qemus_message() {
         let mut monitor = scripted(&[
             "{\"error\":{\"class\":\"GenericError\",\"desc\":\"no such thing\"},\"id\":ID}",
         ])

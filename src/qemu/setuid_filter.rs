@@ -1,5 +1,5 @@
-//! A seccomp filter (seccomp(2)) under which a process and its children create no setuid or setgid files: what a guest's
-//! root makes setuid in a directory that the host has given it would be so on the host, for its other users to run.
+//! A seccomp filter (seccomp(2)) that refuses setuid and setgid files to a process and its children: a guest's root
+//! could otherwise create them in a mount, and the host's users could run them.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ const REFUSED: [u64; 2] = [0o4000, 0o2000];
 const EPERM: u32 = libc::EPERM.cast_unsigned();
 const O_CREAT: u64 = libc::O_CREAT as u64;
 
-/// System calls that give a file a mode, with the argument that is the mode.
+/// System calls that set the mode of a file, with the index of that argument.
 const MODES: [(libc::c_long, u8); 8] = [
     (libc::SYS_chmod, 1),
     (libc::SYS_fchmod, 1),
@@ -26,10 +26,10 @@ const MODES: [(libc::c_long, u8); 8] = [
     (libc::SYS_mkdirat, 2),
 ];
 
-/// Those whose mode counts only where a file is created, with the arguments that are the flags and the mode.
+/// System calls whose mode counts only for a new file, with the indexes of the flags and the mode.
 const OPENS: [(libc::c_long, u8, u8); 2] = [(libc::SYS_open, 1, 2), (libc::SYS_openat, 2, 3)];
 
-/// The filter; `None` on a processor that it is not for.
+/// The filter; `None` on another CPU architecture.
 pub(super) fn program() -> Option<BpfProgram> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).ok()?;
     let filter = SeccompFilter::new(

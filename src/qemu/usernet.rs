@@ -1,14 +1,40 @@
-//! Forwarded ports of user networking at run time, as texts of the human monitor, for QMP has no
-//! others.
+//! Forwarded ports of user networking at run time, by commands of the human monitor: QMP has none.
 
 use crate::base::{Forward, HostPort, Protocol};
 
-/// The host's ports that are forwarded, read from `info usernet`:
+/// The forwarded ports of the host, parsed from `info usernet`:
 ///
-/// ```text
-///   Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ
-///   TCP[HOST_FORWARD]  13       127.0.0.1 40123       10.0.2.15    22     0     0
-/// ```
+/// ```text Protocol[State]
+///
+///
+/// FD
+///
+/// Source Address
+///
+/// Port
+///
+///  Dest. Address
+///
+/// Port RecvQ SendQ TCP[HOST_FORWARD]
+///
+/// 13
+///
+///
+///
+///  127.0.0.1 40123
+///
+///
+///
+///  10.0.2.15
+///
+///
+/// 22
+///
+///
+///  0
+///
+///
+///  0 ```
 pub fn forwards(usernet: &str) -> Vec<Forward> {
     let forward = |line: &str| {
         let columns: Vec<&str> = line.split_whitespace().collect();
@@ -57,7 +83,7 @@ const OVER: [&str; 6] = [
     "NONE",
 ];
 
-/// The host's TCP port that leads to the guest's `port`.
+/// The host's TCP port that forwards to the guest's `port`.
 pub fn forwarded_port(usernet: &str, port: u16) -> Option<u16> {
     let all = forwards(usernet);
     let found = all
@@ -85,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_is_forwarded() {
+    fn parses_forwarded_ports() {
         let text = "Hub -1 (net):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  \
             TCP[ESTABLISHED]   15       127.0.0.1    22       10.0.2.15    22     0     0\r\n  \
             TCP[HOST_FORWARD]  13       127.0.0.1 40123       10.0.2.15    22     0     0\r\n  \
@@ -100,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_who_is_connected() {
+    fn parses_connections() {
         let forward =
             "  TCP[HOST_FORWARD]  12       127.0.0.1  6443       10.0.2.15  6443     0     0\r\n";
         let with = |line: &str| is_connected(&format!("{forward}  {line}\r\n"));
@@ -114,14 +140,14 @@ mod tests {
         assert!(!with(
             "TCP[TIME_WAIT]     15       127.0.0.1  6443       10.0.2.15  6443     0     0"
         ));
-        // What the guest has begun itself.
+        // A connection that the guest has opened.
         assert!(!with(
             "TCP[ESTABLISHED]   15       10.0.2.15 40000       192.0.2.1  6443     0     0"
         ));
     }
 
     #[test]
-    fn says_what_qemu_understands() {
+    fn formats_qemus_commands() {
         let udp: Forward = "5353:53/udp".parse().expect("sound");
         assert_eq!(add(udp), "hostfwd_add net udp:127.0.0.1:5353-:53");
         assert_eq!(remove(udp.host), "hostfwd_remove net udp:127.0.0.1:5353");

@@ -1,4 +1,4 @@
-//! Which QEMU this is, and whether it is new enough.
+//! The version of QEMU, and the oldest one that is supported.
 
 use std::{
     env, fmt, io,
@@ -11,7 +11,7 @@ use qapi::qmp;
 /// A QEMU release, `major.minor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// The major number, a year's worth of releases.
+    /// The major number; there is a new one each year.
     pub major: u16,
     /// The minor number.
     pub minor: u16,
@@ -26,21 +26,21 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 /// How the line of `--version` begins.
 const INTRODUCTION: &str = "QEMU emulator version ";
 
-/// Why no usable QEMU was found.
+/// The reason why no usable QEMU was found.
 #[derive(Debug, thiserror::Error)]
 pub enum VersionError {
     /// It is not on the `PATH`.
     #[error("{PROGRAM} is not on the PATH")]
     Missing,
-    /// It is there and does not run.
+    /// It does not run.
     #[error("cannot run {} --version", path.display())]
     NotRunning {
         /// The program.
         path: PathBuf,
-        /// Why it did not run.
+        /// The reason.
         source: io::Error,
     },
-    /// It runs and says something else than its version.
+    /// It prints something else than its version.
     #[error("{} --version says {said:?}, which names no version", path.display())]
     Unknown {
         /// The program.
@@ -58,7 +58,7 @@ pub enum VersionError {
     },
 }
 
-/// The program as the `PATH` has it.
+/// The path of the program, from the `PATH`.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?)
         .map(|directory| directory.join(name))
@@ -69,7 +69,7 @@ fn is_program(path: &Path) -> bool {
     path.is_file() && nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
-/// Finds QEMU and asks it for its version.
+/// Finds QEMU and its version.
 ///
 /// # Errors
 ///
@@ -95,16 +95,16 @@ fn version_line(path: &Path) -> Result<String, VersionError> {
     Ok(said.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Returns whether the program knows a CPU model; `None` when it does not list any.
+/// Returns `true` when the program knows a CPU model; `None` when it cannot list models.
 pub fn knows_cpu(path: &Path, model: &str) -> Option<bool> {
     let output = Command::new(path).args(["-cpu", "help"]).output().ok()?;
     let said = String::from_utf8_lossy(&output.stdout);
     let mut words = said.split_whitespace();
-    // Every QEMU for this processor has that one.
+    // Every QEMU for x86-64 has that one.
     said.contains("qemu64").then(|| words.any(|it| it == model))
 }
 
-/// What a VM needs and this QEMU was built without, if anything.
+/// A feature that a VM needs and this QEMU was built without.
 pub fn lacks(path: &Path) -> Option<&'static str> {
     let asked = Command::new(path)
         .args(["-sandbox", "on", "-netdev", "help"])
@@ -122,7 +122,7 @@ pub fn lacks(path: &Path) -> Option<&'static str> {
     (said.contains("tap") && !has_user).then_some("user networking (libslirp)")
 }
 
-/// Asks the program for its full version, with the build that a distribution made of it: `7.2.22 (Debian 1:7.2+dfsg-7)`.
+/// The full version of a program, with the build of its distribution: `7.2.22 (Debian 1:7.2+dfsg-7)`.
 ///
 /// # Errors
 ///
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_distributions_lines() {
+    fn parses_version_lines() {
         for (line, major, minor) in [
             (
                 "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)",

@@ -6,7 +6,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// Where the guest mounts the seed, readable by root alone.
+/// The mount point of the seed in the guest, readable by root alone.
 const MOUNT: &str = "/run/k3s-vm/seed";
 
 /// The content of `meta-data`.
@@ -24,7 +24,7 @@ pub fn user_data() -> String {
     let config: Value = json!({
         "bootcmd": [["sh", "-c", first_boot]],
         "preserve_hostname": true,
-        // What a node does not need is not run: it would only compete with k3s for the processor.
+        // Services that a node does not need are not run: they would compete with k3s for the CPU.
         "cloud_init_modules": ["bootcmd"],
         "cloud_config_modules": [],
         "cloud_final_modules": [],

@@ -1,4 +1,4 @@
-//! Files into the bytes of a FAT image with the label that cloud-init looks for. The same files give the same bytes.
+//! Writes files to a FAT image with the label that cloud-init looks for. The same files give the same bytes.
 
 use std::io::{self, Cursor, Write};
 
@@ -9,7 +9,7 @@ use fatfs::{
 /// A file in the root directory of the seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeedFile {
-    /// Its name; long names are fine.
+    /// Its name, which may be long.
     pub name: &'static str,
     /// The content.
     pub content: Vec<u8>,
@@ -17,14 +17,14 @@ pub struct SeedFile {
 
 /// The label, padded to the 11 bytes that FAT has for it. cloud-init takes `cidata` and `CIDATA`.
 const LABEL: [u8; 11] = *b"CIDATA     ";
-/// FAT wants a volume number; a fixed one keeps the bytes the same.
+/// FAT needs a volume number; a fixed one keeps the bytes the same.
 const VOLUME_ID: u32 = 0x6b33_7376;
 const CLUSTER: usize = 512;
 /// Boot sector, two tables and the root directory of a FAT12 of this size, with room to spare.
 const OVERHEAD: usize = 32 << 10;
 const SMALLEST: usize = 64 << 10;
 
-/// FAT's first day: the seed carries no time.
+/// FAT's first day, for all files.
 #[derive(Debug, Clone, Copy)]
 struct Timeless;
 
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_with_its_content() {
+    fn the_image_grows_with_its_content() {
         for size in [0, 1, 100_000, 3_000_000] {
             image(&[SeedFile {
                 name: "big",

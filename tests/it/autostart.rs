@@ -3,9 +3,9 @@
 use std::{fs, path::PathBuf};
 
 use crate::{
+    stopped_vm::{add_stopped_vm, trust, write_record},
     support::names,
     transcript::{Story, chapter, found},
-    workflow::{give_a_record, trust, with_a_stopped_machine},
 };
 
 const NAME: &str = "k3s-shop-1a2b3c";
@@ -31,7 +31,7 @@ fn a_unit_is_written_on_request_and_deleted_with_the_vm() {
         .run("k3s-vm autostart off")
         .succeeds()
         .says("it is off already");
-    with_a_stopped_machine(&story);
+    add_stopped_vm(&story);
     story.run("k3s-vm autostart").succeeds().prints("off");
     chapter("On, and once more");
     for _ in 0..2 {
@@ -57,7 +57,7 @@ fn a_unit_is_written_on_request_and_deleted_with_the_vm() {
     chapter("A further VM has its own");
     let directory = story.file("machines/next");
     fs::create_dir_all(&directory).expect("created");
-    give_a_record(&story.env.project, &directory, NAME, ".kube/next");
+    write_record(&story.env.project, &directory, NAME, ".kube/next");
     trust(&story.env, &story.env.project, "next");
     story.run("k3s-vm --name next autostart").prints("off");
     story.run("k3s-vm --name next autostart on").succeeds();
@@ -84,7 +84,7 @@ fn a_unit_is_written_on_request_and_deleted_with_the_vm() {
 #[test]
 fn other_units_are_kept() {
     let story = Story::begin("shop");
-    with_a_stopped_machine(&story);
+    add_stopped_vm(&story);
     fs::create_dir_all(units(&story)).expect("created");
     let unit = units(&story).join(format!("k3s-vm-{NAME}.service"));
     fs::write(&unit, "[Unit]\nDescription=mine\n").expect("written");
@@ -118,13 +118,13 @@ fn other_units_are_kept() {
 fn with_a_stopped_machine_again(story: &Story) {
     let _ = fs::remove_dir_all(story.file(""));
     let _ = fs::remove_dir_all(story.env.project.join(".kube"));
-    with_a_stopped_machine(story);
+    add_stopped_vm(story);
 }
 
 #[test]
-fn systemd_takes_the_unit_of_any_path() {
+fn systemd_accepts_units_of_odd_paths() {
     let story = Story::begin("a b 50% $HOME \"off\" 'x' \\ é");
-    with_a_stopped_machine(&story);
+    add_stopped_vm(&story);
     story.run("k3s-vm autostart on").succeeds();
     let unit = units(&story).join(format!("k3s-vm-{NAME}.service"));
     let mut verify = story.env.tool("systemd-analyze");

@@ -44,7 +44,7 @@ const VERBS: [&str; 29] = [
 const ESCAPE: &str = "\x1b[";
 
 #[test]
-fn every_verb_has_help_with_examples() {
+fn every_command_has_help_with_examples() {
     let env = TestEnv::new();
     let overview = env.ok(&["--help"]).stdout;
     for verb in VERBS {
@@ -97,7 +97,7 @@ fn the_licenses_are_in_the_program() {
 }
 
 #[test]
-fn hints_call_a_program_off_the_path_as_it_was_called() {
+fn hints_use_the_path_of_an_uninstalled_program() {
     let env = TestEnv::new();
     let called = crate::support::program();
     let absent = finish(env.command(&["stop"]).env("PATH", "/nowhere"));
@@ -111,7 +111,7 @@ fn hints_call_a_program_off_the_path_as_it_was_called() {
 }
 
 #[test]
-fn the_version_is_the_packages() {
+fn the_version_is_that_of_the_package() {
     let env = TestEnv::new();
     let expected = format!("k3s-vm {}\n", env!("CARGO_PKG_VERSION"));
     for flag in ["-V", "--version"] {
@@ -120,7 +120,7 @@ fn the_version_is_the_packages() {
 }
 
 #[test]
-fn mistakes_are_named_with_what_would_be_right() {
+fn mistakes_get_suggestions() {
     let env = TestEnv::new();
     for (line, says) in [
         ("setp", &["unrecognized subcommand 'setp'", "'setup'"][..]),
@@ -165,7 +165,7 @@ fn mistakes_are_named_with_what_would_be_right() {
 }
 
 #[test]
-fn choices_that_cannot_be_are_refused_before_anything_is_made() {
+fn invalid_flags_create_nothing() {
     let env = TestEnv::new();
     for (line, says) in [
         ("setup --memory 512MiB", "1GiB is the least"),
@@ -188,7 +188,7 @@ fn choices_that_cannot_be_are_refused_before_anything_is_made() {
 }
 
 #[test]
-fn a_wrong_config_is_named_with_file_line_and_key() {
+fn an_invalid_config_names_file_line_and_key() {
     let env = TestEnv::new();
     let config = env.project.join(".k3s-vm/config");
     fs::create_dir(env.project.join(".k3s-vm")).expect("created");
@@ -210,7 +210,7 @@ fn a_wrong_config_is_named_with_file_line_and_key() {
 }
 
 #[test]
-fn verbs_without_a_machine_say_so_and_leave_nothing_behind() {
+fn commands_without_a_vm_fail_and_create_nothing() {
     let env = TestEnv::new();
     for (line, code) in [
         ("status", 4),
@@ -286,7 +286,7 @@ fn status_needs_no_other_program() {
 }
 
 #[test]
-fn a_project_is_found_from_below_and_from_elsewhere() {
+fn a_project_is_found_from_other_directories() {
     let env = TestEnv::new();
     let below = env.project.join("web/src");
     fs::create_dir_all(&below).expect("created");
@@ -320,7 +320,7 @@ fn a_project_is_found_from_below_and_from_elsewhere() {
 }
 
 #[test]
-fn the_doctor_sees_what_there_is() {
+fn doctor_reports_the_host() {
     let env = TestEnv::new();
     let screen = env.ok(&["doctor"]);
     assert_eq!(screen.stderr, "");
@@ -345,7 +345,7 @@ fn the_doctor_sees_what_there_is() {
 }
 
 #[test]
-fn the_doctor_tells_four_distributions_how_to_get_qemu() {
+fn doctor_prints_install_commands() {
     let env = TestEnv::new();
     let screen = finish(env.command(&["doctor"]).env("PATH", "/nowhere"));
     assert_eq!((screen.code, screen.stderr.as_str()), (1, ""));
@@ -391,7 +391,7 @@ fn check<'a>(report: &'a serde_json::Value, name: &str) -> &'a serde_json::Value
 }
 
 #[test]
-fn colours_are_for_terminals_and_for_who_asks() {
+fn colors_only_on_terminals_or_by_flag() {
     let env = TestEnv::new();
     let coloured = |words: &[&str]| env.run(words).stderr.contains(ESCAPE);
     assert!(!coloured(&["start"]), "a pipe gets none");
@@ -412,7 +412,7 @@ fn colours_are_for_terminals_and_for_who_asks() {
 }
 
 #[test]
-fn reset_asks_on_a_terminal_and_nowhere_else() {
+fn reset_prompts_only_on_a_terminal() {
     let env = TestEnv::new();
     let config = env.project.join(".k3s-vm/config");
     fs::create_dir(env.project.join(".k3s-vm")).expect("created");
@@ -441,7 +441,7 @@ fn reset_asks_on_a_terminal_and_nowhere_else() {
 }
 
 #[test]
-fn quiet_is_quiet_and_debug_is_not() {
+fn quiet_and_debug_output() {
     let env = TestEnv::new();
     let said = |command: &[&str]| env.ok(command).stderr;
     assert!(said(&["reset"]).contains("nothing to do"));
@@ -457,7 +457,7 @@ fn quiet_is_quiet_and_debug_is_not() {
 }
 
 #[test]
-fn the_log_is_copied_to_a_file_with_times_and_without_colours() {
+fn the_log_file_has_times_and_no_colors() {
     let env = TestEnv::new();
     let log = env.path("k3s-vm.log");
     for _ in 0..2 {

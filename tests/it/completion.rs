@@ -34,7 +34,7 @@ fn project() -> Story {
 }
 
 #[test]
-fn each_verb_completes_what_it_takes() {
+fn every_command_completes_its_arguments() {
     let story = project();
     let before = names(&story.env.project.join(".k3s-vm"));
     let home = story.env.path("home");
@@ -174,7 +174,7 @@ fn fish_completes_what_is_written() {
 }
 
 #[test]
-fn three_shells_are_known() {
+fn completions_exist_for_three_shells() {
     let story = Story::begin("known");
     for shell in ["bash", "zsh", "fish"] {
         story

@@ -40,7 +40,7 @@ pub(crate) fn setup_of(story: &Story) -> String {
 }
 
 #[test]
-fn a_copy_of_the_template_is_a_machine() {
+fn a_clone_is_a_vm_of_its_own() {
     let story = story_of("copied");
     story
         .run("k3s-vm kubectl get nodes")

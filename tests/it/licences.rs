@@ -22,7 +22,7 @@ const FREE: [&str; 11] = [
 ];
 
 #[test]
-fn every_crate_may_be_passed_on() {
+fn every_licence_is_allowed() {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--locked"])
         .arg("--filter-platform=x86_64-unknown-linux-gnu")
@@ -84,7 +84,7 @@ fn one<'a>(words: &'a [&'a str]) -> (bool, &'a [&'a str]) {
 }
 
 #[test]
-fn alternatives_and_demands_are_distinguished() {
+fn or_and_and_of_licence_expressions() {
     for free in [
         "MIT",
         "GPL-3.0 OR MIT",

@@ -3,16 +3,19 @@
 mod guest;
 mod identity;
 mod shared;
+mod stopped_vm;
 mod support;
 mod transcript;
 
 mod autostart;
+mod bundle;
 mod command_line;
 mod completion;
 mod everyday;
 mod faults;
 mod hostile;
 mod house;
+mod kubeconfig;
 mod licences;
 mod odd_images;
 mod other_guests;

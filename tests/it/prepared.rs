@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[test]
-fn a_second_machine_stands_on_what_the_first_has_prepared() {
+fn a_second_vm_uses_the_template() {
     let qemu = Qemu::Host;
     qemu.prepare();
     chapter("The second setup continues from there, and boots nothing");
@@ -67,7 +67,7 @@ fn boots_for(story: &Story, flag: &str, why: &str) {
 
 /// A template, and machines that are the same as it and each other, until each goes its own way.
 #[test]
-fn a_cluster_that_is_cloned() {
+fn a_cloned_cluster() {
     chapter("The first one is kept as a template, and continues");
     let first = Story::begin("first");
     setup(&first, SHARE).says("as a template");
@@ -131,7 +131,7 @@ fn a_cluster_that_is_cloned() {
 }
 
 #[test]
-fn a_setup_that_is_killed_while_the_disk_is_kept() {
+fn a_setup_killed_during_capture() {
     let story = Story::begin("killed");
     chapter("Killed before the guest waits for the disk to be kept, and run again then");
     let flags = Qemu::Host.flags(&story);

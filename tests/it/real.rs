@@ -89,9 +89,9 @@ fn newest_of(mirror: &str) -> Option<String> {
 fn measured(guest: &Guest) -> Vec<String> {
     let begin = |name| Story::begin(name).with_limit(COMMAND_TIMEOUT);
     let first_project = begin("shop");
-    story::nothing_is_there(&first_project);
-    let first = without_downloads(&story::setup_makes_a_cluster(&first_project, guest));
-    story::lives_and_goes(&first_project, guest);
+    story::no_vm_yet(&first_project);
+    let first = without_downloads(&story::setup_creates_a_cluster(&first_project, guest));
+    story::lives_through_all_commands(&first_project, guest);
     let beside = |name, more: &str| {
         let mut story = begin(name);
         story.env.cache.clone_from(&first_project.env.cache);

@@ -154,7 +154,7 @@ fn a_transfer_on_a_terminal() {
 }
 
 #[test]
-fn colours_and_the_second_screen() {
+fn colors_and_the_alternate_screen() {
     let story = Story::begin("colours");
     for (name, variables) in [("in-colour", ""), ("without-colour", "NO_COLOR=1")] {
         let screen = Screen::of(&story, variables);
@@ -170,6 +170,6 @@ fn colours_and_the_second_screen() {
     );
     insta::assert_snapshot!("watched", masked(&seen));
     screen.presses("C-c");
-    let seen = screen.shows("before");
+    let seen = screen.shows("colours\n::");
     insta::assert_snapshot!("watched-no-more", masked(&seen));
 }

@@ -5,9 +5,9 @@ use std::{fs, os::unix::fs::symlink};
 use serde_json::Value;
 
 use crate::{
+    stopped_vm::{add_stopped_vm, trust, write_record},
     support::{names, program},
     transcript::{Story, chapter},
-    workflow::{give_a_record, trust, with_a_stopped_machine},
 };
 
 const NEXT: &str = "k3s-shop-next-1a2b3c";
@@ -15,10 +15,10 @@ const NEXT: &str = "k3s-shop-next-1a2b3c";
 /// A project with two machines that are stopped: its own one, and one that is called next.
 fn with_two_machines() -> Story {
     let story = Story::begin("shop");
-    with_a_stopped_machine(&story);
+    add_stopped_vm(&story);
     let directory = story.file("machines/next");
     fs::create_dir_all(&directory).expect("created");
-    give_a_record(&story.env.project, &directory, NEXT, ".kube/next");
+    write_record(&story.env.project, &directory, NEXT, ".kube/next");
     trust(&story.env, &story.env.project, "next");
     for bin in [".k3s-vm/bin", ".k3s-vm/machines/next/bin"] {
         let bin = story.env.project.join(bin);
@@ -63,7 +63,7 @@ fn names_are_checked_and_a_missing_vm_is_reported() {
 }
 
 #[test]
-fn every_verb_finds_the_machine_that_is_named() {
+fn every_command_uses_the_named_vm() {
     let story = with_two_machines();
     chapter("By the flag, before or behind the verb, and by the environment");
     for line in [
@@ -150,7 +150,7 @@ fn one_is_deleted_and_the_others_are_kept() {
 }
 
 #[test]
-fn what_the_user_chose_for_all_projects_holds_where_nothing_else_is_said() {
+fn user_defaults_apply_to_all_projects() {
     let story = with_two_machines();
     let config = story.env.path("home").join(".config/k3s-vm/config");
     fs::create_dir_all(config.parent().expect("a parent")).expect("created");

@@ -23,10 +23,10 @@ use crate::{
     project::Project,
 };
 
-/// As long as the time of an entry is, to the microsecond: 2026-11-23T20:19:48.849919.
+/// The length of a time in microseconds: 2026-11-23T20:19:48.849919.
 const TIME: usize = 26;
 
-/// How often the host's own files are looked at.
+/// How often the host's files are read.
 const POLL: std::time::Duration = std::time::Duration::from_millis(100);
 
 pub(crate) async fn run(
@@ -57,7 +57,7 @@ pub(crate) async fn run(
         let since = humantime::format_rfc3339_micros(since).to_string();
         entries.retain(|entry| entry.time.as_str() >= &since[..TIME]);
     }
-    // Those of one log stay in their order.
+    // Stable: lines of one log keep their order.
     entries.sort_by(|one, other| one.time.cmp(&other.time));
     for entry in &entries {
         show(entry.source, &entry.text, output);
@@ -68,7 +68,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Reads the host's own logs: QEMU's into `entries`. The console's lines have no time, and are shown at once.
+/// Reads the host's logs: QEMU's into `entries`. The console's lines have no time, and are printed at once.
 async fn read_files(
     entries: &mut Vec<Entry>,
     show_console: bool,
@@ -109,7 +109,7 @@ async fn read_journals(
     Ok(cursors)
 }
 
-/// The beginning of journalctl's last line, which has the cursor of its end.
+/// The beginning of the last line of journalctl, with the cursor.
 const CURSOR: &str = "-- cursor: ";
 
 const JOURNALS: [(Source, Journal); 2] = [
@@ -117,7 +117,7 @@ const JOURNALS: [(Source, Journal); 2] = [
     (Source::CloudInit, Journal::FirstBoot),
 ];
 
-/// A line with its time, or the time of the line that it continues.
+/// A line with its time, or the time of the last line that has one.
 struct Entry {
     time: String,
     source: Source,
@@ -138,7 +138,7 @@ fn add(entries: &mut Vec<Entry>, source: Source, text: &str) {
     }
 }
 
-/// The time with which journalctl and QEMU begin a line.
+/// The time at the beginning of a line of journalctl and QEMU.
 fn time_of(line: &str) -> Option<&str> {
     let time = line.get(..TIME)?;
     let form = "dddd-dd-ddTdd:dd:dd.dddddd";
@@ -160,7 +160,7 @@ fn show(source: Source, line: &str, output: &Output) {
         Source::Qemu | Source::All => ("qemu", AnsiColor::Yellow),
     };
     let style: Style = colour.on_default();
-    // The guest may not steer the terminal, nor the colours that tell its words from others'.
+    // The guest must not steer the terminal, nor the colors of the logs' names.
     let line = plain(line.trim_end());
     output.data(&format!("{style}{name:10}{style:#}  {line}\n"));
 }

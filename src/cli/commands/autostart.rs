@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use crate::{
     cli::{context::Context, error::CommandError, terminal::output::Output},
     machine::{MachineError, State, lifecycle::autostart},
+    project::Project,
 };
 
 /// The arguments of `autostart`.
@@ -37,31 +38,42 @@ pub(crate) fn run(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     let project = &context.project;
-    if args.switch == Some(Switch::Off) {
-        match autostart::off(project)? {
+    match args.switch {
+        Some(Switch::Off) => match autostart::off(project)? {
             true => tracing::info!("autostart is off"),
             false => tracing::info!("it is off already"),
-        }
-        return Ok(ExitCode::SUCCESS);
+        },
+        Some(Switch::On) => enable(context)?,
+        None => print_state(project, output)?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_state(project: &Project, output: &Output) -> Result<(), CommandError> {
+    if State::observe(project)?.record().is_none() {
+        return Err(MachineError::absent(project).into());
+    }
+    let found = autostart::status(project)?;
+    if let Some(unit) = &found.unit {
+        tracing::info!("by {}", unit.display());
+    }
+    output.data(if found.unit.is_some() {
+        "on\n"
+    } else {
+        "off\n"
+    });
+    Ok(())
+}
+
+fn enable(context: &Context) -> Result<(), CommandError> {
+    let project = &context.project;
     let state = State::observe(project)?;
     let record = state
         .record()
         .ok_or_else(|| MachineError::absent(project))?;
-    if args.switch.is_none() {
-        let found = autostart::status(project)?;
-        if let Some(unit) = &found.unit {
-            tracing::info!("by {}", unit.display());
-        }
-        output.data(if found.unit.is_some() {
-            "on\n"
-        } else {
-            "off\n"
-        });
-        return Ok(ExitCode::SUCCESS);
-    }
-    let program = std::env::current_exe()
-        .map_err(|error| CommandError::new("cannot tell where this program is").because(&error))?;
+    let program = std::env::current_exe().map_err(|error| {
+        CommandError::new("cannot find the path of this program").because(&error)
+    })?;
     let made = autostart::on(project, record, &context.cache, &program)?;
     let unit = made.unit.unwrap_or_default();
     tracing::info!("{} is written and enabled", unit.display());
@@ -72,5 +84,5 @@ pub(crate) fn run(
             "the VM starts when you log in; to run it without a login: loginctl enable-linger"
         );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

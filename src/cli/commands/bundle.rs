@@ -18,7 +18,7 @@ use crate::{
     machine::report::bundle::{self, Part},
 };
 
-/// The archive's path is what stdout gets.
+/// Writes the archive. Its path is printed on stdout.
 pub(crate) async fn write(
     file: Option<&Path>,
     findings: &str,
@@ -41,17 +41,7 @@ pub(crate) async fn write(
         }
     };
     let archive = archive(&name, &parts).map_err(unwritable)?;
-    let mut options = OpenOptions::new();
-    let options = options.write(true).create_new(true).mode(PRIVATE);
-    options
-        .open(&path)
-        .and_then(|mut file| {
-            file.write_all(&archive)
-                .and_then(|()| file.sync_all())
-                // A partial archive is removed.
-                .inspect_err(|_| drop(fs::remove_file(&path)))
-        })
-        .map_err(unwritable)?;
+    create(&path, &archive).map_err(unwritable)?;
     let size = Size::bytes(archive.len() as u64).approximate();
     tracing::info!(
         "{} files are in it, {size}; keys, tokens, certificates and passwords are not",
@@ -62,7 +52,17 @@ pub(crate) async fn write(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Versions of what all depends on.
+/// Writes a new private file. A partial one is removed.
+fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(PRIVATE);
+    let mut file = options.open(path)?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .inspect_err(|_| drop(fs::remove_file(path)))
+}
+
+/// Versions of k3s-vm, the kernel and the distribution.
 fn host() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     format!(

@@ -1,8 +1,7 @@
-//! `cache`: what all projects share, which VMs need it, and the removal of the rest.
+//! `cache`: the files that all projects share, their users, and the removal of unused ones.
 
 use std::{
     fmt::Write,
-    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
     time::SystemTime,
@@ -17,9 +16,12 @@ use crate::{
         context::Context,
         error::{CommandError, code},
         interrupt,
-        terminal::output::Output,
+        terminal::{
+            confirm::{confirm_change, require_terminal},
+            output::Output,
+        },
     },
-    machine::cache::references::{self, Item, Pruned},
+    machine::cache::contents::{self, Item, Pruned},
 };
 
 /// The arguments of `cache`.
@@ -61,7 +63,7 @@ enum Verb {
     /// Write what a setup needs to an archive
     ///
     /// By default it has what a new VM of this project would be created from, and downloads what is missing. A base image
-    /// that is a file of yours is left out. Prepared disks and memory are left out, for they depend on the host.
+    /// that is a file of yours is left out. Templates are left out, for they depend on the host.
     Export(cache_archive::Export),
     /// Add the contents of an archive to the cache
     ///
@@ -78,12 +80,9 @@ pub(crate) async fn run(
         Verb::Export(args) => cache_archive::export(args, context, output).await?,
         Verb::Import(args) => cache_archive::import(&args, context, output).await?,
         Verb::List { json: true } => {
-            output.document(&document(
-                &context.cache,
-                &references::list(&context.cache)?,
-            ))?;
+            output.document(&document(&context.cache, &contents::list(&context.cache)?))?;
         }
-        Verb::List { json: false } => output.data(&table(&references::list(&context.cache)?)),
+        Verb::List { json: false } => output.data(&table(&contents::list(&context.cache)?)),
         Verb::Prune { yes, missing } => return prune(yes, missing, context, output).await,
     }
     Ok(ExitCode::SUCCESS)
@@ -95,53 +94,43 @@ async fn prune(
     context: &Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
-    if !yes {
-        if !std::io::stdin().is_terminal() {
-            return Err(
-                CommandError::new("cannot ask for confirmation: stdin is not a terminal")
-                    .hint("to go ahead without asking: k3s-vm cache prune --yes")
-                    .with_code(code::USAGE),
-            );
-        }
-        let unneeded: Vec<Item> = references::list(&context.cache)?
-            .into_iter()
-            .filter(|item| item.users.is_empty() && (missing || item.missing.is_empty()))
-            .collect();
-        output.data(&table(&unneeded));
-        if !crate::cli::terminal::confirm::confirm(&format!(
-            "Remove {} of it?",
-            size_of(&unneeded)
-        ))? {
-            output.line("nothing was changed");
-            return Ok(ExitCode::from(code::FAILURE));
-        }
+    if !yes && !confirm_prune(missing, context, output)? {
+        return Ok(ExitCode::from(code::FAILURE));
     }
-    let work = async { Ok(references::prune(&context.cache, missing).await?) };
-    let Pruned {
-        removed: gone,
-        kept,
-    } = interrupt::run_until_signal(work).await?;
-    let mut places: Vec<String> = kept
-        .iter()
-        .flat_map(|it| &it.missing)
-        .map(|it| it.display().to_string())
+    let work = async { Ok(contents::prune(&context.cache, missing).await?) };
+    print_pruned(&interrupt::run_until_signal(work).await?, output);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn confirm_prune(missing: bool, context: &Context, output: &Output) -> Result<bool, CommandError> {
+    require_terminal("for confirmation", "k3s-vm cache prune --yes")?;
+    let unneeded: Vec<Item> = contents::list(&context.cache)?
+        .into_iter()
+        .filter(|item| item.users.is_empty() && (missing || item.missing.is_empty()))
         .collect();
-    places.sort();
-    places.dedup();
+    output.data(&table(&unneeded));
+    let question = format!("Remove these files ({})?", size_of(&unneeded));
+    confirm_change(&question, output)
+}
+
+fn print_pruned(Pruned { removed, kept }: &Pruned, output: &Output) {
     if !kept.is_empty() {
+        let places = kept.iter().flat_map(|item| &item.missing);
+        let mut places: Vec<String> = places.map(|path| path.display().to_string()).collect();
+        places.sort();
+        places.dedup();
         output.warning(&format!(
             "kept {} for VMs that are not found in {}; if they were deleted: k3s-vm cache prune --missing",
-            size_of(&kept),
+            size_of(kept),
             places.join(", ")
         ));
     }
-    match gone.len() {
+    match removed.len() {
         0 if !kept.is_empty() => tracing::info!("nothing was removed"),
         0 => tracing::info!("everything in the cache is in use; nothing to do"),
-        1 => tracing::info!("removed 1 file, {}", size_of(&gone)),
-        files => tracing::info!("removed {files} files, {}", size_of(&gone)),
+        1 => tracing::info!("removed 1 file, {}", size_of(removed)),
+        files => tracing::info!("removed {files} files, {}", size_of(removed)),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// The layout of the JSON document.
@@ -250,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_is_as_agreed() {
+    fn the_json_matches_its_snapshot() {
         let json = serde_json::to_string_pretty(&document(Path::new("/c"), &[item()]));
         insta::assert_snapshot!(json.expect("JSON"));
     }

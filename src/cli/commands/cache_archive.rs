@@ -1,4 +1,4 @@
-//! `cache export` and `cache import`: what a setup needs, carried to a host without internet.
+//! `cache export` and `cache import`: the files of a setup, for a host without internet.
 
 use std::{
     fs::File,
@@ -150,7 +150,7 @@ async fn collect(
     Ok(archive::collect(cache, &spec, &output.progress()).await?)
 }
 
-/// Writes the archive beside its place: what has its name is whole.
+/// Writes the archive to a temporary file beside its place, so that only a complete one has its name.
 async fn saved(
     cache: Cache,
     list: ArchiveManifest,
@@ -201,7 +201,7 @@ async fn piped(cache: Cache, list: ArchiveManifest, output: &Output) -> Result<(
     }
 }
 
-/// In a thread of its own, so that Ctrl-C is heard meanwhile.
+/// In a thread, so that Ctrl-C is handled meanwhile.
 async fn written(
     cache: Cache,
     list: ArchiveManifest,
@@ -212,6 +212,17 @@ async fn written(
     spawn_blocking(move || {
         archive::write(&cache, &list, file, &progress)?;
         Ok(list)
+    })
+    .await
+    .expect("neither panics nor is cancelled")
+}
+
+/// Opening a named pipe waits for its writer; signals are handled meanwhile.
+async fn open(path: PathBuf) -> Result<File, CommandError> {
+    spawn_blocking(move || {
+        File::open(&path).map_err(|error| {
+            CommandError::new(format!("cannot open {}", path.display())).because(&error)
+        })
     })
     .await
     .expect("neither panics nor is cancelled")
@@ -228,21 +239,14 @@ pub(crate) async fn import(
         if args.file == Path::new(STREAM) {
             if io::stdin().is_terminal() {
                 return Err(CommandError::new(
-                    "standard input is a terminal, and no archive comes from it",
+                    "cannot read the archive: standard input is a terminal",
                 )
                 .with_code(code::USAGE)
                 .hint("ssh HOST k3s-vm cache export - | k3s-vm cache import -"));
             }
             return Ok(archive::import(&cache, io::stdin(), progress).await?);
         }
-        // A named pipe waits for who writes to it; signals are heard meanwhile.
-        let path = args.file.clone();
-        let opened = spawn_blocking(move || File::open(path)).await;
-        let file = opened
-            .expect("neither panics nor is cancelled")
-            .map_err(|error| {
-                CommandError::new(format!("cannot open {}", args.file.display())).because(&error)
-            })?;
+        let file = open(args.file.clone()).await?;
         archive::import(&cache, file, progress)
             .await
             .map_err(|error| of_file(&args.file, error))
@@ -272,7 +276,7 @@ fn of_file(path: &Path, error: MachineError) -> CommandError {
     let is_of_it = matches!(error, MachineError::CacheArchive(_));
     let mut error = CommandError::from(error);
     if is_of_it {
-        error.message = format!("cannot take {}: {}", path.display(), error.message);
+        error.message = format!("cannot import {}: {}", path.display(), error.message);
     }
     error
 }

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::cli::terminal::output::Output;
 
-/// To be sourced by the shell.
+/// Sourced by the shell.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     source <(k3s-vm completions bash)\n  \
@@ -18,7 +18,7 @@ pub struct Args {
     shell: Shell,
 }
 
-/// The shells that are known.
+/// The supported shells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Shell {
     Bash,

@@ -11,7 +11,7 @@ use crate::{
         interrupt,
         terminal::output::Output,
     },
-    machine::lifecycle,
+    machine::{Machine, lifecycle},
     project::Config,
 };
 
@@ -52,12 +52,11 @@ pub(crate) async fn run(
             .hint("name a setting, e.g. k3s-vm configure --memory 8GiB; all settings: k3s-vm configure --help")
             .with_code(code::USAGE));
     }
-    let (machine, signals) = interrupt::open_machine(context.clone(), "configure").await?;
-    let work = async { Ok(lifecycle::configure::configure(&machine, flags, &args.unset).await?) };
-    let pending = interrupt::run_on_machine(&machine, signals, work).await?;
-    let saved = machine.project.config();
-    // No terminal to ask on.
-    drop(machine);
+    let work = async |machine: &Machine| {
+        lifecycle::configure::configure(machine, flags, &args.unset).await
+    };
+    let pending = interrupt::run_on_machine(context.clone(), "configure", work).await?;
+    let saved = context.project.config();
     if pending.is_empty() {
         tracing::info!("saved to {}", saved.display());
         return Ok(ExitCode::SUCCESS);

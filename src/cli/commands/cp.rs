@@ -100,7 +100,7 @@ fn place(path: &PathBuf) -> Result<Place<'_>, CommandError> {
     let text = text.strip_prefix("~/").unwrap_or(text);
     Ok(Place::Guest(match text {
         "" | "~" => ".".to_owned(),
-        // Of a name that begins with one, the guest's programs would take a minus for an option.
+        // The guest's programs would take a leading minus for an option.
         text if text.starts_with('-') => format!("./{text}"),
         text => text.to_owned(),
     }))

@@ -1,4 +1,4 @@
-//! `doctor`: what the host has and lacks, with the command for each distribution.
+//! `doctor`: checks the host, and prints the command for each distribution that installs what is missing.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -11,7 +11,7 @@ use crate::{
         context::Context,
         error::{CommandError, code},
         hints::{self, DISTRIBUTIONS, Fix},
-        terminal::output::Output,
+        terminal::{output::Output, sanitize::sanitize},
     },
     k3s::tools::Tool,
     machine::{
@@ -53,7 +53,7 @@ struct Check {
     name: &'static str,
     result: Outcome,
     found: String,
-    /// A command for each distribution, where one helps.
+    /// A command for each distribution, if one helps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     fixes: Vec<String>,
 }
@@ -62,9 +62,9 @@ struct Check {
 #[serde(rename_all = "lowercase")]
 enum Outcome {
     Ok,
-    /// k3s-vm works without it, less well.
+    /// k3s-vm works without it, with a restriction.
     Optional,
-    /// Nothing goes without.
+    /// k3s-vm does not work without it.
     Missing,
 }
 
@@ -86,7 +86,7 @@ pub(crate) async fn run(
     if args.json {
         output.document(&report)?;
     } else {
-        output.data(&screen(&report));
+        output.data(&sanitize(&screen(&report)));
     }
     Ok(ExitCode::from(if ok { 0 } else { code::FAILURE }))
 }
@@ -234,7 +234,7 @@ fn k9s() -> Check {
     }
 }
 
-/// The DNS servers of the guest: nothing is asked where they do not depend on the host's.
+/// The DNS servers of the guest. They are tested only if they are the host's.
 async fn dns(context: &Context) -> Check {
     const NAME: &str = "DNS";
     let config = user::chosen(&context.project).unwrap_or_default();
@@ -255,10 +255,10 @@ async fn dns(context: &Context) -> Check {
     }
 }
 
-/// A VM of the default size.
+/// The default memory of a VM.
 const MEMORY: Size = Size::gib(4);
 
-/// Image, release and a first overlay.
+/// The space for image, release and a new overlay.
 const SPACE: Size = Size::gib(4);
 
 fn memory() -> Check {
@@ -331,7 +331,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_document_is_as_agreed() {
+    fn the_json_matches_its_snapshot() {
         let report = Report {
             schema: SCHEMA,
             ok: false,

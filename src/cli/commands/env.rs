@@ -36,13 +36,13 @@ pub struct Args {
     unset: bool,
 }
 
-/// The shells that are known, by what they understand.
+/// The supported shells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Shell {
     Bash,
     Zsh,
     Fish,
-    /// Every other one that POSIX describes: sh, dash, ksh
+    /// Other POSIX shells: sh, dash, ksh
     Sh,
 }
 
@@ -62,7 +62,7 @@ impl Shell {
         }
     }
 
-    /// A text as one word.
+    /// A quoted word.
     fn quoted(self, text: &str) -> String {
         match self {
             Self::Fish => format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'")),
@@ -85,7 +85,7 @@ impl Shell {
         }
     }
 
-    /// fish has a list of words.
+    /// fish has lists.
     fn set_path(self, directories: &[PathBuf]) -> Result<String, CommandError> {
         let unusable = |error: &dyn std::fmt::Display| {
             CommandError::new("PATH cannot be written for the shell").because(error)
@@ -114,17 +114,7 @@ pub(crate) fn run(
     let (former, others): (Vec<PathBuf>, Vec<PathBuf>) =
         env::split_paths(&path).partition(|it| *it == bin || Project::of_bin(it).is_some());
     if args.unset {
-        let formers = former.iter().filter_map(|it| Project::of_bin(it));
-        let projects = formers.chain([context.project.clone()]);
-        let kubeconfig = PathBuf::from(env::var_os("KUBECONFIG").unwrap_or_default());
-        let mut script = String::new();
-        if projects.into_iter().any(|it| is_of(&kubeconfig, &it)) {
-            script += &shell.unset("KUBECONFIG");
-        }
-        if !former.is_empty() {
-            script += &shell.set_path(&others)?;
-        }
-        output.data(&script);
+        output.data(&unset_script(shell, &context.project, &former, &others)?);
         return Ok(ExitCode::SUCCESS);
     }
     let state = State::observe(&context.project)?;
@@ -147,6 +137,26 @@ pub(crate) fn run(
         output.warning(&MachineError::not_running(&context.project, record).to_string());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The code that removes the `former` directories from PATH, and a KUBECONFIG that this command has set.
+fn unset_script(
+    shell: Shell,
+    project: &Project,
+    former: &[PathBuf],
+    others: &[PathBuf],
+) -> Result<String, CommandError> {
+    let formers = former.iter().filter_map(|it| Project::of_bin(it));
+    let mut projects = formers.chain([project.clone()]);
+    let kubeconfig = PathBuf::from(env::var_os("KUBECONFIG").unwrap_or_default());
+    let mut script = String::new();
+    if projects.any(|it| is_of(&kubeconfig, &it)) {
+        script += &shell.unset("KUBECONFIG");
+    }
+    if !former.is_empty() {
+        script += &shell.set_path(others)?;
+    }
+    Ok(script)
 }
 
 /// Returns `true` when KUBECONFIG was set by this command: it is the record's, or after a reset the usual one.

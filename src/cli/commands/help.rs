@@ -23,11 +23,11 @@ pub struct Args {
     words: Vec<String>,
 }
 
-/// The width of a text that is piped, and the widest on a terminal.
+/// The width of text in a pipe, and the largest on a terminal.
 const PIPED: usize = 80;
 const WIDEST: usize = 100;
 
-/// Prints what `words` name of the program's command line.
+/// Prints the help of a command or topic.
 pub(crate) fn run(
     args: &Args,
     mut cli: Command,

@@ -1,13 +1,13 @@
-//! `idle-watch`: the background process that `start` leaves to suspend an idle VM. Not for users.
+//! `idle-watch`: the background process that suspends an idle VM. Not for users.
 
 use std::{process::ExitCode, time::Duration};
 
 use crate::{
     cli::{context::Context, error::CommandError, interrupt},
-    machine::lifecycle::idle::Watch,
+    machine::{Machine, lifecycle::idle::Watch},
 };
 
-/// Begun by setup, start and resume, and ended with QEMU.
+/// Started by setup, start and resume; it ends with QEMU.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm start --idle-suspend 30m   # runs it in the background")]
@@ -20,7 +20,7 @@ pub(crate) async fn run(_: &Args, context: &Context) -> Result<ExitCode, Command
     while let Some(after) = watch.until_idle().await {
         match suspend(&mut watch, context.clone(), after).await {
             Ok(()) => {}
-            // A signal that came ends it.
+            // A signal ends the watch.
             Err(error) if error.is_interruption() => return Err(error),
             Err(error) => tracing::warn!("{}", error.message),
         }
@@ -29,7 +29,6 @@ pub(crate) async fn run(_: &Args, context: &Context) -> Result<ExitCode, Command
 }
 
 async fn suspend(watch: &mut Watch, context: Context, after: Duration) -> Result<(), CommandError> {
-    let (machine, signals) = interrupt::open_machine(context, "idle-watch").await?;
-    let work = async { Ok(watch.suspend(&machine, after).await?) };
-    interrupt::run_on_machine(&machine, signals, work).await
+    let work = async |machine: &Machine| watch.suspend(machine, after).await;
+    interrupt::run_on_machine(context, "idle-watch", work).await
 }

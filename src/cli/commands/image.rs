@@ -98,7 +98,7 @@ async fn load_all(
     }
     if images.iter().any(|it| it == "-") && stdin().is_terminal() {
         return Err(
-            usage("standard input is a terminal, and no archive comes from it")
+            usage("cannot read the archive: standard input is a terminal")
                 .hint("docker save app:dev | k3s-vm image load -"),
         );
     }
@@ -141,7 +141,7 @@ struct Document<'a> {
 struct Image<'a> {
     name: &'a str,
     digest: &'a str,
-    /// Bytes of its layers as they are stored, to one decimal of their unit.
+    /// The bytes of its compressed layers, to one decimal of their unit.
     approximate_size: u64,
 }
 
@@ -156,17 +156,13 @@ async fn list(json: bool, context: &Context, output: &Output) -> Result<(), Comm
         digest: &image.digest,
         approximate_size: image.size.as_bytes(),
     });
-    let document = Document {
+    output.document(&Document {
         schema: 1,
         images: images.collect(),
-    };
-    let json = serde_json::to_string_pretty(&document)
-        .map_err(|error| CommandError::new("cannot write the images as JSON").because(&error))?;
-    output.data(&format!("{json}\n"));
-    Ok(())
+    })
 }
 
-/// The digest as short as tools show it.
+/// The digest, shortened as in other tools.
 fn table(images: &[Listed]) -> String {
     let width = images
         .iter()

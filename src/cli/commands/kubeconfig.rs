@@ -1,4 +1,4 @@
-//! `kubeconfig`: prints it, merges it into the user's own and removes it from there.
+//! `kubeconfig`: prints the kubeconfig, merges it into the user's own, and removes it from there.
 
 use std::process::ExitCode;
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// One of four things; the path is what it prints without a flag.
+/// One of four actions; without a flag, the path is printed.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").multiple(false))]
 #[command(after_help = "Examples:\n  \
@@ -52,7 +52,7 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, CommandError> {
     let state = State::observe(&context.project)?;
     let Some(record) = state.record() else {
-        // What a reset has left in the user's kubeconfig can still be taken out.
+        // Entries of a deleted VM can still be removed.
         if args.unmerge {
             let name = chosen_name()?;
             let name = name.unwrap_or_else(|| context.project.machine_name());

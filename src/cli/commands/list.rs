@@ -12,7 +12,7 @@ use crate::{
     machine::report::list::{self, MachineState, MachineSummary},
 };
 
-/// As a table or as JSON.
+/// The arguments of `list`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     k3s-vm list\n  \
@@ -45,7 +45,7 @@ const HEADINGS: [&str; 7] = [
     "NAME", "STATE", "CPUS", "MEMORY", "USED", "PORTS", "PROJECT",
 ];
 
-/// Each column as wide as its widest cell; the last one has the paths.
+/// A table with columns as wide as their widest cell; the last one has the paths.
 fn table(machines: &[MachineSummary]) -> String {
     let headings = HEADINGS.map(str::to_owned);
     let rows: Vec<[String; 7]> = std::iter::once(headings)
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_and_the_document_are_as_agreed() {
+    fn table_and_json_match_their_snapshots() {
         let list = list::List {
             schema: 1,
             machines: machines(),

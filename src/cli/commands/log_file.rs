@@ -18,13 +18,13 @@ use crate::{
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Source {
-    /// What the guest's serial console printed since the last start
+    /// Output of the guest's serial console since the last start
     Console,
     /// k3s's journal in the guest
     K3s,
-    /// What the guest did at its first boot: cloud-init's logs, and the journal of the units that make a node of it
+    /// The guest's first boot: cloud-init's logs, and the journal of the units that set up the node
     CloudInit,
-    /// What QEMU itself printed since the last start
+    /// Output of QEMU itself since the last start
     Qemu,
     /// All of them
     All,

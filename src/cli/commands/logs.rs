@@ -95,7 +95,8 @@ pub(crate) async fn run(
     }
 }
 
-/// Where the guest's words go: line by line through `show` to a terminal, which they may not steer, and else as they are.
+/// The sink of the guest's output: to a terminal line by line through `show`, without control characters; else
+/// unchanged.
 fn shown<'a>(
     is_terminal: bool,
     stream: impl AsyncWrite + Unpin + 'a,

@@ -31,14 +31,14 @@ pub struct Args {
     directory: Option<PathBuf>,
 }
 
-/// Everybody may read the pages.
+/// Readable by all users.
 const MODE: u32 = 0o644;
 
 const SOURCE: &str = concat!("k3s-vm ", env!("CARGO_PKG_VERSION"));
 
 const MANUAL: &str = "k3s-vm manual";
 
-/// The topics that are sections of k3s-vm(1) as well.
+/// The topics that are also sections of k3s-vm(1).
 const SECTIONS: [(&str, &str); 3] = [
     ("ENVIRONMENT", "environment"),
     ("FILES", "files"),
@@ -93,7 +93,7 @@ fn unwritable(error: io::Error) -> CommandError {
     CommandError::new("cannot write a page of the manual").because(&error)
 }
 
-/// The command and those below it, but for the hidden ones and clap's own `help`.
+/// The command and its subcommands, without the hidden ones and clap's own `help`.
 fn visible(command: &Command) -> Vec<&Command> {
     let is_root = command.get_name() == "k3s-vm";
     let inner = command
@@ -112,7 +112,7 @@ fn page_name(command: &Command) -> &str {
 }
 
 fn command_page(command: &Command, is_main: bool) -> io::Result<String> {
-    // The renderer leaves out the help of what is hidden from `-h`.
+    // The renderer leaves out the help of flags that are hidden from `-h`.
     let shown = command.clone().mut_args(|arg| arg.hide_short_help(false));
     let man = Man::new(shown)
         .title(page_name(command).to_uppercase())
@@ -160,7 +160,7 @@ fn topic_page(topic: Topic) -> String {
     )
 }
 
-/// The sections behind the options. A line that ends with a colon is a heading, and what is below it is indented.
+/// The sections after the options. A line that ends with a colon is a heading, and the lines below it are indented.
 /// Examples and lists keep their lines; prose is filled.
 fn sections(text: &str) -> String {
     let mut roff = String::new();

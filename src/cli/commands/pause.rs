@@ -20,9 +20,7 @@ pub struct Args {}
 
 pub(crate) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandError> {
     require_machine(&context)?;
-    let (machine, signals) = interrupt::open_machine(context, "pause").await?;
-    let work = async { Ok(power::pause(&machine).await?) };
-    match interrupt::run_on_machine(&machine, signals, work).await? {
+    match interrupt::run_on_machine(context, "pause", power::pause).await? {
         true => tracing::info!("paused; to resume: k3s-vm resume"),
         false => tracing::info!("the VM is already paused"),
     }

@@ -10,7 +10,10 @@ use crate::{
         interrupt,
         terminal::output::Output,
     },
-    machine::access::ports::{self, Port, Ports, ServicePort},
+    machine::{
+        Machine, MachineError,
+        access::ports::{self, Port, Ports, ServicePort},
+    },
 };
 
 /// The arguments of `port`.
@@ -58,7 +61,7 @@ enum Verb {
 #[derive(Debug, Clone)]
 enum Wanted {
     Port(Forward),
-    /// Its name, and perhaps its port.
+    /// The name of a Service, and its port if given.
     Service(String, Option<String>),
 }
 
@@ -93,11 +96,11 @@ pub(crate) async fn run(
     match args.verb {
         Verb::List { json } => {
             let ports = ports::list(&context.project).await?;
-            output.data(&if json {
-                document(&ports)?
+            if json {
+                output.document(&ports)?;
             } else {
-                table(&ports)
-            });
+                output.data(&table(&ports));
+            }
         }
         Verb::Add { ports, namespace } => add(ports, namespace, context, output).await?,
         Verb::Rm { ports } => remove(ports, context).await?,
@@ -111,8 +114,7 @@ async fn add(
     context: Context,
     output: &Output,
 ) -> Result<(), CommandError> {
-    let (machine, signals) = interrupt::open_machine(context, "port add").await?;
-    let work = async {
+    let work = async |machine: &Machine| {
         for wanted in ports {
             let forward = match wanted {
                 Wanted::Port(forward) => forward,
@@ -126,32 +128,25 @@ async fn add(
                     ports::of_service(&machine.project, &service).await?
                 }
             };
-            ports::add(&machine, forward).await?;
+            ports::add(machine, forward).await?;
             let (host, guest) = (forward.host, forward.guest);
             tracing::info!("{} forwards to the guest's port {guest}", host.address());
             output.data(&format!("{}\n", host.address()));
         }
-        Ok(())
+        Ok::<(), MachineError>(())
     };
-    interrupt::run_on_machine(&machine, signals, work).await
+    interrupt::run_on_machine(context, "port add", work).await
 }
 
 async fn remove(ports: Vec<HostPort>, context: Context) -> Result<(), CommandError> {
-    let (machine, signals) = interrupt::open_machine(context, "port rm").await?;
-    let work = async {
+    let work = async |machine: &Machine| {
         for host in ports {
-            let removed = ports::remove(&machine, host).await?;
+            let removed = ports::remove(machine, host).await?;
             tracing::info!("removed the forward of {removed}");
         }
-        Ok(())
+        Ok::<(), MachineError>(())
     };
-    interrupt::run_on_machine(&machine, signals, work).await
-}
-
-fn document(ports: &Ports) -> Result<String, CommandError> {
-    serde_json::to_string_pretty(ports)
-        .map(|json| json + "\n")
-        .map_err(|error| CommandError::new("cannot write the ports as JSON").because(&error))
+    interrupt::run_on_machine(context, "port rm", work).await
 }
 
 fn table(ports: &Ports) -> String {

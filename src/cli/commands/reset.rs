@@ -1,15 +1,19 @@
 //! `reset`: deletes the VM, after a confirmation.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 use crate::{
+    base::Name,
     cli::{
         context::Context,
         error::{CommandError, code},
         interrupt,
-        terminal::output::Output,
+        terminal::{
+            confirm::{confirm_change, require_terminal},
+            output::Output,
+        },
     },
-    machine::{MachineError, access, lifecycle},
+    machine::{Machine, MachineError, access, lifecycle},
     project::{Project, snapshot},
 };
 
@@ -37,15 +41,16 @@ pub(crate) async fn run(
         tracing::info!("{none}; nothing to do");
         return Ok(ExitCode::SUCCESS);
     }
-    if !args.yes && !confirm_reset(&context)? {
-        output.line("nothing was changed");
+    if !args.yes && !confirm_reset(&context, output)? {
         return Ok(ExitCode::from(code::FAILURE));
     }
-    let (machine, signals) = interrupt::open_machine(context, "reset").await?;
-    let work = async { Ok(lifecycle::reset::reset(&machine).await?) };
-    interrupt::run_on_machine(&machine, signals, work).await?;
-    let name = machine.new_name();
-    if let Some(path) = access::kubeconfig_merge::where_merged(&machine.project, &name) {
+    let project = context.project.clone();
+    let work = async |machine: &Machine| {
+        lifecycle::reset::reset(machine).await?;
+        Ok::<Name, MachineError>(machine.new_name())
+    };
+    let name = interrupt::run_on_machine(context, "reset", work).await?;
+    if let Some(path) = access::kubeconfig_merge::where_merged(&project, &name) {
         output.warning(&format!(
             "{} still has the VM's context; to remove it: k3s-vm kubeconfig --unmerge",
             path.display()
@@ -53,9 +58,9 @@ pub(crate) async fn run(
     }
     tracing::info!(
         "deleted the VM; {} and the shared cache are kept",
-        machine.project.config().display()
+        project.config().display()
     );
-    print_other_vms(&machine.project);
+    print_other_vms(&project);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -64,21 +69,15 @@ fn print_other_vms(project: &Project) {
     if project.alias().is_some() {
         return;
     }
-    for other in project.further_machines() {
+    for other in project.additional_machines() {
         if let Some(name) = other.alias() {
             tracing::info!("the VM {name} is kept; to delete it: k3s-vm --name {name} reset");
         }
     }
 }
 
-fn confirm_reset(context: &Context) -> Result<bool, CommandError> {
-    if !std::io::stdin().is_terminal() {
-        return Err(CommandError::new(
-            "cannot ask before deleting the VM: stdin is not a terminal",
-        )
-        .hint("to go ahead without asking: k3s-vm reset --yes")
-        .with_code(code::USAGE));
-    }
+fn confirm_reset(context: &Context, output: &Output) -> Result<bool, CommandError> {
+    require_terminal("before deleting the VM", "k3s-vm reset --yes")?;
     let snapshots = match snapshot::list(&context.project).map_or(0, |all| all.len()) {
         0 => String::new(),
         1 => " and its snapshot".to_owned(),
@@ -86,8 +85,6 @@ fn confirm_reset(context: &Context) -> Result<bool, CommandError> {
     };
     let which = context.project.alias();
     let which = which.map_or_else(|| "the VM".to_owned(), |it| format!("the VM {it}"));
-    crate::cli::terminal::confirm::confirm(&format!(
-        "Delete {which} of {} with all that is in it{snapshots}?",
-        context.project.root().display()
-    ))
+    let root = context.project.root().display();
+    confirm_change(&format!("Delete {which} of {root}{snapshots}?"), output)
 }

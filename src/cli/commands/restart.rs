@@ -10,8 +10,8 @@ use crate::{
         interrupt,
         terminal::output::Output,
     },
-    machine::lifecycle::power,
-    project::{Config, config::Timeout},
+    machine::{Machine, lifecycle::power},
+    project::{Config, config_values::Timeout},
 };
 
 /// The arguments of `restart`.
@@ -40,14 +40,13 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     require_machine(&context)?;
-    let (machine, signals) = interrupt::open_machine(context, "restart").await?;
     let within = args.timeout.map(|timeout| timeout.0);
     let config = Config {
         timeout: args.timeout,
         ..Config::default()
     };
-    let work = async { Ok(power::restart(&machine, args.force, within, config).await?) };
-    let summary = interrupt::run_on_machine(&machine, signals, work).await?;
+    let work = async |machine: &Machine| power::restart(machine, args.force, within, config).await;
+    let summary = interrupt::run_on_machine(context, "restart", work).await?;
     setup::print_summary(&summary, args.timings, output);
     Ok(ExitCode::SUCCESS)
 }

@@ -10,8 +10,8 @@ use crate::{
         interrupt,
         terminal::output::Output,
     },
-    machine::lifecycle::power,
-    project::{Config, config::Timeout},
+    machine::{Machine, lifecycle::power},
+    project::{Config, config_values::Timeout},
 };
 
 /// The arguments of `resume`.
@@ -37,9 +37,8 @@ pub(crate) async fn run(
         ..Config::default()
     };
     require_machine(&context)?;
-    let (machine, signals) = interrupt::open_machine(context, "resume").await?;
-    let work = async { Ok(power::resume(&machine, config).await?) };
-    let summary = interrupt::run_on_machine(&machine, signals, work).await?;
+    let work = async |machine: &Machine| power::resume(machine, config).await;
+    let summary = interrupt::run_on_machine(context, "resume", work).await?;
     setup::print_summary(&summary, false, output);
     Ok(ExitCode::SUCCESS)
 }

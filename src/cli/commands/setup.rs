@@ -13,11 +13,11 @@ use crate::{
     },
     image::ImageSource,
     machine::{
-        MachineError, Timings,
+        Machine, MachineError, Timings,
         lifecycle::{self, setup::Summary},
         model::{spec::image_name, timings::TimeSpentIn},
     },
-    project::{Config, Project, config::FirmwareChoice, user},
+    project::{Config, Project, config_values::FirmwareChoice, user},
     qemu::version,
 };
 
@@ -123,10 +123,9 @@ pub(crate) async fn run(
                 .map_err(MachineError::from)?,
         );
     }
-    let (machine, signals) = interrupt::open_machine(context, "setup").await?;
     let progress = output.progress();
-    let work = async { Ok(lifecycle::setup::setup(&machine, config, &progress).await?) };
-    let summary = interrupt::run_on_machine(&machine, signals, work).await?;
+    let work = async |machine: &Machine| lifecycle::setup::setup(machine, config, &progress).await;
+    let summary = interrupt::run_on_machine(context, "setup", work).await?;
     print_summary(&summary, show_timings, output);
     Ok(ExitCode::SUCCESS)
 }
@@ -155,7 +154,7 @@ fn inherit_proxies(flags: &mut Config, file: &Config) {
     }
 }
 
-/// The end of setup and start: what to do next on stderr, the kubeconfig's path or the last event on stdout.
+/// Prints the end of setup and start: the next step on stderr, the kubeconfig's path or the last event on stdout.
 pub(crate) fn print_summary(summary: &Summary, show_timings: bool, output: &Output) {
     let record = &summary.record;
     if summary.nothing_to_do {

@@ -1,6 +1,6 @@
 //! `snapshot`: creates, restores, lists and deletes snapshots.
 
-use std::{fmt::Write, io::IsTerminal, process::ExitCode};
+use std::{fmt::Write, process::ExitCode};
 
 use serde::Serialize;
 
@@ -11,10 +11,14 @@ use crate::{
         context::{Context, require_machine},
         error::{CommandError, code},
         interrupt,
-        terminal::{output::Output, sanitize::sanitize},
+        terminal::{
+            confirm::{confirm_change, require_terminal},
+            output::Output,
+            sanitize::sanitize,
+        },
     },
     machine::{
-        MachineError,
+        Machine, MachineError,
         lifecycle::setup as bring_up,
         snapshots::{create, delete, restore},
     },
@@ -88,8 +92,7 @@ pub(crate) async fn run(
         Verb::List { json } => list(json, &context.project, output),
         Verb::Restore { name, yes, start } => {
             restore::usable(&context.project, &name)?;
-            if !yes && !confirm_restore(&context.project, &name)? {
-                output.line("nothing was changed");
+            if !yes && !confirm_restore(&context.project, &name, output)? {
                 return Ok(ExitCode::from(code::FAILURE));
             }
             restore(&name, start, context, output).await
@@ -103,10 +106,10 @@ async fn create(
     context: Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
-    let (machine, signals) = interrupt::open_machine(context, "snapshot create").await?;
-    let work = async { Ok(create::create(&machine, name).await?) };
-    let name = interrupt::run_on_machine(&machine, signals, work).await?;
-    let all = snapshot::list(&machine.project).map_err(MachineError::from)?;
+    let project = context.project.clone();
+    let work = async |machine: &Machine| create::create(machine, name).await;
+    let name = interrupt::run_on_machine(context, "snapshot create", work).await?;
+    let all = snapshot::list(&project).map_err(MachineError::from)?;
     if let Some(found) = all.iter().find(|it| it.name == name)
         && let Ok(snapshot) = &found.snapshot
     {
@@ -117,20 +120,17 @@ async fn create(
     Ok(ExitCode::SUCCESS)
 }
 
-fn confirm_restore(project: &Project, name: &SnapshotName) -> Result<bool, CommandError> {
-    if !std::io::stdin().is_terminal() {
-        return Err(CommandError::new(
-            "cannot ask before replacing the VM: stdin is not a terminal",
-        )
-        .hint(format!(
-            "to go ahead without asking: k3s-vm snapshot restore {name} --yes"
-        ))
-        .with_code(code::USAGE));
-    }
-    crate::cli::terminal::confirm::confirm(&format!(
-        "Replace the VM of {} by its snapshot {name}? What the cluster was told since is lost.",
-        project.root().display()
-    ))
+fn confirm_restore(
+    project: &Project,
+    name: &SnapshotName,
+    output: &Output,
+) -> Result<bool, CommandError> {
+    let unasked = format!("k3s-vm snapshot restore {name} --yes");
+    require_terminal("before replacing the VM", &unasked)?;
+    let root = project.root().display();
+    let question =
+        format!("Roll the VM of {root} back to snapshot {name}? Later changes are lost.");
+    confirm_change(&question, output)
 }
 
 async fn restore(
@@ -139,17 +139,16 @@ async fn restore(
     context: Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
-    let (machine, signals) = interrupt::open_machine(context, "snapshot restore").await?;
-    let work = async {
-        let ran = restore::restore(&machine, name).await?;
+    let work = async |machine: &Machine| {
+        let ran = restore::restore(machine, name).await?;
         tracing::info!("restored snapshot {name}");
         if !ran && !start {
             return Ok(None);
         }
-        let started = bring_up::start(&machine, Config::default(), false).await;
-        Ok(Some(started?))
+        let started = bring_up::start(machine, Config::default(), false).await;
+        started.map(Some)
     };
-    match interrupt::run_on_machine(&machine, signals, work).await? {
+    match interrupt::run_on_machine(context, "snapshot restore", work).await? {
         Some(summary) => setup::print_summary(&summary, false, output),
         None => tracing::info!("to start it: k3s-vm start"),
     }
@@ -157,9 +156,8 @@ async fn restore(
 }
 
 async fn delete(names: &[SnapshotName], context: Context) -> Result<ExitCode, CommandError> {
-    let (machine, signals) = interrupt::open_machine(context, "snapshot delete").await?;
-    let work = async { Ok(delete::delete(&machine, names).await?) };
-    interrupt::run_on_machine(&machine, signals, work).await?;
+    let work = async |machine: &Machine| delete::delete(machine, names).await;
+    interrupt::run_on_machine(context, "snapshot delete", work).await?;
     for name in names {
         tracing::info!("removed {name}");
     }
@@ -185,7 +183,7 @@ struct One<'a> {
     /// The snapshot has the guest's memory.
     memory: Option<bool>,
     k3s: Option<&'a str>,
-    /// Why it cannot be restored, if so.
+    /// The reason why it cannot be restored.
     damaged: Option<&'a str>,
 }
 
@@ -206,13 +204,10 @@ impl<'a> One<'a> {
 fn list(json: bool, project: &Project, output: &Output) -> Result<ExitCode, CommandError> {
     let all = snapshot::list(project).map_err(MachineError::from)?;
     if json {
-        let listed = Listed {
+        output.document(&Listed {
             schema: SCHEMA,
             snapshots: all.iter().map(One::of).collect(),
-        };
-        let json = serde_json::to_string_pretty(&listed)
-            .map_err(|error| CommandError::new("cannot write the list as JSON").because(&error))?;
-        output.data(&format!("{json}\n"));
+        })?;
     } else if all.is_empty() {
         tracing::info!("no snapshots");
     } else {

@@ -46,7 +46,7 @@ pub struct Args {
     command: Vec<String>,
 }
 
-/// For a command whose output is not read any more: what shells report for SIGPIPE.
+/// The exit code that shells report for SIGPIPE, for a command whose output is no longer read.
 const BROKEN_PIPE: u8 = 141;
 
 pub(crate) async fn run(
@@ -59,7 +59,7 @@ pub(crate) async fn run(
         output.warning("no terminal for the command: stdin is not a terminal");
     }
     let agent = args.forward_agent.then(agent).transpose()?;
-    // Until there is a command that they are passed on to, signals end this program as they do any other.
+    // Before the command runs, signals end this program as usual.
     let ssh = shell::connect(&context.project).await?;
     let mut signals = Signals::listen()?;
     let mut resized = signal(SignalKind::window_change())
@@ -93,7 +93,7 @@ pub(crate) async fn run(
     }
 }
 
-/// The socket of the user's agent, which answers.
+/// The socket of the user's agent, which must answer.
 fn agent() -> Result<PathBuf, CommandError> {
     let socket = env::var_os("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
     let Some(socket) = socket.map(PathBuf::from) else {
@@ -113,7 +113,7 @@ fn agent() -> Result<PathBuf, CommandError> {
     }
 }
 
-/// The kind and the size of our own terminal, for the guest's.
+/// The kind and the size of this terminal, for the guest's.
 fn terminal() -> Terminal {
     Terminal {
         kind: env::var("TERM").unwrap_or_else(|_| "xterm".to_owned()),
@@ -132,7 +132,7 @@ fn size() -> Option<TerminalSize> {
     })
 }
 
-/// Every key goes to the guest; the terminal is as before when this is dropped.
+/// Passes every key to the guest. The terminal is restored when this is dropped.
 struct RawMode {
     before: Termios,
 }

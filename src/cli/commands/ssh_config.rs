@@ -35,7 +35,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// One word that is neither a pattern of ssh_config(5) nor an option of a command line.
+/// One word that is neither a pattern of ssh_config(5) nor an option.
 fn host(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(allowed) {

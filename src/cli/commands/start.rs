@@ -10,8 +10,8 @@ use crate::{
         interrupt,
         terminal::output::Output,
     },
-    machine::lifecycle,
-    project::{Config, config::Timeout, idle::Idle},
+    machine::{Machine, lifecycle},
+    project::{Config, config_values::Timeout, idle::Idle},
 };
 
 /// The arguments of `start`.
@@ -57,10 +57,10 @@ pub(crate) async fn run(
         ..Config::default()
     };
     context::require_machine(&context)?;
-    let (machine, signals) = interrupt::open_machine(context, "start").await?;
-    let work =
-        async { Ok(lifecycle::setup::start(&machine, config, args.restore_datastore).await?) };
-    let summary = interrupt::run_on_machine(&machine, signals, work).await?;
+    let work = async |machine: &Machine| {
+        lifecycle::setup::start(machine, config, args.restore_datastore).await
+    };
+    let summary = interrupt::run_on_machine(context, "start", work).await?;
     setup::print_summary(&summary, args.timings, output);
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! `status`: a table or a JSON document; the exit code is a summary.
+//! `status`: a table or a JSON document. The exit code is a summary.
 
 use std::{
     fmt::Write,
@@ -18,7 +18,7 @@ use crate::{
     },
     machine::{
         access::ports::Port,
-        report::status::{self, MachineDetails, MachineState, Status},
+        report::status::{self, Cluster, MachineDetails, MachineState, Status},
     },
 };
 
@@ -69,12 +69,12 @@ fn exit_code(status: &Status) -> ExitCode {
     })
 }
 
-const EVERY: Duration = Duration::from_secs(1);
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The code of Ctrl-C, which is the usual end of watching.
+/// The exit code of Ctrl-C, the usual end of watching.
 const CTRL_C: u8 = 130;
 
-/// The exit code is that of the status that was seen last.
+/// Watches until a signal. The exit code is that of the last status.
 async fn watch(
     json: bool,
     verbose: bool,
@@ -83,7 +83,7 @@ async fn watch(
 ) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::listen()?;
     let live_screen = if json { None } else { Some(Screen::open()?) };
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = ExitCode::SUCCESS;
     let mut shown = String::new();
@@ -160,17 +160,7 @@ fn screen(status: &Status, verbose: bool) -> String {
         screen.row("forwarded", forwarded);
     }
     if let Some(cluster) = &status.cluster {
-        match &cluster.reason {
-            None => screen.row("API", format_args!("ready on {}", cluster.server)),
-            Some(reason) => screen.row("API", format_args!("not ready: {reason}")),
-        }
-        for node in &cluster.nodes {
-            let ready = if node.ready { "Ready" } else { "NotReady" };
-            screen.row(
-                "node",
-                format_args!("{} {ready} {}", node.name, node.version),
-            );
-        }
+        cluster_rows(&mut screen, cluster);
     }
     screen.row("kubeconfig", machine.kubeconfig.display());
     if verbose {
@@ -179,7 +169,22 @@ fn screen(status: &Status, verbose: bool) -> String {
     screen.0
 }
 
-/// The ports beside those of the API and SSH. That another VM has the ingress's is usual, and a detail.
+fn cluster_rows(screen: &mut StatusScreen, cluster: &Cluster) {
+    match &cluster.reason {
+        None => screen.row("API", format_args!("ready on {}", cluster.server)),
+        Some(reason) => screen.row("API", format_args!("not ready: {reason}")),
+    }
+    for node in &cluster.nodes {
+        let ready = if node.ready { "Ready" } else { "NotReady" };
+        screen.row(
+            "node",
+            format_args!("{} {ready} {}", node.name, node.version),
+        );
+    }
+}
+
+/// The ports besides those of the API and SSH. Ports of the ingress that another VM has are shown only with
+/// `--verbose`.
 fn forwarded(status: &Status, verbose: bool) -> Option<String> {
     let runs = status.state == MachineState::Running;
     let told = |it: &&Port| match it.purpose {
@@ -226,7 +231,7 @@ fn state(status: &Status) -> String {
 /// In UTC.
 pub(crate) fn time(seconds: u64) -> String {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-    // The formatter knows no years of more than four digits, and a file may have any number.
+    // The formatter fails with years of more than four digits, and a file may have any number.
     match time {
         Some(time) if seconds < 1 << 37 => humantime::format_rfc3339_seconds(time).to_string(),
         _ => format!("{seconds} s after 1970"),

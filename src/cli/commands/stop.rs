@@ -9,8 +9,11 @@ use crate::{
         interrupt,
         terminal::output::Output,
     },
-    machine::lifecycle::stop::{self, StopMode, StopOutcome},
-    project::config::Timeout,
+    machine::{
+        Machine,
+        lifecycle::stop::{self, StopMode, StopOutcome},
+    },
+    project::config_values::Timeout,
 };
 
 /// The arguments of `stop`.
@@ -56,17 +59,16 @@ pub(crate) async fn run(
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
     require_machine(&context)?;
-    let (machine, signals) = interrupt::open_machine(context, "stop").await?;
     let within = args.timeout.map(|timeout| timeout.0);
-    let work = async { Ok(stop::stop(&machine, args.mode(), within).await?) };
-    match interrupt::run_on_machine(&machine, signals, work).await? {
+    let work = async |machine: &Machine| stop::stop(machine, args.mode(), within).await;
+    match interrupt::run_on_machine(context, "stop", work).await? {
         StopOutcome::AlreadyStopped => tracing::info!("the VM is already stopped"),
         StopOutcome::AlreadySuspended => tracing::info!("the VM is already suspended"),
-        StopOutcome::MemoryGivenUp => {
+        StopOutcome::MemoryDiscarded => {
             tracing::info!("discarded the saved memory; the next start boots")
         }
         StopOutcome::Suspended => tracing::info!("suspended; to resume: k3s-vm start"),
-        StopOutcome::Orderly => tracing::info!("stopped"),
+        StopOutcome::CleanShutdown => tracing::info!("stopped"),
         StopOutcome::Forced if args.force => tracing::info!("stopped by force"),
         StopOutcome::Forced => output.warning("stopped by force: the guest did not shut down"),
     }

@@ -11,9 +11,10 @@ use crate::{
     },
     k3s::tools::{Tool, exec},
     machine::{MachineError, State, access::kubeconfig, control::vcpu::is_paused},
+    project::{Project, Record},
 };
 
-const PATIENCE: Duration = Duration::from_millis(500);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(crate) const KUBECTL_HELP: &str = "Examples:
   \
@@ -82,7 +83,25 @@ fn needs_no_cluster(tool: Tool, arguments: &[OsString]) -> bool {
     tool == Tool::Kubectl && (arguments.first().is_none_or(is_local) || arguments.iter().any(asks))
 }
 
-/// Becomes the tool; comes back only with an error.
+/// Requires a running guest that is not paused, and its kubeconfig.
+async fn require_cluster(
+    state: &State,
+    record: &Record,
+    project: &Project,
+) -> Result<(), MachineError> {
+    if !matches!(state, State::Running(..)) {
+        return Err(MachineError::not_running(project, record));
+    }
+    kubeconfig::of(record)?;
+    // The tool would wait for an answer until its own timeout. QEMU answers at once, if no other client is connected.
+    let paused = tokio::time::timeout(ANSWER_TIMEOUT, is_paused(project)).await;
+    if paused.is_ok_and(|it| it.is_ok_and(|paused| paused)) {
+        return Err(MachineError::Paused);
+    }
+    Ok(())
+}
+
+/// Replaces this process with the tool; returns only an error.
 pub(crate) async fn run(
     tool: Tool,
     args: &Args,
@@ -94,15 +113,7 @@ pub(crate) async fn run(
     };
     let another = chooses_another(args, &record.kubeconfig);
     if !another && !needs_no_cluster(tool, &args.arguments) {
-        if !matches!(state, State::Running(..)) {
-            return Err(MachineError::not_running(&context.project, record).into());
-        }
-        kubeconfig::of(record)?;
-        // The tool would wait for an answer until its own timeout. QEMU answers at once, if no other client is connected.
-        let paused = tokio::time::timeout(PATIENCE, is_paused(&context.project)).await;
-        if paused.is_ok_and(|it| it.is_ok_and(|paused| paused)) {
-            return Err(MachineError::Paused.into());
-        }
+        require_cluster(&state, record, &context.project).await?;
     }
     let kubeconfig = (!another).then_some(record.kubeconfig.as_path());
     let this = env::current_exe().unwrap_or_default();

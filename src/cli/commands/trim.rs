@@ -23,9 +23,7 @@ pub struct Args {}
 
 pub(crate) async fn run(_: &Args, context: Context) -> Result<ExitCode, CommandError> {
     require_machine(&context)?;
-    let (machine, signals) = interrupt::open_machine(context, "trim").await?;
-    let work = async { Ok(trim::trim(&machine).await?) };
-    let trimmed = interrupt::run_on_machine(&machine, signals, work).await?;
+    let trimmed = interrupt::run_on_machine(context, "trim", trim::trim).await?;
     let (before, after) = (trimmed.before, trimmed.after);
     if after < before {
         let less = Size::bytes(before.as_bytes() - after.as_bytes());

@@ -7,9 +7,12 @@ use crate::{
         context::Context,
         error::{CommandError, code},
         interrupt,
-        terminal::{confirm::confirm, output::Output},
+        terminal::{
+            confirm::{confirm, confirm_change, require_terminal},
+            output::Output,
+        },
     },
-    machine::MachineError,
+    machine::{Machine, MachineError},
     project::foreign,
 };
 
@@ -25,6 +28,8 @@ pub struct Args {
     yes: bool,
 }
 
+const QUESTION: &str = "Trust this project?";
+
 pub(crate) async fn run(
     args: &Args,
     context: Context,
@@ -35,21 +40,16 @@ pub(crate) async fn run(
         tracing::info!("this project is trusted; nothing to do");
         return Ok(ExitCode::SUCCESS);
     }
-    if !args.yes && !std::io::stdin().is_terminal() {
-        return Err(CommandError::new(
-            "cannot ask whether to trust the project: stdin is not a terminal",
-        )
-        .hint("to trust it without asking: k3s-vm trust --yes")
-        .with_code(code::USAGE));
+    if !args.yes {
+        require_terminal("whether to trust the project", "k3s-vm trust --yes")?;
     }
     print_findings(&context, &findings, output);
-    if !args.yes && !confirm("Trust it?")? {
-        output.line("nothing was changed");
+    if !args.yes && !confirm_change(QUESTION, output)? {
         return Ok(ExitCode::from(code::FAILURE));
     }
-    let (machine, signals) = interrupt::open_machine(context, "trust").await?;
-    let work = async { Ok(foreign::adopt(&machine.project).map_err(MachineError::from)?) };
-    interrupt::run_on_machine(&machine, signals, work).await?;
+    let work =
+        async |machine: &Machine| foreign::adopt(&machine.project).map_err(MachineError::from);
+    interrupt::run_on_machine(context, "trust", work).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -58,13 +58,13 @@ pub(crate) fn ask_to_trust(context: &Context, output: &Output) -> Result<(), Com
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Ok(());
     }
-    // What cannot be read is the command's own error.
+    // The command itself reports an unreadable file.
     let findings = foreign::findings(&context.project).unwrap_or_default();
     if findings.is_empty() {
         return Ok(());
     }
     print_findings(context, &findings, output);
-    if confirm("Trust it?")? {
+    if confirm(QUESTION)? {
         foreign::adopt(&context.project).map_err(MachineError::from)?;
     }
     Ok(())

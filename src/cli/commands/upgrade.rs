@@ -12,8 +12,11 @@ use crate::{
         terminal::output::Output,
     },
     k3s::release::{STABLE, Version},
-    machine::upgrade::{self, Target, Upgraded},
-    project::{Config, config::Timeout},
+    machine::{
+        Machine,
+        upgrade::{self, Target, Upgraded},
+    },
+    project::{Config, config_values::Timeout},
 };
 
 /// The arguments of `upgrade`.
@@ -77,12 +80,12 @@ pub(crate) async fn run(
         timeout: args.timeout,
         ..Config::default()
     };
-    let (machine, signals) = interrupt::open_machine(context, "upgrade").await?;
     let (fetching, copying) = (output.progress(), output.copying());
     let copying: Arc<dyn Progress> = Arc::new(copying);
-    let work =
-        async { Ok(upgrade::upgrade(&machine, &target, config, &fetching, &copying).await?) };
-    let upgraded = interrupt::run_on_machine(&machine, signals, work).await?;
+    let work = async |machine: &Machine| {
+        upgrade::upgrade(machine, &target, config, &fetching, &copying).await
+    };
+    let upgraded = interrupt::run_on_machine(context, "upgrade", work).await?;
     print_upgrade(&upgraded);
     setup::print_summary(&upgraded.summary, args.timings, output);
     Ok(ExitCode::SUCCESS)

@@ -1,11 +1,11 @@
-//! What to do when a guest does not come up.
+//! Hints about a guest that does not boot.
 
 use std::path::Path;
 
 use crate::{
     guest::Sign,
     machine::{MachineError, error::machine::BootFault, lifecycle::boot_checks::NO_STAGE},
-    qemu::{ProcessError, process::EndCause},
+    qemu::{ProcessError, process_error::EndCause},
 };
 
 /// The hints about a guest whose console shows why it does not become a node.
@@ -51,7 +51,7 @@ pub(crate) fn of_boot(log: Option<&Path>, stage: &str) -> Vec<String> {
     vec![whole, look.to_owned(), again.to_owned()]
 }
 
-/// Errors of a QEMU or a guest that does not come up.
+/// Hints about a QEMU or a guest that does not start.
 pub(crate) fn of(error: &MachineError) -> Vec<String> {
     let lines = |hints: &[&str]| hints.iter().map(|&hint| hint.to_owned()).collect();
     match error {
@@ -83,7 +83,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
             "allow more time: --timeout 20m",
             "see k3s's log: k3s-vm logs k3s (while the VM runs)",
         ]),
-        MachineError::Died { .. } => {
+        MachineError::QemuEnded { .. } => {
             lines(&["see QEMU's log: k3s-vm logs qemu; the guest's: k3s-vm logs console"])
         }
         MachineError::Process(ProcessError::Wrapper { .. }) => {
@@ -94,7 +94,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
     }
 }
 
-/// A QEMU that ended before its monitor answered.
+/// Hints about a QEMU that ended before its monitor answered.
 fn of_end(cause: EndCause) -> Vec<String> {
     let first = match cause {
         EndCause::NoSpace => {

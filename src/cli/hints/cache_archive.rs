@@ -1,4 +1,4 @@
-//! What to do about an archive of the cache.
+//! Hints about archives of the cache.
 
 use crate::{cli::hints::text, machine::error::CacheArchiveError};
 

@@ -1,4 +1,4 @@
-//! What to do about base images, releases and their downloads.
+//! Hints about base images, releases and their downloads.
 
 use std::io::ErrorKind;
 

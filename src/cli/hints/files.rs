@@ -1,4 +1,4 @@
-//! What to do about files that cannot be used.
+//! Hints about files that cannot be used.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::{
     qemu::{MonitorError, ProcessError},
 };
 
-/// Errors about a file of the project or of the cache.
+/// Hints about a file of the project or of the cache.
 pub(crate) fn of(error: &MachineError) -> Vec<String> {
     match error {
         MachineError::CacheNote(path) => vec![format!(
@@ -45,7 +45,7 @@ fn of_trust(path: &Path) -> Vec<String> {
     vec![format!("see what it is: ls -ld {word}"), then]
 }
 
-/// The file that an error is about, whatever room it comes from.
+/// The file that an error is about, from any room.
 pub(crate) fn file_of(error: &MachineError) -> Option<&FileError> {
     match error {
         MachineError::File(error)

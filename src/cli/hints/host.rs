@@ -1,4 +1,4 @@
-//! What the host lacks, with a command for each distribution.
+//! Hints about the host, with a command for each distribution.
 
 use std::fs;
 
@@ -59,7 +59,7 @@ pub(crate) const JOIN_KVM: Fix = [
 const UDEV: &str = "on a CI runner: echo 'KERNEL==\"kvm\", GROUP=\"kvm\", MODE=\"0666\", OPTIONS+=\"static_node=kvm\"' | \
     sudo tee /etc/udev/rules.d/99-kvm4all.rules && sudo udevadm control --reload-rules && sudo udevadm trigger --name-match=kvm";
 
-/// The place of this host's distribution in [`DISTRIBUTIONS`], from os-release(5).
+/// The index of this host's distribution in [`DISTRIBUTIONS`], from os-release(5).
 pub(crate) fn this_distribution() -> Option<usize> {
     let text = fs::read_to_string("/etc/os-release").ok()?;
     let value = |key: &str| {
@@ -80,7 +80,7 @@ pub(crate) fn this_distribution() -> Option<usize> {
         .find_map(|id| known.iter().position(|names| names.contains(&id)))
 }
 
-/// This host's command, or every distribution's where this one is not known.
+/// The command for this host, or for every distribution if this one is unknown.
 pub(crate) fn for_this_host(fix: &Fix) -> Vec<String> {
     match this_distribution() {
         Some(index) => vec![fix[index].to_owned()],
@@ -104,7 +104,7 @@ pub(crate) fn of_kvm(kvm: &Kvm) -> Vec<String> {
     }
 }
 
-/// Errors about the host: QEMU, KVM, firmware, memory, space.
+/// Hints about the host: QEMU, KVM, firmware, memory, space.
 pub(crate) fn of(error: &MachineError) -> Vec<String> {
     let one = |hint: &str| vec![hint.to_owned()];
     match error {

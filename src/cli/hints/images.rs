@@ -1,4 +1,4 @@
-//! What to do about container images.
+//! Hints about container images.
 
 use crate::{k3s::images::ArchiveError, machine::error::ImagesError};
 
@@ -25,7 +25,7 @@ pub(crate) fn of_images(error: &ImagesError) -> Vec<String> {
             ArchiveError::NoTar | ArchiveError::NoImages | ArchiveError::Empty => {
                 &["use an archive of docker save, podman save, skopeo, buildah or buildx"]
             }
-            ArchiveError::Torn | ArchiveError::Damaged(_) | ArchiveError::Document { .. } => {
+            ArchiveError::Truncated | ArchiveError::Damaged(_) | ArchiveError::Document { .. } => {
                 &["save the image again and load that"]
             }
             ArchiveError::Incomplete(_) => &["save the image with all of its layers and load that"],

@@ -1,4 +1,4 @@
-//! What to do about kubeconfigs.
+//! Hints about kubeconfigs.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
             format!("move it: {}", text::move_away(path)),
             "or write the kubeconfig elsewhere: --kubeconfig PATH".to_owned(),
         ],
-        MachineError::TakenKubeconfig { .. } => {
+        MachineError::KubeconfigOfAnother { .. } => {
             one("use another path: k3s-vm setup --kubeconfig PATH")
         }
         MachineError::OwnKubeconfig(_) => {
@@ -35,7 +35,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
                 "rename it, or remove it: kubectl config delete-{what} {name}"
             )]
         }
-        MachineError::Merge { .. } | MachineError::LeadsNowhere(_) => vec![
+        MachineError::Merge { .. } | MachineError::DanglingLink(_) => vec![
             "use both files instead: export KUBECONFIG=~/.kube/config:\"$(k3s-vm kubeconfig)\""
                 .to_owned(),
         ],

@@ -1,4 +1,4 @@
-//! What to do about mounts.
+//! Hints about mounts.
 
 use crate::{
     cli::hints::text,
@@ -53,7 +53,7 @@ pub(crate) fn of_memory(reason: &str, instead: &str) -> Vec<String> {
     hints.into_iter().flatten().map(str::to_owned).collect()
 }
 
-/// A word whose tilde is the shell's to replace.
+/// A quoted word whose tilde the shell still expands.
 fn at_home(path: &str) -> String {
     match path.strip_prefix("~/") {
         Some(rest) => format!("~/{}", text::word(&rest)),

@@ -1,4 +1,4 @@
-//! What to do about forwarded ports.
+//! Hints about forwarded ports.
 
 use crate::machine::MachineError;
 

@@ -1,4 +1,4 @@
-//! What to do about snapshots.
+//! Hints about snapshots.
 
 use crate::{cli::hints::text, machine::MachineError};
 
@@ -7,7 +7,7 @@ use super::mounts;
 pub(crate) fn of(error: &MachineError) -> Vec<String> {
     let one = |hint: &str| vec![hint.to_owned()];
     match error {
-        MachineError::NothingToKeep(_) => one("complete it: k3s-vm setup"),
+        MachineError::NothingToSnapshot(_) => one("complete it: k3s-vm setup"),
         MachineError::Snapshot(reason) => mounts::of_memory(
             reason,
             "to snapshot its disk only: k3s-vm stop --power-off && k3s-vm snapshot create",

@@ -1,10 +1,10 @@
-//! The parts that hints are made of.
+//! Parts of hints.
 
 use std::{fmt::Display, path::Path};
 
 use crate::base::files;
 
-/// Bytes are not all that a file system can run out of, and `df` alone would not show it.
+/// A file system can also run out of files, which `df` alone does not show.
 pub(crate) fn make_room(path: &Path) -> String {
     let directory = path.ancestors().find(|path| path.is_dir()).unwrap_or(path);
     let inodes = files::free_space(path).is_ok_and(|space| space.no_more_files);
@@ -24,7 +24,7 @@ pub(crate) fn move_away(path: &Path) -> String {
     format!("mv {} {}", word(&path), word(&format_args!("{path}.bak")))
 }
 
-/// A path as one word of a shell: a command that is copied must do only what it seems to do.
+/// A path as one quoted word of a shell.
 pub(crate) fn word(path: &dyn Display) -> String {
     let text = path.to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@%=,".contains(c);

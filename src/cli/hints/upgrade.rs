@@ -1,4 +1,4 @@
-//! What to do about an upgrade that failed.
+//! Hints about a failed upgrade.
 
 use crate::{
     base::SnapshotName, k3s::version_skew::VersionSkewError, machine::error::UpgradeError,

@@ -1,4 +1,4 @@
-//! What to do about an error, by its variant. The first group that knows the error answers.
+//! Hints about an error, by its variant. The first group that knows the error answers.
 
 use crate::{
     guest::{CopyError, SshError},
@@ -43,7 +43,7 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
         })
 }
 
-/// Errors about what the VM is doing.
+/// Hints about the state of the VM.
 fn of_state(error: &MachineError) -> Vec<String> {
     let hint = match error {
         MachineError::CacheInUse(_) => "wait until it ends, then run the same command again",
@@ -78,7 +78,7 @@ fn of_state(error: &MachineError) -> Vec<String> {
     vec![hint.to_owned()]
 }
 
-/// Errors about what the VM is: its record, keys and disks.
+/// Hints about the VM's record, keys and disks.
 fn of_identity(error: &MachineError) -> Vec<String> {
     let hint = match error {
         MachineError::Contradiction { what, asked, .. } => return of_contradiction(what, asked),

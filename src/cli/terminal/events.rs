@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    base::address::without_logins,
+    cli::terminal::sanitize::readable,
     machine::{lifecycle::setup::Summary, model::timings::TimeSpentIn},
 };
 
@@ -24,12 +24,12 @@ pub(crate) enum Event<'a> {
     Stage { message: &'a str },
     /// The command continues, with a problem that the user should know.
     Warning { message: &'a str },
-    /// A transfer, at its begin and end and about once a second.
+    /// A transfer: at its begin and end, and about once a second.
     Progress {
         what: &'a str,
-        /// Bytes that are at hand.
+        /// The bytes that are present.
         done: u64,
-        /// Bytes in all, where the server tells.
+        /// The bytes in total, if the server sends them.
         total: Option<u64>,
     },
     /// The last one of a command that succeeds.
@@ -47,14 +47,14 @@ pub(crate) enum Event<'a> {
         message: &'a str,
         /// The end of the log that explains it.
         excerpt: Option<&'a str>,
-        /// The ways out.
+        /// The next steps.
         hints: &'a [String],
         /// The exit code.
         code: u8,
     },
 }
 
-/// Where a part of the time went.
+/// The time of a phase.
 #[derive(Debug, Serialize)]
 pub(crate) struct Phase {
     name: &'static str,
@@ -65,14 +65,14 @@ pub(crate) struct Phase {
 #[derive(Serialize)]
 struct Line<'a> {
     schema: u32,
-    /// Since the command began.
+    /// The time since the command began.
     seconds: f64,
     #[serde(flatten)]
     event: &'a Event<'a>,
 }
 
 impl<'a> Event<'a> {
-    /// The VM is where it should be.
+    /// The event at the end of a successful setup or start.
     pub(crate) fn done(summary: &'a Summary) -> Self {
         let record = &summary.record;
         let phases = summary.timings.phases().iter().map(|phase| Phase {
@@ -95,12 +95,12 @@ impl<'a> Event<'a> {
     }
 }
 
-/// Writes an event that happens now to stdout.
+/// Writes an event to stdout.
 pub(crate) fn write(event: &Event<'_>, began: Instant) -> io::Result<()> {
     line(event, began.elapsed().as_secs_f64()).and_then(|line| put(&line))
 }
 
-/// A line of stdout, at once.
+/// Writes a line to stdout and flushes.
 pub(crate) fn put(line: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(line.as_bytes())?;
@@ -113,10 +113,10 @@ fn line(event: &Event<'_>, seconds: f64) -> io::Result<String> {
         seconds: rounded(seconds),
         event,
     })?;
-    Ok(format!("{}\n", without_logins(&line)))
+    Ok(format!("{}\n", readable(&line)))
 }
 
-/// To the millisecond.
+/// Rounded to milliseconds.
 fn rounded(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
 }
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documents_are_as_agreed() {
+    fn the_json_matches_its_snapshot() {
         let hints = ["start it: k3s-vm start".to_owned()];
         let phases = vec![Phase {
             name: "guest boots",

@@ -1,4 +1,4 @@
-//! What the guest says as it says it, in whole lines.
+//! The guest's output in whole lines, as it comes.
 
 use std::{
     io,
@@ -8,10 +8,10 @@ use std::{
 
 use tokio::io::AsyncWrite;
 
-/// A line that is longer is shown in parts.
+/// A longer line is printed in parts.
 const LONGEST: usize = 64 << 10;
 
-/// Passes whole lines on, without their ends; the rest when it is dropped.
+/// Passes whole lines on, without line ends; the rest when it is dropped.
 pub(crate) struct Lines<F: FnMut(&str)> {
     show: F,
     unfinished: Vec<u8>,

@@ -48,15 +48,18 @@ impl<S: Subscriber> Layer<S> for EventLayer {
     }
 }
 
-/// Sends log events where they belong from now on.
-pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError> {
-    let debug = global.is_debug();
-    let level = match (debug || global.verbose, global.quiet) {
+/// The level of messages on stderr.
+fn level_of(global: &Global) -> LevelFilter {
+    match (global.is_debug() || global.verbose, global.quiet) {
         (true, _) => LevelFilter::DEBUG,
         (_, true) => LevelFilter::WARN,
         _ => LevelFilter::INFO,
-    };
-    let others = if debug {
+    }
+}
+
+/// Sends log events to stderr, to the events on stdout and to the log file.
+pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError> {
+    let others = if global.is_debug() {
         LevelFilter::INFO
     } else {
         LevelFilter::OFF
@@ -88,7 +91,7 @@ pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError>
         layer.with_filter(machines)
     });
     let _ = tracing_subscriber::registry()
-        .with(stderr.with_filter(ours(level)))
+        .with(stderr.with_filter(ours(level_of(global))))
         .with(events)
         .with(file)
         .try_init();
@@ -98,7 +101,7 @@ pub(crate) fn init(global: &Global, output: &Output) -> Result<(), CommandError>
     Ok(())
 }
 
-/// Opens the log file, if one is wanted. The inner error is that of a file that may be meant for another program.
+/// Opens the log file, if one is set. The inner error is about a file that may be meant for another program.
 fn open_log_file(global: &Global) -> Result<Option<Result<Arc<PlainFile>, String>>, CommandError> {
     let Some((path, is_ours)) = log_file(global) else {
         return Ok(None);
@@ -116,7 +119,7 @@ fn open_log_file(global: &Global) -> Result<Option<Result<Arc<PlainFile>, String
     Ok(Some(Err(error.message)))
 }
 
-/// The log file, if one is wanted, and whether it is surely meant for this program.
+/// The path of the log file, and `true` if it is surely meant for this program.
 fn log_file(global: &Global) -> Option<(PathBuf, bool)> {
     if let Some(path) = &global.log_file {
         return (!path.as_os_str().is_empty()).then(|| (expand_home(path), true));
@@ -125,7 +128,7 @@ fn log_file(global: &Global) -> Option<(PathBuf, bool)> {
     Some((expand_home(Path::new(&path)), false))
 }
 
-/// A FIFO without a reader is an error, and not waited for.
+/// A FIFO without a reader is an error.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)
@@ -152,7 +155,7 @@ impl<S: Subscriber> Layer<S> for StderrLayer {
     }
 }
 
-/// The message, and the other fields behind it.
+/// The message, with the other fields after it.
 #[derive(Default)]
 pub(crate) struct Text(pub(crate) String);
 

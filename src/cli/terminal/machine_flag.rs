@@ -13,7 +13,7 @@ use crate::{base::MachineAlias, qemu::version::find_program};
 /// The program in all texts.
 const PROGRAM: &str = "k3s-vm";
 
-/// The word by which a user calls this program: its name if that finds it on the `PATH`, and its path otherwise.
+/// The command that calls this program: its name if the `PATH` finds it, and its path otherwise.
 pub(crate) fn called(first: Option<&OsString>) -> String {
     let own = env::current_exe().unwrap_or_default();
     let found = find_program(PROGRAM).and_then(|path| fs::canonicalize(path).ok());
@@ -33,7 +33,7 @@ pub(crate) fn called(first: Option<&OsString>) -> String {
     }
 }
 
-/// The program and the VM that commands in texts are written for.
+/// The program and the VM in the commands of hints.
 #[derive(Debug, Clone)]
 pub(crate) struct CommandHints {
     name: Option<MachineAlias>,
@@ -42,7 +42,7 @@ pub(crate) struct CommandHints {
 }
 
 impl CommandHints {
-    /// With the VM of the command line, the names of all commands, and the program as users call it.
+    /// With the VM of the command line, the names of all commands, and the program as the user called it.
     pub(crate) const fn new(
         name: Option<MachineAlias>,
         commands: Vec<String>,
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_typed_is_about_the_machine_in_question() {
+    fn hints_name_the_selected_vm() {
         for (text, expected) in [
             (
                 "recreate the VM: k3s-vm reset && k3s-vm setup",

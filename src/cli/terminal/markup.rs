@@ -63,7 +63,7 @@ fn parse(text: &str) -> Vec<Block<'_>> {
     blocks
 }
 
-/// A line that belongs to the paragraph or the bullet above it.
+/// A line that continues a paragraph or a bullet.
 fn continues(line: &str) -> bool {
     !line.is_empty()
         && !["#", "- ", "```", "|"]
@@ -122,7 +122,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The first line behind `mark`, the others below the first.
+/// The first line after `mark`, the others below the first.
 fn hanging(mark: &str, lines: Vec<String>) -> Vec<String> {
     let indented = lines.into_iter().enumerate().map(|(index, line)| {
         let before = if index == 0 { mark } else { "  " };
@@ -135,7 +135,7 @@ fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-/// A table whose columns are as wide as they need to be, and wrapped where all of them would be too wide.
+/// A table with columns as wide as needed, wrapped if it is too wide.
 fn table(rows: &[Vec<&str>], width: usize) -> Vec<String> {
     const GAP: usize = 2;
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_obeys_nothing_in_the_text() {
+    fn roff_requests_in_text_are_escaped() {
         assert_eq!(
             to_roff(TEXT, ".SH"),
             ".PP\nAll are \\fBlocal\\fR. And more.\n.SH \"List\"\n.IP \\(bu 2\none is long\n.IP \\(bu 2\ntwo\n\

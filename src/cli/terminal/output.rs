@@ -13,14 +13,14 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::{
-    base::{Progress, Size, address::without_logins},
+    base::{Progress, Size},
     cli::{
         error::CommandError,
         global::Global,
         terminal::{
             events::{self, Event},
             machine_flag::CommandHints,
-            sanitize::{plain, sanitize, without_error_numbers},
+            sanitize::{plain, readable, sanitize},
         },
     },
 };
@@ -33,7 +33,7 @@ const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
 const DIM: Style = Style::new().dimmed();
 
-/// Where everything is printed.
+/// The terminal, or pipes.
 #[derive(Debug, Clone)]
 pub(crate) struct Output {
     choice: anstream::ColorChoice,
@@ -48,7 +48,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// With `events`, stdout is for a program that reads what happens.
+    /// With `events`, stdout receives JSON events.
     pub(crate) fn new(
         global: &Global,
         events: bool,
@@ -84,13 +84,13 @@ impl Output {
         }
     }
 
-    /// Data for a pipe; see [`Output::end`] for what becomes of an error.
+    /// Prints data on stdout; see [`Output::end`] for errors.
     pub(crate) fn data(&self, text: &str) {
         let mut stdout = AutoStream::new(io::stdout(), self.choice);
         self.written(write!(stdout, "{text}").and_then(|()| stdout.flush()));
     }
 
-    /// The guest's or QEMU's own text: as it is for a pipe, and without what steers a terminal for that.
+    /// Prints the guest's or QEMU's own text: unchanged to a pipe, and without control sequences to a terminal.
     pub(crate) fn foreign(&self, text: &str) {
         if io::stdout().is_terminal() {
             self.data(&plain(text));
@@ -121,19 +121,19 @@ impl Output {
         }
     }
 
-    /// A JSON document for a pipe, without logins.
+    /// A JSON document for a pipe.
     pub(crate) fn document(&self, document: &impl Serialize) -> Result<(), CommandError> {
         let json = serde_json::to_string_pretty(document).map_err(|error| {
             CommandError::new("cannot write the answer as JSON").because(&error)
         })?;
-        self.data(&without_logins(&format!("{json}\n")));
+        self.data(&readable(&format!("{json}\n")));
         Ok(())
     }
 
     /// Prints a document on one line.
     pub(crate) fn document_line(&self, document: &impl Serialize) {
         let line = serde_json::to_string(document).map_err(io::Error::from);
-        self.written(line.and_then(|json| events::put(&without_logins(&format!("{json}\n")))));
+        self.written(line.and_then(|json| events::put(&readable(&format!("{json}\n")))));
     }
 
     /// Returns `true` when events are printed for a program.
@@ -141,19 +141,19 @@ impl Output {
         self.events
     }
 
-    /// Tells it to the program that reads it, if there is one.
+    /// Prints an event, if events are requested.
     pub(crate) fn event(&self, event: &Event<'_>) {
         if self.events {
             self.written(events::write(event, self.began));
         }
     }
 
-    /// A line of messages.
+    /// Prints a line on stderr.
     pub(crate) fn line(&self, text: &str) {
         self.bars.suspend(|| self.print(text));
     }
 
-    /// A step that is done, with the time since the command began.
+    /// Prints a step that is done, with the time since the command began.
     pub(crate) fn step(&self, text: &str) {
         let seconds = self.began.elapsed().as_secs_f64();
         let text = self.named.commands_in(text);
@@ -161,7 +161,7 @@ impl Output {
     }
 
     pub(crate) fn warning(&self, text: &str) {
-        let text = without_error_numbers(&self.named.commands_in(text));
+        let text = self.named.commands_in(text);
         self.line(&format!("{WARNING}warning:{WARNING:#} {}", sanitize(&text)));
     }
 
@@ -169,19 +169,19 @@ impl Output {
         self.line(&format!("{DIM}{}{DIM:#}", sanitize(text)));
     }
 
-    /// The end of a command that failed.
+    /// Prints the error that ends the command.
     pub(crate) fn fail(&self, error: &CommandError) -> ExitCode {
         let hints = error.hints.iter().map(|it| self.named.commands_in(it));
         let hints: Vec<String> = hints.collect();
-        let message = without_error_numbers(&error.message);
+        let message = &error.message;
         self.event(&Event::Error {
-            message: &message,
+            message,
             excerpt: error.excerpt.as_deref(),
             hints: &hints,
             code: error.code,
         });
         if !message.is_empty() {
-            self.line(&format!("{ERROR}error:{ERROR:#} {}", sanitize(&message)));
+            self.line(&format!("{ERROR}error:{ERROR:#} {}", sanitize(message)));
         }
         if let Some(excerpt) = &error.excerpt {
             self.line("");
@@ -203,7 +203,7 @@ impl Output {
         let _ = writeln!(stderr, "{text}");
     }
 
-    /// Downloads as bars on a terminal and as plain lines elsewhere.
+    /// Downloads: bars on a terminal, lines elsewhere.
     pub(crate) fn progress(&self) -> Transfers {
         self.transfers(Some(["fetching", "fetched"]))
     }
@@ -221,7 +221,7 @@ impl Output {
         }
     }
 
-    /// Transfers as bars on a terminal and as nothing elsewhere.
+    /// Transfers: bars on a terminal, nothing elsewhere.
     pub(crate) fn bars(&self) -> Transfers {
         self.transfers(None)
     }
@@ -231,7 +231,7 @@ impl Output {
 #[derive(Debug)]
 pub(crate) struct Transfers {
     output: Output,
-    /// The lines about a transfer that is running or has ended, where no progress bar is shown.
+    /// The verbs of a running and of a finished transfer, if lines are printed.
     words: Option<[&'static str; 2]>,
     transfers: Mutex<Vec<Transfer>>,
 }
@@ -242,7 +242,7 @@ struct Transfer {
     bar: ProgressBar,
     began: Instant,
     told: Instant,
-    /// When the program that reads events was told of it.
+    /// The time of its last event.
     reported: Instant,
 }
 
@@ -265,7 +265,7 @@ impl Transfers {
     }
 }
 
-/// How often a transfer says a line where bars cannot move.
+/// How often a transfer prints a line where bars cannot move.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// How often a transfer is an event.
@@ -344,7 +344,7 @@ impl Progress for Transfers {
         transfer.report(&self.output);
         let done = transfer.bar.position();
         let whole = transfer.bar.length().is_none_or(|total| done >= total);
-        // This moves the bar to its end, however far it came.
+        // Moves the bar to its end, however far it came.
         transfer.bar.finish_and_clear();
         if let Some([_, done_with]) = self.words
             && whole

@@ -1,5 +1,5 @@
-//! The last look at what is shown: paths, URLs, and the words of guests and servers are in it, and none of them may
-//! steer the terminal or give a password away.
+//! The filters of all output. Paths, URLs, and texts of guests and servers are in it: none of them may steer the
+//! terminal or reveal a password.
 
 use std::{
     borrow::Cow,
@@ -11,12 +11,21 @@ use anstream::adapter::strip_str;
 
 use crate::base::address::without_logins;
 
-/// The part of a text that may be shown.
-pub(crate) fn sanitize(text: &str) -> Cow<'_, str> {
+/// This program's own text for the terminal: [`readable`], and without control characters.
+pub(crate) fn sanitize(text: &str) -> String {
+    escape_controls(&readable(text)).into_owned()
+}
+
+/// This program's own text for people and programs: without logins, and without the numbers of the host's errors, like
+/// `(os error 2)`. The standard library appends them, and other crates quote its texts in theirs.
+pub(crate) fn readable(text: &str) -> String {
+    without_error_numbers(&without_logins(text))
+}
+
+fn escape_controls(text: &str) -> Cow<'_, str> {
     let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    let text = without_logins(text);
     if !text.contains(steers) {
-        return text;
+        return text.into();
     }
     let shown = |c: char| match c {
         c if steers(c) => c.escape_default().to_string(),
@@ -25,14 +34,13 @@ pub(crate) fn sanitize(text: &str) -> Cow<'_, str> {
     text.chars().map(shown).collect()
 }
 
-/// A message without the numbers of the host's errors, like `(os error 2)`, whose words stand before them.
-pub(crate) fn without_error_numbers(text: &str) -> String {
+fn without_error_numbers(text: &str) -> String {
     const BEGIN: &str = " (os error ";
     let mut rest = text;
     let mut shown = String::new();
     while let Some((before, after)) = rest.split_once(BEGIN) {
         shown += before;
-        let digits = after.trim_start_matches(|it: char| it.is_ascii_digit());
+        let digits = after.trim_start_matches(|c: char| c.is_ascii_digit());
         rest = match digits.strip_prefix(')') {
             Some(behind) => behind,
             None => {
@@ -44,20 +52,21 @@ pub(crate) fn without_error_numbers(text: &str) -> String {
     shown + rest
 }
 
-/// The part of the guest's or QEMU's own text that a terminal may show. It may contain colours and line ends.
+/// The guest's or QEMU's own text for a terminal. It may contain colors and line ends.
 pub(crate) fn plain(text: &str) -> String {
     let text = text.replace("\r\n", "\n");
-    sanitize(&strip_str(&text).to_string()).into_owned()
+    let text = strip_str(&text).to_string();
+    escape_controls(&without_logins(&text)).into_owned()
 }
 
-/// A log file that the same holds for.
+/// A log file without logins and control characters.
 #[derive(Debug)]
 pub(crate) struct PlainFile(pub(crate) File);
 
 impl Write for &PlainFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        (&self.0).write_all(sanitize(&text).as_bytes())?;
+        (&self.0).write_all(escape_controls(&without_logins(&text)).as_bytes())?;
         Ok(line.len())
     }
 
@@ -80,12 +89,12 @@ mod tests {
             ("a (os error 13), b (os error 28), 5 B", "a, b, 5 B"),
             ("a (os error x) (os error 1", "a (os error x) (os error 1"),
         ] {
-            assert_eq!(without_error_numbers(text), shown);
+            assert_eq!(readable(text), shown);
         }
     }
 
     #[test]
-    fn a_terminal_is_not_steered() {
+    fn control_characters_are_escaped() {
         let text = "a\u{1b}]0;owned\u{7}\u{9b}b\r\n\tc é";
         assert_eq!(sanitize(text), "a\\u{1b}]0;owned\\u{7}\\u{9b}b\\r\n\tc é");
         let text = "\u{1b}[32mOK\u{1b}[0m\r\n\u{1b}]52;c;b3duZWQ=\u{7}x\u{1b}Pq\u{9b}5n";

@@ -7,7 +7,7 @@ use crate::cli::{
     terminal::sanitize::sanitize,
 };
 
-/// Another screen, no cursor, no wrapping of long lines; and back.
+/// The alternate screen, no cursor, no wrapping of long lines; and back.
 const BEGIN: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
 
 const END: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
@@ -18,14 +18,14 @@ const CLEAR_LINE: &str = "\x1b[K";
 
 const CLEAR_BELOW: &str = "\x1b[J";
 
-/// The terminal's second screen, until this is dropped.
+/// The terminal's alternate screen, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Screen {
     _private: (),
 }
 
 impl Screen {
-    /// Begins with stdout's terminal.
+    /// Opens the alternate screen of stdout.
     ///
     /// # Errors
     ///
@@ -43,7 +43,7 @@ impl Screen {
         Ok(Self { _private: () })
     }
 
-    /// Shows the text in place of the former one, as far as it fits.
+    /// Replaces the text on the screen, as far as it fits.
     pub(crate) fn draw(&self, text: &str) {
         put(&frame(&sanitize(text), rows()));
     }
@@ -55,7 +55,8 @@ impl Drop for Screen {
     }
 }
 
-/// At once, so that no half of it is seen. These sequences are not colors, and are also written with --color never.
+/// Written at once, so that no partial frame is seen. These sequences are not colors, and are also written with --color
+/// never.
 fn put(text: &str) {
     let mut stdout = stdout().lock();
     let _ = stdout.write_all(text.as_bytes());
@@ -64,7 +65,7 @@ fn put(text: &str) {
 
 fn rows() -> usize {
     let size = rustix::termios::tcgetwinsize(stdout()).map_or(0, |it| it.ws_row);
-    // A terminal that knows no size has none that could be too small.
+    // A terminal that does not report a size is taken to be large enough.
     if size == 0 { usize::MAX } else { size.into() }
 }
 
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_covers_the_former_one_and_does_not_scroll() {
+    fn a_frame_overwrites_the_last_one_without_scrolling() {
         assert_eq!(frame("ab\nc\n", 9), "\x1b[Hab\x1b[K\r\nc\x1b[K\x1b[J");
         assert_eq!(frame("a\nb\nc", 2), "\x1b[Ha\x1b[K\r\nb\x1b[K\x1b[J");
         assert_eq!(frame("", 2), "\x1b[H\x1b[J");

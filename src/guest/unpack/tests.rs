@@ -41,7 +41,7 @@ fn come(bytes: &[u8], directory: &Path) -> Result<Staged, CopyError> {
 }
 
 #[test]
-fn a_folder_comes_as_it_is_and_its_copy_is_merged() {
+fn a_directory_is_unpacked_and_merged() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let target = directory.path().join("target");
     let bytes = archive(&[
@@ -99,7 +99,7 @@ fn a_folder_comes_as_it_is_and_its_copy_is_merged() {
 }
 
 #[test]
-fn nothing_leads_out() {
+fn paths_cannot_escape() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let outside = directory.path().join("outside");
     fs::create_dir(&outside).expect("created");
@@ -162,7 +162,7 @@ fn half_an_archive_is_refused() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_before_it_is_written() {
+fn oversized_writes_are_rejected_first() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(EntryType::GNUSparse);
@@ -190,7 +190,7 @@ fn what_does_not_fit_is_refused_before_it_is_written() {
 }
 
 #[test]
-fn a_name_without_end_is_refused() {
+fn an_endless_name_is_rejected() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(EntryType::GNULongName);

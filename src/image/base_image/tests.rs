@@ -83,7 +83,7 @@ async fn an_alias_is_verified_once_and_then_needs_no_network() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_about_an_image_is_said_and_not_kept() {
+async fn a_bad_image_is_reported_and_not_cached() {
     let sums = format!("{}  disk.img\n", Digest::of(b"other"));
     let server = Server::start(vec![
         Reply::ok(sums.as_bytes()),
@@ -113,7 +113,7 @@ async fn what_is_wrong_about_an_image_is_said_and_not_kept() {
 }
 
 #[tokio::test]
-async fn a_digest_decides_over_what_a_url_brings() {
+async fn a_digest_overrides_the_url() {
     let (one, two) = (disk(1), disk(2));
     let server = Server::start(vec![Reply::ok(&one), Reply::ok(&two)]).await;
     let (_directory, cache) = cache();
@@ -141,7 +141,7 @@ async fn a_digest_decides_over_what_a_url_brings() {
 }
 
 #[tokio::test]
-async fn a_file_is_copied_and_looked_at_again_when_it_changed() {
+async fn a_changed_file_is_copied_again() {
     let (directory, cache) = cache();
     let path = directory.path().join("my disk.img");
     std::fs::write(&path, disk(1)).expect("written");
@@ -193,7 +193,7 @@ async fn other_files_than_images_are_refused() {
 }
 
 #[tokio::test]
-async fn a_damaged_index_or_image_is_made_good() {
+async fn a_damaged_index_or_image_is_repaired() {
     let body = disk(1);
     let server = Server::start(vec![Reply::ok(&body), Reply::ok(&body), Reply::ok(&body)]).await;
     let (_directory, cache) = cache();

@@ -100,7 +100,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn a_cut_is_continued() {
+async fn a_broken_download_is_resumed() {
     let script = vec![Reply::half(BODY, "\"v1\""), Reply::rest(BODY, 8, "\"v1\"")];
     let bench = Bench::new(script).await;
     bench
@@ -114,7 +114,7 @@ async fn a_cut_is_continued() {
 }
 
 #[tokio::test]
-async fn a_killed_download_is_continued_by_the_next_process() {
+async fn the_next_process_resumes_a_killed_download() {
     let since = "Wed, 01 Jul 2026 00:00:00 GMT";
     let bench = Bench::new(vec![Reply::rest(BODY, 5, "\"x\"")])
         .await
@@ -147,7 +147,7 @@ async fn a_server_without_ranges_starts_over() {
 }
 
 #[tokio::test]
-async fn a_file_that_changed_in_between_comes_whole() {
+async fn a_file_that_changed_is_downloaded_again() {
     let script = vec![
         Reply::half(b"old old old old old", "\"v1\""),
         Reply::with("200 OK", "ETag: \"v2\"", BODY),
@@ -159,7 +159,7 @@ async fn a_file_that_changed_in_between_comes_whole() {
 }
 
 #[tokio::test]
-async fn the_wrong_part_is_not_taken() {
+async fn a_wrong_range_is_rejected() {
     let script = vec![Reply::rest(BODY, 4, "\"v1\""), Reply::ok(BODY)];
     let bench = Bench::new(script).await.left_over(&BODY[..5], "\"v1\"");
     bench.brings_the_body(&[Some("bytes=5-"), None]).await;
@@ -177,7 +177,7 @@ async fn a_complete_partial_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_partial_that_is_too_long_is_thrown_away() {
+async fn an_overlong_partial_is_discarded() {
     let too_long = Reply::with(
         "416 Range Not Satisfiable",
         "Content-Range: bytes */16",
@@ -233,7 +233,7 @@ async fn not_found_is_final_and_a_server_error_is_not() {
 }
 
 #[tokio::test]
-async fn silence_ends_a_try() {
+async fn silence_times_out() {
     let half = Reply::half(BODY, "\"v1\"").then_silence();
     let bench = Bench::new(vec![half, Reply::rest(BODY, 8, "\"v1\"")]).await;
     let fetched = bench
@@ -250,7 +250,7 @@ async fn silence_ends_a_try() {
 }
 
 #[tokio::test]
-async fn what_comes_slowly_comes() {
+async fn slow_downloads_complete() {
     // In all longer than the silence that would end it, with a wide margin for each byte.
     let bench = Bench::new(vec![Reply::ok(BODY).slowly(Duration::from_millis(150))]).await;
     let retry = RetryPolicy {
@@ -263,7 +263,7 @@ async fn what_comes_slowly_comes() {
 }
 
 #[tokio::test]
-async fn a_packed_answer_is_what_the_checksum_says() {
+async fn a_compressed_response_matches_the_checksum() {
     let labelled = Reply::with("200 OK", "Content-Encoding: gzip", BODY);
     Bench::new(vec![labelled])
         .await
@@ -285,7 +285,7 @@ async fn a_packed_answer_is_what_the_checksum_says() {
 }
 
 #[tokio::test]
-async fn what_stays_too_short_is_an_error_with_both_lengths() {
+async fn a_short_download_reports_both_lengths() {
     let half = Reply::half(BODY, "W/\"weak\"");
     let bench = Bench::new(vec![half; 4]).await;
     let error = bench.run().await.expect_err("truncated");
@@ -303,7 +303,7 @@ async fn what_stays_too_short_is_an_error_with_both_lengths() {
 }
 
 #[tokio::test]
-async fn a_download_that_moves_is_not_given_up() {
+async fn a_progressing_download_is_not_aborted() {
     let tail = |from: usize| {
         let range = format!(
             "Content-Range: bytes {from}-15/16\r\nContent-Length: {}",
@@ -352,7 +352,7 @@ async fn an_unreachable_server_is_reported_soon() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_is_given_up_after_first_contact() {
+async fn a_silent_server_is_abandoned() {
     for (first_contact, requests) in [(Duration::ZERO, 1), (Duration::from_secs(60), 3)] {
         let bench = Bench::new(vec![Reply::nothing().then_silence(); 4]).await;
         let retry = RetryPolicy {
@@ -366,7 +366,7 @@ async fn a_server_that_never_answers_is_given_up_after_first_contact() {
 }
 
 #[tokio::test]
-async fn a_file_that_does_not_fit_is_refused_before_it_comes() {
+async fn an_oversized_file_is_rejected_first() {
     let huge = Reply::raw("200 OK\r\nContent-Length: 1152921504606846976", BODY);
     let bench = Bench::new(vec![huge]).await;
     let error = bench.run().await.expect_err("1 EiB");

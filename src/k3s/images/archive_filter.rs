@@ -58,7 +58,7 @@ impl<'a, W: Write> ArchiveFilter<'a, W> {
             let entry = entry.map_err(|error| match error.kind() {
                 io::ErrorKind::FileTooLarge => ArchiveError::reading(error),
                 _ if first => ArchiveError::NoTar,
-                io::ErrorKind::Other => ArchiveError::Torn,
+                io::ErrorKind::Other => ArchiveError::Truncated,
                 _ => ArchiveError::reading(error),
             })?;
             first = false;
@@ -95,7 +95,7 @@ impl<'a, W: Write> ArchiveFilter<'a, W> {
                 .read_to_end(&mut text)
                 .map_err(ArchiveError::reading)?;
             if (text.len() as u64) < size.min(DOCUMENT) {
-                return Err(ArchiveError::Torn);
+                return Err(ArchiveError::Truncated);
             }
             self.contents.outer.insert(outer, text);
             return Ok(());
@@ -264,7 +264,7 @@ fn copied(mut from: impl Read, size: u64, to: &mut impl Write) -> Result<Seen, A
         read += some.len() as u64;
     }
     if read < size {
-        return Err(ArchiveError::Torn);
+        return Err(ArchiveError::Truncated);
     }
     let is_document = document.trim_ascii_start().starts_with(b"{");
     Ok(Seen {

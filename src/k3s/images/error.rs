@@ -21,7 +21,7 @@ pub enum ArchiveError {
     NoImages,
     /// Its end is missing.
     #[error("the archive is truncated")]
-    Torn,
+    Truncated,
     /// A part is missing.
     #[error("the archive lacks {0}, a part of its image")]
     Incomplete(String),
@@ -60,7 +60,7 @@ pub enum ArchiveError {
         needed: Size,
     },
     /// The other end does not take it.
-    #[error("the guest takes no more of it")]
+    #[error("the guest accepts no more data")]
     Refused(#[source] io::Error),
 }
 
@@ -68,7 +68,7 @@ impl ArchiveError {
     /// Of a source that cannot be read, or not to its end.
     pub(crate) fn reading(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::UnexpectedEof {
-            Self::Torn
+            Self::Truncated
         } else {
             Self::Unreadable(error)
         }

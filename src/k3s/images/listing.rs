@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_read() {
+    fn parses_the_table() {
         let digest = format!("sha256:{}", "4a".repeat(32));
         let table = format!(
             "REF TYPE DIGEST SIZE PLATFORMS LABELS \n\

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_people_write_becomes_the_whole_name() {
+    fn short_names_are_completed() {
         for (short, whole) in [
             ("busybox", "docker.io/library/busybox:latest"),
             ("busybox:1.36", "docker.io/library/busybox:1.36"),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_anything_else_is_refused() {
+    fn invalid_names_are_rejected() {
         for text in [
             "",
             ":",

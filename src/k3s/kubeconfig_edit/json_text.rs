@@ -1,4 +1,4 @@
-//! A JSON document that is changed in its text: what is not changed stays byte for byte.
+//! Edits a JSON document in its text: all other bytes are unchanged.
 
 use std::ops::Range;
 
@@ -9,8 +9,8 @@ use serde_json::{Deserializer, Value};
 pub(super) struct JsonText(pub(super) String);
 
 impl JsonText {
-    /// The entries of the list `key` that are `gone` are taken out, and `others` appended; `None` for a text that is laid
-    /// out in no way that is known here.
+    /// Removes the entries that are `gone` from the list `key`, and appends `others`; `None` for a text in an unknown
+    /// layout.
     pub(super) fn edit(&mut self, key: &str, gone: &[bool], others: &[Value]) -> Option<()> {
         for index in (0..gone.len()).rev().filter(|&index| gone[index]) {
             let list = self.value_of(key)?;
@@ -28,7 +28,7 @@ impl JsonText {
         Some(())
     }
 
-    /// Gives a key that is there a text.
+    /// Sets a key to a text.
     pub(super) fn set(&mut self, key: &str, value: &str) -> Option<()> {
         let place = self.value_of(key)?;
         self.0.replace_range(place, &Value::from(value).to_string());
@@ -124,7 +124,7 @@ impl JsonText {
         Some(entries)
     }
 
-    /// Where the next token begins, behind `mark`.
+    /// The position of the next token after `mark`.
     fn after(&self, at: usize, mark: &str) -> Option<usize> {
         let rest = self.0[at..].trim_start().strip_prefix(mark)?.trim_start();
         Some(self.0.len() - rest.len())

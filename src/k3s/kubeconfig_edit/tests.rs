@@ -43,7 +43,7 @@ fn ours(port: u16) -> Kubeconfig {
 }
 
 #[test]
-fn nothing_else_is_touched_on_the_way_in_and_out() {
+fn other_entries_are_unchanged() {
     let merged = with(&ours(16443), &name(), THEIRS).expect("merged");
     let lost: Vec<&str> = THEIRS
         .lines()
@@ -95,7 +95,7 @@ fn an_empty_one_gets_no_current_context() {
 }
 
 #[test]
-fn the_namespace_stays_and_our_own_context_does_not_stay_current() {
+fn the_namespace_is_kept() {
     let merged = with(&ours(16443), &name(), THEIRS).expect("merged");
     let chosen = merged
         .replace(

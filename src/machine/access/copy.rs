@@ -13,7 +13,7 @@ use crate::{
     project::Project,
 };
 
-/// Copies `sources` of the host to `target` in the guest, and gives what was left out.
+/// Copies `sources` of the host to `target` in the guest. Returns what was left out.
 ///
 /// # Errors
 ///
@@ -48,7 +48,7 @@ pub async fn to_guest(
     Ok(left_out)
 }
 
-/// Where a source goes in the guest, and the directory that it is put together in.
+/// The place of a source in the guest, and the directory in which it is assembled.
 fn in_guest(
     source: &str,
     is_folder: bool,
@@ -85,7 +85,7 @@ fn parent(path: &str) -> String {
     }
 }
 
-/// The name that a copy gets in a directory; none when it is the content that is copied.
+/// The name of a copy in a directory; `None` when only the contents are copied.
 fn own_name(source: &str) -> Option<&str> {
     let name = source.trim_end_matches('/');
     let name = name.rsplit('/').next().unwrap_or(name);
@@ -97,7 +97,7 @@ fn utf8(path: &Path) -> Result<&str, MachineError> {
         .ok_or_else(|| MachineError::Choice(format!("cannot copy {path:?}: its name is not UTF-8")))
 }
 
-/// Copies `sources` of the guest to `target` on the host, and gives what was left out or may not be whole.
+/// Copies `sources` of the guest to `target` on the host. Returns what was left out or may be incomplete.
 ///
 /// # Errors
 ///
@@ -128,7 +128,7 @@ async fn fetch(
     let slash = target.as_os_str().as_encoded_bytes().ends_with(b"/");
     let (directory, whole) = match fs::metadata(target) {
         Ok(metadata) if metadata.is_dir() => {
-            // Reached by no link, so that what comes may be merged into it.
+            // Without links, so that a copy can be merged into it.
             let directory = fs::canonicalize(target).map_err(FileError::on("read", target))?;
             let whole = own_name(source).map_or(directory.clone(), |name| directory.join(name));
             (directory, whole)
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn copies_are_named_as_docker_names_them() {
+    fn copies_are_named_like_those_of_docker_cp() {
         use RemotePathKind::{File, Folder, Free, Nowhere};
         let to = |source, is_folder, target, there| {
             in_guest(source, is_folder, target, there, false)

@@ -2,16 +2,16 @@
 
 use std::time::SystemTime;
 
-/// Whose words.
+/// The source of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Journal {
     /// k3s's.
     K3s,
-    /// cloud-init's and those of the units that make a node of the guest.
+    /// cloud-init's, and those of the units that make the guest a node.
     FirstBoot,
 }
 
-/// From where on.
+/// The first entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
     /// All entries.
@@ -22,13 +22,13 @@ pub enum Since {
     Time(SystemTime),
 }
 
-/// cloud-init's own files, which have no times that a journal would understand.
+/// cloud-init's own files, whose times journalctl does not parse.
 const FILES: &str = "for file in /var/log/cloud-init.log /var/log/cloud-init-output.log; do \
     [ ! -s $file ] || { echo \"==> $file <==\"; cat $file; echo; }; done; ";
 
 impl Journal {
-    /// The guest's command that shows it, a line an entry, each with its time in UTC first; of all that is kept of the
-    /// first boot, cloud-init's own files come first.
+    /// The guest's command that prints it, one line an entry, with the time in UTC first. Without a start time,
+    /// cloud-init's own files come first.
     pub fn command(self, since: Since, follow: bool) -> String {
         let (files, units) = match (self, since) {
             (Self::K3s, _) => ("", "--unit=k3s"),

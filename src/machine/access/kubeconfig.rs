@@ -1,5 +1,5 @@
-//! The VM's kubeconfig between the starts: it leads to this VM and to no other one, also where the project was
-//! moved or copied, and lies where the config says.
+//! The VM's kubeconfig between starts: it is at the configured path and refers to this VM only, also after the project
+//! was moved or copied.
 
 use std::{env, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
     project::{Project, Record},
 };
 
-/// The VM's kubeconfig, if it leads to this VM: that of a copied project may lead to the other one.
+/// The VM's kubeconfig, if it refers to this VM: that of a copied project may refer to the other one.
 ///
 /// # Errors
 ///
@@ -30,8 +30,8 @@ pub fn of(record: &Record) -> Result<Kubeconfig, MachineError> {
     Ok(kubeconfig)
 }
 
-/// Saves the port of the coming start, in the kubeconfig as well: until the guest gives a fresh one, the former one must
-/// not lead to the program that has the former port now.
+/// Saves the port of the coming start, in the kubeconfig as well: until k3s writes a new one, the old one must not
+/// refer to a program that uses the old port now.
 ///
 /// # Errors
 ///
@@ -47,12 +47,12 @@ pub fn announce(project: &Project, record: &Record) -> Result<(), MachineError> 
     });
     match former.map(|it| it.for_host(&record.name, record.api_port, &project.place())) {
         Some(Ok(kubeconfig)) => write(project, record, &kubeconfig),
-        // What cannot be used leads nowhere, and what is not ours is not touched.
+        // An unusable kubeconfig refers to nothing, and another program's is not changed.
         _ => Ok(()),
     }
 }
 
-/// Moves a usable kubeconfig to `place`, if it is not there already.
+/// Moves a usable kubeconfig to `place`, unless it is there.
 ///
 /// # Errors
 ///
@@ -68,22 +68,22 @@ pub fn move_to(project: &Project, record: &mut Record, place: &Path) -> Result<(
     Ok(record.save(project)?)
 }
 
-/// A file outside of the project may be of a VM of the same name: the one of which this project is a copy, or that
-/// is a copy of this one. A project that was moved away has left its file to the one that it is now.
+/// Refuses a file outside of the project that belongs to a VM of the same name: an original of this project, or a copy.
+/// A project that was moved away has left its file to this one.
 ///
 /// # Errors
 ///
-/// [`MachineError::TakenKubeconfig`] names the other project.
+/// [`MachineError::KubeconfigOfAnother`] names the other project.
 fn check_owner(project: &Project, path: &Path, owner: Option<&Path>) -> Result<(), MachineError> {
     let Some(owner) = owner.map(Project::at_place) else {
         return Ok(());
     };
-    // In the project it can only be of another one of its VMs.
+    // In the project it can only belong to another of its VMs.
     let elsewhere = path.starts_with(project.root()) && owner.root() != project.root();
     if elsewhere || owner == *project || !owner.record().exists() {
         return Ok(());
     }
-    Err(MachineError::TakenKubeconfig {
+    Err(MachineError::KubeconfigOfAnother {
         path: path.to_owned(),
         project: owner.place(),
     })
@@ -93,7 +93,7 @@ fn check_owner(project: &Project, path: &Path, owner: Option<&Path>) -> Result<(
 ///
 /// # Errors
 ///
-/// [`MachineError::OwnKubeconfig`], [`MachineError::ForeignKubeconfig`] and [`MachineError::TakenKubeconfig`].
+/// [`MachineError::OwnKubeconfig`], [`MachineError::ForeignKubeconfig`] and [`MachineError::KubeconfigOfAnother`].
 pub fn check_place(project: &Project, path: &Path, name: &Name) -> Result<(), MachineError> {
     if env::home_dir().is_some_and(|home| same_place(&home.join(".kube/config"), path)) {
         return Err(MachineError::OwnKubeconfig(path.to_owned()));
@@ -114,7 +114,7 @@ pub fn check_place(project: &Project, path: &Path, name: &Name) -> Result<(), Ma
     }
 }
 
-/// Returns `true` when both are the same name in the same directory, by whatever links.
+/// Returns `true` when both are the same name in the same directory, through any links.
 pub(crate) fn same_place(one: &Path, other: &Path) -> bool {
     let place = |path: &Path| {
         let directory = path.parent()?.canonicalize().ok()?;
@@ -123,7 +123,7 @@ pub(crate) fn same_place(one: &Path, other: &Path) -> bool {
     one == other || place(one).is_some_and(|one| place(other) == Some(one))
 }
 
-/// Writes the kubeconfig where the record says.
+/// Writes the kubeconfig to the path in the record.
 ///
 /// # Errors
 ///
@@ -155,7 +155,7 @@ fn is_ours(project: &Project, path: &Path, name: &Name) -> bool {
     check_place(project, path, name).is_ok() && !is_empty()
 }
 
-/// Removes the project's kubeconfig if it is the VM's; what else lies there stays.
+/// Removes the project's kubeconfig if it is the VM's. Another file is kept.
 ///
 /// # Errors
 ///

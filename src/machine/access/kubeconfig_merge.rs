@@ -19,8 +19,8 @@ use crate::{
     project::{Project, Record},
 };
 
-/// How long another program may be at work on the file; kubectl takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long another program may lock the file; kubectl takes milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -33,16 +33,16 @@ pub struct Outcome {
     pub backup: Option<PathBuf>,
     /// The file was changed.
     pub changed: bool,
-    /// The name of the cluster, the user and the context; none where nothing was of the VM.
+    /// The name of the cluster, the user and the context; `None` if no entry was the VM's.
     pub names: Vec<String>,
-    /// Its current context from now on.
+    /// The current context after the change.
     pub current: Option<String>,
-    /// The current context was the VM's, and is unset now.
+    /// The current context was the VM's, and is now unset.
     pub unset: bool,
 }
 
-/// The user's own kubeconfig by kubectl's rule: of the files in `KUBECONFIG` the only one, else the first one that is
-/// there, else the last one; without any, `~/.kube/config`. That of a VM, as `k3s-vm env` sets it, does not count.
+/// The user's own kubeconfig by kubectl's rule: of the files in `KUBECONFIG` the only one, else the first that exists,
+/// else the last; without `KUBECONFIG`, `~/.kube/config`. A VM's kubeconfig, as set by `k3s-vm env`, does not count.
 ///
 /// # Errors
 ///
@@ -65,7 +65,7 @@ pub fn place() -> Result<PathBuf, MachineError> {
     Ok(std::path::absolute(&path).map_err(FileError::on("find", &path))?)
 }
 
-/// Returns `true` when a VM keeps its kubeconfig there.
+/// Returns `true` when the path is the kubeconfig of a VM.
 fn is_a_machines(path: &Path) -> bool {
     let Ok(Some(text)) = files::read_if_exists(path) else {
         return false;
@@ -77,7 +77,7 @@ fn is_a_machines(path: &Path) -> bool {
         .is_some_and(|record| kubeconfig::same_place(&record.kubeconfig, path))
 }
 
-/// Puts the VM's cluster, user and context into the user's kubeconfig; the current context stays.
+/// Adds the VM's cluster, user and context to the user's kubeconfig. The current context is kept.
 ///
 /// # Errors
 ///
@@ -104,7 +104,7 @@ pub async fn merge(project: &Project, record: &Record) -> Result<Outcome, Machin
     .await
 }
 
-/// Takes them out again: those of the VM `name`, and those of a former VM of the project.
+/// Removes the entries of the VM `name`, and those of a former VM of the project.
 ///
 /// # Errors
 ///
@@ -142,7 +142,7 @@ pub fn where_merged(project: &Project, name: &Name) -> Option<PathBuf> {
 }
 
 fn names_of(project: &Project, name: &Name, text: &str) -> Vec<String> {
-    // A project that was moved leaves nothing at its former place.
+    // A project that was moved has nothing at its former place.
     let of_it = |it: &kubeconfig_edit::Entries| match &it.project {
         Some(place) if *place == project.place() => true,
         Some(place) => it.name == name.as_str() && !Project::at_place(place).record().exists(),
@@ -157,8 +157,22 @@ fn refused(path: &Path) -> impl FnOnce(kubeconfig_edit::MergeError) -> MachineEr
     move |source| MachineError::Merge { path, source }
 }
 
-/// The text from now on, the names that it is about, and whether the current context is unset now.
+/// The new text, the names that it is about, and `true` when the current context was unset.
 type Edited = (String, Vec<String>, bool);
+
+/// The file that the path leads to, which need not exist.
+fn target_of(path: &Path) -> Result<PathBuf, MachineError> {
+    match fs::canonicalize(path) {
+        Ok(target) => Ok(target),
+        Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => {
+            Ok(path.to_owned())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(MachineError::DanglingLink(path.to_owned()))
+        }
+        Err(error) => Err(FileError::on("find", path)(error).into()),
+    }
+}
 
 async fn edit(
     change: impl FnOnce(&Path, &str) -> Result<Edited, MachineError>,
@@ -167,16 +181,9 @@ async fn edit(
     if let Some(directory) = path.parent() {
         files::create_private_dir(directory)?;
     }
-    // kubectl's lock lies beside the name that it was given, and not beside what a link leads to.
+    // kubectl's lock is beside the given name, not beside the target of a link.
     let _lock = lock(&path).await?;
-    let target = match fs::canonicalize(&path) {
-        Ok(target) => target,
-        Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => path.clone(),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(MachineError::LeadsNowhere(path));
-        }
-        Err(error) => return Err(FileError::on("find", &path)(error).into()),
-    };
+    let target = target_of(&path)?;
     let former = match files::read(&target) {
         Ok(bytes) => Some(bytes),
         Err(error) if error.source.kind() == ErrorKind::NotFound => None,
@@ -211,7 +218,7 @@ async fn edit(
     })
 }
 
-/// A copy beside it, with its owner where that can be, and a name that says when it was made.
+/// Writes a backup beside the file, with its owner if possible, and a name with the time.
 fn back_up(path: &Path, target: &Path, bytes: &[u8]) -> Result<PathBuf, FileError> {
     let now = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
     let digits: String = now.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -223,18 +230,18 @@ fn back_up(path: &Path, target: &Path, bytes: &[u8]) -> Result<PathBuf, FileErro
     file.open(&copy)
         .and_then(|mut file| {
             file.write_all(bytes)?;
-            let _ = fs::metadata(target).and_then(|it| files::own(&file, &it));
+            let _ = fs::metadata(target).and_then(|it| files::copy_owner(&file, &it));
             file.sync_all()
         })
         .map_err(FileError::on("write", &copy))?;
     Ok(copy)
 }
 
-/// The content of our lock file; kubectl's is empty.
+/// The content of this program's lock file; kubectl's is empty.
 const OURS: &[u8] = b"k3s-vm\n";
 
-/// Held until dropped, as long as the file is there. The file is locked until then as well: one of ours that is not has
-/// been left behind by a process that was killed.
+/// The lock file, removed when dropped. It is locked as well: an unlocked one of this program was left by a killed
+/// process.
 struct FileLock {
     path: PathBuf,
     _file: File,
@@ -256,7 +263,7 @@ impl FileLock {
 
     /// Removes a lock of this program whose owner was killed.
     fn remove_abandoned(path: &Path) -> Option<()> {
-        // NFS locks only what is open for writing.
+        // NFS locks only files that are open for writing.
         let file = fs::OpenOptions::new()
             .read(true)
             .write(true)
@@ -289,10 +296,10 @@ async fn lock(path: &Path) -> Result<FileLock, MachineError> {
                 return Err(FileError::on("create", &lock)(error).into());
             }
             Err(_) if FileLock::remove_abandoned(&lock).is_some() => {}
-            Err(_) if began.elapsed() >= PATIENCE => {
+            Err(_) if began.elapsed() >= LOCK_TIMEOUT => {
                 return Err(MachineError::KubeconfigLocked {
                     path: lock,
-                    waited: PATIENCE,
+                    waited: LOCK_TIMEOUT,
                 });
             }
             Err(_) => tokio::time::sleep(POLL).await,

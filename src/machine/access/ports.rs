@@ -5,7 +5,7 @@ use tokio::net::UnixStream;
 
 use crate::{
     base::{Forward, HostPort, Protocol},
-    k3s::api::Service,
+    k3s::api::{self as k3s_api, Service},
     machine::{Machine, MachineError, Spec, State, access::api, model::host},
     project::{Config, Project, Record, approval},
     qemu::{Monitor, MonitorError, monitor_of, usernet},
@@ -51,12 +51,12 @@ pub struct ServicePort {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// The number or the name of its port; its only one without.
+    /// The number or the name of its port; `None` for its only one.
     pub port: Option<String>,
 }
 
-/// Forwards what the config chooses, or the ingress; what is forwarded already is kept. A port that is not free gives
-/// a warning only.
+/// Forwards the configured ports, or those of the ingress. Existing forwards are kept. A port that is in use gives a
+/// warning only.
 pub(crate) async fn open(project: &Project, spec: &Spec) {
     let wanted = spec.ports.as_deref().unwrap_or(&INGRESS);
     let opened = async {
@@ -65,7 +65,7 @@ pub(crate) async fn open(project: &Project, spec: &Spec) {
         for forward in wanted.iter().filter(|it| !open.contains(it)) {
             match ensure(&mut monitor, *forward).await {
                 Err(MachineError::Monitor(error)) => return Err(error),
-                // Of several VMs, the first one has the ingress's.
+                // With several VMs, the first one has the ports of the ingress.
                 Err(error) if INGRESS.contains(forward) => {
                     tracing::debug!(%error, "{forward} is not forwarded");
                 }
@@ -80,7 +80,7 @@ pub(crate) async fn open(project: &Project, spec: &Spec) {
     }
 }
 
-/// Checks that the ports that are `asked` for are free, or forwarded by this VM already.
+/// Checks that each of the ports is free, or forwarded by this VM already.
 ///
 /// # Errors
 ///
@@ -94,7 +94,7 @@ pub(crate) async fn require(project: &Project, asked: &[Forward]) -> Result<(), 
     missing.try_for_each(|it| host::check_port(it.host))
 }
 
-/// Forwards a port from now on, in a running VM at once.
+/// Adds a forward, to a running VM at once.
 ///
 /// # Errors
 ///
@@ -122,7 +122,7 @@ pub async fn add(machine: &Machine, forward: Forward) -> Result<(), MachineError
     save(machine, config, ports)
 }
 
-/// Forwards a port no more.
+/// Removes a forward.
 ///
 /// # Errors
 ///
@@ -144,7 +144,7 @@ pub async fn remove(machine: &Machine, host: HostPort) -> Result<Forward, Machin
     Ok(removed)
 }
 
-/// All forwarded ports, and those that would be if the VM ran.
+/// All forwarded ports, and those of the next start.
 ///
 /// # Errors
 ///
@@ -164,7 +164,7 @@ pub async fn list(project: &Project) -> Result<Ports, MachineError> {
     })
 }
 
-/// All ports of a VM of which `open` are forwarded now, by the host's port.
+/// All ports of a VM, with those of `open` forwarded now, sorted by the host's port.
 ///
 /// # Errors
 ///
@@ -199,72 +199,76 @@ fn purpose(forward: Forward, chosen: &[Forward]) -> Option<&'static str> {
     INGRESS.contains(&forward).then_some("the ingress")
 }
 
-/// Where a Service is reached in the node, and a port of the host that goes well with it.
+/// The forward to a Service: its port in the node, and a port of the host.
 ///
 /// # Errors
 ///
 /// When the cluster does not know it, or only the cluster itself reaches it.
 pub async fn of_service(project: &Project, asked: &ServicePort) -> Result<Forward, MachineError> {
     let (record, _) = State::observe(project)?.running(project)?;
-    let service = find(&record, asked).await?;
-    let refused = |reason: String| MachineError::Service {
-        name: format!("svc/{}", asked.name),
-        namespace: asked.namespace.clone(),
-        reason,
-        cluster_only: false,
-    };
-    let known = || {
-        let all: Vec<String> = service.ports.iter().map(|it| it.port.to_string()).collect();
-        format!("its ports are {}", all.join(", "))
-    };
-    let port = match &asked.port {
-        None if service.ports.len() == 1 => service.ports.first(),
-        None => return Err(refused(format!("{}: say which", known()))),
-        Some(port) => service
-            .ports
-            .iter()
-            .find(|it| it.port.to_string() == *port || it.name.as_ref() == Some(port)),
-    };
-    let port = port.ok_or_else(|| refused(known()))?;
+    let api = api::client_of(&record)?;
+    let service = api.service(&asked.namespace, &asked.name).await?;
+    let service = service.ok_or_else(|| asked.refused("it does not exist".to_owned()))?;
+    let port = asked.port_of(&service)?;
     let Some(guest) = port.node_port else {
-        let reason = format!(
-            "it is of type {}, which only the cluster reaches",
-            service.kind
-        );
         return Err(MachineError::Service {
             name: format!("svc/{}", asked.name),
             namespace: asked.namespace.clone(),
-            reason,
+            reason: format!(
+                "it is of type {}, which only the cluster reaches",
+                service.kind
+            ),
             cluster_only: true,
         });
     };
     let protocol = match port.protocol.as_str() {
         "TCP" => Protocol::Tcp,
         "UDP" => Protocol::Udp,
-        other => return Err(refused(format!("cannot forward {other}"))),
+        other => return Err(asked.refused(format!("cannot forward {other}"))),
     };
-    // The same number, or 8080 for 80 and 8443 for 443, or any that is free.
-    let near = [Some(port.port), port.port.checked_add(8000)].into_iter();
-    let near = near.flatten().map(|port| HostPort { port, protocol });
-    let host = match near.into_iter().find(|it| host::check_port(*it).is_ok()) {
-        Some(host) => host,
-        None => host::free_port(protocol)?,
-    };
+    let host = similar_free_port(port.port, protocol)?;
     Ok(Forward { host, guest })
 }
 
-async fn find(record: &Record, asked: &ServicePort) -> Result<Service, MachineError> {
-    let api = api::client_of(record)?;
-    let found = api.service(&asked.namespace, &asked.name).await?;
-    found.ok_or_else(|| MachineError::Service {
-        name: format!("svc/{}", asked.name),
-        namespace: asked.namespace.clone(),
-        reason: "there is none".to_owned(),
-        cluster_only: false,
-    })
+impl ServicePort {
+    fn refused(&self, reason: String) -> MachineError {
+        MachineError::Service {
+            name: format!("svc/{}", self.name),
+            namespace: self.namespace.clone(),
+            reason,
+            cluster_only: false,
+        }
+    }
+
+    /// The port of the Service: the named one, or its only one.
+    fn port_of<'a>(&self, service: &'a Service) -> Result<&'a k3s_api::ServicePort, MachineError> {
+        let ports = &service.ports;
+        let known = || {
+            let all: Vec<String> = ports.iter().map(|it| it.port.to_string()).collect();
+            format!("its ports are {}", all.join(", "))
+        };
+        let port = match &self.port {
+            None if ports.len() == 1 => ports.first(),
+            None => return Err(self.refused(format!("{}: say which", known()))),
+            Some(port) => ports
+                .iter()
+                .find(|it| it.port.to_string() == *port || it.name.as_ref() == Some(port)),
+        };
+        port.ok_or_else(|| self.refused(known()))
+    }
 }
 
-/// The config, and what it chooses or leaves to be.
+/// A free port of the host: the same number, 8080 for 80, 8443 for 443, or any.
+fn similar_free_port(port: u16, protocol: Protocol) -> Result<HostPort, MachineError> {
+    let near = [Some(port), port.checked_add(8000)].into_iter().flatten();
+    let mut near = near.map(|port| HostPort { port, protocol });
+    match near.find(|it| host::check_port(*it).is_ok()) {
+        Some(host) => Ok(host),
+        None => host::free_port(protocol),
+    }
+}
+
+/// The config, and its forwards or the default ones.
 fn config(machine: &Machine) -> Result<(Config, Vec<Forward>), MachineError> {
     if machine.state()?.record().is_none() {
         return Err(MachineError::absent(&machine.project));
@@ -303,7 +307,7 @@ async fn forwards(monitor: &mut Monitor<UnixStream>) -> Result<Vec<Forward>, Mon
     Ok(usernet::forwards(&monitor.human("info usernet").await?))
 }
 
-/// Has QEMU forward it, unless it does already.
+/// Adds the forward in QEMU, unless it exists.
 async fn ensure(monitor: &mut Monitor<UnixStream>, forward: Forward) -> Result<(), MachineError> {
     if forwards(monitor).await?.contains(&forward) {
         return Ok(());

@@ -5,39 +5,20 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    guest::{Event, Order, Ssh, SshError, Streams, Terminal},
+    guest::{Event, Order, Ssh, SshError, Streams},
     machine::{MachineError, State, control::guest},
     project::Project,
 };
 
-/// How old a QEMU may be whose guest's sshd may not have started yet: an emulated boot on a busy host takes minutes.
+/// The age of a QEMU up to which sshd may not have started: an emulated boot on a busy host takes minutes.
 const SSHD_START_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// How long a command waits for it.
+/// How long a command waits for sshd.
 const SSHD_RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const SSHD_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Runs `command` in the guest, or a login shell without one, and gives its exit status.
-///
-/// # Errors
-///
-/// When the VM does not run, the guest does not answer, or a stream breaks.
-pub async fn run(
-    project: &Project,
-    command: Option<&str>,
-    terminal: Option<Terminal>,
-    input: impl AsyncRead + Unpin,
-    output: impl AsyncWrite + Unpin,
-    errors: impl AsyncWrite + Unpin,
-) -> Result<u32, MachineError> {
-    let ssh = connect(project).await?;
-    let status = ssh.run(command, terminal, input, output, errors).await?;
-    ssh.close().await;
-    Ok(status)
-}
-
-/// A connection to the guest, if the VM runs. A slow guest may start sshd after k3s, so one that has just booted is
+/// A connection to the guest of a running VM. A slow guest may start sshd after k3s, so a guest that has just booted is
 /// tried again for a while.
 ///
 /// # Errors
@@ -61,7 +42,7 @@ pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
     }
 }
 
-/// Runs `order` in the guest and gives its exit status; `next` waits for what happens on this side meanwhile.
+/// Runs `order` in the guest and returns its exit code. `next` waits for events on this side.
 ///
 /// # Errors
 ///

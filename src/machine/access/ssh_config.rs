@@ -1,4 +1,4 @@
-//! What OpenSSH's client and the many programs that read its configuration need to connect to a running VM.
+//! The configuration of OpenSSH's client for a running VM, for scp, rsync and editors.
 
 use std::path::Path;
 
@@ -11,8 +11,7 @@ use crate::{
     project::Project,
 };
 
-/// A block for `~/.ssh/config`, for the host called `host`, or else as the VM is. The VM's own host key is pinned
-/// in a file that the block names.
+/// A block for `~/.ssh/config`, for the host `host`, or else the VM's name. It pins the VM's host key in a file.
 ///
 /// # Errors
 ///
@@ -43,7 +42,7 @@ pub async fn ssh_config(project: &Project, host: Option<&str>) -> Result<String,
     ))
 }
 
-/// The host key under the VM's name, for the port changes from start to start.
+/// The host key under the VM's name, since the port changes from start to start.
 fn known_hosts(project: &Project, name: &str) -> Result<String, MachineError> {
     let path = project.host_key();
     let line = keys::load_key(path.clone())?
@@ -52,7 +51,7 @@ fn known_hosts(project: &Project, name: &str) -> Result<String, MachineError> {
     Ok(format!("{name} {line}\n"))
 }
 
-/// A path as ssh_config(5) wants it: `%` begins a token there, and `${` a variable, which nothing keeps it from.
+/// A path for ssh_config(5): `%` starts a token there, and `${` a variable, which cannot be escaped.
 fn quoted(path: &Path) -> Result<String, MachineError> {
     match path.to_str() {
         Some(text) if !text.contains("${") && !text.contains('\n') => {

@@ -1,5 +1,5 @@
-//! The files that a new VM needs in the shared cache: base image, k3s, air-gap images. Each is verified;
-//! what is in the cache already needs no network.
+//! The files that a new VM needs in the shared cache: base image, k3s, air-gap images. Each is verified. Cached files
+//! need no network.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ use crate::{
 /// The files of a new VM, all in the cache.
 #[derive(Debug)]
 pub struct Assets {
-    /// The disk that the overlay stands on.
+    /// The base image.
     pub image: BaseImage,
     /// The release.
     pub version: Version,
@@ -30,13 +30,13 @@ pub struct Assets {
 /// Checksum files and the channel list are a few KiB.
 const TEXT_LIMIT: usize = 1 << 20;
 
-/// Readable, like everything in the cache that is not run.
+/// Readable, like all cached files that are not programs.
 pub(crate) const DATA: u32 = 0o444;
 
 /// The cache's directory for releases.
 pub(crate) const BUCKET: &str = "k3s";
 
-/// Fetches what is missing, image and release side by side. A VM that was begun keeps what it was begun with.
+/// Downloads missing files, image and release side by side. An unfinished VM keeps the files that it started with.
 ///
 /// # Errors
 ///
@@ -80,12 +80,12 @@ fn parse(version: &str) -> Result<Version, MachineError> {
         .map_err(|error: release::ReleaseError| MachineError::Choice(error.to_string()))
 }
 
-/// Where the channels are asked, and under which the last answer about the stable one is remembered.
+/// The URL of the channels, and the key of the last answer for the stable one.
 pub(crate) fn channels() -> Url {
     Url::parse(release::CHANNELS).expect("a constant")
 }
 
-/// The chosen release, else the stable channel's, else what that named last, else the catalogue's.
+/// The chosen release, else that of the stable channel, else the last known one, else the catalogue's.
 pub(crate) async fn choose_version(cache: &Cache, spec: &Spec) -> Result<Version, MachineError> {
     if let Some(version) = &spec.k3s_version {
         return Ok(version.clone());
@@ -133,7 +133,7 @@ pub(crate) async fn newest(channel: &str) -> Result<Version, MachineError> {
     Ok(release::channel(&json, channel).map_err(UpgradeError::from)?)
 }
 
-/// A release alone, in the cache.
+/// The files of a release, in the cache.
 ///
 /// # Errors
 ///
@@ -153,7 +153,7 @@ pub(crate) async fn ensure_one(
     })
 }
 
-/// The files of a release, the images for k3s among them where the mirror has them.
+/// The files of a release, with the air-gap images if the mirror has them.
 pub(crate) async fn ensure_release(
     cache: &Cache,
     mirror: &Mirror,
@@ -203,7 +203,7 @@ async fn fetch_binary(
     Ok(cache.ensure_file(BUCKET, &wanted, progress).await?)
 }
 
-/// A mirror may do without them; then the guest pulls its images itself.
+/// A mirror may lack them; then the guest pulls its images from registries.
 async fn fetch_airgap(
     cache: &Cache,
     version: &Version,

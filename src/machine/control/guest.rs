@@ -11,11 +11,11 @@ use crate::{
     qemu::{MonitorError, command_line::EXEC_CHARDEV, monitor_of, usernet::forwarded_port},
 };
 
-/// How long the guest's listener may take for what it is asked. It does one thing after the other.
-const LISTENING: Duration = Duration::from_secs(5);
+/// How long the guest may take to answer. It runs one command after the other.
+const EXEC_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The host port that leads to the guest's SSH: as QEMU knows it, or as it was noted when the VM had started where the
-/// monitor is lost. Another program on that port does not have the guest's host key.
+/// The host port that forwards to the guest's SSH: from QEMU, or without the monitor from the record. Another program
+/// on that port does not have the guest's host key.
 ///
 /// # Errors
 ///
@@ -30,7 +30,7 @@ pub async fn ssh_port(project: &Project) -> Result<u16, MachineError> {
     }
 }
 
-/// The host port that leads to the guest's `port`, as QEMU knows it.
+/// The host port that forwards to the guest's `port`, from QEMU.
 ///
 /// # Errors
 ///
@@ -62,8 +62,8 @@ pub async fn connect(project: &Project) -> Result<Ssh, MachineError> {
     Ok(Ssh::connect(ssh_port(project).await?, &client, &host).await?)
 }
 
-/// Runs a short command that may be run twice in the guest of a running VM, and returns its output. The exec channel
-/// runs it, or SSH where that does not answer.
+/// Runs a short idempotent command in the guest of a running VM, and returns its output. Uses the exec channel, or SSH
+/// if that does not answer.
 ///
 /// # Errors
 ///
@@ -72,7 +72,7 @@ pub async fn exec(project: &Project, command: &str) -> Result<Vec<u8>, MachineEr
     if listens(project).await? {
         let port = project.exec_socket();
         let asked = exec_channel::exec(&port, command);
-        match tokio::time::timeout(LISTENING, asked).await {
+        match tokio::time::timeout(EXEC_TIMEOUT, asked).await {
             Ok(Ok(said)) => return Ok(said),
             Ok(Err(error)) => tracing::debug!(%error, "the guest's listener does not do it"),
             Err(_) => tracing::debug!("the guest's listener does not answer"),
@@ -99,12 +99,12 @@ async fn listens(project: &Project) -> Result<bool, MonitorError> {
         .any(|end| end.label == EXEC_CHARDEV && end.frontend_open))
 }
 
-/// A guest that is well writes its caches within that; one that is not is suspended without.
-const SYNC: Duration = Duration::from_secs(5);
+/// A healthy guest writes its caches within this time; another one is suspended without it.
+const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Without it, a later boot would find the disk as after a power cut some seconds ago; with it, as after one now.
+/// Flushed now, so that a later boot loses no writes of the last seconds.
 pub(crate) async fn sync(project: &Project) {
-    match tokio::time::timeout(SYNC, exec(project, "sync")).await {
+    match tokio::time::timeout(SYNC_TIMEOUT, exec(project, "sync")).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "the guest was not told to write its caches"),
         Err(_) => tracing::debug!("the guest has not written its caches in time"),

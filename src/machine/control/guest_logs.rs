@@ -1,5 +1,5 @@
-//! The guest's own logs, its console and its stage reports: in files while a command waits for the guest, and in QEMU's
-//! memory while none does. There a guest that floods overwrites its own words instead of filling the host's disk.
+//! The guest's logs, its console and its stage reports: in files while a command waits for the guest, else in QEMU's
+//! memory. There a guest that floods overwrites its own lines instead of filling the host's disk.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::{
     qemu::{Monitor, MonitorError, command_line, monitor_of},
 };
 
-/// The end of each log that QEMU keeps, in bytes; it wants a power of two.
+/// The end of each log that QEMU keeps, in bytes; a power of two.
 const KEPT: i64 = 1 << 20;
 
 /// The backend of the log in memory, as `query-chardev` names it.
@@ -27,12 +27,12 @@ enum Place {
     AsItIs,
 }
 
-/// Does `work` while the files are kept from growing without end.
+/// Does `work` and limits the log files meanwhile.
 pub(crate) async fn capped<T>(project: &Project, work: impl Future<Output = T>) -> T {
     log_cap::capped(&[&project.console_log(), &project.stages_log()], work).await
 }
 
-/// Does `work` while QEMU writes to the files, which are kept from growing without end.
+/// Does `work` while QEMU writes to the log files, which are limited.
 pub(crate) async fn in_files<T>(project: &Project, work: impl Future<Output = T>) -> T {
     to_files(project).await;
     let result = capped(project, work).await;
@@ -40,17 +40,17 @@ pub(crate) async fn in_files<T>(project: &Project, work: impl Future<Output = T>
     result
 }
 
-/// From now on QEMU writes to the files.
+/// Makes QEMU write to the files.
 pub(crate) async fn to_files(project: &Project) {
     keep(project, Place::Files).await;
 }
 
-/// From now on QEMU keeps the end of each log in its memory.
+/// Makes QEMU keep the end of each log in its memory.
 pub(crate) async fn to_memory(project: &Project) {
     keep(project, Place::Memory).await;
 }
 
-/// Adds to the files what QEMU has in its memory.
+/// Adds the logs in QEMU's memory to the files.
 pub async fn collect(project: &Project) {
     keep(project, Place::AsItIs).await;
 }

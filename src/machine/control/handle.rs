@@ -21,19 +21,19 @@ use crate::{
 /// The state of a VM, observed now.
 #[derive(Debug)]
 pub enum State {
-    /// The project has none.
+    /// The project has no VM.
     Absent,
-    /// It is there and QEMU does not run.
+    /// QEMU does not run.
     Stopped(Record),
     /// QEMU runs.
     Running(Record, Process),
 }
 
-/// How long a command waits for another one at the same VM.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// How long a command waits for another one on the same VM.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(600);
 
 impl State {
-    /// Looks at the project's record and at the lock of QEMU's pidfile.
+    /// Observes the project's record and the lock of QEMU's pidfile.
     ///
     /// # Errors
     ///
@@ -41,7 +41,7 @@ impl State {
     pub fn observe(project: &Project) -> Result<Self, MachineError> {
         let process = Process::holder(&project.pidfile())?;
         Ok(match (Record::load(project)?, process) {
-            // Looked at again, for a reset may have ended it and removed the record just now.
+            // Checked again: a reset may have just ended it and removed the record.
             (None, Some(process)) if process.is_alive() => {
                 return Err(MachineError::Unrecorded {
                     path: project.record(),
@@ -54,7 +54,7 @@ impl State {
         })
     }
 
-    /// The record of a VM that is there.
+    /// The record of the VM, if it exists.
     pub fn record(&self) -> Option<&Record> {
         match self {
             Self::Absent => None,
@@ -76,16 +76,16 @@ impl State {
     }
 }
 
-/// A project's VM in the hands of one command; no other changes it meanwhile.
+/// A project's VM, locked by one command.
 #[derive(Debug)]
 pub struct Machine {
-    /// Where it lives.
+    /// The project.
     pub project: Project,
-    /// The user's name for it, where one is given.
+    /// The name in `K3S_VM_NAME`, if set.
     pub given_name: Option<Name>,
     /// The root of the shared cache.
     pub cache: PathBuf,
-    /// The topmost directory that was made for this command.
+    /// The topmost directory that was created for this command.
     made: Option<PathBuf>,
     launched: AtomicBool,
     /// The guest is paused by this command.
@@ -94,7 +94,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Takes the VM's lock for the command `verb`; makes `.k3s-vm/` when it is missing.
+    /// Locks the VM for the command `verb`. Creates `.k3s-vm/` if it is missing.
     ///
     /// # Errors
     ///
@@ -115,23 +115,11 @@ impl Machine {
         }
         trust::require_own_tree(&cache)?;
         let own = project.own_directory();
-        let machines = project.machines();
-        let made = [&own, &machines, &directory]
+        let made = [&own, &project.machines(), &directory]
             .into_iter()
             .find(|it| directory.starts_with(it) && !it.exists())
             .cloned();
-        let lock = loop {
-            trust::own_private_dir(&own)?;
-            if project.alias().is_some() {
-                trust::own_private_dir(&machines)?;
-                trust::own_private_dir(&directory)?;
-            }
-            match Lock::acquire(&project.lock(), verb, PATIENCE).await {
-                // A command that was refused has removed what it had made.
-                Err(LockError::File(error)) if error.is_missing() => {}
-                locked => break locked?,
-            }
-        };
+        let lock = lock(&project, verb).await?;
         let ignore = own.join(".gitignore");
         if !ignore.exists() {
             files::write(&ignore, b"*\n", PRIVATE)?;
@@ -147,7 +135,7 @@ impl Machine {
         })
     }
 
-    /// The directory that was made for this command, if nothing is in it but what opening it has put there.
+    /// The directory that was created for this command, if it contains only the lock.
     pub(crate) fn bare_directory(&self) -> Option<PathBuf> {
         let made = self.made.clone()?;
         let own = [".gitignore", "lock", "id"];
@@ -191,24 +179,24 @@ impl Machine {
             .unwrap_or_else(|| self.project.machine_name())
     }
 
-    /// From now on, QEMU is a child of this command, which ends it if the command fails.
+    /// Makes QEMU end if the command fails.
     pub fn adopt_qemu(&self) {
         self.launched.store(true, Ordering::Relaxed);
     }
 
-    /// From now on the guest is paused, and continues if the command fails.
+    /// Makes the paused guest continue if the command fails.
     pub fn mark_paused(&self) {
         self.paused.store(true, Ordering::Relaxed);
     }
 
-    /// The VM is where the command wanted it; QEMU stays.
+    /// Keeps QEMU also if the command fails from now on.
     pub fn keep_qemu(&self) {
         self.launched.store(false, Ordering::Relaxed);
         self.paused.store(false, Ordering::Relaxed);
     }
 
-    /// Ends a QEMU that this command started and did not bring to where it should be, and clears what it leaves. Never
-    /// ends one that ran before: its guest continues, if this command has paused it.
+    /// Ends a QEMU that this failed command started, and removes its files. An older QEMU is kept, and its guest
+    /// continues if this command paused it.
     pub async fn cleanup_on_failure(&self) {
         if self.paused.swap(false, Ordering::Relaxed)
             && let Err(error) = crate::machine::control::vcpu::release(&self.project).await
@@ -227,6 +215,22 @@ impl Machine {
         };
         if let Err(error) = ended {
             tracing::warn!(%error, "QEMU may be left running");
+        }
+    }
+}
+
+/// Creates the VM's directory and takes its lock.
+async fn lock(project: &Project, verb: &str) -> Result<Lock, MachineError> {
+    loop {
+        trust::own_private_dir(&project.own_directory())?;
+        if project.alias().is_some() {
+            trust::own_private_dir(&project.machines())?;
+            trust::own_private_dir(&project.directory())?;
+        }
+        match Lock::acquire(&project.lock(), verb, LOCK_TIMEOUT).await {
+            // A refused command has removed the directory that it had created.
+            Err(LockError::File(error)) if error.is_missing() => {}
+            locked => return Ok(locked?),
         }
     }
 }

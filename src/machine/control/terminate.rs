@@ -12,26 +12,26 @@ use crate::{
     qemu::{Process, monitor_of},
 };
 
-/// How long QEMU may take to end after `quit`: it flushes its disks.
-const QUIT: Duration = Duration::from_secs(10);
+/// How long QEMU may take to end after `quit`, while it flushes its disks.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long it may take to hand over what the guest said last.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long QEMU may take to hand over the last lines of the guest.
+const LOGS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Ends QEMU: `quit` over the monitor, and a kill through the pidfd where that does not help. Clears what it leaves.
+/// Ends QEMU: `quit` over the monitor, else a kill through the pidfd. Removes its files.
 ///
 /// # Errors
 ///
 /// When the process cannot be ended.
 pub async fn end(project: &Project, process: &Process) -> Result<(), MachineError> {
     if process.is_alive() {
-        let _ = tokio::time::timeout(LAST_WORDS, guest_logs::collect(project)).await;
+        let _ = tokio::time::timeout(LOGS_TIMEOUT, guest_logs::collect(project)).await;
         let quit = async { monitor_of(project).await?.execute(qmp::quit {}).await };
         // A broken connection after `quit` is QEMU's end, not a failure.
         if let Err(error) = quit.await {
             tracing::debug!(%error, "after quit");
         }
-        if !process.ended_within(QUIT).await {
+        if !process.ended_within(QUIT_TIMEOUT).await {
             tracing::warn!("QEMU does not answer; killing process {}", process.pid());
             process.kill().await?;
         }
@@ -39,7 +39,7 @@ pub async fn end(project: &Project, process: &Process) -> Result<(), MachineErro
     clear(project)
 }
 
-/// Removes what a QEMU that ended leaves: the socket always, the pidfile when it was killed.
+/// Removes the files of a QEMU that has ended: the socket always, the pidfile if it was killed.
 ///
 /// # Errors
 ///
@@ -54,5 +54,5 @@ pub fn clear(project: &Project) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// How long a QEMU whose connection broke may take to end.
-pub(crate) const ENDING: Duration = Duration::from_secs(2);
+/// How long QEMU may take to end after its connection broke.
+pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,5 +1,5 @@
-//! A VM whose CPUs are stopped until a command continues them: QEMU was paused, a suspend did not come to its
-//! end, its memory was just loaded, or an interrupted stop has taken k3s down.
+//! Virtual CPUs that are stopped until a command continues them: after `pause`, an interrupted suspend, a load of
+//! memory, or an interrupted stop that has ended k3s.
 
 use qapi::qmp::{self, RunState};
 
@@ -9,7 +9,7 @@ use crate::{
     qemu::{Monitor, MonitorError, migration, monitor_of},
 };
 
-/// Continues a paused guest; returns whether it was paused.
+/// Continues a paused guest. Returns `true` if it was paused.
 ///
 /// # Errors
 ///

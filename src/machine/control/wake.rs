@@ -7,11 +7,11 @@ use crate::{
     project::Project,
 };
 
-/// How long a guest may take to answer. One that is up does within seconds, and one that is not yet needs no word.
+/// How long a guest may take to answer. A running guest answers within seconds, and a booting one needs no message.
 const GUEST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Has the guest's systemd start k3s, where it does not run and is not about to. Whether it has started before, which no
-/// report need tell any more: a flood may have washed it away.
+/// Starts k3s in the guest, unless it runs or is about to. Returns `true` if it has started before: its report may be
+/// lost in a flood of lines.
 pub async fn start_k3s(project: &Project, limits: Limits) -> bool {
     let timeout = limits.left().min(GUEST_ANSWER_TIMEOUT);
     let both = "systemctl start --no-block k3s.service; systemctl is-active k3s.service || true";
@@ -23,8 +23,8 @@ pub async fn start_k3s(project: &Project, limits: Limits) -> bool {
     false
 }
 
-/// Tells a resumed guest what has changed (see [`waking`]), within the time that is `left` to the command. One that
-/// does not answer corrects its clock later.
+/// Sends a resumed guest the time and random numbers (see [`waking`]), within the time that is `left` to the command. A
+/// guest that does not answer corrects its clock later.
 pub(crate) async fn wake(project: &Project, left: Duration) {
     let timeout = left.min(GUEST_ANSWER_TIMEOUT);
     match tokio::time::timeout(timeout, guest::exec(project, &waking())).await {
@@ -34,10 +34,9 @@ pub(crate) async fn wake(project: &Project, left: Duration) {
     }
 }
 
-/// The command that tells a resumed guest what has changed: the time, which it would see only at its next look at the
-/// clock, and that what it takes for random was once in a file. (Linux since 5.18 sees that for itself, by QEMU's
-/// vmgenid; an older one is made to use new numbers at once. What its driver has of them beforehand, at most 64 bytes,
-/// was in the file as well.)
+/// The command for a resumed guest: sets its clock and reseeds its random numbers, whose state was in a file. Linux
+/// since 5.18 reseeds by QEMU's vmgenid; an older one is made to use new numbers at once. At most 64 bytes that its
+/// driver has read ahead are from the file as well.
 pub fn waking() -> String {
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     format!(
@@ -48,8 +47,9 @@ pub fn waking() -> String {
     )
 }
 
-/// The command that starts k3s again in a resumed guest whose k3s has not started for long, and fails until that is done:
-/// k3s renews its certificates only when it starts, and only those that end soon. `written` is what it writes at each start.
+/// The command that restarts k3s in a resumed guest if its last start is long ago, and fails until that is done: k3s
+/// renews certificates only at a start, and only those that expire soon. `written` is the file that k3s writes at each
+/// start.
 pub fn renewing(written: &str) -> String {
     let begun = "/run/k3s-vm.renewing";
     format!(
@@ -63,7 +63,7 @@ pub fn renewing(written: &str) -> String {
 /// "k3s certificate").
 const OLDEST_START: u32 = 80;
 
-/// RNDRESEEDCRNG, in linux/random.h: at once, and not within minutes.
+/// RNDRESEEDCRNG, in linux/random.h: reseeds at once instead of within minutes.
 const RESEED: &str = "perl -e 'open my $f, \">\", \"/dev/urandom\"; ioctl $f, 0x5207, 0' 2>/dev/null || \
      python3 -c 'import fcntl; fcntl.ioctl(open(\"/dev/urandom\", \"wb\"), 0x5207)'";
 
@@ -77,7 +77,7 @@ mod tests {
     fn k3s_starts_again_once_when_its_last_start_is_long_ago() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let path = |name: &str| directory.path().join(name);
-        // It is active from the second question on.
+        // Active from the second query on.
         let systemctl = "#!/bin/sh\ncd \"${0%/*}\"; echo \"$*\" >>asked; \
             case $1 in is-active) grep -c is-active asked | grep -qv 1;; esac\n";
         fs::write(path("systemctl"), systemctl).expect("written");

@@ -4,16 +4,16 @@ use std::{io, path::PathBuf};
 
 use crate::base::{Digest, Size};
 
-/// Why an archive cannot be written or taken.
+/// The reason why an archive cannot be written or imported.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheArchiveError {
-    /// Something else, or nothing at all.
+    /// Another format, or an empty file.
     #[error("it is not an archive of `k3s-vm cache export`")]
     NoArchive,
-    /// Of another k3s-vm.
+    /// An archive of another version of k3s-vm.
     #[error("the archive has the layout {0}, which this k3s-vm does not know")]
     Schema(u32),
-    /// Its list makes no sense.
+    /// Its list is invalid.
     #[error("the archive's list is damaged: {0}")]
     ArchiveManifest(String),
     /// A file that the archive's list does not have.
@@ -25,20 +25,20 @@ pub enum CacheArchiveError {
     /// The archive has a file twice.
     #[error("the archive has {0} twice")]
     Twice(String),
-    /// Longer or shorter than announced.
+    /// A file with another length than in the list.
     #[error("{name} is of {} bytes in the archive, and of {} in its list", size.as_bytes(), listed.as_bytes())]
     Length {
         /// Which one.
         name: String,
-        /// As it comes.
+        /// The length in the archive.
         size: Size,
-        /// As it was announced.
+        /// The length in the list.
         listed: Size,
     },
-    /// It was cut off.
+    /// The archive is truncated.
     #[error("the archive is truncated in {0}")]
-    Torn(String),
-    /// Other bytes than announced.
+    Truncated(String),
+    /// A file with another checksum than in the list.
     #[error("{name} is damaged in the archive: expected SHA-256 {expected}, got SHA-256 {actual}")]
     Damaged {
         /// Which one.
@@ -59,13 +59,13 @@ pub enum CacheArchiveError {
         theirs: Digest,
         /// The checksum in the cache.
         ours: Digest,
-        /// The file of the cache that says so.
+        /// The file of the cache with that checksum.
         path: PathBuf,
     },
     /// A file of the cache that has changed since it was verified.
     #[error("{} has changed since it was verified", .0.display())]
     Changed(PathBuf),
-    /// An export of all that is there, of a cache that has nothing.
+    /// An export of everything, from an empty cache.
     #[error("the cache {} has no image and no release yet", .0.display())]
     Empty(PathBuf),
     /// The archive cannot be read.

@@ -13,7 +13,7 @@ pub enum ImagesError {
         /// The image.
         reference: String,
     },
-    /// No tool has it.
+    /// None of the tools has it.
     #[error("cannot find the image {reference} ({})", said.join("; "))]
     Unknown {
         /// The image.
@@ -21,10 +21,10 @@ pub enum ImagesError {
         /// The message of each tool.
         said: Vec<String>,
     },
-    /// A path that leads nowhere.
+    /// A path that does not exist.
     #[error("the archive {} does not exist", .0.display())]
     NoFile(PathBuf),
-    /// An archive that is unpacked.
+    /// A directory with an unpacked archive.
     #[error("{} is a directory, not an archive", .0.display())]
     Directory(PathBuf),
     /// A file that cannot be opened, or a tool that cannot be run.
@@ -32,18 +32,18 @@ pub enum ImagesError {
     Unreadable {
         /// The archive.
         what: String,
-        /// Why not.
+        /// The reason.
         source: std::io::Error,
     },
     /// The archive cannot be loaded.
     #[error("cannot load {what}")]
     Archive {
-        /// Where it came from.
+        /// The source.
         what: String,
         /// The reason.
         source: ArchiveError,
     },
-    /// The tool gave up while it was saving the image.
+    /// The tool failed to save the image.
     #[error("{tool} did not save the whole image: {said}")]
     Save {
         /// The tool.
@@ -59,18 +59,18 @@ pub enum ImagesError {
         /// The free space once all files of the attempt are deleted.
         room: Size,
     },
-    /// The container runtime says no, or does not answer.
+    /// The container runtime refuses, or does not answer.
     #[error("k3s's containerd says: {0}")]
     Runtime(String),
-    /// All went well, and the image is not there.
-    #[error("k3s's containerd took the archive, and does not know the image {0}")]
+    /// The import succeeded, and the image is missing.
+    #[error("k3s's containerd has imported the archive without the image {0}")]
     Unresolved(String),
     /// An image to be removed.
     #[error("the node has no image {name}{}", likely(similar))]
     NotThere {
         /// The image.
         name: String,
-        /// Names of the node that look like it.
+        /// Similar names of the node.
         similar: Vec<String>,
     },
 }

@@ -15,7 +15,7 @@ use crate::{
     qemu::{MonitorError, ProcessError, VersionError, kvm::Kvm},
 };
 
-/// Why a verb did not do its work.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// No usable QEMU was found.
@@ -27,7 +27,7 @@ pub enum MachineError {
     /// `--firmware uefi` on a host without UEFI firmware.
     #[error("no UEFI firmware for q35 was found on this host")]
     NoUefi,
-    /// The API's port is taken.
+    /// The API's port is in use.
     #[error("port {port} on 127.0.0.1 is in use by another program")]
     PortTaken {
         /// The port.
@@ -38,13 +38,13 @@ pub enum MachineError {
     PortRefused {
         /// The port.
         port: u16,
-        /// The kernel's words.
+        /// The kernel's message.
         reason: String,
     },
-    /// The port leads elsewhere already.
+    /// The port is forwarded elsewhere.
     #[error("{} port {} already forwards to the guest's port {}", .0.host.address().ip(), .0.host.port, .0.guest)]
     Forwarded(Forward),
-    /// No such port is forwarded.
+    /// The port is not forwarded.
     #[error("port {}/{} is not one that `port add` has forwarded", .0.port, .0.protocol.name())]
     NotForwarded(HostPort),
     /// A Service that cannot be forwarded.
@@ -54,7 +54,7 @@ pub enum MachineError {
         name: String,
         /// Its namespace.
         namespace: String,
-        /// Why not.
+        /// The reason.
         reason: String,
         /// It has no port outside of the cluster.
         cluster_only: bool,
@@ -77,38 +77,38 @@ pub enum MachineError {
         /// The space needed.
         needed: Size,
     },
-    /// A choice that cannot be.
+    /// An invalid choice.
     #[error("{0}")]
     Choice(String),
-    /// A choice that contradicts the VM that is there.
+    /// A choice that contradicts the existing VM.
     #[error("cannot change {what} from {made} to {asked}: it is fixed when the VM is created")]
     Contradiction {
         /// The choice.
         what: &'static str,
-        /// How the VM is.
+        /// The value of the VM.
         made: String,
-        /// How it is asked to be.
+        /// The requested value.
         asked: String,
     },
-    /// The files of the cache that are in use are known only when that command has ended.
+    /// A command is running that may need files of the cache.
     #[error("a command is running in {} and may need files of the cache", .0.display())]
     CacheInUse(PathBuf),
-    /// The note of the cache files that a VM needs is damaged or belongs to another user.
-    #[error("the VM's note in the cache {} does not say what a VM needs", .0.display())]
+    /// The registration of a VM in the cache is damaged, or belongs to another user.
+    #[error("the VM's registration in the cache {} is damaged", .0.display())]
     CacheNote(PathBuf),
-    /// A verb that needs a VM, in a project that has none.
+    /// The command needs a VM, and the project has none.
     #[error("{}", absent(.0))]
     Absent(PathBuf),
-    /// A verb that needs a running VM.
+    /// The command needs a running VM.
     #[error("the VM {0} is stopped")]
     Stopped(Name),
-    /// A verb that needs a running VM, which is suspended.
+    /// The command needs a running VM, and this one is suspended.
     #[error("the VM {0} is suspended")]
     Suspended(Name),
     /// The command needs a guest that answers, and this one is paused.
     #[error("the VM is paused")]
     Paused,
-    /// A VM that has nothing yet that would be worth its memory.
+    /// A VM without a complete setup cannot be suspended.
     #[error("cannot suspend {0}: its setup is not complete")]
     Unfinished(Name),
     /// The guest's memory could not be saved.
@@ -124,9 +124,9 @@ pub enum MachineError {
         /// The space needed.
         needed: Size,
     },
-    /// A VM that has nothing yet that would be worth a snapshot.
+    /// A VM without a complete setup cannot be saved to a snapshot.
     #[error("cannot create a snapshot of {0}: its setup is not complete")]
-    NothingToKeep(Name),
+    NothingToSnapshot(Name),
     /// The guest's memory could not be saved to a snapshot.
     #[error("cannot create a snapshot: {0}")]
     Snapshot(String),
@@ -140,56 +140,56 @@ pub enum MachineError {
         /// The space needed.
         needed: Size,
     },
-    /// A snapshot of that name is there.
+    /// The snapshot exists already.
     #[error("the snapshot {0} already exists")]
     SnapshotExists(SnapshotName),
-    /// No snapshot of that name is there.
+    /// The snapshot does not exist.
     #[error("the snapshot {0} does not exist")]
     NoSnapshot(SnapshotName),
     /// A snapshot is damaged.
     #[error("the snapshot {name} is damaged: {reason}")]
     DamagedSnapshot {
-        /// Which one.
+        /// Its name.
         name: SnapshotName,
         /// The reason.
         reason: String,
     },
-    /// A snapshot of a VM that this one is not.
+    /// The snapshot belongs to another VM.
     #[error("the snapshot {0} belongs to another VM")]
     ForeignSnapshot(SnapshotName),
     /// A guest that was suspended under KVM cannot resume under another accelerator.
     #[error("the VM was suspended under KVM, and now {}", describe_kvm(.0))]
     SuspendedByKvm(Kvm),
-    /// k3s reads its datastore when it starts.
+    /// The datastore can be restored only while the VM is stopped: k3s reads it when it starts.
     #[error("cannot restore the datastore: the VM is running")]
     Running,
-    /// QEMU runs for a VM of which nothing else is known.
-    #[error("QEMU runs here (process {pid}), and its VM's record {} is gone", path.display())]
+    /// QEMU runs, and the VM's record is missing.
+    #[error("QEMU runs here (process {pid}), and its VM's record {} is missing", path.display())]
     Unrecorded {
         /// The record.
         path: PathBuf,
         /// QEMU's process id.
         pid: i32,
     },
-    /// A file of the VM is gone.
+    /// A file of the VM is missing.
     #[error("the VM's {what} {} is missing", path.display())]
     Gone {
         /// The kind of file.
         what: &'static str,
-        /// Where it was.
+        /// Its path.
         path: PathBuf,
     },
-    /// A file of the VM is there and cannot be what it should.
+    /// A file of the VM is damaged.
     #[error("the VM's {what} {} is damaged: {reason}", path.display())]
     Damaged {
         /// The kind of file.
         what: &'static str,
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
         /// The reason.
         reason: &'static str,
     },
-    /// Another file is in the kubeconfig's place.
+    /// Another file has the kubeconfig's path.
     #[error("{} already exists and does not belong to the VM {name}", path.display())]
     ForeignKubeconfig {
         /// The file.
@@ -197,18 +197,18 @@ pub enum MachineError {
         /// The VM.
         name: Name,
     },
-    /// The kubeconfig of a VM of the same name is in the kubeconfig's place.
+    /// The kubeconfig of a VM of the same name has the kubeconfig's path.
     #[error("{} is the kubeconfig of the VM in {}", path.display(), project.display())]
-    TakenKubeconfig {
+    KubeconfigOfAnother {
         /// The file.
         path: PathBuf,
-        /// The project that it is of: the original or the copy of this one.
+        /// The project of that VM: the original or a copy of this one.
         project: PathBuf,
     },
-    /// A unit of that name is there that `autostart` has not written, or has for another VM.
+    /// Another unit has the name of the autostart unit.
     #[error("{} already exists and does not belong to this VM", .0.display())]
     ForeignUnit(PathBuf),
-    /// `~/.kube/config` is the user's own.
+    /// The path is the user's own kubeconfig.
     #[error("{} is your own kubeconfig, which k3s-vm does not touch", .0.display())]
     OwnKubeconfig(PathBuf),
     /// The guest did not become ready.
@@ -220,12 +220,12 @@ pub enum MachineError {
         reason: String,
         /// The last stage that the guest reported.
         stage: String,
-        /// The end of what explains it: console, QEMU's own log, or k3s's.
+        /// The end of the log with the reason: console, QEMU's own log, or k3s's.
         log: String,
-        /// Where that log lies, if that is on the host.
+        /// The path of that log, if it is on the host.
         log_path: Option<PathBuf>,
     },
-    /// The guest could change what this program believes or runs.
+    /// The guest could change files that this program trusts or runs.
     #[error("cannot mount {} read-write: the guest could change {}", .mount.host, exposes.display())]
     ExposedMount {
         /// The mount.
@@ -233,7 +233,7 @@ pub enum MachineError {
         /// The path in it that must not be shared.
         exposes: PathBuf,
     },
-    /// The VM runs without a directory of the host that it was to mount.
+    /// The guest lacks a mount.
     #[error("the guest has not mounted {}: {}", .mount.guest, not_mounted(.kernel.as_deref()))]
     NotMounted {
         /// The directory.
@@ -246,24 +246,24 @@ pub enum MachineError {
     Datastore {
         /// The guest has a copy of it from the last clean shutdown.
         has_copy: bool,
-        /// sqlite's words, and whether there is a copy.
+        /// sqlite's message, and whether there is a copy.
         said: String,
     },
     /// QEMU ended after k3s had started.
     #[error("QEMU ended while {during} was waited for")]
-    Died {
+    QemuEnded {
         /// The step that was waited for.
         during: String,
     },
     /// The condition is not met yet; never the last error.
     #[error("{0}")]
     NotYet(&'static str),
-    /// Time is over.
+    /// The time limit is exceeded.
     #[error("not done within {}: {waiting_for}", humantime::format_duration(*.within))]
     Deadline {
         /// The step that was waited for.
         waiting_for: String,
-        /// The time there was.
+        /// The limit.
         within: Duration,
     },
     /// Images of the node.
@@ -296,7 +296,7 @@ pub enum MachineError {
     /// The kubeconfig of the guest or of the project.
     #[error("{} is not usable", path.display())]
     Kubeconfig {
-        /// Where it lies.
+        /// Its path.
         path: PathBuf,
         /// The reason.
         source: KubeconfigError,
@@ -304,9 +304,9 @@ pub enum MachineError {
     /// The user's own kubeconfig cannot be edited.
     #[error("{} was not changed", path.display())]
     Merge {
-        /// Where it lies.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: MergeError,
     },
     /// The entries in the user's own kubeconfig are of another VM of the same name.
@@ -319,9 +319,9 @@ pub enum MachineError {
     },
     /// A link in the place of the user's kubeconfig.
     #[error("{} is a dangling symbolic link", .0.display())]
-    LeadsNowhere(PathBuf),
+    DanglingLink(PathBuf),
     /// The lock file of a kubeconfig, which every writer creates, kubectl included.
-    #[error("{} is there, still after {}: another program is at work on the kubeconfig", path.display(), humantime::format_duration(*waited))]
+    #[error("{} still exists after {}: another program is using the kubeconfig", path.display(), humantime::format_duration(*waited))]
     KubeconfigLocked {
         /// The lock.
         path: PathBuf,
@@ -331,7 +331,7 @@ pub enum MachineError {
     /// A key file.
     #[error("the key {} is not usable", path.display())]
     Key {
-        /// Where it lies.
+        /// Its path.
         path: PathBuf,
         /// The reason.
         source: KeyError,
@@ -373,12 +373,12 @@ impl MachineError {
         self
     }
 
-    /// Of a VM that is not there.
+    /// The error about a missing VM.
     pub fn absent(project: &Project) -> Self {
         Self::Absent(project.place())
     }
 
-    /// Of a VM that is there and does not run.
+    /// The error about a VM that does not run.
     pub fn not_running(project: &Project, record: &Record) -> Self {
         let name = record.name.clone();
         if Suspended::holds(project, record) {
@@ -405,17 +405,17 @@ fn absent(place: &Path) -> String {
     }
 }
 
-/// Fits behind "KVM" or "and".
+/// The verdict on KVM, to follow "KVM" or "and".
 pub fn describe_kvm(kvm: &Kvm) -> String {
     match kvm {
         Kvm::Works => "works".to_owned(),
         Kvm::Missing => "/dev/kvm is missing".to_owned(),
-        Kvm::NoPermission => "/dev/kvm may not be opened by you".to_owned(),
+        Kvm::NoPermission => "/dev/kvm cannot be opened: permission denied".to_owned(),
         Kvm::Broken(reason) => format!("/dev/kvm is there and does not run guests: {reason}"),
     }
 }
 
-/// The error and its causes in one sentence. A cause that its error repeats is left out.
+/// The error and its causes in one sentence. A cause that is part of its error's message is left out.
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

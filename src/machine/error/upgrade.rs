@@ -19,23 +19,23 @@ pub enum UpgradeError {
     #[error(transparent)]
     Release(#[from] ReleaseError),
     /// The channel server gave no version.
-    #[error("it is not known which release the channel {channel} of k3s names")]
+    #[error("cannot find the release of the k3s channel {channel}")]
     Channel {
         /// The channel.
         channel: String,
-        /// Why not.
+        /// The reason.
         source: ImageError,
     },
-    /// An upgrade could not tell whether it was the one that broke the cluster.
+    /// k3s does not run before the upgrade, so a failure after it would have two possible causes.
     #[error("cannot upgrade: the node is not Ready: {0}")]
     Unwell(String),
     /// The guest's k3s has an unknown version.
-    #[error("the guest's k3s does not tell its version, but {0:?}")]
+    #[error("the guest's k3s prints {0:?} instead of its version")]
     Unknown(String),
-    /// The k3s that runs after the change is another release.
+    /// Another release runs after the change.
     #[error("k3s answers as {0}")]
     AnotherAnswers(String),
-    /// The fetched files are not the release, or do not run in the guest.
+    /// The downloaded files are not the release, or do not run in the guest.
     #[error("the guest cannot install k3s {to}: {said}")]
     NotTaken {
         /// The release.
@@ -43,7 +43,7 @@ pub enum UpgradeError {
         /// The guest's message.
         said: String,
     },
-    /// The release did not come up, and the snapshot is back in its place.
+    /// The release did not become ready, and the snapshot was restored.
     #[error("{fell}; the VM was rolled back to k3s {from}")]
     Undone {
         /// The release of the VM.
@@ -51,14 +51,14 @@ pub enum UpgradeError {
         /// The failure.
         fell: Box<UpgradeFailure>,
     },
-    /// The release did not come up, and neither did the snapshot.
+    /// The release did not become ready, and neither did the snapshot.
     #[error("{fell}; the VM could not be rolled back: {trouble}")]
     NotUndone {
         /// The failure.
         fell: Box<UpgradeFailure>,
         /// The reason why the VM was not rolled back.
         trouble: String,
-        /// The snapshot of before.
+        /// The snapshot before the upgrade.
         snapshot: SnapshotName,
     },
     /// An earlier upgrade was interrupted, and this one failed as well.
@@ -66,22 +66,22 @@ pub enum UpgradeError {
     Stuck {
         /// The failure.
         fell: Box<UpgradeFailure>,
-        /// The snapshot of before, if it is known.
+        /// The snapshot before the first one, if known.
         snapshot: Option<SnapshotName>,
     },
 }
 
-/// A release that did not come up.
+/// A release that did not become ready.
 #[derive(Debug, thiserror::Error)]
-#[error("k3s {to} did not come up: {why}")]
+#[error("k3s {to} did not become ready: {why}")]
 pub struct UpgradeFailure {
     /// The release.
     pub to: String,
     /// The reason.
     pub why: String,
-    /// The time was over, and nothing else is known.
+    /// The time limit is exceeded, without a known reason.
     pub late: bool,
-    /// The last words of k3s.
+    /// The last line of k3s.
     pub log: String,
 }
 

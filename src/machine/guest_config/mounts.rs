@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn systemd_mounts_them_for_k3s() {
+    fn systemd_mounts_before_k3s_starts() {
         assert_eq!(units(&[]), []);
         let mounts = ["./src:/src", "~/50%:/srv/my-data:ro"].map(|it| it.parse().expect(it));
         let text = units(&mounts)

@@ -14,7 +14,7 @@ use crate::{
     qemu::firmware::Uefi,
 };
 
-/// Creates the disk with these bytes if it is missing.
+/// Creates the disk with this content if it is missing.
 ///
 /// # Errors
 ///
@@ -27,7 +27,7 @@ pub fn ensure_disk(project: &Project, overlay: &[u8]) -> Result<(), MachineError
     Ok(files::write(&disk, overlay, PRIVATE)?)
 }
 
-/// The VM's own UEFI variables beside the host's firmware code.
+/// The host's UEFI firmware, with the VM's own variables.
 ///
 /// # Errors
 ///
@@ -47,7 +47,7 @@ pub fn ensure_uefi(project: &Project, qemu: &Path) -> Result<Uefi, MachineError>
     })
 }
 
-/// The logs of a new start, empty and private before QEMU opens them; the socket's directory.
+/// Creates the logs of a new start, empty and private before QEMU opens them, and the directory of the sockets.
 ///
 /// # Errors
 ///
@@ -63,18 +63,18 @@ pub fn prepare_start(project: &Project) -> Result<(), MachineError> {
     prepare_runtime(project)
 }
 
-/// Prepares all but the logs, to which a resumed guest appends.
+/// Creates the directory of the sockets only: a resumed guest appends to its logs.
 ///
 /// # Errors
 ///
 /// Those of [`prepare_start`].
 pub fn prepare_runtime(project: &Project) -> Result<(), MachineError> {
-    // QEMU would write its number through a link; no QEMU runs now.
+    // QEMU would write its process id through a link; no QEMU runs now.
     files::remove_if_exists(&project.pidfile())?;
     project.ensure_id()?;
     let runtime = project.runtime();
     let base = runtime.parent().unwrap_or(&runtime);
-    // Nothing is made in a directory before it is known to be ours.
+    // Nothing is created in a directory before its owner is checked.
     files::create_private_dir(base)?;
     trust::require_private_dir(base)?;
     files::create_private_dir(&runtime)?;

@@ -1,25 +1,28 @@
-//! The state of the VM's files: what a start needs, and whether the disk has any data.
+//! The state of the VM's files: those that a start needs, and whether the disk has data.
 
 use std::path::{Path, PathBuf};
 
 use crate::{
     base::Size,
-    image::{self, Prepared, prepared},
+    image::{
+        self, TemplateState,
+        template::{self, Level},
+    },
     machine::{Machine, MachineError, control::keys},
     project::{Project, Record, Suspended},
     qemu::{command_line, guest_abi},
 };
 
-/// Looks at what a start needs before it is begun, for a guest that cannot be let in is found out only minutes later.
+/// Checks the files of a start before QEMU runs: a guest without its keys would fail only minutes later.
 ///
 /// # Errors
 ///
 /// [`MachineError::Gone`], [`MachineError::Damaged`] and [`MachineError::Key`] name the first file that will not do.
 pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
     let disk = project.disk();
-    match prepared::state(&record.image.path) {
+    match template::state(&record.image.path) {
         None => require_one(&record.image.path, "base image")?,
-        Some(state) => require_prepared(record, state)?,
+        Some(state) => require_template(record, state)?,
     }
     require_one(&disk, "disk")?;
     if let Some(reason) = image::header_fault(&disk, &record.image.path)? {
@@ -30,7 +33,7 @@ pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
         });
     }
     if record.provisioned {
-        // The guest knows no other keys, so a missing one cannot be created again.
+        // The guest accepts no other keys, so a missing one cannot be created again.
         for key in [project.client_key(), project.host_key()] {
             keys::load_key(key)?;
         }
@@ -38,18 +41,18 @@ pub fn require(project: &Project, record: &Record) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// Requires that the VM's disk stands on an unchanged prepared disk, and that one on its base image.
-fn require_prepared(record: &Record, state: Prepared) -> Result<(), MachineError> {
+/// Requires an unchanged template below the VM's disk, and the template's base image.
+fn require_template(record: &Record, state: TemplateState) -> Result<(), MachineError> {
     let path = &record.image.path;
-    require_one(path, "prepared disk")?;
-    if state == Prepared::Altered {
+    require_one(path, "template")?;
+    if state == TemplateState::Altered {
         return Err(MachineError::Damaged {
-            what: "prepared disk",
+            what: "template",
             path: path.clone(),
             reason: "it has changed since the VM was created",
         });
     }
-    prepared::image_below(path, record.image.digest)
+    template::image_below(path, record.image.digest)
         .map_or(Ok(()), |image| require_one(&image, "base image"))
 }
 
@@ -64,43 +67,46 @@ fn require_one(path: &Path, what: &'static str) -> Result<(), MachineError> {
     }
 }
 
-/// Returns `true` when no guest has ever written to the VM's disk: nothing is lost with it.
+/// Returns `true` when no guest has written to the VM's disk: it can be deleted without loss.
 pub fn is_untouched(machine: &Machine, record: &Record) -> bool {
     let disk = machine.project.disk();
     let below = &record.image.path;
-    // What another VM has written is nothing that this one would lose.
-    let own = prepared::state(below) == Some(Prepared::Private) && below.exists();
+    // Data of another VM is not lost.
+    let own = template::state(below) == Some(TemplateState::Private) && below.exists();
     !record.provisioned
         && (!disk.exists() || image::is_fresh(&disk, record.disk))
         && (!own || image::is_fresh(below, record.disk))
 }
 
-/// Returns `true` when the guest finds k3s on its disk already.
+/// Returns `true` when k3s is installed on the disk below.
 pub(crate) fn has_k3s_preinstalled(record: &Record) -> bool {
-    prepared::state(&record.image.path) == Some(Prepared::Published)
+    template::state(&record.image.path) == Some(TemplateState::Published)
 }
 
 /// Returns `true` when the VM boots from the disk in the cache: no guest has written to it, nor to the overlay on it.
 pub(crate) fn needs_template_boot(project: &Project, record: &Record) -> bool {
     let below = &record.image.path;
     !record.provisioned
-        && prepared::state(below) == Some(Prepared::Private)
+        && template::state(below) == Some(TemplateState::Private)
         && image::is_fresh(below, record.disk)
         && image::is_fresh(&project.disk(), record.disk)
 }
 
-/// Returns `true` when the guest that is resumed from this memory, or boots without it, requests its identity.
+/// Returns `true` when the guest requests its identity after its boot, or after it is resumed from this memory.
 pub(crate) fn is_unprovisioned(
     project: &Project,
     record: &Record,
     suspended: Option<&Suspended>,
 ) -> bool {
     match suspended {
-        // A template's guest knows from its beginning.
-        None => needs_template_boot(project, record) && !prepared::is_template(&record.image.path),
+        // The guest of a template at the level `Ready` has its identity from the beginning.
+        None => {
+            needs_template_boot(project, record)
+                && template::level(&record.image.path) == Level::Installed
+        }
         Some(it) => guest_abi::has_port(&it.memory.origin.arguments, command_line::IDENTITY_PORT),
     }
 }
 
-/// A new overlay grows by about this much until the node is Ready.
+/// The approximate growth of a new overlay until the node is Ready.
 pub(crate) const FIRST_SPACE: Size = Size::gib(2);

@@ -2,6 +2,7 @@
 
 pub mod disk_files;
 pub mod disk_state;
+pub mod inputs;
 pub mod plan;
 pub mod spawn;
 mod startup;

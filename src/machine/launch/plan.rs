@@ -1,68 +1,48 @@
-//! The plan of a launch: the argument vector of QEMU as values.
+//! The plan of a launch: the argument vector of QEMU as values. It reads no file.
 
 use crate::{
-    image::prepared,
+    image::template,
     machine::{
-        MachineError,
-        guest_config::{cidata, config_archive, mounts},
-        launch::{Startup, disk_files, disk_state},
+        guest_config::{cidata, config_archive},
+        launch::{Startup, inputs::LaunchInputs},
     },
-    project::{Record, Suspended},
-    qemu::{Accelerator, Launch, command_line::AttachedDisk, guest_abi},
+    project::Record,
+    qemu::{Accelerator, Launch, command_line::AttachedDisk},
 };
 
-/// The command line of QEMU; a guest that was `suspended` gets the devices that it had.
-///
-/// # Errors
-///
-/// When a file that QEMU needs is missing.
+/// The command line of QEMU.
 pub(crate) fn plan(
     startup: Startup<'_>,
     record: &Record,
     accelerator: Accelerator,
-    suspended: Option<&Suspended>,
-) -> Result<Launch, MachineError> {
-    let Startup {
-        machine,
-        host,
-        spec,
-        ..
-    } = startup;
+    inputs: LaunchInputs,
+) -> Launch {
+    let Startup { host, spec, .. } = startup;
     let project = startup.project();
-    let is_unprovisioned = disk_state::is_unprovisioned(project, record, suspended);
-    let installs = match suspended {
-        None => !record.provisioned && !disk_state::has_k3s_preinstalled(record),
-        Some(it) => guest_abi::has_disk(&it.memory.origin.arguments, "k3s"),
+    let is_unprovisioned = inputs.is_unprovisioned;
+    let image = record.image.path.clone();
+    let config = inputs.config_archive.as_deref();
+    let (disk, writes) = if inputs.makes_template {
+        (image.clone(), vec![template::memory_path(&image)])
+    } else {
+        (project.disk(), Vec::new())
     };
-    let settings = config_archive::current_config_archive(project)?;
-    let has_settings = settings.is_some();
-    let settings = settings.unwrap_or_default();
-    let image = &record.image;
-    let makes_template = suspended.is_none() && disk_state::needs_template_boot(project, record);
-    let below =
-        prepared::state(&image.path).and_then(|_| prepared::image_below(&image.path, image.digest));
-    let memory = suspended.map(|it| it.path(project));
-    Ok(Launch {
+    Launch {
         name: record.name.clone(),
         uuid: (!is_unprovisioned).then(|| record.uuid.clone()),
-        serial: (has_settings && !is_unprovisioned)
-            .then(|| config_archive::serial(&settings, record.disk)),
+        serial: config
+            .filter(|_| !is_unprovisioned)
+            .map(|config| config_archive::serial(config, record.disk)),
         accelerator,
         cpu_model: spec.cpu_model.clone(),
         version: host.version,
         cpus: spec.cpus,
         memory: spec.memory,
-        uefi: (record.firmware == "uefi")
-            .then(|| disk_files::ensure_uefi(project, &host.qemu))
-            .transpose()?,
-        disk: if makes_template {
-            image.path.clone()
-        } else {
-            project.disk()
-        },
-        attachments: attachments(startup, record, installs),
-        shares: mounts::host_shares(machine, spec)?,
-        credentials: if installs {
+        uefi: inputs.uefi,
+        disk,
+        attachments: attachments(startup, record, inputs.installs_k3s),
+        shares: inputs.shares,
+        credentials: if inputs.installs_k3s {
             &cidata::FIRST_BOOT_CREDENTIALS
         } else {
             &[]
@@ -73,23 +53,19 @@ pub(crate) fn plan(
         host_access: spec
             .host_access
             .clone()
-            .with(config_archive::named_ports(&settings)),
-        incoming: suspended.is_some(),
+            .with(config_archive::named_ports(config.unwrap_or_default())),
+        incoming: inputs.memory.is_some(),
         monitor: project.monitor_socket(),
         exec: project.exec_socket(),
         console_log: project.console_log(),
         stages_log: project.stages_log(),
         pidfile: project.pidfile(),
-        reads: [Some(image.path.clone()), below, memory]
+        reads: [Some(image), inputs.image_below, inputs.memory]
             .into_iter()
             .flatten()
             .collect(),
-        writes: if makes_template {
-            vec![prepared::memory_path(&image.path)]
-        } else {
-            Vec::new()
-        },
-    })
+        writes,
+    }
 }
 
 /// The disks besides the VM's own; `installs` adds those from which k3s is copied into the guest.

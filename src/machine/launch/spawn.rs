@@ -8,20 +8,20 @@ use crate::{
         Machine, MachineError, Spec,
         access::kubeconfig,
         guest_config::{cidata, config_archive},
-        launch::{Launched, Startup, disk_state, plan},
+        launch::{Launched, Startup, disk_state, inputs::LaunchInputs, plan},
         model::host,
     },
     project::{Project, Record, Suspended},
-    qemu::{Accelerator, Process, command_line, monitor_of},
+    qemu::{Accelerator, Process, ProcessError, command_line, monitor_of},
 };
 
-/// How QEMU ends when a forwarded port is taken (net/slirp.c).
+/// QEMU's message when a forwarded port is in use (net/slirp.c).
 const PORT_TAKEN: &str = "Could not set up host forwarding rule";
 
 const PORT_TRIES: usize = 10;
 
-/// Launches QEMU, and resumes the guest that was `suspended` if there is one. If another program was quicker to take the
-/// API's port, the VM gets another port, unless the user chose it.
+/// Launches QEMU, and resumes the guest if it was `suspended`. If another program uses the API's port by now, the VM
+/// gets another one, unless the user chose the port.
 ///
 /// # Errors
 ///
@@ -42,7 +42,8 @@ pub(crate) async fn launch(
     make_seed(machine, spec, &record, suspended)?;
     let mut failed = None;
     for _ in 0..PORT_TRIES {
-        let launch = plan::plan(startup, &record, accelerator, suspended)?;
+        let inputs = LaunchInputs::prepare(startup, &record, suspended)?;
+        let launch = plan::plan(startup, &record, accelerator, inputs);
         match Process::spawn(&startup.host.qemu, &launch, &machine.project.qemu_log()).await {
             Err(error) if !error.to_string().contains(PORT_TAKEN) => return Err(error.into()),
             Err(error) if spec.api_port.is_none() => {
@@ -56,7 +57,7 @@ pub(crate) async fn launch(
             }
             Ok(process) => {
                 if grows {
-                    // Long before the guest looks at its disk.
+                    // Long before the guest reads its disk's size.
                     resize(&machine.project, &record).await?;
                     tracing::info!("growing the disk to {}", record.disk);
                 }
@@ -70,15 +71,18 @@ pub(crate) async fn launch(
             }
         }
     }
-    let port = record.api_port;
+    Err(port_error(failed, record.api_port))
+}
+
+/// The error of a launch whose port is in use. QEMU prints the same when it may open no more files.
+fn port_error(failed: Option<ProcessError>, port: u16) -> MachineError {
     match failed {
-        // QEMU says the same when it may open no more files.
-        Some(error) if host::check_port(Forward::tcp(port, 6443).host).is_ok() => Err(error.into()),
-        _ => Err(MachineError::PortTaken { port }),
+        Some(error) if host::check_port(Forward::tcp(port, 6443).host).is_ok() => error.into(),
+        _ => MachineError::PortTaken { port },
     }
 }
 
-/// Writes the files that a booting guest reads; a resumed guest does not.
+/// Writes the files that a booting guest reads. A resumed guest does not read them.
 fn make_seed(
     machine: &Machine,
     spec: &Spec,
@@ -102,7 +106,7 @@ fn make_seed(
     Ok(())
 }
 
-/// Makes a resumed guest read its disk's size again: the VM of the template had another disk.
+/// Makes a resumed guest read its disk's size again: the VM of the template had another one.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What every step of a start needs, and what comes of a launch.
+//! The inputs of every step of a start, and the result of a launch.
 
 use std::time::Instant;
 
@@ -8,16 +8,16 @@ use crate::{
     qemu::{Accelerator, Process},
 };
 
-/// The VM that is started, the host that it starts on, and the choices that hold.
+/// The VM that is started, its host, and the resolved choices.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Startup<'a> {
     /// The VM, locked.
     pub(crate) machine: &'a Machine,
-    /// QEMU and what the host offers it.
+    /// QEMU and the host's resources.
     pub(crate) host: &'a Host,
     /// The resolved choices.
     pub(crate) spec: &'a Spec,
-    /// When the first launch began; the time limit is one for all of them.
+    /// The time of the first launch; one limit applies to all launches.
     pub(crate) began: Instant,
 }
 
@@ -36,13 +36,13 @@ impl<'a> Startup<'a> {
 /// A VM whose QEMU was launched, by this command or by an earlier one.
 #[derive(Debug)]
 pub(crate) struct Launched {
-    /// The VM's record, with the API's port and the disk's size that it was launched with.
+    /// The VM's record, with the current API port and disk size.
     pub(crate) record: Record,
     /// Its QEMU.
     pub(crate) process: Process,
     /// The accelerator of the guest.
     pub(crate) accelerator: Accelerator,
-    /// The time that its start may take.
+    /// The limits of its start.
     pub(crate) limits: Limits,
     /// The memory captured before the guest received its identity, to be published when the VM is ready.
     pub(crate) captured: Option<CapturedMemory>,

@@ -19,7 +19,7 @@ use crate::{
     project::{Project, Record},
 };
 
-/// Before the place of the VM. systemd skips what begins with `X-`.
+/// The line with the VM's place. systemd ignores keys that begin with `X-`.
 const OWNER: &str = "X-K3sVm=";
 
 const WANTS: &str = "default.target.wants";
@@ -27,7 +27,7 @@ const WANTS: &str = "default.target.wants";
 /// The autostart of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Autostart {
-    /// The unit of the VM; `None` where it starts by hand alone.
+    /// The unit of the VM; `None` without autostart.
     pub unit: Option<PathBuf>,
     /// The user's systemd also runs without a login.
     pub lingers: bool,
@@ -65,7 +65,7 @@ pub fn on(
 ) -> Result<Autostart, MachineError> {
     let home = home()?;
     let folder = units_of(&home);
-    // One of another name is of a VM that was made before.
+    // A unit of another name belongs to a former VM.
     off(project)?;
     let unit = folder.join(free_name(&folder, project, &record.name)?);
     let path = std::env::var("PATH").unwrap_or_default();
@@ -89,7 +89,7 @@ pub fn on(
     if !systemctl(&["daemon-reload"]) || !systemctl(&["enable", "--quiet", &name]) {
         tracing::debug!("no systemd of the user's is there to enable the unit");
     }
-    // Also where that systemd reads other directories than this one.
+    // Also if systemd reads other directories than this one.
     let link = folder.join(WANTS).join(&name);
     if !link.is_symlink() {
         files::create_private_dir(&folder.join(WANTS))?;
@@ -98,7 +98,7 @@ pub fn on(
     status(project)
 }
 
-/// Removes the unit; whether there was one. The VM stays as it is.
+/// Removes the unit. Returns `true` if there was one. The VM keeps its state.
 ///
 /// # Errors
 ///
@@ -120,7 +120,7 @@ pub fn off(project: &Project) -> Result<bool, MachineError> {
     Ok(was)
 }
 
-/// `$XDG_CONFIG_HOME`, where systemd has units and this program the user's config and key.
+/// `$XDG_CONFIG_HOME`: systemd has its user units there, and this program the user's config and key.
 fn home() -> Result<PathBuf, MachineError> {
     config_home()
         .ok_or_else(|| MachineError::Choice("there is no home directory for units".to_owned()))
@@ -160,7 +160,7 @@ fn name_of(unit: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// Called as the VM; and where another VM has the same name and such a unit, as this one would be by its path.
+/// The name of the VM's unit; with a hash of the path if another VM of the same name has one.
 fn free_name(folder: &Path, project: &Project, name: &Name) -> Result<String, MachineError> {
     let mut taken = PathBuf::new();
     for name in [name, &project.machine_name()] {
@@ -209,7 +209,7 @@ fn text(
     };
     let (root, place) = (utf8(project.root())?, utf8(&project.place())?);
     let alias = project.alias().map_or("", |it| it.as_str());
-    // A variable is put in where a $ is, but not into the program itself.
+    // Variables are expanded after a `$`, but not in the program itself.
     let line = |verb: &str| -> Result<String, MachineError> {
         let words = [
             "-C".to_owned(),
@@ -231,14 +231,14 @@ fn text(
     Ok(format!(
         "# By `k3s-vm autostart on`; `k3s-vm autostart off` removes it.\n\
          [Unit]\nDescription=k3s-vm VM {name}\nConditionPathExists={record}\n{OWNER}{place}\n\n\
-         [Service]\n# QEMU goes on when `start` has ended, and only `stop` ends it.\n\
+         [Service]\n# QEMU keeps running when `start` has ended, and only `stop` ends it.\n\
          Type=oneshot\nRemainAfterExit=yes\nKillMode=process\nTimeoutStartSec=infinity\nTimeoutStopSec=180\n\
          {environment}ExecStart={start}\nExecStop={stop}\n\n\
          [Install]\nWantedBy=default.target\n"
     ))
 }
 
-/// One word of a unit's line, in which neither a quote nor a specifier is anything but itself.
+/// One word of a unit's line, quoted and with doubled specifiers.
 fn quoted(word: &str) -> String {
     let word = word.replace('\\', r"\\").replace('"', "\\\"");
     format!("\"{}\"", word.replace('%', "%%"))
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn odd_paths_are_words_of_their_own() {
+    fn odd_paths_are_quoted() {
         let project = Project::at(Path::new("/home/a b/50% \"off\" $HOME\\"));
         let project = project.with("next".parse().ok());
         let name = "k3s-shop-next-1a2b3c".parse().expect("a name");
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_tells_whose_it_is() {
+    fn a_unit_names_its_vm() {
         let text = "[Unit]\nX-K3sVm=/home/a b/shop\n\n[Service]\n";
         assert_eq!(owner(text), Some("/home/a b/shop".into()));
         assert_eq!(owner("[Unit]\nDescription=mine\n"), None);

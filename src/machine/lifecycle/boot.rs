@@ -1,4 +1,4 @@
-//! From a stopped VM to a started k3s: the launch, by KVM or, where that does not run the guest, by emulation.
+//! From a stopped VM to a started k3s: launches with KVM, or with emulation if KVM does not run the guest.
 
 use std::path::Path;
 
@@ -14,17 +14,17 @@ use crate::{
         model::{host::warn_of_emulation, timings::TimeSpentIn},
         template::capture,
     },
-    project::{Record, config::AccelChoice},
+    project::{Record, config_values::AccelChoice},
     qemu::{
         Accelerator,
         kvm::{self, Kvm},
     },
 };
 
-/// How often a guest is started again after a crash of the emulator.
+/// How often a guest is restarted after a crash of the emulator.
 const MAX_EMULATOR_RETRIES: usize = 2;
 
-/// Starts the VM and returns when k3s has told its systemd that it started.
+/// Starts the VM and returns when k3s has started.
 ///
 /// # Errors
 ///
@@ -44,7 +44,7 @@ pub(crate) async fn boot(
     if record.provisioned {
         // The host may be in another network than at the last start.
         host_dns::follow(&machine.project, spec).await?;
-        timings.lap("ask the host's DNS servers", TimeSpentIn::Network);
+        timings.lap("query the host's DNS servers", TimeSpentIn::Network);
     }
     if let (Accelerator::Tcg, AccelChoice::Auto) = (accelerator, spec.accel) {
         warn_of_emulation(host.kvm().await);
@@ -57,7 +57,7 @@ pub(crate) async fn boot(
     };
     let booted = match boot.with_retries(accelerator).await {
         Err(Failure::AcceleratorFailed(reason)) => {
-            // Not remembered: a disk that boots nothing is as silent as a KVM that runs nothing.
+            // Not remembered: a disk that does not boot is as silent as a KVM that does not run.
             let kvm = Kvm::Broken(reason);
             machine.cleanup_on_failure().await;
             if spec.accel == AccelChoice::Kvm {
@@ -80,13 +80,12 @@ struct Boot<'a> {
     startup: Startup<'a>,
     record: &'a Record,
     timings: &'a mut Timings,
-    /// The capture of the guest. It is still valid when the guest has to be started again.
+    /// The capture of the guest, which stays valid when the guest is restarted.
     captured: Option<CapturedMemory>,
 }
 
 impl Boot<'_> {
-    /// Launches the VM until its k3s has started; again when the emulator crashed, or the guest did not receive its
-    /// identity.
+    /// Launches the VM until k3s has started; again if the emulator crashed, or the guest did not receive its identity.
     async fn with_retries(&mut self, accelerator: Accelerator) -> Result<Launched, Failure> {
         let machine = self.startup.machine;
         for _ in 0..MAX_EMULATOR_RETRIES {
@@ -135,24 +134,24 @@ impl Boot<'_> {
         Ok(launched)
     }
 
-    /// Captures the guest for other VMs. The guest continues as well if that fails.
+    /// Captures the guest as a template. A failure is only logged.
     async fn capture(&mut self, launched: &Launched) {
         let project = self.startup.project();
         match capture::capture(project, &launched.record, &launched.process).await {
             Ok(captured) => self.captured = captured.or(self.captured.take()),
-            Err(error) => tracing::debug!(%error, "the prepared disk is not kept"),
+            Err(error) => tracing::debug!(%error, "the guest is not captured as a template"),
         }
     }
 }
 
-/// Ends a guest that did not receive its identity. It has written to its disk by now, so its next start is an ordinary
-/// boot with the identity on the seed, and its disk and memory are not published for other VMs.
+/// Ends a guest that did not receive its identity. Its next start is an ordinary boot with the identity on the seed. It
+/// has written to its disk, so its disk and memory are not published.
 pub(crate) async fn end_without_identity(machine: &Machine, error: &MachineError) {
     tracing::warn!("restarting the guest with its identity on the seed disk: {error}");
     machine.cleanup_on_failure().await;
 }
 
-/// QEMU's words about a KVM that does not work (accel/kvm/kvm-all.c, target/i386/kvm/kvm.c).
+/// QEMU's messages about a KVM that does not work (accel/kvm/kvm-all.c, target/i386/kvm/kvm.c).
 const OF_KVM: [&str; 10] = [
     "kvm kernel module",
     "initialize kvm",
@@ -166,7 +165,7 @@ const OF_KVM: [&str; 10] = [
     "vcpu ioctl",
 ];
 
-/// Whether QEMU's words are about KVM. A path in them may have the same letters.
+/// Returns `true` for a message of QEMU about KVM. The letters in a path do not count.
 fn blames_kvm(text: &str, project: &Path) -> bool {
     let text = text.replace(&*project.to_string_lossy(), "");
     let is_path = |word: &&str| word.contains('/') && !word.contains(kvm::DEVICE);
@@ -180,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_not_a_complaint_of_kvm() {
+    fn a_path_with_kvm_is_no_kvm_error() {
         for (said, blamed) in [
             (
                 "Could not access KVM kernel module: No such file or directory",

@@ -1,4 +1,5 @@
-//! Whether a booting guest can still become ready: its reports, its console, QEMU and its monitor, and the deadlines.
+//! Checks whether a booting guest can still become ready: its reports, its console, QEMU and its monitor, and the
+//! deadlines.
 
 use std::{
     path::PathBuf,
@@ -16,37 +17,36 @@ use crate::{
     qemu::{Accelerator, Process, kvm::Kvm, log_writer, monitor_of},
 };
 
-/// A guest that runs by KVM shows a sign of life within seconds, on its console or by reading its disk; one that does not run
-/// at all never does.
+/// How long a guest with KVM may be silent: it writes to its console or reads its disk within seconds.
 const FIRST_SIGN_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The last stage of a guest that has reported none.
 pub const NO_STAGE: &str = "none";
 
-/// How the guest's report of a damaged datastore ends that has no copy (k3s-post-stop.sh).
+/// The end of the guest's report of a damaged datastore without a copy (k3s-post-stop.sh).
 const NO_COPY: &str = "there is no copy of it";
 
 /// How often the console and QEMU's monitor are read.
 pub(crate) const QEMU_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How many lines of a log an error shows.
+/// The lines of a log in an error.
 const EXCERPT: usize = 15;
 
-/// How long a guest may take to send the end of k3s's log.
+/// How long the guest may take to send the end of k3s's log.
 const LOG_TAIL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a guest that was sent its identity may take to report that it has it. It takes a second, or ten emulated.
+/// How long a guest may take to report that it received its identity. It takes a second, or ten emulated.
 const IDENTITY_TIMEOUT_KVM: Duration = Duration::from_secs(30);
 
 const IDENTITY_TIMEOUT_TCG: Duration = Duration::from_secs(180);
 
-/// Why k3s did not start.
+/// The reason why k3s did not start.
 pub(crate) enum Failure {
     /// The accelerator does not run the guest.
     AcceleratorFailed(String),
-    /// The emulator crashed the guest, and may not do so another time.
+    /// The emulator crashed the guest, which may run at the next try.
     EmulatorCrash(MachineError),
-    /// The guest did not receive its identity from the host. It finds it on the seed when it is restarted.
+    /// The guest did not receive its identity. It finds it on the seed after a restart.
     IdentityNotReceived(MachineError),
     /// Any other error.
     Other(MachineError),
@@ -75,18 +75,18 @@ pub(crate) struct BootChecks<'a> {
     project: &'a Project,
     process: &'a Process,
     limits: Limits,
-    /// The accelerator of the guest; [`Accelerator::Tcg`] as well for a guest that is known to run.
+    /// The accelerator of the guest; [`Accelerator::Tcg`] also for a guest that is known to run.
     pub(crate) accelerator: Accelerator,
-    /// How far the guest has come by its reports.
+    /// The state of the boot, by the guest's reports.
     pub(crate) state: BootState,
     /// The guest's console.
     pub(crate) console: Console,
-    /// When the guest was sent its identity, until it reports again.
+    /// The time when the guest was sent its identity, until its next report.
     pub(crate) identity_sent: Option<Instant>,
     qemu_checked: Instant,
     last_sign: Instant,
     any_sign: bool,
-    /// How much the guest had done with its disks, and when it had last done more.
+    /// The number of disk operations of the guest, and the time of the last change.
     disk_use: (u64, Instant),
 }
 
@@ -171,7 +171,7 @@ impl<'a> BootChecks<'a> {
                 panicked.into()
             });
         }
-        // Once k3s has been started, the guest is past what the console tells.
+        // Once k3s is being started, the console shows no more boot failures.
         if self.state.k3s_tried {
             return None;
         }
@@ -184,7 +184,7 @@ impl<'a> BootChecks<'a> {
         Some(failed.with_fault(BootFault::Console(sign)).into())
     }
 
-    /// A monitor that does not answer once is no failure; a process that ended is seen elsewhere.
+    /// A single failure of the monitor does not count; the end of the process is checked elsewhere.
     async fn check_monitor(&mut self) -> Result<(), Failure> {
         let Ok(mut monitor) = monitor_of(self.project).await else {
             return Ok(());
@@ -217,7 +217,7 @@ impl<'a> BootChecks<'a> {
         }
     }
 
-    /// Fails when the guest takes longer than it may.
+    /// Fails when the guest exceeds its limits.
     pub(crate) async fn check_deadlines(&self) -> Result<(), Failure> {
         if self.accelerator == Accelerator::Kvm
             && !self.any_sign
@@ -241,7 +241,7 @@ impl<'a> BootChecks<'a> {
             return Ok(());
         };
         let reason = self.with_cause(format!("{what} {}", humantime::format_duration(bound)));
-        // A k3s that neither starts nor ends has said why in the guest alone.
+        // The reason why k3s neither starts nor ends is in the guest's log alone.
         let said = match self.state.k3s_tried {
             true => k3s_log_tail(self.project).await,
             false => None,
@@ -266,7 +266,7 @@ impl<'a> BootChecks<'a> {
         Some(Failure::IdentityNotReceived(failed))
     }
 
-    /// A reason, and what the console says of it.
+    /// A reason, with the end of the console.
     fn with_cause(&self, reason: String) -> String {
         match self.console.signs.cause() {
             Some(cause) if !self.state.k3s_tried => format!("{reason}: {cause}"),
@@ -297,8 +297,8 @@ impl<'a> BootChecks<'a> {
     }
 }
 
-/// How often the guest has read from its disks and written to them, by `query-blockstats`. Read loosely: the types of qapi
-/// want keys that some versions of QEMU do not have.
+/// The number of reads and writes of the guest's disks, by `query-blockstats`. Parsed loosely: the types of qapi
+/// require keys that some versions of QEMU do not have.
 fn disk_operations(disks: &Value) -> u64 {
     let count = |disk: &Value, what: &str| disk["stats"][what].as_u64().unwrap_or_default();
     let disks = disks.as_array().into_iter().flatten();

@@ -1,4 +1,4 @@
-//! Waits for a booting guest: its reports, racing everything that shows that it does not become ready.
+//! Waits for the reports of a booting guest, and fails early when a check shows that it cannot become ready.
 
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,9 @@ const POLL: Duration = Duration::from_millis(50);
 /// An event of a booting guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BootEvent {
-    /// It has everything that all VMs have in common, and waits for its identity.
+    /// The guest has its common state, and requests its identity.
     IdentityRequested,
-    /// It has started k3s.
+    /// The guest has started k3s.
     K3sStarted,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct BootProgress<'a> {
 }
 
 impl<'a> BootProgress<'a> {
-    /// The progress of a guest that is known to run.
+    /// The progress of a running guest.
     pub(crate) fn of(project: &'a Project, process: &'a Process, limits: Limits) -> Self {
         Self {
             project,
@@ -48,14 +48,14 @@ impl<'a> BootProgress<'a> {
         }
     }
 
-    /// The progress of a guest that has just been launched; its accelerator may not run it at all.
+    /// The progress of a guest that was just launched; its accelerator may not run it.
     pub(crate) fn of_boot(project: &'a Project, launched: &'a Launched) -> Self {
         let mut progress = Self::of(project, &launched.process, launched.limits);
         progress.checks.accelerator = launched.accelerator;
         progress
     }
 
-    /// The progress of a guest that continues from a template's memory and was sent its identity.
+    /// The progress of a guest that was resumed from a template's memory and sent its identity.
     pub(crate) fn of_template(project: &'a Project, launched: &'a Launched) -> Self {
         let mut progress = Self::of(project, &launched.process, launched.limits);
         progress.checks.identity_sent = Some(Instant::now());
@@ -63,7 +63,7 @@ impl<'a> BootProgress<'a> {
         progress
     }
 
-    /// Reads the reports so far. The failures among them do not count.
+    /// Reads the reports so far. Failures among them do not count.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl<'a> BootProgress<'a> {
         Ok(())
     }
 
-    /// Waits until k3s has started. A guest that requests its identity receives it.
+    /// Waits until k3s has started. Answers the guest's request for its identity.
     ///
     /// # Errors
     ///
@@ -162,7 +162,7 @@ impl<'a> BootProgress<'a> {
     }
 }
 
-/// Does `work` with a guest whose k3s has started, and ends early when k3s or the guest has failed.
+/// Does `work` with a started guest, and ends early when k3s or the guest fails.
 pub(crate) async fn unless_boot_fails<T>(
     project: &Project,
     process: &Process,

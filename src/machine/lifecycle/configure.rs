@@ -11,7 +11,7 @@ use crate::{
     project::{Config, Suspended, approval, user},
 };
 
-/// Saves the choices, and takes those of the `forgotten` keys back; what the running VM does not have yet of them.
+/// Saves the choices, and removes the `forgotten` keys. Returns the changes that need a restart.
 ///
 /// # Errors
 ///
@@ -27,7 +27,7 @@ pub async fn configure(
         return Err(MachineError::absent(project));
     };
     if Suspended::holds(project, record) {
-        // Its memory would be lost: a resumed guest cannot have another number of processors.
+        // Its memory would be lost: a resumed guest cannot have another number of CPUs.
         return Err(MachineError::Suspended(record.name.clone()));
     }
     approval::load(project)?;

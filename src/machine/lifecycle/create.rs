@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::{
     base::{Name, Progress},
-    image::{self, prepared},
+    image::{self, template},
     machine::{
         MachineError, Timings,
         cache::{assets, assets::Assets, references},
@@ -16,12 +16,12 @@ use crate::{
     },
     project::{
         Record, Suspended,
-        config::FirmwareChoice,
+        config_values::FirmwareChoice,
         record::{BaseImage, Release},
     },
 };
 
-/// Creates the VM, or completes one that an earlier setup left `unfinished`.
+/// Creates the VM, or completes one that an interrupted setup left `unfinished`.
 ///
 /// # Errors
 ///
@@ -41,26 +41,16 @@ pub(crate) async fn create_machine(
     timings.lap("fetch image and k3s", TimeSpentIn::Network);
     let begun = unfinished.is_some();
     if Suspended::exists(&machine.project) && !machine.project.disk().exists() {
-        // Of a VM that is gone.
+        // Left by a deleted VM.
         Suspended::discard(&machine.project)?;
     }
     let drafted = unfinished.unwrap_or_else(|| draft(startup, machine.new_name(), &assets));
-    let mut record = Record {
-        disk: spec.disk,
-        image: BaseImage {
-            source: spec.image.clone(),
-            path: drafted.image.path,
-            digest: assets.image.digest,
-        },
-        release: release(&assets),
-        firmware: firmware.to_owned(),
-        ..drafted
-    };
-    // A disk that cannot be created is refused before there is a record of it.
+    let mut record = completed(startup, drafted, &assets, firmware);
+    // A disk that cannot be created is refused before its record is written.
     let backing = backing::choose_backing_image(startup, &assets, &record, begun).await?;
     let mut disk = image::plan(&backing, spec.disk)?;
     record.image.path = backing.path;
-    if let Some(template) = prepared::identity(&record.image.path) {
+    if let Some(template) = template::identity(&record.image.path) {
         return ready::clone_template(startup, &template, record, &disk).await;
     }
     record.save(&machine.project)?;
@@ -71,11 +61,26 @@ pub(crate) async fn create_machine(
     }
     disk_files::ensure_disk(&machine.project, &disk)?;
     publish::prepare_resume(startup, &record).await?;
-    timings.lap("make the disk", TimeSpentIn::Own);
+    timings.lap("create the disk", TimeSpentIn::Own);
     Ok(record)
 }
 
-/// The firmware of a new VM; its UEFI variables are copied here, so that a host without UEFI is refused early.
+/// The record with the current choices and assets.
+fn completed(startup: Startup<'_>, record: Record, assets: &Assets, firmware: &str) -> Record {
+    Record {
+        disk: startup.spec.disk,
+        image: BaseImage {
+            source: startup.spec.image.clone(),
+            path: record.image.path,
+            digest: assets.image.digest,
+        },
+        release: release(assets),
+        firmware: firmware.to_owned(),
+        ..record
+    }
+}
+
+/// The firmware of a new VM. Copies its UEFI variables, so that a host without UEFI is refused early.
 fn firmware(startup: Startup<'_>) -> Result<&'static str, MachineError> {
     match startup.spec.firmware {
         FirmwareChoice::Auto | FirmwareChoice::Bios => Ok("bios"),
@@ -85,7 +90,7 @@ fn firmware(startup: Startup<'_>) -> Result<&'static str, MachineError> {
     }
 }
 
-/// The record of a VM that no setup has begun.
+/// The record of a new VM.
 fn draft(startup: Startup<'_>, name: Name, assets: &Assets) -> Record {
     let spec = startup.spec;
     Record {

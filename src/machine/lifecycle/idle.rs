@@ -22,19 +22,19 @@ use crate::{
         lifecycle::stop::{self, StopMode, StopOutcome},
     },
     project::{Project, idle, user},
-    qemu::{MonitorError, Process, monitor_of, process, usernet},
+    qemu::{MonitorError, Process, monitor_of, spawn, usernet},
 };
 
 /// The hidden command that watches.
 pub const VERB: &str = "idle-watch";
 
-/// The longest time between two looks: the host remembers a closed connection for twice as long.
-const LONGEST: Duration = Duration::from_secs(30);
+/// The longest time between two checks: the host remembers a closed connection for twice as long.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(30);
 
-const SHORTEST: Duration = Duration::from_millis(200);
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long who watches the VM's former QEMU may take to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the watch of the VM's former QEMU may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -60,7 +60,7 @@ pub(crate) fn start_watch(project: &Project, spec: &Spec) {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        process::detach(&mut command, None);
+        spawn::detach(&mut command, None);
         command
             .spawn()
             .map_err(files::FileError::on("run", &program))
@@ -83,7 +83,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts to watch the QEMU that runs; `None` without one, and where another process watches it.
+    /// Starts to watch the running QEMU; `None` without one, or if another process watches it.
     ///
     /// # Errors
     ///
@@ -95,7 +95,7 @@ impl Watch {
         let lock = files::open_in_place(&project.idle_lock(), false)?;
         let began = Instant::now();
         while lock.try_lock().is_err() {
-            if began.elapsed() >= PATIENCE {
+            if began.elapsed() >= END_TIMEOUT {
                 return Ok(None);
             }
             tokio::time::sleep(POLL).await;
@@ -113,17 +113,17 @@ impl Watch {
         Ok(Some(watch))
     }
 
-    /// Waits until the VM was idle for the configured time, which is returned; `None` when there is nothing
-    /// to wait for any more: QEMU has ended, or it is not to be suspended.
+    /// Waits until the VM was idle for the configured time, and returns that time; `None` when QEMU has ended, or the
+    /// VM has no idle time any more.
     pub async fn until_idle(&mut self) -> Option<Duration> {
         loop {
             match user::chosen(&self.project) {
                 Ok(chosen) => self.after = chosen.idle_suspend.and_then(|it| it.0),
-                // It may be being written; the former value holds.
+                // The config may be being written; the former value applies.
                 Err(error) => tracing::debug!(%error, "the config cannot be read"),
             }
             let after = self.after?;
-            let pause = (after / 10).clamp(SHORTEST, LONGEST);
+            let pause = (after / 10).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL);
             if self.process.ends_within(pause).await {
                 return None;
             }
@@ -182,7 +182,7 @@ impl Watch {
     }
 
     /// Returns `true` when there are connections to forwarded ports, or were since the last check. A guest that the
-    /// user paused is left alone.
+    /// user paused counts as used.
     async fn has_connections(&mut self) -> Result<bool, MonitorError> {
         let told = {
             let mut monitor = monitor_of(&self.project).await?;
@@ -215,23 +215,24 @@ impl Watch {
     }
 }
 
-/// What the guest says of UDP. QEMU tells of no datagrams that it forwards, and the host's kernel does not count them; the
-/// guest's kernel, whose packets k3s has translated, remembers a flow for half a minute at least. The host is 10.0.2.2 there.
+/// The guest's list of UDP flows. QEMU does not report the datagrams that it forwards, and the host's kernel does not
+/// count them. The guest's kernel, which translates the addresses for k3s, remembers a flow for at least half a minute.
+/// The host is 10.0.2.2 there.
 const FLOWS: &str = "cd /proc/net; if [ -r nf_conntrack ]; then grep 'udp .* src=10.0.2.2 ' nf_conntrack; true; \
      else echo unknown; fi";
 
-/// Whether one of these ports of the guest has had a datagram of late. In doubt it has.
+/// Returns `true` when one of these ports of the guest had a recent datagram, or that is unknown.
 fn has_flow(said: &str, ports: &[u16]) -> bool {
     said.lines().any(|line| {
-        // What comes back is told behind it.
+        // The addresses of the answer follow.
         let mut words = line.split_whitespace();
         let port = words.find_map(|it| it.strip_prefix("dport="));
         port.is_none_or(|it| it.parse().is_ok_and(|it| ports.contains(&it)))
     })
 }
 
-/// Connections to these ports of 127.0.0.1 that were closed within the last minute, as the host's kernel remembers them
-/// (proc_pid_net(5)): a short one may have come and gone between two looks.
+/// Connections to these ports of 127.0.0.1 that were closed within the last minute, from the host's kernel
+/// (proc_pid_net(5)): a short one may start and end between two checks.
 fn closed_connections(ports: &[u16]) -> BTreeSet<(u16, u16)> {
     let tables = ["tcp", "tcp6"].map(|it| fs::read_to_string(format!("/proc/self/net/{it}")));
     let tables = tables.map(Result::unwrap_or_default);
@@ -268,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flow_of_datagrams_to_a_forwarded_port_is_use() {
+    fn udp_traffic_counts_as_use() {
         let flow = |port: u16, back: u16| {
             format!(
                 "ipv4     2 udp      17 28 src=10.0.2.2 dst=10.0.2.15 sport=40000 dport={port} [UNREPLIED] \

@@ -16,8 +16,8 @@ use crate::{
     qemu::monitor_of,
 };
 
-/// Shuts the guest down, or ends QEMU, and boots it; a stopped VM is booted. The API keeps its port, if no other program
-/// takes it in between.
+/// Shuts the guest down, or ends QEMU, and boots it. A stopped VM is booted. The API keeps its port, unless another
+/// program uses it in between.
 ///
 /// # Errors
 ///
@@ -46,7 +46,7 @@ pub async fn restart(
     setup::start(machine, flags, false).await
 }
 
-/// Pauses the guest, its memory in QEMU; returns whether it ran before.
+/// Pauses the guest. Its memory stays in QEMU. Returns `true` if it ran before.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Everything that can be refused, before anything is written, fetched or started.
+//! All checks that can refuse a command, before anything is written, downloaded or started.
 
 use crate::{
     base::{Name, files::free_space},
@@ -26,7 +26,8 @@ pub(crate) fn require(startup: Startup<'_>, name: &Name) -> Result<(), MachineEr
     require_choices(startup.machine, spec, name)
 }
 
-/// Checks what the choices name: the kubeconfig's place, a CPU model, mounts, files of the guest's configuration.
+/// Checks the files and devices that the choices name: the kubeconfig's path, a CPU model, mounts, files of the guest's
+/// configuration.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! From a started k3s to a ready node: the guest's kubeconfig, the API's own word, the node's condition.
+//! From a started k3s to a ready node: the guest's kubeconfig, the API, the node's condition.
 
 use std::{
     path::PathBuf,
@@ -22,7 +22,7 @@ use crate::{
 
 const POLL: Duration = Duration::from_millis(100);
 
-/// How long one attempt may take. A guest that is about to start something may leave a connection without an answer.
+/// How long one attempt may take. A busy guest may leave a connection without an answer.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The guest's clock starts from the host's, to the second.
@@ -31,7 +31,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(2);
 /// Where k3s writes the administrator's kubeconfig (its documentation, "Cluster Access").
 const IN_GUEST: &str = "/etc/rancher/k3s/k3s.yaml";
 
-/// Writes the project's kubeconfig and returns when the API is ready, the node is Ready and pods can be made.
+/// Writes the project's kubeconfig and returns when the API is ready, the node is Ready and pods can be created.
 ///
 /// # Errors
 ///
@@ -55,7 +55,7 @@ pub async fn ready(
     until(process, limits, "the API", async || Ok(api.ready().await?)).await?;
     tracing::info!("API is ready");
     timings.lap("API becomes ready", TimeSpentIn::Guest);
-    // A resumed guest has not booted with its QEMU.
+    // A resumed guest has not booted with this QEMU.
     let booted = (!resumed).then(|| SystemTime::now() - process.uptime().unwrap_or_default());
     until(process, limits, "the node", async || {
         node_ready(&api, &record.name, booted).await
@@ -107,12 +107,12 @@ pub(crate) async fn upgraded(
     .await
 }
 
-/// Whether what answers is neither the release that was asked for, nor the former one at its end.
+/// Returns `true` when neither the requested release answers nor the former one, which may still be ending.
 fn is_another(answers: &str, asked: &str, former: &str, since: Duration) -> bool {
     answers != asked && (answers != former || since > FORMER_K3S)
 }
 
-/// Tries again every [`POLL`] while QEMU lives and time is left.
+/// Retries every [`POLL`] while QEMU runs and time is left.
 async fn until<T>(
     process: &Process,
     limits: Limits,
@@ -136,7 +136,7 @@ async fn until<T>(
         };
         tracing::debug!(%error, "{what} is not there yet");
         if !process.is_alive() {
-            return Err(MachineError::Died {
+            return Err(MachineError::QemuEnded {
                 during: what.to_owned(),
             });
         }
@@ -145,7 +145,7 @@ async fn until<T>(
     }
 }
 
-/// k3s writes the file before it reports that it started. The same request wakes a resumed guest.
+/// k3s writes the file before it reports its start. The same request wakes a resumed guest.
 fn fetching(resumed: bool) -> String {
     if resumed {
         let (waking, renewing) = (wake::waking(), wake::renewing(IN_GUEST));
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_release_that_was_not_asked_for_is_told_at_once() {
+    fn another_release_fails_at_once() {
         let [soon, late] = [1, 101].map(Duration::from_secs);
         let another = |answers, since| is_another(answers, "v1.34.1+k3s1", "v1.33.5+k3s1", since);
         assert!(!another("v1.34.1+k3s1", soon) && !another("v1.34.1+k3s1", late));

@@ -12,7 +12,7 @@ use crate::{
     project::Project,
 };
 
-/// Stops the VM and removes it. The record goes last, so that a reset that died can be run again.
+/// Stops the VM and deletes it. The record is deleted last, so that an interrupted reset can be run again.
 ///
 /// # Errors
 ///
@@ -41,11 +41,11 @@ pub async fn reset(machine: &Machine) -> Result<(), MachineError> {
         tracing::warn!(%error, "cannot remove the VM's systemd unit");
     }
     remove_files(project)?;
-    references::sign_off(machine);
+    references::unregister(machine);
     Ok(())
 }
 
-/// Removes the VM's directory again if it was made for this command, which was refused before anything was done.
+/// Deletes the VM's directory again if it was created for this command, which was refused.
 pub(crate) fn remove_traces(machine: &Machine) {
     let Some(made) = machine.bare_directory() else {
         return;

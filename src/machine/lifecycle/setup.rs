@@ -1,4 +1,4 @@
-//! `setup` and `start`: from whatever is there to a node that is Ready.
+//! `setup` and `start`: from any state to a node that is Ready.
 
 use std::time::{Duration, Instant};
 
@@ -43,8 +43,8 @@ pub struct Summary {
     pub nothing_to_do: bool,
 }
 
-/// How long a busy guest has until it is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How long a busy guest has until the next query.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Creates, boots and provisions the VM, or continues an interrupted setup.
 ///
@@ -70,7 +70,7 @@ async fn set_up(
 ) -> Result<Summary, MachineError> {
     let mut timings = Timings::start();
     let ports = flags.ports.clone().unwrap_or_default();
-    // What an interrupted command has left may be another config.
+    // Recovery may have changed the config.
     let state = interrupted::recover(machine).await?;
     let config = flags.over(approval::load(&machine.project)?);
     let all = config.clone().over(user::config(state.record().is_some())?);
@@ -94,7 +94,7 @@ async fn set_up(
         began: Instant::now(),
     };
     host.accelerator(spec.accel).await?;
-    timings.lap("look at the host", TimeSpentIn::Own);
+    timings.lap("examine the host", TimeSpentIn::Own);
     ports::require(&machine.project, &ports).await?;
     let name = stopped.as_ref().map(|record| record.name.clone());
     preflight::require(startup, &name.unwrap_or_else(|| machine.new_name()))?;
@@ -110,7 +110,7 @@ async fn set_up(
     boot_with_config(startup, record, &config, timings).await
 }
 
-/// Discards a VM that the choices contradict, if it has never booted.
+/// Discards a VM that contradicts the choices, if it has never booted.
 fn discard_if_never_booted(
     machine: &Machine,
     spec: &Spec,
@@ -132,7 +132,7 @@ fn discard_if_never_booted(
     Ok(State::Absent)
 }
 
-/// Saves the project's config and starts the VM. A config that QEMU refuses is taken back, since every later start would
+/// Saves the project's config and starts the VM. A config that QEMU refuses is not kept, since every later start would
 /// be refused as well.
 async fn boot_with_config(
     startup: Startup<'_>,
@@ -156,7 +156,7 @@ async fn boot_with_config(
     result
 }
 
-/// Boots the VM that is there.
+/// Starts the existing VM.
 ///
 /// # Errors
 ///
@@ -201,13 +201,13 @@ pub async fn start(
     }
 }
 
-/// From a stopped VM to a ready node.
+/// Brings a stopped VM to a ready node.
 async fn boot_or_resume(
     startup: Startup<'_>,
     mut record: Record,
     mut timings: Timings,
 ) -> Result<Summary, MachineError> {
-    // What was downloaded before does not count.
+    // Earlier downloads do not count.
     let startup = Startup {
         began: Instant::now(),
         ..startup
@@ -225,7 +225,7 @@ async fn boot_or_resume(
     if let Ok(program) = std::env::current_exe() {
         disk_files::ensure_links(project, &program)?;
     }
-    timings.lap("look at files and ports", TimeSpentIn::Own);
+    timings.lap("check files and ports", TimeSpentIn::Own);
     let work = async {
         let launched = match resumed(startup, &record, &mut timings).await? {
             Some(launched) => launched,
@@ -236,7 +236,7 @@ async fn boot_or_resume(
     guest_logs::capped(project, work).await
 }
 
-/// A VM that was resumed from saved memory or from a template; `None` when it has to boot.
+/// Resumes the VM from saved memory or from a template; `None` when it has to boot.
 async fn resumed(
     startup: Startup<'_>,
     record: &Record,
@@ -261,7 +261,7 @@ async fn resumed(
     }
 }
 
-/// Finishes the start of a VM that runs already; nothing is left to do if it is ready.
+/// Finishes the start of a running VM, unless it is ready.
 async fn attach_to_running(
     machine: &Machine,
     spec: &Spec,
@@ -271,7 +271,7 @@ async fn attach_to_running(
 ) -> Result<Summary, MachineError> {
     let project = &machine.project;
     if !record.provisioned {
-        // Left behind by an interrupted setup: this command finishes it, or ends QEMU.
+        // Left by an interrupted setup: this command finishes it, or ends QEMU.
         machine.adopt_qemu();
     }
     let paused = vcpu::unpause(project).await?;
@@ -335,18 +335,17 @@ async fn wait_until_ready(
     finish_startup(machine, spec, launched, timings).await
 }
 
-/// Waits until a guest that did not answer at first says that its k3s runs: it has reported that before, and does not
-/// report it again.
+/// Waits until a guest that did not answer at first reports that k3s runs: it does not send that report again.
 async fn answered(project: &Project, limits: Limits) {
     loop {
-        tokio::time::sleep(ASK_AGAIN).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
         if wake::start_k3s(project, limits).await {
             return;
         }
     }
 }
 
-/// Returns `true` when the API answers in time, and has a node that is Ready.
+/// Returns `true` when the API answers in time, and its node is Ready.
 async fn has_ready_node(record: &Record, limits: Limits) -> bool {
     let Ok(api) = api::client_of(record) else {
         return false;
@@ -360,7 +359,7 @@ async fn has_ready_node(record: &Record, limits: Limits) -> bool {
         .unwrap_or(false)
 }
 
-/// k3s has started: the rest is the cluster's.
+/// Waits for the cluster once k3s has started.
 async fn finish_startup(
     machine: &Machine,
     spec: &Spec,
@@ -382,7 +381,7 @@ async fn finish_startup(
         kubeconfig::remove(project, &former, &record.name)?;
     }
     if !record.provisioned {
-        // From now on the guest finds there who it is, should it forget.
+        // A guest that loses its identity finds it there from now on.
         cidata::ensure_seed(project, &record, false)?;
     }
     record.provisioned = true;
@@ -391,7 +390,7 @@ async fn finish_startup(
     machine.keep_qemu();
     if let Some(captured) = captured {
         publish::publish(&record, captured, None).await;
-        timings.lap("disk and memory are kept for others", TimeSpentIn::Own);
+        timings.lap("publish disk and memory", TimeSpentIn::Own);
     }
     ready::publish_ready(machine, &record, &process, &mut timings).await;
     open_to_the_user(project, spec, &record).await?;

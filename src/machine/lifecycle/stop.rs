@@ -1,4 +1,4 @@
-//! `stop`: stops k3s, presses the power button, and ends QEMU after the deadline; or suspends the VM.
+//! `stop`: stops k3s, sends an ACPI shutdown, and ends QEMU after the limit; or suspends the VM.
 
 use std::time::Duration;
 
@@ -16,43 +16,43 @@ use crate::{
     qemu::{MonitorError, Process, guest_abi, monitor_of},
 };
 
-/// How long an orderly end may take unless the user says otherwise: systemd gives a unit 90 s.
-const ORDERLY: Duration = Duration::from_secs(120);
+/// The limit of a clean shutdown by default: systemd gives a unit 90 s.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Seconds that trimming may take on the way. An emulated guest that has removed 1 GiB takes less than one.
+/// The limit of the trim during a stop, in seconds. An emulated guest that has deleted 1 GiB takes less than one.
 const TRIMMING: u8 = 20;
 
-/// How a VM came to its end.
+/// The result of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopOutcome {
-    /// There was nothing to end.
+    /// The VM was stopped already.
     AlreadyStopped,
-    /// The guest powered itself off.
-    Orderly,
-    /// The plug was pulled, because it was asked for or the guest did not end in time.
+    /// The guest shut down.
+    CleanShutdown,
+    /// QEMU was ended, by request or because the guest did not shut down in time.
     Forced,
-    /// The next start resumes it.
+    /// The VM is suspended.
     Suspended,
-    /// It was suspended before.
+    /// The VM was suspended already.
     AlreadySuspended,
-    /// It was suspended before, and boots at the next start.
-    MemoryGivenUp,
+    /// The VM was suspended, and its memory is discarded.
+    MemoryDiscarded,
 }
 
 /// The way to stop a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopMode {
-    /// As the config says: suspended, if it can be, or powered off.
+    /// Suspends if the config says so and it is possible, else shuts down.
     Usual,
-    /// Powered off.
+    /// Shuts down.
     PowerOff,
-    /// Ended at once.
+    /// Ends QEMU at once.
     Force,
-    /// Suspended.
+    /// Suspends.
     Suspend,
 }
 
-/// Stops the VM; who says `within` which time wants it powered off, and then by force.
+/// Stops the VM. A limit `within` means a shutdown, and QEMU is ended after it.
 ///
 /// # Errors
 ///
@@ -83,17 +83,17 @@ pub async fn stop(
         terminate::end(project, &process).await?;
         return Ok(StopOutcome::Suspended);
     }
-    let within = within.unwrap_or(ORDERLY);
+    let within = within.unwrap_or(SHUTDOWN_TIMEOUT);
     let orderly = way != StopMode::Force && shut_down(project, &process, within).await;
     terminate::end(project, &process).await?;
     Ok(if orderly {
-        StopOutcome::Orderly
+        StopOutcome::CleanShutdown
     } else {
         StopOutcome::Forced
     })
 }
 
-/// A VM with directories of the host cannot be suspended, and its user has not asked for it just now.
+/// A VM with mounts cannot be suspended. The config asks for it, and the command does not.
 fn shares_folders(process: &Process) -> bool {
     let shares = guest_abi::has_folder(&guest_abi::guest_abi(process.arguments()));
     if shares {
@@ -102,13 +102,13 @@ fn shares_folders(process: &Process) -> bool {
     shares
 }
 
-/// There is nothing to end, but memory may be asked to be given up.
+/// The VM does not run, but the command may discard its memory.
 fn already(project: &Project, record: &Record, way: StopMode) -> Result<StopOutcome, MachineError> {
     Ok(match way {
         _ if !Suspended::holds(project, record) => StopOutcome::AlreadyStopped,
         StopMode::PowerOff => {
             Suspended::discard(project)?;
-            StopOutcome::MemoryGivenUp
+            StopOutcome::MemoryDiscarded
         }
         _ => StopOutcome::AlreadySuspended,
     })
@@ -134,7 +134,7 @@ async fn shut_down(project: &Project, process: &Process, within: Duration) -> bo
             tracing::warn!(%error, "cannot send the ACPI shutdown");
             return false;
         }
-        // The time is bounded outside.
+        // The caller limits the time.
         process.ended_within(Duration::MAX).await
     };
     let orderly = tokio::time::timeout(within, orderly);
@@ -149,8 +149,7 @@ async fn shut_down(project: &Project, process: &Process, within: Duration) -> bo
         })
 }
 
-/// A cut in the middle of a write can hurt k3s's datastore, so k3s goes first. Meanwhile the disk is trimmed, for as
-/// long as that takes no longer than it should.
+/// k3s ends first, for an interrupted write can damage its datastore. Meanwhile the disk is trimmed, within a limit.
 async fn k3s_down(project: &Project) -> Result<(), MachineError> {
     let ssh = guest::connect(project).await?;
     tracing::info!("stopping k3s");
@@ -162,7 +161,7 @@ async fn k3s_down(project: &Project) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// Has the guest power itself off, where QEMU's monitor is lost.
+/// Shuts the guest down from inside, where QEMU's monitor is lost.
 async fn power_off(project: &Project) -> Result<(), MachineError> {
     let ssh = guest::connect(project).await?;
     tracing::info!("stopping k3s and shutting down the guest over SSH: QEMU's monitor is lost");

@@ -1,4 +1,4 @@
-//! `trim`: returns the disk space that the guest has freed to the host.
+//! `trim`: reclaims disk space that the guest has freed.
 
 use crate::{
     base::{Size, files},
@@ -11,15 +11,15 @@ use crate::{
 pub struct Trimmed {
     /// The space of the VM's disk on the host before.
     pub before: Size,
-    /// And what it takes now.
+    /// The space after it.
     pub after: Size,
 }
 
-/// The command with which the guest tells QEMU which blocks it does not use. Deleted files are free only when the file
-/// system has written that down.
+/// The guest's command that reports unused blocks to QEMU. Deleted files are free only after the file system has
+/// flushed.
 pub(crate) const TRIM: &str = "sync --file-system /; fstrim /";
 
-/// Gives back what the guest does not use of its disk.
+/// Reclaims the unused blocks of the guest's disk.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Whether saved memory fits this host, this QEMU and this configuration.
+//! Checks whether saved memory fits this host, this QEMU and this configuration.
 
 use std::fs::{self};
 
@@ -6,7 +6,7 @@ use crate::{
     machine::{
         MachineError,
         guest_config::config_archive,
-        launch::{Startup, plan},
+        launch::{Startup, inputs::LaunchInputs, plan},
         model::host::{self, Host},
     },
     project::{
@@ -16,7 +16,7 @@ use crate::{
     qemu::{Accelerator, guest_abi, version},
 };
 
-/// The first difference from then, in words.
+/// The first difference since the save, in words.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ pub(crate) fn difference(
     Ok(None)
 }
 
-/// The reason why the memory is unusable, in words, as far as that is seen without reading it.
+/// The reason why the memory is unusable, in words, without reading it.
 ///
 /// # Errors
 ///
@@ -52,8 +52,9 @@ pub(crate) fn incompatibility(
 ) -> Result<Option<String>, MachineError> {
     let Startup { host, spec, .. } = startup;
     let project = startup.project();
-    let launch = plan::plan(startup, record, accelerator, Some(suspended))?;
-    // The seed is made again where it is gone.
+    let inputs = LaunchInputs::prepare(startup, record, Some(suspended))?;
+    let launch = plan::plan(startup, record, accelerator, inputs);
+    // A missing seed is created again.
     let seed = project.seed();
     let mut disks = launch.attachments.iter().map(|it| &it.file);
     if let Some(disk) = disks.find(|it| !it.exists() && **it != seed) {

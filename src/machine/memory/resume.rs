@@ -1,7 +1,7 @@
-//! The other half of `stop --suspend`: a start that resumes the guest.
+//! Resumes a suspended guest.
 //!
-//! If the memory does not fit any more, the VM boots and a warning says why. What only
-//! keeps it from starting now (a port, memory of the host, a KVM that does not work) is an error, and nothing is lost.
+//! If the memory does not fit any more, the VM boots, with a warning that says why. A temporary obstacle (a port,
+//! memory of the host, KVM) is an error, and nothing is lost.
 
 use std::{fs, path::Path};
 
@@ -11,22 +11,24 @@ use crate::{
     base::{FileError, files, sparse},
     machine::{
         MachineError, Spec, Timings,
-        control::{terminate::ENDING, vcpu},
+        control::{terminate::END_TIMEOUT, vcpu},
         error::with_causes,
         guest_config::identity_channel,
         launch::{Launched, Startup, disk_files, spawn},
         memory::compatibility,
         model::{host::Host, timings::TimeSpentIn},
     },
-    project::{Project, Record, Suspended, config::AccelChoice},
-    qemu::{Accelerator, Layout, MigrationError, Process, migration, monitor_of, process::said},
+    project::{Project, Record, Suspended, config_values::AccelChoice},
+    qemu::{
+        Accelerator, Layout, MigrationError, Process, migration, monitor_of, spawn::qemu_output,
+    },
 };
 
-/// Why a suspended VM does not resume.
+/// The reason why a suspended VM does not resume.
 enum ResumeError {
-    /// Its memory has become unusable.
+    /// Its memory is unusable.
     Unusable(String),
-    /// All else.
+    /// Any other reason.
     Other(MachineError),
 }
 
@@ -40,7 +42,7 @@ impl<E: Into<MachineError>> From<E> for ResumeError {
 ///
 /// # Errors
 ///
-/// What keeps it from starting; it is suspended then as before.
+/// The obstacle to its start; the VM stays suspended.
 pub(crate) async fn restore(
     startup: Startup<'_>,
     record: &Record,
@@ -97,7 +99,7 @@ async fn load_memory(
     machine.adopt_qemu();
     let launched = launch_with_memory(startup, record, suspended, accelerator, timings).await?;
     if record.provisioned {
-        // From here on the guest lives in this QEMU alone, which stays whatever comes.
+        // From here on the guest exists only in this QEMU, which is kept.
         machine.keep_qemu();
     }
     vcpu::release(project).await?;
@@ -107,11 +109,11 @@ async fn load_memory(
             ResumeError::Unusable(format!("cannot send its identity: {error}"))
         })?;
     }
-    timings.lap("guest goes on", TimeSpentIn::Own);
+    timings.lap("guest resumes", TimeSpentIn::Own);
     Ok(launched)
 }
 
-/// A paused QEMU that has loaded the memory, whose checksum is verified meanwhile.
+/// A paused QEMU that has loaded the memory. The checksum is verified meanwhile.
 async fn launch_with_memory(
     startup: Startup<'_>,
     record: &Record,
@@ -120,7 +122,8 @@ async fn launch_with_memory(
     timings: &mut Timings,
 ) -> Result<Launched, ResumeError> {
     let project = startup.project();
-    // Opened twice, for each reads it from its beginning; and here while QEMU starts, which then finds it read.
+    // Opened twice, since each reader starts at the beginning. Reading it while QEMU starts puts it into the page
+    // cache.
     let path = suspended.path(project);
     let memory = files::open_plain(&path)?;
     let checksum = files::open_plain(&path)?;
@@ -144,7 +147,7 @@ async fn identify(project: &Project, record: &Record) -> Result<(), MachineError
     identity_channel::send_identity(project, record).await
 }
 
-/// The accelerator of the choice, unless it is one that is missing only now.
+/// The accelerator of the choice, unless it is missing only temporarily.
 pub(crate) async fn accelerator(
     host: &Host,
     spec: &Spec,
@@ -178,11 +181,11 @@ async fn load(
         Ok(()) => Ok(()),
         Err(MigrationError::Failed(words)) => Err(refused(&words)),
         Err(MigrationError::Monitor(error)) => {
-            // A QEMU that does not like what it reads says so and ends; one that was killed says nothing.
-            let ended = process.ended_within(ENDING).await;
-            match said(&project.qemu_log()) {
+            // QEMU prints an error and ends when it cannot load the memory. A killed QEMU prints nothing.
+            let ended = process.ended_within(END_TIMEOUT).await;
+            match qemu_output(&project.qemu_log()) {
                 Some(words) if ended => Err(refused(&words)),
-                _ if ended => Err(MachineError::Died {
+                _ if ended => Err(MachineError::QemuEnded {
                     during: "its memory".to_owned(),
                 }
                 .into()),

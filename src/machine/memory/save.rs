@@ -1,4 +1,4 @@
-//! A guest's memory in a file: that of a suspended VM, or that of a prepared disk, from which other VMs continue.
+//! Saves a guest's memory to a file: for a suspended VM, a snapshot or a template.
 
 use std::{
     fs::File,
@@ -21,7 +21,7 @@ use crate::{
     qemu::{Layout, MigrationError, Monitor, Process, Version, guest_abi, migration, version},
 };
 
-/// Why the memory of a VM with mounts cannot be saved.
+/// The reason why the memory of a VM with mounts cannot be saved.
 pub const FOLDERS: &str = "it has mounts, which QEMU cannot save";
 
 type QemuMonitor = Monitor<UnixStream>;
@@ -65,7 +65,7 @@ pub(crate) async fn needed(
     Ok(process.resident(memory).unwrap_or(Size::bytes(0)))
 }
 
-/// Requires the space for a file in the directory, counting that of `ours`, which is deleted.
+/// Requires the space for a file in the directory. The space of `ours`, which is deleted, counts as free.
 ///
 /// # Errors
 ///
@@ -83,7 +83,7 @@ pub(crate) fn require_room(folder: &Path, needed: Size, ours: Size) -> Result<()
     Ok(())
 }
 
-/// Writes the memory of a paused guest, which needs so much, to the file that lies empty in `path`.
+/// Writes the memory of a paused guest, of the given size, to the empty file at `path`.
 ///
 /// # Errors
 ///
@@ -109,7 +109,7 @@ pub(crate) async fn write(
     }
 }
 
-/// Puts the file on the disk, and says what it is.
+/// Flushes the file. Returns its length and checksum.
 ///
 /// # Errors
 ///

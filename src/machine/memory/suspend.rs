@@ -1,8 +1,8 @@
 //! `stop --suspend`: saves memory and devices to a file of the project, and ends QEMU.
 //!
-//! A VM is suspended when, and for as long as, `suspended.json` is there (see [`Suspended`]). It comes when all else
-//! is on the disk, and goes before the guest runs again. So a guest beside whose QEMU it lies has not run since, whatever
-//! was interrupted, and that QEMU can be ended; and a guest without it continues in its QEMU.
+//! A VM is suspended while `suspended.json` exists (see [`Suspended`]). The file is written after everything else is on
+//! disk, and removed before the guest runs again. So with the file the guest has not run since, whatever was interrupted,
+//! and a QEMU that is left can be ended. Without it, the guest continues in its QEMU.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use crate::{
         Machine, MachineError,
         control::{
             guest,
-            terminate::{self, ENDING},
+            terminate::{self, END_TIMEOUT},
             vcpu,
         },
         memory::save,
@@ -21,7 +21,7 @@ use crate::{
     qemu::{Process, monitor_of},
 };
 
-/// Suspends a running VM. QEMU stays, and has nothing more to do.
+/// Suspends a running VM. QEMU still runs, with a paused guest.
 ///
 /// # Errors
 ///
@@ -35,12 +35,12 @@ pub(crate) async fn suspend(
         return Err(MachineError::Unfinished(record.name.clone()));
     }
     match save(machine, record, process).await {
-        Err(MachineError::Monitor(_)) if process.ended_within(ENDING).await => {
-            // No guest is left that could continue.
+        Err(MachineError::Monitor(_)) if process.ended_within(END_TIMEOUT).await => {
+            // The guest is saved, and must not continue.
             machine.keep_qemu();
             terminate::clear(&machine.project)?;
             files::remove_if_exists(&machine.project.memory())?;
-            Err(MachineError::Died {
+            Err(MachineError::QemuEnded {
                 during: "the saving of its memory".to_owned(),
             })
         }

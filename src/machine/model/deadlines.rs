@@ -1,41 +1,41 @@
-//! Deadlines. An emulated guest has longer ones.
+//! Time limits. An emulated guest has longer ones.
 
 use std::time::{Duration, Instant};
 
 use crate::{machine::MachineError, qemu::Accelerator};
 
-/// How long a start may take altogether unless the user says otherwise.
-const WITHIN_KVM: Duration = Duration::from_secs(5 * 60);
+/// The limit of a start by default.
+const START_TIMEOUT_KVM: Duration = Duration::from_secs(5 * 60);
 
-const WITHIN_TCG: Duration = Duration::from_secs(30 * 60);
+const START_TIMEOUT_TCG: Duration = Duration::from_secs(30 * 60);
 
-/// How long the guest may be silent: no report and nothing on its console. k3s itself is, while it starts.
-const SILENCE_KVM: Duration = Duration::from_secs(4 * 60);
+/// How long the guest may be silent: no report and no line on its console. k3s prints nothing while it starts.
+const SILENCE_TIMEOUT_KVM: Duration = Duration::from_secs(4 * 60);
 
-const SILENCE_TCG: Duration = Duration::from_secs(12 * 60);
+const SILENCE_TIMEOUT_TCG: Duration = Duration::from_secs(12 * 60);
 
-/// How a start is bounded.
+/// The limits of a start.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// When it began.
+    /// The time of its beginning.
     pub began: Instant,
-    /// How long it may take altogether.
+    /// The limit of the whole start.
     pub within: Duration,
     /// How long the guest may be silent.
     pub silence: Duration,
 }
 
 impl Limits {
-    /// Those for a guest that runs by `accelerator`, from now on.
+    /// The limits of a guest with `accelerator`, from now on.
     pub fn for_start(accelerator: Accelerator, chosen: Option<Duration>) -> Self {
         Self::since(Instant::now(), accelerator, chosen)
     }
 
-    /// Those of a start that `began` earlier, with another launch.
+    /// The limits of a start that `began` earlier, with another launch.
     pub fn since(began: Instant, accelerator: Accelerator, chosen: Option<Duration>) -> Self {
         let (within, silence) = match accelerator {
-            Accelerator::Kvm => (WITHIN_KVM, SILENCE_KVM),
-            Accelerator::Tcg => (WITHIN_TCG, SILENCE_TCG),
+            Accelerator::Kvm => (START_TIMEOUT_KVM, SILENCE_TIMEOUT_KVM),
+            Accelerator::Tcg => (START_TIMEOUT_TCG, SILENCE_TIMEOUT_TCG),
         };
         Self {
             began,

@@ -1,4 +1,4 @@
-//! What the host has: QEMU, KVM, memory, disk space, ports. `doctor` shows it, `setup` needs it.
+//! The resources of the host: QEMU, KVM, memory, disk space, ports. `doctor` shows them, `setup` needs them.
 
 use std::{
     env, fs,
@@ -12,18 +12,18 @@ use tokio::sync::OnceCell;
 use crate::{
     base::{Digest, Forward, HostPort, Protocol, Size},
     machine::{MachineError, error::machine::describe_kvm},
-    project::config::AccelChoice,
+    project::config_values::AccelChoice,
     qemu::{Accelerator, Version, kvm::Kvm, version},
 };
 
-/// The host, as far as it has been looked at.
+/// The host, as far as it was examined.
 #[derive(Debug)]
 pub struct Host {
     /// QEMU's path.
     pub qemu: PathBuf,
     /// QEMU's version.
     pub version: Version,
-    /// Where the verdict on KVM is kept until the host boots again.
+    /// The file with the verdict on KVM, valid until the host boots again.
     pub kvm_memory: PathBuf,
     kvm: OnceCell<Kvm>,
 }
@@ -68,8 +68,8 @@ impl Host {
     }
 }
 
-/// The host's CPU as a guest with these arguments sees it: the vendor, and unless a model was chosen the host's model
-/// and a digest of its features. `None` for an emulated guest.
+/// The host's CPU as a guest with these arguments sees it: the vendor, and without a chosen model the host's model and
+/// a digest of its features. `None` for an emulated guest.
 pub fn processor(arguments: &[String]) -> Option<String> {
     if !arguments.iter().any(|it| it == "-enable-kvm") {
         return None;
@@ -95,7 +95,7 @@ pub fn warn_of_emulation(kvm: &Kvm) {
     );
 }
 
-/// Whether QEMU runs as root of this host. In a container root is the usual user.
+/// Returns `true` when QEMU runs as root of this host. In a container, root is the usual user.
 pub fn is_root() -> bool {
     let marks = [
         "/.dockerenv",
@@ -114,10 +114,10 @@ pub fn warn_of_root() {
     }
 }
 
-/// What is wrong with root.
+/// The consequence of running as root.
 pub const AS_ROOT: &str = "running as root: QEMU has root's rights; use a user account";
 
-/// Memory that the kernel could give now, from `/proc/meminfo`.
+/// The available memory, from `/proc/meminfo`.
 pub fn available_memory() -> Option<Size> {
     meminfo("MemAvailable:")
 }
@@ -132,7 +132,7 @@ fn meminfo(key: &str) -> Option<Size> {
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// The least limit of memory of this process's cgroup and those around it, and the file that sets it (cgroups(7)).
+/// The lowest memory limit of this process's cgroup and its parents, and the file that sets it (cgroups(7)).
 fn cgroup_limit() -> Option<(Size, PathBuf)> {
     let text = fs::read_to_string("/proc/self/cgroup").ok()?;
     let mut limits = Vec::new();
@@ -182,7 +182,7 @@ pub fn check_memory(wanted: Size) -> Result<(), MachineError> {
         && available < wanted
     {
         tracing::warn!(
-            "the host may swap or end QEMU: the VM is to have {wanted} of memory, and {} are available",
+            "the host may swap or end QEMU: the VM needs {wanted} of memory, and {} are available",
             available.approximate()
         );
     }
@@ -242,7 +242,7 @@ pub fn free_port(protocol: Protocol) -> Result<HostPort, MachineError> {
     }
 }
 
-/// Listens for a moment.
+/// Binds the port for a moment.
 fn listen(protocol: Protocol, address: SocketAddr) -> std::io::Result<SocketAddr> {
     match protocol {
         Protocol::Tcp => TcpListener::bind(address)?.local_addr(),
@@ -250,10 +250,10 @@ fn listen(protocol: Protocol, address: SocketAddr) -> std::io::Result<SocketAddr
     }
 }
 
-/// The API's usual port, which the first VM of a host gets.
+/// The API's default port, which the first VM of a host gets.
 const USUAL_API_PORT: u16 = 6443;
 
-/// The API's port for a start: the chosen one or an error, else `last` time's, else the usual one, else a free one.
+/// The API's port for a start: the chosen one or an error, else `last` time's, else the default one, else a free one.
 ///
 /// # Errors
 ///
@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_taken_port_is_refused_when_chosen_and_avoided_when_not() {
+    fn a_port_in_use_is_an_error_only_if_chosen() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = taken.local_addr().expect("its address").port();
         assert!(

@@ -1,4 +1,4 @@
-//! What is decided before anything runs: the resolved choices, the host, deadlines, and values that are passed on.
+//! Values that are decided before anything runs: the resolved choices, the host, time limits.
 
 pub mod deadlines;
 pub mod host;

@@ -12,12 +12,12 @@ use crate::{
     machine::MachineError,
     project::{
         Config, Project, Record,
-        config::{AccelChoice, FirmwareChoice},
+        config_values::{AccelChoice, FirmwareChoice},
         settings::{K3s, Network},
     },
 };
 
-/// A resolved wish: nothing is left open but what only the host can tell.
+/// The resolved choices of a VM.
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// Virtual CPUs.
@@ -30,43 +30,43 @@ pub struct Spec {
     pub image: String,
     /// The base image.
     pub image_source: ImageSource,
-    /// The SHA-256 that it must have, if the user gave one.
+    /// The expected SHA-256, if the user gave one.
     pub image_sha256: Option<Digest>,
     /// Downloads need no checksum.
     pub insecure_no_checksum: bool,
     /// The k3s release; `None` is the stable channel's.
     pub k3s_version: Option<Version>,
-    /// Where releases come from.
+    /// The source of releases.
     pub mirror: Mirror,
     /// The API's host port, if the user chose one.
     pub api_port: Option<u16>,
-    /// How instructions are run.
+    /// The accelerator.
     pub accel: AccelChoice,
-    /// The processor's model, if the user chose one.
+    /// The CPU model, if the user chose one.
     pub cpu_model: Option<String>,
-    /// How the guest boots.
+    /// The firmware.
     pub firmware: FirmwareChoice,
-    /// Where the kubeconfig goes (absolute).
+    /// The kubeconfig's absolute path.
     pub kubeconfig: PathBuf,
-    /// How long the whole may take, if the user said so.
+    /// The limit of a start, if the user chose one.
     pub timeout: Option<Duration>,
     /// The host's ports that lead into the guest, if the user chose some.
     pub ports: Option<Vec<Forward>>,
-    /// Folders of the host that the guest has.
+    /// The mounts.
     pub mounts: Vec<Mount>,
-    /// After how long without use it is suspended, if ever.
+    /// The time without use after which the VM is suspended.
     pub idle_suspend: Option<Duration>,
-    /// Whether the guest is kept from the network and from the host.
+    /// The guest has no network and no way to the host.
     pub isolated: bool,
     /// The ports of the host's loopback that the guest may reach.
     pub host_access: HostAccess,
-    /// Whether a new VM is a copy of one that is kept for this, identity included.
+    /// A new VM copies a template with its identity.
     pub share_identity: bool,
-    /// What k3s is set to.
+    /// The settings of k3s.
     pub k3s: K3s,
-    /// What the guest's network is set to.
+    /// The settings of the guest's network.
     pub network: Network,
-    /// Whether the guest puts the copy of its datastore back: a wish for one start, never of the config.
+    /// The guest restores the copy of its datastore: for one start, never in the config.
     pub restore_datastore: bool,
 }
 
@@ -83,7 +83,7 @@ const LEAST_MEMORY: Size = Size::gib(1);
 const LEAST_DISK: Size = Size::gib(4);
 
 impl Spec {
-    /// Completes `config` with what the VM that is there was made with, and with the defaults.
+    /// Completes `config` with the values of the existing VM, and with defaults.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl Spec {
         let made = made.map(|record| Config {
             disk: Some(record.disk),
             image: Some(record.image.source.clone()),
-            // Its place was chosen when the VM was created; a directory made since does not move it.
+            // The path was chosen when the VM was created; a `web/` directory that was created later does not move it.
             kubeconfig: Some(record.kubeconfig.clone()),
             ..Config::default()
         });
@@ -147,7 +147,7 @@ impl Spec {
         })
     }
 
-    /// The config with the sizes that were decided, for a person to see and to change.
+    /// The config with the chosen sizes, for a person to read and change.
     pub fn completed(&self, config: Config) -> Config {
         Config {
             cpus: Some(self.cpus),
@@ -157,13 +157,13 @@ impl Spec {
         }
     }
 
-    /// Whether k3s or the network is set to something, or the guest is to have directories of the host.
+    /// Returns `true` when k3s, the network or mounts are configured.
     pub(crate) fn has_settings(&self) -> bool {
         !self.mounts.is_empty()
             || (&self.k3s, &self.network) != (&K3s::default(), &Network::default())
     }
 
-    /// Whether the VM of `record` is what is wished for, as far as a VM cannot change.
+    /// Checks the choices that a VM cannot change against `record`.
     ///
     /// # Errors
     ///
@@ -190,7 +190,9 @@ impl Spec {
             return contradiction(
                 "an image whose SHA-256 is",
                 &record.image.digest,
-                &self.image_sha256.map_or_else(String::new, String::from),
+                &self
+                    .image_sha256
+                    .map_or_else(String::new, |digest| digest.to_string()),
             );
         }
         match &self.k3s_version {
@@ -206,7 +208,7 @@ impl Spec {
     }
 }
 
-/// How config and record call an image: a file of the project is found again where the project is moved to.
+/// The image's name in config and record: relative for a file of the project, which may be moved.
 pub fn image_name(source: &ImageSource, project: &Project) -> String {
     match source {
         ImageSource::Path(path) if path.starts_with(project.root()) => {
@@ -216,7 +218,7 @@ pub fn image_name(source: &ImageSource, project: &Project) -> String {
     }
 }
 
-/// The same for messages, records and logs: without the password that a URL may have.
+/// The image's name in messages, records and logs, without a password in a URL.
 fn shown_name(source: &ImageSource, project: &Project) -> String {
     match source {
         ImageSource::Path(_) => image_name(source, project),
@@ -254,7 +256,7 @@ fn require_api_port_unforwarded(config: &Config) -> Result<(), MachineError> {
     }
 }
 
-/// A config that forwards a port twice cannot be read, and flags are not to write one.
+/// A config that forwards a port twice cannot be read, so flags must not write one.
 fn require_ports_forwarded_once(config: &Config) -> Result<(), MachineError> {
     let forwards = config.ports.as_deref().unwrap_or_default();
     let twice = (1..forwards.len())
@@ -268,7 +270,7 @@ fn require_ports_forwarded_once(config: &Config) -> Result<(), MachineError> {
     }
 }
 
-/// Whether it can be a model is QEMU's to say; what cannot be one is not passed on.
+/// Checks the form of a CPU model. QEMU decides whether it knows it.
 fn cpu_model(model: String) -> Result<String, MachineError> {
     let fits = |it: char| it.is_ascii_alphanumeric() || "-_.,=+".contains(it);
     if model.starts_with(|it: char| it.is_ascii_alphanumeric()) && model.chars().all(fits) {
@@ -332,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_open_is_decided() {
+    fn open_choices_get_defaults() {
         let spec = resolve(&Config::default()).expect("sound");
         assert_eq!(
             (spec.cpus, spec.memory, spec.disk),
@@ -377,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn invalid_choices_are_rejected() {
         let config = Config::default;
         for (wrong, word) in [
             (
@@ -429,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_keeps_what_it_was_made_with() {
+    fn fixed_choices_cannot_change() {
         let config = Config::default;
         for (other, what) in [
             (
@@ -498,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_in_the_config_are_the_projects() {
+    fn config_paths_are_relative_to_the_project() {
         let config = Config {
             image: Some("./disk.img".into()),
             kubeconfig: Some("kube.yaml".into()),

@@ -1,4 +1,4 @@
-//! What commands that were killed left behind is finished or cleared, once at the beginning of each command.
+//! Recovery from killed commands, once at the beginning of each command: their work is finished or removed.
 
 pub mod interrupted;
 pub mod replacement;

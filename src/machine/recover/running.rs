@@ -5,7 +5,7 @@ use qapi::qmp;
 use crate::{
     base::Size,
     machine::{Machine, MachineError, Spec, guest_config::config_archive},
-    project::{Project, Record, config::AccelChoice},
+    project::{Project, Record, config_values::AccelChoice},
     qemu::{Accelerator, MonitorError, monitor_of},
 };
 

@@ -17,7 +17,7 @@ pub(crate) const NEW: &str = ".new";
 pub(crate) const GONE: &str = ".gone";
 
 /// How long a guest whose snapshot was interrupted may take to continue, before a command that may have to end it does so.
-const RELEASE: Duration = Duration::from_secs(10);
+const RESUME_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Removes what interrupted commands have left, and continues the guest of an unfinished snapshot. A failure is
 /// only logged.
@@ -25,7 +25,7 @@ pub(crate) async fn clear(project: &Project) {
     let folder = project.snapshots();
     let unfinished = folder.join(NEW);
     if unfinished.exists() && Process::holder(&project.pidfile()).is_ok_and(|it| it.is_some()) {
-        match tokio::time::timeout(RELEASE, vcpu::unpause(project)).await {
+        match tokio::time::timeout(RESUME_TIMEOUT, vcpu::unpause(project)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::debug!(%error, "the guest may be paused"),
             Err(_) => tracing::debug!("QEMU does not answer; the guest may be paused"),

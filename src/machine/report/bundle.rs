@@ -1,5 +1,4 @@
-//! Everything that explains a fault, to attach to a report: texts with a name each, without secrets. What cannot be read
-//! says why in its place.
+//! The contents of a bug report: named texts without secrets. An unreadable part contains the reason.
 
 use std::{fmt::Display, fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
@@ -11,13 +10,14 @@ use crate::{
     guest::Answer,
     k3s::Kubeconfig,
     machine::{
-        State, access::shell, control::guest_logs, error::machine::with_causes, report::status,
+        MachineError, State, access::shell, control::guest_logs, error::machine::with_causes,
+        report::status,
     },
     project::Project,
 };
 
 /// How long the guest may take for each of its logs: an emulated one on a busy host needs more than 5 s.
-const ANSWER: Duration = Duration::from_secs(15);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The end of each log, in lines.
 const LINES: usize = 5000;
@@ -28,14 +28,14 @@ const LONGEST: usize = 8192;
 /// A file of the bundle.
 #[derive(Debug)]
 pub struct Part {
-    /// Where it is in the archive.
+    /// Its path in the archive.
     pub name: String,
     /// The content.
     pub text: String,
 }
 
 impl Part {
-    /// A text from elsewhere.
+    /// A part from elsewhere.
     pub fn new(name: &str, text: impl Into<String>) -> Self {
         Self {
             name: name.to_owned(),
@@ -44,7 +44,7 @@ impl Part {
     }
 }
 
-/// The parts of the project's VM and the given ones, all without secrets.
+/// The parts of the project's VM and `others`, all without secrets.
 pub async fn bundle(project: &Project, others: Vec<Part>) -> Vec<Part> {
     guest_logs::collect(project).await;
     let mut parts = others;
@@ -95,26 +95,27 @@ async fn journal(project: &Project, units: &str) -> String {
     let command =
         format!("journalctl --no-pager --output=short-iso --lines={LINES} --unit={units}");
     let (mut output, mut errors) = (Answer::default(), Answer::default());
-    let input = tokio::io::empty();
-    let run = shell::run(
-        project,
-        Some(&command),
-        None,
-        input,
-        &mut output,
-        &mut errors,
-    );
-    match tokio::time::timeout(ANSWER, run).await {
-        Ok(Ok(_)) => {
+    let run = async {
+        let ssh = shell::connect(project).await?;
+        ssh.run(&command, tokio::io::empty(), &mut output, &mut errors)
+            .await?;
+        ssh.close().await;
+        Ok::<_, MachineError>(())
+    };
+    match tokio::time::timeout(ANSWER_TIMEOUT, run).await {
+        Ok(Ok(())) => {
             let text = [output.0, errors.0].concat();
             String::from_utf8_lossy(&text).into_owned()
         }
         Ok(Err(error)) => why(&with_causes(&error)),
-        Err(_) => why(&format_args!("no answer within {} s", ANSWER.as_secs())),
+        Err(_) => why(&format_args!(
+            "no answer within {} s",
+            ANSWER_TIMEOUT.as_secs()
+        )),
     }
 }
 
-/// Mode, length, room on the disk and name of each file.
+/// Mode, length, space on the disk and name of each file.
 fn listing(directory: &Path) -> String {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries.flatten(),
@@ -140,7 +141,7 @@ fn listing(directory: &Path) -> String {
     lines.concat()
 }
 
-/// The VM's own keys and certificates, in every form that they are kept in.
+/// The VM's own keys and certificates, in every encoding.
 fn secrets_of(project: &Project) -> Secrets {
     let mut known: Vec<String> = [project.client_key(), project.host_key(), project.identity()]
         .iter()
@@ -161,7 +162,7 @@ fn secrets_of(project: &Project) -> Secrets {
     Secrets::knowing(known.iter().map(String::as_str))
 }
 
-/// Without secrets, without what steers a terminal, each line of a bounded length.
+/// The text without secrets and control characters, with lines of limited length.
 fn presentable(text: &str, secrets: &Secrets) -> String {
     let shown = |c: char| {
         if c.is_control() && !"\n\t".contains(c) {
@@ -174,7 +175,7 @@ fn presentable(text: &str, secrets: &Secrets) -> String {
     secrets.removed_from(&text).chars().map(shown).collect()
 }
 
-/// The begin of a line, up to the end of a word: half of a secret would not be known any more.
+/// The beginning of a line, up to the end of a word: half of a secret would not be recognised.
 fn cut(line: &str) -> String {
     if line.len() <= LONGEST {
         return line.to_owned();
@@ -192,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_guest_keeps_it_busy_and_no_half_of_a_secret_is_left() {
+    fn long_lines_are_cut_without_half_secrets() {
         let secrets = Secrets::knowing(["plainlowercasekey"]);
         let long = "a ".repeat(LONGEST / 2 - 4) + "plainlowercasekey and more";
         let text = presentable(&long, &secrets);

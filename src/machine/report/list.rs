@@ -1,5 +1,5 @@
-//! All VMs of this user on this host, as the shared cache knows of them: each setup and start signs there. Takes no
-//! lock, changes nothing and asks no API; a VM that cannot be examined is listed with the reason.
+//! All VMs of this user on this host, as registered in the shared cache by each setup and start. Takes no lock, changes
+//! nothing and sends no request to an API. A VM that cannot be examined is listed with the reason.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,31 +25,31 @@ use crate::{
 /// The layout of the JSON document.
 const SCHEMA: u32 = 1;
 
-/// How long a QEMU may take to tell its ports.
-const ANSWER: Duration = Duration::from_secs(1);
+/// How long QEMU may take to report its ports.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The result of `list`; also the JSON document.
 #[derive(Debug, Serialize)]
 pub struct List {
     /// The layout's number.
     pub schema: u32,
-    /// By their projects' paths.
+    /// Sorted by project.
     pub machines: Vec<MachineSummary>,
 }
 
 /// The summary of a VM.
 #[derive(Debug, Clone, Serialize)]
 pub struct MachineSummary {
-    /// Its name, as far as it is known.
+    /// Its name, if known.
     pub name: Option<Name>,
     /// Its state.
     pub state: MachineState,
-    /// Its project's directory; of a moved one, where it was.
+    /// Its project's directory; the former one if it was moved.
     pub project: PathBuf,
-    /// Which VM of the project it is, where it is a further one.
+    /// The name of an additional VM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vm: Option<MachineAlias>,
-    /// Virtual CPUs: of the running guest, else of the next start.
+    /// CPUs: of the running guest, else of the next start.
     pub cpus: Option<u64>,
     /// Memory in bytes: of the running guest, else of the next start.
     pub memory: Option<u64>,
@@ -69,17 +69,17 @@ pub struct MachineSummary {
 pub enum MachineState {
     /// QEMU runs.
     Running,
-    /// Its memory is kept.
+    /// The memory is saved.
     Suspended,
     /// QEMU does not run.
     Stopped,
-    /// It is there, and its record or config cannot be read.
+    /// Its record or config cannot be read.
     Damaged,
-    /// It is still there, elsewhere; its next start tells where.
+    /// The project was moved; its next start registers the new place.
     Moved,
 }
 
-/// Summarises every VM that the cache knows.
+/// Summarises every registered VM.
 pub async fn list(cache: &Path) -> List {
     let summaries = references::known(cache).into_iter().map(summarize);
     let mut machines: Vec<MachineSummary> =
@@ -108,7 +108,7 @@ impl MachineSummary {
     }
 }
 
-/// `None` for a project that has no VM yet, or none any more.
+/// The summary; `None` for a project without a VM.
 async fn summarize(known: RegisteredProject) -> Option<MachineSummary> {
     if known.is_elsewhere {
         return Some(MachineSummary::new(MachineState::Moved, known));
@@ -171,7 +171,7 @@ fn described(
 
 async fn add_qemu_state(listed: &mut MachineSummary, project: &Project, process: &Process) {
     let Ok((running, resources)) =
-        tokio::time::timeout(ANSWER, status::observe(project, process)).await
+        tokio::time::timeout(ANSWER_TIMEOUT, status::observe(project, process)).await
     else {
         listed.reason = Some("QEMU does not answer".to_owned());
         return;

@@ -1,4 +1,4 @@
-//! What is shown of a VM: its status, the list of VMs, and the diagnostic bundle.
+//! Reports about VMs: the status, the list, and the diagnostic bundle.
 
 pub mod bundle;
 pub mod list;

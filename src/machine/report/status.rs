@@ -1,5 +1,4 @@
-//! `status`: what can be observed of a VM now. Takes no lock and changes nothing but that it fetches the guest's
-//! logs.
+//! `status`: the observed state of a VM. Takes no lock. Changes nothing, except that it saves the guest's logs.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -30,7 +29,7 @@ use crate::{
 /// The layout of the JSON document.
 const SCHEMA: u32 = 1;
 
-/// How long the API may take to answer a status. An emulated guest that has just started takes seconds for it.
+/// How long the API may take to answer. An emulated guest that has just started takes seconds.
 const API_TIMEOUT_KVM: Duration = Duration::from_secs(3);
 
 const API_TIMEOUT_TCG: Duration = Duration::from_secs(10);
@@ -42,20 +41,20 @@ pub struct Status {
     pub schema: u32,
     /// Running, suspended, stopped or absent.
     pub state: MachineState,
-    /// Running, with an API that is ready and nodes that are.
+    /// QEMU runs, the API is ready, and so are its nodes.
     pub healthy: bool,
     /// The project's directory.
     pub project: PathBuf,
-    /// Which VM of the project it is, where it is a further one.
+    /// The name of an additional VM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vm: Option<MachineAlias>,
-    /// The VM; absent ones have none.
+    /// The VM; `None` for an absent one.
     pub machine: Option<MachineDetails>,
     /// The running QEMU.
     pub process: Option<Running>,
     /// The saved memory of a suspended VM.
     pub suspended: Option<SavedState>,
-    /// The host's ports that lead into the guest: now, or else from the next start on.
+    /// The forwarded ports: now, or from the next start.
     pub ports: Vec<Port>,
     /// The cluster.
     pub cluster: Option<Cluster>,
@@ -67,11 +66,11 @@ pub struct Status {
 pub enum MachineState {
     /// QEMU runs.
     Running,
-    /// There is a VM, QEMU does not run, and its memory is kept.
+    /// The VM's memory is saved, and QEMU does not run.
     Suspended,
-    /// There is a VM, and QEMU does not run.
+    /// QEMU does not run.
     Stopped,
-    /// There is none.
+    /// There is no VM.
     Absent,
 }
 
@@ -90,10 +89,10 @@ pub struct MachineDetails {
     pub firmware: String,
     /// A setup was completed.
     pub provisioned: bool,
-    /// After how long without use it is suspended, like `30m`.
+    /// The time without use after which it is suspended, like `30m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_suspend: Option<String>,
-    /// Virtual CPUs: of the running guest, else of the next start.
+    /// CPUs: of the running guest, else of the next start.
     pub cpus: u64,
     /// Memory in bytes: of the running guest, else of the next start.
     pub memory: u64,
@@ -105,7 +104,7 @@ pub struct MachineDetails {
     pub kubeconfig: PathBuf,
     /// The overlay.
     pub disk_path: PathBuf,
-    /// The base image's file.
+    /// The base image or template.
     pub image_path: PathBuf,
     /// The console's log.
     pub console_log: PathBuf,
@@ -116,11 +115,11 @@ pub struct MachineDetails {
 pub struct Running {
     /// The process id.
     pub pid: i32,
-    /// How QEMU calls its state: `running`, `paused`, ...
+    /// QEMU's run state: `running`, `paused`, ...
     pub run_state: String,
     /// `kvm` or `tcg`.
     pub accelerator: Option<&'static str>,
-    /// Seconds since it was started.
+    /// Seconds since its start.
     pub uptime: Option<u64>,
     /// The host port of the API.
     pub api_port: Option<u16>,
@@ -133,28 +132,28 @@ pub struct Running {
     pub forwards: Vec<Forward>,
 }
 
-/// The kept memory of a suspended VM.
+/// The saved memory of a suspended VM.
 #[derive(Debug, Serialize)]
 pub struct SavedState {
-    /// Since when, in seconds since 1970; unless what says so is damaged.
+    /// The time of the suspend, in seconds since 1970; `None` if the file is damaged.
     pub since: Option<u64>,
     /// The reason, if the idle watch suspended it: `suspended after 30m idle`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The space of the memory on the host, in bytes.
     pub memory_used: u64,
-    /// Where it lies.
+    /// The memory file.
     pub memory_path: PathBuf,
 }
 
-/// A cluster as its API tells.
+/// The cluster, by its API.
 #[derive(Debug, Serialize)]
 pub struct Cluster {
-    /// Where the API is.
+    /// The API's address.
     pub server: String,
-    /// `/readyz` says ok.
+    /// `/readyz` reports ok.
     pub ready: bool,
-    /// Why not, if not.
+    /// The reason why it is not ready.
     pub reason: Option<String>,
     /// Its nodes.
     pub nodes: Vec<NodeStatus>,
@@ -167,7 +166,7 @@ pub struct NodeStatus {
     pub name: String,
     /// It is Ready.
     pub ready: bool,
-    /// The k3s that runs on it.
+    /// The version of its k3s.
     pub version: String,
     /// Its address in the guest's network.
     pub address: Option<String>,
@@ -179,14 +178,7 @@ pub struct NodeStatus {
 ///
 /// When its record or config is damaged. That QEMU or the API does not answer is a status, not an error.
 pub async fn status(project: &Project) -> Result<Status, MachineError> {
-    let (condition, record, process) = match State::observe(project)? {
-        State::Absent => (MachineState::Absent, None, None),
-        State::Stopped(record) if Suspended::holds(project, &record) => {
-            (MachineState::Suspended, Some(record), None)
-        }
-        State::Stopped(record) => (MachineState::Stopped, Some(record), None),
-        State::Running(record, process) => (MachineState::Running, Some(record), Some(process)),
-    };
+    let (state, record, process) = state_of(project)?;
     let mut machine = record
         .as_ref()
         .map(|record| describe(project, record))
@@ -215,21 +207,34 @@ pub async fn status(project: &Project) -> Result<Status, MachineError> {
         .is_some_and(|it| it.ready && it.nodes.iter().any(|node| node.ready));
     Ok(Status {
         schema: SCHEMA,
-        state: condition,
+        state,
         healthy: runs && ready,
         project: project.root().to_owned(),
         vm: project.alias().cloned(),
         machine,
         process: running,
-        suspended: (condition == MachineState::Suspended)
-            .then(|| kept(project))
+        suspended: (state == MachineState::Suspended)
+            .then(|| saved_state(project))
             .transpose()?,
         ports,
         cluster,
     })
 }
 
-fn kept(project: &Project) -> Result<SavedState, MachineError> {
+fn state_of(
+    project: &Project,
+) -> Result<(MachineState, Option<Record>, Option<Process>), MachineError> {
+    Ok(match State::observe(project)? {
+        State::Absent => (MachineState::Absent, None, None),
+        State::Stopped(record) if Suspended::holds(project, &record) => {
+            (MachineState::Suspended, Some(record), None)
+        }
+        State::Stopped(record) => (MachineState::Stopped, Some(record), None),
+        State::Running(record, process) => (MachineState::Running, Some(record), Some(process)),
+    })
+}
+
+fn saved_state(project: &Project) -> Result<SavedState, MachineError> {
     let suspended = Suspended::load(project)?.and_then(Result::ok);
     let path = suspended
         .as_ref()
@@ -291,7 +296,7 @@ pub(crate) async fn observe(project: &Project, process: &Process) -> (Running, O
                 error,
                 MonitorError::Foreign { .. } | MonitorError::Directory(_)
             ) {
-                tracing::warn!("QEMU is not asked: {error}");
+                tracing::warn!("cannot query QEMU: {error}");
             } else {
                 tracing::debug!(%error, "QEMU does not tell");
             }
@@ -383,7 +388,7 @@ mod tests {
     use crate::base::Protocol;
 
     #[test]
-    fn the_document_is_as_agreed() {
+    fn the_json_matches_its_snapshot() {
         let node = NodeStatus {
             name: "k3s-shop-1a2b3c".to_owned(),
             ready: true,

@@ -21,7 +21,7 @@ use crate::{
         Machine, MachineError, State,
         control::{
             guest,
-            terminate::{self, ENDING},
+            terminate::{self, END_TIMEOUT},
             vcpu, wake,
         },
         memory::save,
@@ -36,10 +36,10 @@ use crate::{
     qemu::{Process, migration, monitor_of},
 };
 
-/// The space that stays free beside a snapshot, for the running VM.
+/// The space that is kept free for the running VM.
 const RESERVE: Size = Size::mib(256);
 
-/// Keeps the VM as it is now as `name`, or under a name that tells the time; gives that name.
+/// Creates a snapshot with this name, or named by the time. Returns the name.
 ///
 /// # Errors
 ///
@@ -53,7 +53,7 @@ pub async fn create(
     let record = match state.record() {
         None => return Err(MachineError::absent(project)),
         Some(record) if !record.provisioned => {
-            return Err(MachineError::NothingToKeep(record.name.clone()));
+            return Err(MachineError::NothingToSnapshot(record.name.clone()));
         }
         Some(record) => record.clone(),
     };
@@ -71,7 +71,7 @@ pub async fn create(
         State::Running(_, process) => save_running(machine, &record, &process, &draft).await,
         _ => copy_stopped(project, &draft).await,
     };
-    let memory = saved.map_err(in_words)?;
+    let memory = saved.map_err(as_snapshot_error)?;
     let path = draft.join(name_of(&project.disk()));
     let (length, checksum) = staging_dir::flushed(path).await?;
     let created = now.duration_since(SystemTime::UNIX_EPOCH);
@@ -82,8 +82,8 @@ pub async fn create(
     Ok(name)
 }
 
-/// The errors of a suspend in the words of a snapshot.
-fn in_words(error: MachineError) -> MachineError {
+/// The errors of a suspend, as those of a snapshot.
+fn as_snapshot_error(error: MachineError) -> MachineError {
     match error {
         MachineError::Suspend(reason) => MachineError::Snapshot(reason),
         MachineError::MemorySpace { path, free, needed }
@@ -97,7 +97,7 @@ fn in_words(error: MachineError) -> MachineError {
     }
 }
 
-/// A name that tells the time, and a number where that is taken.
+/// A name with the time, and a number if that exists.
 fn unused(project: &Project, now: SystemTime) -> SnapshotName {
     let time = humantime::format_rfc3339_seconds(now).to_string();
     let time = time.replace(':', "-");
@@ -125,7 +125,7 @@ fn require_room(folder: &Path, needed: Size) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// The files in which the VM's disk, its firmware and its settings are, copied.
+/// Copies the VM's disk, UEFI variables and settings.
 async fn copy_disks(project: &Project, draft: &Draft) -> Result<(), FileError> {
     let size = files::allocated(&project.disk()).approximate();
     tracing::info!("copying the disk ({size})");
@@ -142,7 +142,7 @@ async fn copy_disks(project: &Project, draft: &Draft) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Disk, and the memory of a suspended VM, which do not change any more.
+/// The disk, and the memory of a suspended VM, which no longer change.
 async fn copy_stopped(project: &Project, draft: &Draft) -> Result<Option<Memory>, MachineError> {
     require_room(
         draft.path(),
@@ -168,7 +168,7 @@ async fn copy_stopped(project: &Project, draft: &Draft) -> Result<Option<Memory>
     Ok(Some(suspended.memory))
 }
 
-/// Disk and memory of one moment.
+/// The disk and memory of one moment.
 async fn save_running(
     machine: &Machine,
     record: &Record,
@@ -184,11 +184,11 @@ async fn save_running(
             resume_guest(machine, paused).await?;
             Ok(Some(save::sealed(path, origin).await?))
         }
-        Err(MachineError::Monitor(_)) if process.ended_within(ENDING).await => {
-            // No guest is left that could continue.
+        Err(MachineError::Monitor(_)) if process.ended_within(END_TIMEOUT).await => {
+            // The guest is gone, and cannot continue.
             machine.keep_qemu();
             terminate::clear(project)?;
-            Err(MachineError::Died {
+            Err(MachineError::QemuEnded {
                 during: "the saving of its memory".to_owned(),
             })
         }
@@ -227,14 +227,14 @@ async fn save(
     }
     tracing::info!("saving the memory ({} in use)", needed.approximate());
     save::write(&mut monitor, &origin, path, &file, needed).await?;
-    // Others may ask QEMU meanwhile.
+    // Other commands may query QEMU meanwhile.
     drop(monitor);
     copy_disks(project, draft).await?;
     Ok(origin)
 }
 
-/// The guest continues, or is paused again if it was paused by the user: QEMU takes the disks back, which it has given up
-/// for the copy, only when the guest runs.
+/// Continues the guest, and pauses it again if the user had paused it: QEMU reopens the disks, which it closed for the
+/// copy, only when the guest runs.
 async fn resume_guest(machine: &Machine, paused: bool) -> Result<(), MachineError> {
     let project = &machine.project;
     if vcpu::release(project).await? && !paused {
@@ -249,7 +249,7 @@ async fn resume_guest(machine: &Machine, paused: bool) -> Result<(), MachineErro
     Ok(())
 }
 
-/// Returns `true` when the user has paused the guest. A guest that is paused because a save was interrupted continues.
+/// Returns `true` when the user has paused the guest. A guest that an interrupted save left paused continues.
 async fn is_paused_by_user(project: &Project) -> Result<bool, MachineError> {
     let mut monitor = monitor_of(project).await?;
     migration::cancel(&mut monitor).await?;

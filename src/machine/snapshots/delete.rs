@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Removes the snapshots; none, if one of them is not there.
+/// Deletes the snapshots; none, if one of them does not exist.
 ///
 /// # Errors
 ///
@@ -25,7 +25,7 @@ pub async fn delete(machine: &Machine, names: &[SnapshotName]) -> Result<(), Mac
     remove(&machine.project, names)
 }
 
-/// The same, with nothing left over that would have to be cleared.
+/// Deletes the snapshots and all remains.
 ///
 /// # Errors
 ///
@@ -41,7 +41,7 @@ pub(crate) fn remove(project: &Project, names: &[SnapshotName]) -> Result<(), Ma
     let gone = project.snapshots().join(GONE);
     for folder in folders {
         staging_dir::remove(&gone)?;
-        // A half of one is never to be seen under its name.
+        // Renamed first: a partly deleted snapshot must not have a name.
         match fs::rename(&folder, &gone) {
             // Named twice.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,

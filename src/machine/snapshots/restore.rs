@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// The snapshot, if it can be put in the place of this VM.
+/// The snapshot, if it can replace this VM.
 ///
 /// # Errors
 ///
@@ -50,7 +50,8 @@ fn damaged(name: &SnapshotName, reason: impl Into<String>) -> MachineError {
     }
 }
 
-/// Puts the snapshot in the VM's place, which is stopped or suspended then; whether it ran before. What it was is lost.
+/// Replaces the VM by the snapshot; it is stopped or suspended then. Returns `true` if it ran before. Later changes are
+/// lost.
 ///
 /// # Errors
 ///
@@ -84,7 +85,7 @@ pub async fn restore(machine: &Machine, name: &SnapshotName) -> Result<bool, Mac
     Ok(running)
 }
 
-/// The disk as it was is verified on its way, for what it replaces is lost.
+/// The copy is verified, since the disk that it replaces is deleted.
 async fn copy_disks(
     project: &Project,
     name: &SnapshotName,
@@ -132,7 +133,7 @@ async fn copy_disks(
     Ok(())
 }
 
-/// The memory, if there is one, belongs to the disk that was copied just now.
+/// The memory, if any, belongs to the disk that was just copied.
 async fn prepare_memory(
     project: &Project,
     snapshot: &Snapshot,
@@ -160,7 +161,7 @@ async fn prepare_memory(
     Ok(suspended.save_as(&note)?)
 }
 
-/// The record, where the disk that comes has something else on it than the one that goes, and the config with it.
+/// The record, and the config with it, if the snapshot's disk has another release or size.
 fn note_record(
     project: &Project,
     now: Record,

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use crate::{
     base::files::{self, PRIVATE, free_space},
-    image::{self, BaseImage, Cache, Format, Prepared, prepared},
+    image::{
+        self, BaseImage, Cache, Format, TemplateState,
+        template::{self, Level},
+    },
     machine::{
         Machine, MachineError,
         cache::{assets::Assets, references},
@@ -14,7 +17,7 @@ use crate::{
     project::Record,
 };
 
-/// The image that a new VM's disk stands on: a prepared disk, one that this VM prepares, or the base image itself.
+/// The backing image of a new VM's disk: a template, a template that this VM creates, or the base image itself.
 ///
 /// # Errors
 ///
@@ -33,37 +36,37 @@ pub(crate) async fn choose_backing_image(
     };
     let begun = &record.image.path;
     if unfinished && machine.project.disk().exists() && begun.exists() {
-        return Ok(match prepared::state(begun) {
+        return Ok(match template::state(begun) {
             None => assets.image.clone(),
             Some(_) => on(begun.clone()),
         });
     }
     let cache = Cache::new(machine.cache.clone());
     let key = keys::installed(assets, &record.firmware);
-    // QEMU saves no memory of a guest with directories of the host, and others want that with the disk.
+    // QEMU saves no memory of a guest with mounts, and a template has memory.
     let prepares = spec.mounts.is_empty();
     if spec.share_identity {
         let key = keys::ready(startup, &key).await?;
-        let found = cache.find_prepared(&key);
+        let found = cache.find_template(&key);
         if found.is_none() && !prepares {
             return Ok(assets.image.clone());
         }
-        return Ok(on(
-            found.unwrap_or_else(|| cache.new_template(&key, &record.uuid))
-        ));
+        return Ok(on(found.unwrap_or_else(|| {
+            cache.new_template(&key, &record.uuid, Level::Ready)
+        })));
     }
-    if let Some(path) = cache.find_prepared(&key) {
+    if let Some(path) = cache.find_template(&key) {
         tracing::info!("using a template");
         return Ok(on(path));
     }
     if !prepares {
         return Ok(assets.image.clone());
     }
-    Ok(on(cache.new_prepared(&key, &record.uuid)))
+    Ok(on(cache.new_template(&key, &record.uuid, Level::Installed)))
 }
 
-/// Creates the disk that this VM prepares for others, if it prepares one. Returns `false` when the cache has no space or
-/// permission for it: this VM then boots its own disk.
+/// Creates the disk of a template, if this VM creates one. Returns `false` when the cache has no space or permission
+/// for it: this VM then boots its own disk.
 ///
 /// # Errors
 ///
@@ -73,7 +76,7 @@ pub(crate) fn ensure_backing_disk(
     record: &Record,
 ) -> Result<bool, MachineError> {
     let path = &record.image.path;
-    if prepared::state(path) != Some(Prepared::Private) || path.exists() {
+    if template::state(path) != Some(TemplateState::Private) || path.exists() {
         return Ok(true);
     }
     let whole = image::plan(image, record.disk)?;
@@ -91,15 +94,17 @@ pub(crate) fn ensure_backing_disk(
     }
 }
 
-/// Removes the disk in the cache that only this VM has written to, unless a copy of its project needs it as well.
+/// Deletes an unpublished disk in the cache that only this VM has written to, unless a copy of its project needs it.
 ///
 /// # Errors
 ///
 /// When it cannot be removed.
 pub(crate) fn discard(machine: &Machine, record: &Record) -> Result<(), MachineError> {
     let path = &record.image.path;
-    if prepared::state(path) == Some(Prepared::Private) && !references::others_need(machine, path) {
-        prepared::remove(path)?;
+    if template::state(path) == Some(TemplateState::Private)
+        && !references::others_need(machine, path)
+    {
+        template::remove(path)?;
     }
     Ok(())
 }

@@ -1,12 +1,12 @@
-//! Prepared disks in a setup: the VM's disk is an overlay on one, or setup captures a new one.
+//! Captures a template during a setup.
 //!
-//! A VM that makes one has from its beginning two files: the disk to be, in the cache, and its own disk, an empty
-//! overlay on it. QEMU is begun on the former. When the guest says that it holds what all VMs have in common, the
-//! overlay is put under the running VM, and from then on it takes what is written. So the VM's own disk is right
-//! at every moment, even if setup or QEMU is killed; and an incomplete capture is never published.
+//! A VM that creates a template has two files from the beginning: the template's disk in the cache, and its own disk, an
+//! empty overlay on it. QEMU boots the former. When the guest reports its common state, the overlay is inserted below the
+//! running VM and receives all later writes. So the VM's own disk is right at every moment, even if setup or QEMU is killed,
+//! and an incomplete capture is never published.
 //!
-//! At that moment the guest's memory is saved as well. A new VM begins as one that was suspended then, so that it boots
-//! nothing and continues from there. In both the guest has no identity until the host sends it.
+//! The guest's memory is saved at the same moment. A new VM starts like one that was suspended then: it continues from there
+//! without a boot. In both, the guest has no identity until the host sends it.
 
 use qapi::qmp;
 use serde_json::json;
@@ -18,7 +18,7 @@ use crate::{
         files::{self},
     },
     guest::{Stage, StageLog},
-    image::prepared,
+    image::template,
     machine::{
         MachineError,
         launch::{CapturedMemory, disk_state::FIRST_SPACE},
@@ -28,11 +28,11 @@ use crate::{
     qemu::{Monitor, Process, command_line, monitor_of},
 };
 
-/// QEMU's name of the overlay that is put under a running VM.
+/// QEMU's name of the overlay that is inserted below a running VM.
 const OVERLAY: &str = "own-disk";
 
-/// The guest waits with a disk and a memory that hold what all VMs have in common: what it writes from now on goes to
-/// its own overlay. Returns what belongs to the memory, if the disk can be published.
+/// Captures a guest that has its common state: later writes go to its own overlay. Returns the memory's surroundings,
+/// if the disk can be published.
 ///
 /// # Errors
 ///
@@ -43,7 +43,7 @@ pub(crate) async fn capture(
     process: &Process,
 ) -> Result<Option<CapturedMemory>, MachineError> {
     let mut monitor = monitor_of(project).await?;
-    // While it is paused it reports nothing more, so that all its reports are read.
+    // While it is paused it reports nothing, so all of its reports are read.
     monitor.execute(qmp::stop {}).await?;
     let taken = match waits(project) {
         Ok(true) => {
@@ -65,18 +65,18 @@ pub(crate) fn waits(project: &Project) -> Result<bool, FileError> {
     Ok(reports.last().is_some_and(|it| it.stage == Stage::Prepared))
 }
 
-/// Saves the paused guest's memory beside the disk. Others boot where that cannot be.
+/// Saves the paused guest's memory beside the disk. Without it, other VMs boot from the disk.
 async fn save_template_memory(
     record: &Record,
     monitor: &mut Monitor<UnixStream>,
     process: &Process,
 ) -> CapturedMemory {
-    let path = prepared::memory_path(&record.image.path);
+    let path = template::memory_path(&record.image.path);
     let saved = async {
         let origin = save::origin(monitor, process).await?;
         let needed = save::needed(monitor, process).await?;
         let folder = path.parent().unwrap_or(&path);
-        // The VM itself still grows.
+        // The VM's own disk still grows.
         let room = Size::bytes(needed.as_bytes() + FIRST_SPACE.as_bytes());
         save::require_room(folder, room, Size::bytes(0))?;
         let file = files::open_in_place(&path, true)?;
@@ -93,7 +93,7 @@ async fn save_template_memory(
     }
 }
 
-/// Puts the VM's own overlay under a paused guest, and keeps its memory.
+/// Pivots a paused guest to the VM's own overlay, and saves its memory.
 ///
 /// # Errors
 ///
@@ -105,7 +105,7 @@ pub(crate) async fn pivot_to_overlay(
     process: &Process,
 ) -> Result<CapturedMemory, MachineError> {
     let mut overlay = command_line::overlay(OVERLAY, &project.disk());
-    // Its header names its backing file, but it uses the node that is open already.
+    // Its header names its backing file, but QEMU uses the node that is open.
     overlay["backing"] = serde_json::Value::Null;
     monitor.raw("blockdev-add", overlay).await?;
     let snapshot = json!({ "node": command_line::DISK, "overlay": OVERLAY });

@@ -1,4 +1,4 @@
-//! The keys by which templates are found: digests of everything that shaped their disk and memory.
+//! The keys of templates: digests of everything that shaped their disk and memory.
 
 use std::path::Path;
 
@@ -16,12 +16,12 @@ use crate::{
     qemu::{Accelerator, version},
 };
 
-/// To be raised when disks that an older program has prepared will not do.
+/// Raised when disks of an older program are unusable.
 const SCHEMA: u32 = 1;
 
 /// By what shaped it.
 pub(crate) fn installed(assets: &Assets, firmware: &str) -> Digest {
-    // A file of a release lies under its digest.
+    // A file of a release has its digest in its path.
     let release = |path: &Path| path.parent().map(|it| it.to_string_lossy().into_owned());
     let shaped = json!([
         SCHEMA,
@@ -56,7 +56,7 @@ pub(crate) async fn ready(startup: Startup<'_>, of_disk: &Digest) -> Result<Dige
         "-cpu {}",
         accelerator.cpu(host.version, spec.cpu_model.as_deref())
     );
-    // Who it will be is not known yet.
+    // The identity is not known yet.
     let anybody = "anybody".parse().expect("it is a name");
     let shaped = json!([
         of_disk,

@@ -1,11 +1,11 @@
-//! A template is published with its memory, and a new VM on it begins as if it had been suspended there.
+//! Publishes a template with its memory, and starts a new VM from it as if it had been suspended.
 
 use std::time::SystemTime;
 
 use tokio::task::spawn_blocking;
 
 use crate::{
-    image::{self, prepared},
+    image::{self, template},
     machine::{
         MachineError,
         launch::{CapturedMemory, Startup, disk_state},
@@ -14,7 +14,7 @@ use crate::{
     project::{Identity, Record, Suspended, suspended::FileStamp},
 };
 
-/// Makes a new VM on a published disk begin as if it had been suspended when the disk was made, if the host can resume it.
+/// Makes a new VM on a published disk suspended with the template's memory, if the host can resume it.
 ///
 /// # Errors
 ///
@@ -26,7 +26,7 @@ pub(crate) async fn prepare_resume(
     let project = startup.project();
     let disk = project.disk();
     let path = &record.image.path;
-    let Some(memory) = prepared::memory(path) else {
+    let Some(memory) = template::memory(path) else {
         return Ok(());
     };
     if !disk_state::has_k3s_preinstalled(record)
@@ -43,7 +43,7 @@ pub(crate) async fn prepare_resume(
             .as_secs(),
         disk: FileStamp::of(&disk)?,
         memory,
-        from: Some(prepared::memory_path(path)),
+        from: Some(template::memory_path(path)),
     };
     let accelerator = startup.host.accelerator(startup.spec.accel).await?;
     match compatibility::incompatibility(startup, record, &suspended, accelerator)? {
@@ -59,20 +59,20 @@ pub(crate) async fn prepare_resume(
 pub(crate) async fn publish(record: &Record, taken: CapturedMemory, identity: Option<Identity>) {
     let path = record.image.path.clone();
     let memory = match taken {
-        Some(origin) => save::sealed(prepared::memory_path(&path), origin)
+        Some(origin) => save::sealed(template::memory_path(&path), origin)
             .await
             .map(Some),
         None => Ok(None),
     };
     let published = match memory {
-        Ok(memory) => spawn_blocking(move || prepared::publish(&path, memory, identity))
+        Ok(memory) => spawn_blocking(move || template::publish(&path, memory, identity))
             .await
             .expect("neither panics nor is cancelled")
             .map_err(MachineError::from),
         Err(error) => Err(error),
     };
     match published {
-        Ok(()) => tracing::debug!("the disk is prepared for other VMs"),
-        Err(error) => tracing::debug!(%error, "the disk stays this VM's own"),
+        Ok(()) => tracing::debug!("published the disk as a template"),
+        Err(error) => tracing::debug!(%error, "the disk is not published as a template"),
     }
 }

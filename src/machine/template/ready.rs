@@ -3,7 +3,10 @@
 use qapi::qmp;
 
 use crate::{
-    image::{self, Prepared, prepared},
+    image::{
+        self, TemplateState,
+        template::{self, Level},
+    },
     machine::{
         Machine, MachineError, Timings,
         access::kubeconfig,
@@ -17,7 +20,7 @@ use crate::{
     qemu::{Process, monitor_of},
 };
 
-/// Makes a new VM a copy of the template on whose disk it stands. It is no VM before all of it is there.
+/// Makes a new VM a copy of the template below its disk.
 ///
 /// # Errors
 ///
@@ -47,8 +50,8 @@ pub(crate) async fn clone_template(
     Ok(record)
 }
 
-/// Keeps a VM whose node is Ready as a template, if it was begun as one: what it writes from now on goes to its own
-/// overlay. A failure is only logged.
+/// Keeps a VM whose node is Ready as a template, if it was created as one: later writes go to its own overlay. A
+/// failure is only logged.
 pub(crate) async fn publish_ready(
     machine: &Machine,
     record: &Record,
@@ -57,8 +60,8 @@ pub(crate) async fn publish_ready(
 ) {
     let project = &machine.project;
     let path = &record.image.path;
-    if !prepared::is_template(path)
-        || prepared::state(path) != Some(Prepared::Private)
+    if template::level(path) == Level::Installed
+        || template::state(path) != Some(TemplateState::Private)
         || !image::is_fresh(&project.disk(), record.disk)
     {
         return;
@@ -81,5 +84,5 @@ pub(crate) async fn publish_ready(
         tracing::warn!(%error, "cannot publish {} as a template", record.name);
         machine.cleanup_on_failure().await;
     }
-    timings.lap("the VM is kept as a template", TimeSpentIn::Own);
+    timings.lap("publish the template", TimeSpentIn::Own);
 }

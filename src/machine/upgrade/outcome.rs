@@ -1,4 +1,4 @@
-//! Whether the new release becomes ready, and the rollback if it does not.
+//! The wait for the new release, and the rollback if it does not become ready.
 
 use crate::{
     k3s::release::Version,
@@ -11,17 +11,16 @@ use crate::{
         snapshots::restore,
         upgrade::{run::Upgrade, safety_snapshot::SafetySnapshot},
     },
-    project::{Config, config::Timeout},
+    project::{Config, config_values::Timeout},
 };
 
 impl Upgrade<'_> {
-    /// The time that a start of k3s may take from now on.
+    /// The limit of a start of k3s, from now on.
     pub(super) fn limits(&self) -> Limits {
         Limits::for_start(self.accelerator, self.spec.timeout)
     }
 
-    /// Waits until the node is Ready with that release in the place of the `former` one, and writes the kubeconfig of its
-    /// k3s.
+    /// Waits until the node is Ready with that release instead of the `former` one, and writes its kubeconfig.
     pub(super) async fn wait_until_up(
         &mut self,
         version: &Version,
@@ -40,7 +39,7 @@ impl Upgrade<'_> {
         guest_logs::in_files(project, ready).await
     }
 
-    /// Restores the snapshot of before the upgrade. Returns the error that ends the command.
+    /// Restores the snapshot before the upgrade. Returns the error that ends the command.
     pub(super) async fn roll_back(
         &self,
         mut snapshot: SafetySnapshot<'_>,
@@ -49,7 +48,7 @@ impl Upgrade<'_> {
         error: &MachineError,
     ) -> UpgradeError {
         let fell = self.failure(to, error).await;
-        tracing::warn!("k3s {to} does not come up; rolling back");
+        tracing::warn!("k3s {to} does not become ready; rolling back");
         let back = async {
             restore::restore(self.machine, &snapshot.name).await?;
             let flags = Config {
@@ -74,7 +73,7 @@ impl Upgrade<'_> {
         }
     }
 
-    /// Why the node did not become Ready.
+    /// The reason why the node did not become Ready.
     pub(super) async fn failure(&self, to: &Version, error: &MachineError) -> Box<UpgradeFailure> {
         Box::new(UpgradeFailure {
             to: to.to_string(),

@@ -1,4 +1,4 @@
-//! The steps of an upgrade, in their order.
+//! The steps of an upgrade.
 
 use std::{path::Path, sync::Arc};
 
@@ -39,11 +39,11 @@ pub enum Target {
 pub struct Upgraded {
     /// The VM.
     pub summary: Summary,
-    /// The release before, as far as it was known.
+    /// The former release, if known.
     pub from: String,
     /// The release now.
     pub to: Version,
-    /// The snapshot of before, if the VM was changed.
+    /// The snapshot before the upgrade, if the VM was changed.
     pub snapshot: Option<SnapshotName>,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Upgrade<'a> {
     pub(crate) timings: Timings,
 }
 
-/// Upgrades the VM to another release of k3s, which is fetched before anything is changed.
+/// Upgrades the VM to another release of k3s. The release is downloaded before anything is changed.
 ///
 /// # Errors
 ///
@@ -79,7 +79,7 @@ pub async fn upgrade(
         Target::Channel(channel) => assets::newest(channel).await?,
     };
     let step = version_skew::check(&from, &to).map_err(UpgradeError::from)?;
-    upgrade.timings.lap("look at the VM", TimeSpentIn::Own);
+    upgrade.timings.lap("observe the VM", TimeSpentIn::Own);
     let recorded = upgrade.record.release.version.clone();
     let (nothing_to_do, from, snapshot) = match step {
         Step::None => {
@@ -109,15 +109,15 @@ pub async fn upgrade(
 }
 
 impl<'a> Upgrade<'a> {
-    /// The upgrade of the running VM, whose release is not chosen yet.
+    /// The upgrade of the running VM, before its release is chosen.
     async fn of_running(machine: &'a Machine, flags: Config) -> Result<Self, MachineError> {
         let timings = Timings::start();
         let project = &machine.project;
         let (record, process) = interrupted::recover(machine).await?.running(project)?;
         if !record.provisioned {
-            return Err(MachineError::NothingToKeep(record.name));
+            return Err(MachineError::NothingToSnapshot(record.name));
         }
-        // What it fetches is not known to be needed before it is in the guest; until then nothing may be pruned.
+        // Its files are registered only once they are in the guest; until then nothing may be pruned.
         references::register(machine, Some(&record)).await?;
         let config = flags.over(user::trusted(project)?);
         Ok(Self {
@@ -130,7 +130,7 @@ impl<'a> Upgrade<'a> {
         })
     }
 
-    /// Replaces the one release by the other, or rolls back. Returns the name of the snapshot made before.
+    /// Replaces the release, or rolls back. Returns the name of the snapshot before it.
     async fn step_up(
         &mut self,
         from: &Version,
@@ -150,7 +150,7 @@ impl<'a> Upgrade<'a> {
             self.save_release(installed).await?;
         }
         let mut snapshot = SafetySnapshot::create(self.machine, to).await?;
-        self.timings.lap("the VM is kept", TimeSpentIn::Own);
+        self.timings.lap("keep the VM", TimeSpentIn::Own);
         let ssh = guest::connect(project).await?;
         let files = files_of(&release);
         ssh.stage_k3s(&files, copying).await?;
@@ -173,7 +173,7 @@ impl<'a> Upgrade<'a> {
         Ok(snapshot.name.clone())
     }
 
-    /// Finishes an upgrade to a release that is in the guest already. Returns `false` when there is nothing to finish.
+    /// Finishes an upgrade to a release that is in the guest already. Returns `false` when there is none.
     async fn finish(
         &mut self,
         ssh: &Ssh,
@@ -243,7 +243,7 @@ impl<'a> Upgrade<'a> {
         let first = self.record.installed_from().clone();
         self.record.first_release = (first != release).then_some(first);
         self.record.release = release;
-        // Before the VM is known to need it, so that it cannot be pruned in between.
+        // Registered first, so that it cannot be pruned in between.
         references::register(self.machine, Some(&self.record)).await?;
         Ok(replacement::replace_record(
             &self.machine.project,
@@ -278,5 +278,5 @@ fn files_of(release: &Release) -> k3s_upgrade::Release<'_> {
 fn digest_of(path: &Path) -> Digest {
     let folder = path.parent().and_then(Path::file_name);
     let digest = folder.and_then(|it| it.to_str()?.parse().ok());
-    digest.expect("a release's file lies in the cache under its digest")
+    digest.expect("a file of a release has its digest in its path")
 }

@@ -57,7 +57,7 @@ const ASK: [&str; 34] = [
 const BEGIN: [&str; 4] = ["setup", "start", "restart", "resume"];
 
 #[test]
-fn every_command_has_an_answer() {
+fn answers_of_every_command() {
     let story = story_of("answers");
     fs::write(story.env.project.join("README"), "x").expect("written");
     let absent = Story::begin("answers");

@@ -30,13 +30,13 @@ fn internet(story: &Story, image: &Path) -> Internet {
     );
     internet.has(&format!("{UBUNTU}/{ubuntu}"), image);
     let sum = hexadecimal(&Sha256::digest(&bytes));
-    internet.tells(
+    internet.serve_text(
         &format!("{UBUNTU}/SHA256SUMS"),
         &format!("{sum} *{ubuntu}\n"),
     );
     internet.has(&format!("{DEBIAN}/{debian}"), image);
     let sum = hexadecimal(&Sha512::digest(&bytes));
-    internet.tells(
+    internet.serve_text(
         &format!("{DEBIAN}/SHA512SUMS"),
         &format!("{sum}  {debian}\n"),
     );
@@ -63,7 +63,7 @@ fn kept(cache: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_host_without_internet_makes_a_machine() {
+fn setup_without_internet() {
     let here = Story::begin("connected");
     let internet = internet(&here, guest_image());
 
@@ -103,7 +103,7 @@ fn a_host_without_internet_makes_a_machine() {
 }
 
 #[test]
-fn archives_of_the_cache_come_whole_or_not_at_all() {
+fn damaged_cache_archives_change_nothing() {
     let scratch = Story::begin("scratch");
     let image = dead_image(&scratch.env.path("dead.img"));
     let here = Story::begin("here");
@@ -198,7 +198,7 @@ fn what_is_not_whole(here: &Story) {
         ("k3s-vm cache import", "cannot open k3s-vm-cache.tar"),
         (
             "k3s-vm cache import .",
-            "cannot take .: it is not an archive of `k3s-vm cache export`",
+            "cannot import .: it is not an archive of `k3s-vm cache export`",
         ),
         (
             "echo hello | k3s-vm cache import -",

@@ -82,7 +82,7 @@ fn node(story: &Story) -> String {
 }
 
 #[test]
-fn images_of_the_host_run_in_the_node() {
+fn image_load_from_the_host() {
     let story = story_of("images");
     let tools = story.env.path("tools");
     let story = story.with_programs_of(&tools);
@@ -180,7 +180,7 @@ fn images_of_the_host_run_in_the_node() {
 }
 
 #[test]
-fn what_cannot_be_loaded_leaves_the_node_as_it_was() {
+fn failed_image_loads_change_nothing() {
     let story = story_of("refused");
     let tools = story.env.path("tools");
     let story = story.with_programs_of(&tools);

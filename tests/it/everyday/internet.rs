@@ -72,7 +72,7 @@ impl Internet {
     }
 
     /// The same with that content.
-    pub(super) fn tells(&self, url: &str, content: &str) {
+    pub(super) fn serve_text(&self, url: &str, content: &str) {
         let file = self.folder.join(url.replace('/', "_"));
         fs::write(&file, content).expect("written");
         self.has(url, &file);
@@ -85,7 +85,7 @@ impl Internet {
             .map(|(name, latest)| json!({ "id": name, "type": "channel", "name": name, "latest": latest }))
             .collect();
         let document = json!({ "type": "collection", "data": data });
-        self.tells("update.k3s.io/v1-release/channels", &document.to_string());
+        self.serve_text("update.k3s.io/v1-release/channels", &document.to_string());
     }
 
     /// The variables before a command that make it fetch from there.

@@ -4,13 +4,13 @@ use super::story_of;
 use crate::transcript::{Story, chapter, found};
 
 #[test]
-fn logs_are_at_hand_and_in_one_place() {
+fn logs_of_all_sources() {
     let story = story_of("said");
     each_has_its_own(&story);
-    since_is_for_what_has_times(&story);
+    since_filters_lines_with_times(&story);
     all_are_merged(&story);
     all_are_followed(&story);
-    a_machine_that_does_not_run_shows_what_is_here(&story);
+    a_stopped_vm_shows_host_logs(&story);
 }
 
 fn each_has_its_own(story: &Story) {
@@ -30,7 +30,7 @@ fn each_has_its_own(story: &Story) {
     story.run("k3s-vm logs k3s | head -n 1").succeeds();
 }
 
-fn since_is_for_what_has_times(story: &Story) {
+fn since_filters_lines_with_times(story: &Story) {
     chapter("only the last minutes, of what has times");
     let say = "k3s-vm ssh \"systemd-run --quiet --wait --unit=k3s-vm-said-$N echo said-$N\"";
     story.run(&format!("N=1; {say}")).succeeds();
@@ -117,7 +117,7 @@ fn all_are_followed(story: &Story) {
     story.until("k3s-vm ssh 'systemctl start k3s-vm-exec; ! pgrep journalctl'");
 }
 
-fn a_machine_that_does_not_run_shows_what_is_here(story: &Story) {
+fn a_stopped_vm_shows_host_logs(story: &Story) {
     chapter("of VMs that do not run, what is on the host");
     let without_guest = |code: i32, said: &str| {
         story.run("k3s-vm logs k3s").exits(code).says(said);

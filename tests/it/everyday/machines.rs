@@ -6,7 +6,7 @@ use super::{setup_of, story_of};
 use crate::transcript::{Story, chapter, found};
 
 #[test]
-fn two_machines_in_one_project() {
+fn two_vms_in_one_project() {
     let story = story_of("several");
     let qemu = story.qemu();
     chapter("A further VM beside the project's own one");
@@ -22,7 +22,7 @@ fn two_machines_in_one_project() {
         .says("/several\n")
         .says("/several --name next\n");
     each_has_its_own_cluster(&story);
-    it_is_suspended_and_kept_alone(&story);
+    one_is_suspended_alone(&story);
     a_copy_of_the_project_has_both(&story);
     assert_eq!(story.qemu(), qemu, "the first one is unchanged");
 
@@ -78,7 +78,7 @@ fn each_has_its_own_cluster(story: &Story) {
     }
 }
 
-fn it_is_suspended_and_kept_alone(story: &Story) {
+fn one_is_suspended_alone(story: &Story) {
     chapter("Suspended, resumed, and kept in a snapshot of its own");
     story.run("k3s-vm --name next stop --suspend").succeeds();
     story

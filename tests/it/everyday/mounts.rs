@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[test]
-fn folders_of_the_host_are_the_guests_too() {
+fn host_directories_are_mounted() {
     let qemu = Qemu::newest();
     qemu.prepare();
     let story = qemu.story("mounts");

@@ -16,9 +16,9 @@ use crate::{
 };
 
 #[test]
-fn ports_lead_into_the_guest() {
+fn ports_are_forwarded() {
     let story = story_of("ports");
-    the_ingress_has_what_is_free(&story);
+    the_ingress_gets_free_ports(&story);
 
     chapter("A port is forwarded at once");
     serve(&story, 30080);
@@ -118,7 +118,7 @@ fn ports_lead_into_the_guest() {
 
 /// Other machines of this host may have the ports, and come and go: what was taken when it started is opened by a start
 /// later.
-fn the_ingress_has_what_is_free(story: &Story) {
+fn the_ingress_gets_free_ports(story: &Story) {
     chapter("The ingress has ports where they are free");
     story.run("k3s-vm port list").succeeds().says("the ingress");
     let began = Instant::now();
@@ -167,7 +167,7 @@ fn services(story: &Story) -> u16 {
     story
         .run("k3s-vm port add svc/web")
         .exits(1)
-        .says("there is none");
+        .says("it does not exist");
     story
         .run("k3s-vm port add svc/traefik -n kube-system")
         .exits(1)

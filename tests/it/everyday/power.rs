@@ -14,7 +14,7 @@ fn restart_pause_and_resume() {
         .succeeds();
     let boot = boot(&story);
     pauses(&story, &boot);
-    resumes_what_is_suspended(&story, &boot);
+    resumes_a_suspended_vm(&story, &boot);
     restarts(&story, &boot);
     trims(&story);
     chapter("A VM that is stopped");
@@ -117,7 +117,7 @@ fn pauses(story: &Story, boot: &str) {
         .says("is running and healthy; nothing to do");
 }
 
-fn resumes_what_is_suspended(story: &Story, boot: &str) {
+fn resumes_a_suspended_vm(story: &Story, boot: &str) {
     chapter("A suspended VM");
     story.run("k3s-vm stop --suspend").succeeds();
     for line in ["k3s-vm pause", "k3s-vm restart", "k3s-vm restart --force"] {

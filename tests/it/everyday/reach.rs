@@ -21,26 +21,26 @@ use crate::{
 };
 
 #[test]
-fn a_guest_is_as_near_as_a_local_shell() {
+fn ssh_behaves_like_a_local_shell() {
     let story = story_of("near 100%d");
-    commands_end_as_they_do_here(&story);
+    exit_codes_are_those_of_the_command(&story);
     signals_reach_the_command(&story);
-    terminals_are_as_large_as_ours(&story);
-    agents_are_lent(&story);
+    terminals_have_the_same_size(&story);
+    the_agent_is_forwarded(&story);
     openssh_connects(&story);
 }
 
 #[test]
-fn files_go_there_and_back() {
+fn cp_copies_both_ways() {
     let story = story_of("copies");
-    copies_have_the_names_that_docker_gives_them(&story);
-    what_cannot_be_copied_is_said(&story);
-    nothing_half_is_left(&story);
-    a_hostile_guest_writes_nowhere_else(&story);
-    who_does_not_run_is_not_reached(&story);
+    copies_are_named_like_those_of_docker_cp(&story);
+    failed_copies_are_explained(&story);
+    interrupted_copies_leave_nothing(&story);
+    a_hostile_guest_writes_nothing_else(&story);
+    a_stopped_vm_is_not_reached(&story);
 }
 
-fn copies_have_the_names_that_docker_gives_them(story: &Story) {
+fn copies_are_named_like_those_of_docker_cp(story: &Story) {
     chapter("a folder into the guest: new, into one that is there, and only what is in it");
     story
         .run(
@@ -93,7 +93,7 @@ fn copies_have_the_names_that_docker_gives_them(story: &Story) {
         .never_says("copied");
 }
 
-fn what_cannot_be_copied_is_said(story: &Story) {
+fn failed_copies_are_explained(story: &Story) {
     chapter("what cannot be copied is said, and why");
     for (line, code, said) in [
         (
@@ -176,7 +176,7 @@ fn what_cannot_be_copied_is_said(story: &Story) {
     story.run("ls -A src back . | grep k3s-vm-cp").exits(1);
 }
 
-fn nothing_half_is_left(story: &Story) {
+fn interrupted_copies_leave_nothing(story: &Story) {
     chapter("an interrupted copy leaves nothing");
     story
         .run(
@@ -196,7 +196,7 @@ fn nothing_half_is_left(story: &Story) {
         .says("cannot access 'half'");
 }
 
-fn a_hostile_guest_writes_nowhere_else(story: &Story) {
+fn a_hostile_guest_writes_nothing_else(story: &Story) {
     chapter("a guest whose tar sends links, and files through them");
     story
         .run(
@@ -213,7 +213,7 @@ fn a_hostile_guest_writes_nowhere_else(story: &Story) {
     story.run("k3s-vm ssh rm /usr/local/bin/tar").succeeds();
 }
 
-fn who_does_not_run_is_not_reached(story: &Story) {
+fn a_stopped_vm_is_not_reached(story: &Story) {
     chapter("VMs that are suspended, stopped or gone");
     let everyone = |code: i32, said: &str| {
         for line in [
@@ -233,7 +233,7 @@ fn who_does_not_run_is_not_reached(story: &Story) {
     everyone(4, "there is no VM in ");
 }
 
-fn commands_end_as_they_do_here(story: &Story) {
+fn exit_codes_are_those_of_the_command(story: &Story) {
     chapter("exit codes, pipes that end early, and both ways at once");
     story.run("k3s-vm ssh exit 7").exits(7);
     story.run("k3s-vm ssh 'kill -USR1 $$'").exits(128 + 10);
@@ -277,7 +277,7 @@ fn signals_reach_the_command(story: &Story) {
     found("no command is left");
 }
 
-fn terminals_are_as_large_as_ours(story: &Story) {
+fn terminals_have_the_same_size(story: &Story) {
     chapter("a terminal in the guest has the size of ours, and Ctrl-C is a key");
     let mut screen = Screen::of(
         story,
@@ -306,7 +306,7 @@ fn terminals_are_as_large_as_ours(story: &Story) {
         .prints("0");
 }
 
-fn agents_are_lent(story: &Story) {
+fn the_agent_is_forwarded(story: &Story) {
     chapter("the host's SSH agent, for as long as a command runs");
     story
         .run("k3s-vm ssh --forward-agent true")

@@ -21,21 +21,21 @@ data:
 const MANIFESTS: &str = "/var/lib/rancher/k3s/server/manifests";
 
 #[test]
-fn a_machine_is_set_otherwise() {
+fn configure_changes_the_vm() {
     let story = story_of("settings");
     story
         .run("k3s-vm kubectl create configmap kept --from-literal=k=v")
         .succeeds();
-    refuses_what_cannot_be(&story);
+    rejects_invalid_settings(&story);
     let company = Company::of(&story);
     company.is_unknown_to(&story);
-    sets(&story, &company);
-    takes_back(&story, &company);
+    applies_all_settings(&story, &company);
+    unsets_settings(&story, &company);
     story.run("k3s-vm reset --yes").succeeds();
-    a_new_machine_has_them_from_its_beginning(&story);
+    a_new_vm_has_settings_from_its_first_boot(&story);
 }
 
-fn refuses_what_cannot_be(story: &Story) {
+fn rejects_invalid_settings(story: &Story) {
     chapter("What cannot be is refused, and nothing is changed");
     let config = fs::read(story.file("config")).expect("there");
     story
@@ -79,7 +79,7 @@ fn refuses_what_cannot_be(story: &Story) {
     assert_eq!(fs::read(story.file("config")).expect("there"), config);
 }
 
-fn sets(story: &Story, company: &Company) {
+fn applies_all_settings(story: &Story, company: &Company) {
     chapter("The VM is set otherwise, at its next start");
     let deploy = story.env.project.join("deploy");
     fs::create_dir_all(deploy.join("more")).expect("made");
@@ -142,7 +142,7 @@ fn sets(story: &Story, company: &Company) {
     assert_eq!(story.qemu(), before, "what needs no restart has none");
 }
 
-fn takes_back(story: &Story, company: &Company) {
+fn unsets_settings(story: &Story, company: &Company) {
     chapter("What is taken back is gone, from a suspended machine, too, which boots for it");
     story
         .run(
@@ -191,8 +191,8 @@ fn kept(story: &Story) {
         .prints("v");
 }
 
-fn a_new_machine_has_them_from_its_beginning(story: &Story) {
-    chapter("A new machine, from a prepared disk");
+fn a_new_vm_has_settings_from_its_first_boot(story: &Story) {
+    chapter("A new VM, from a template");
     let qemu = Qemu::newest();
     qemu.prepare();
     let setup = format!("k3s-vm setup {}", qemu.flags(story));

@@ -36,7 +36,7 @@ fn signalled_on(call: &str, file: &Path, signal: &str, line: &str) -> String {
 }
 
 #[test]
-fn with_a_machine_that_runs() {
+fn of_a_running_vm() {
     let story = story_of("killed");
     make(&story, "before");
     let boot = boot(&story);
@@ -56,12 +56,12 @@ fn with_a_machine_that_runs() {
         signalled_on("ioctl", &disk, "KILL", create),
     ] {
         story.run(&line).exits(137);
-        nothing_was_kept(&story, &boot);
+        no_snapshot_is_left(&story, &boot);
     }
     for call in ["renameat", "rename"] {
         let line = killed_at(call, 1, create);
         story.run(&line).exits(137);
-        nothing_was_kept(&story, &boot);
+        no_snapshot_is_left(&story, &boot);
     }
     story.run("k3s-vm snapshot create whole").succeeds();
     found("there is no half of a snapshot, and the VM continues");
@@ -86,7 +86,7 @@ fn with_a_machine_that_runs() {
 }
 
 #[track_caller]
-fn nothing_was_kept(story: &Story, boot: &str) {
+fn no_snapshot_is_left(story: &Story, boot: &str) {
     assert!(names_of(story).is_empty());
     story.run("k3s-vm start").succeeds().never_says("starting ");
     story.run(BOOT).succeeds().prints(boot);
@@ -168,7 +168,7 @@ fn memory(path: &Path) -> Memory {
 
 /// At each step that changes which files there are; from and to a machine with and without memory.
 #[test]
-fn with_a_machine_that_does_not_run() {
+fn of_a_stopped_vm() {
     let story = Story::begin("forged");
     let mut all = Vec::new();
     for (name, byte, suspended) in [("one", 1, true), ("two", 2, true), ("three", 3, false)] {

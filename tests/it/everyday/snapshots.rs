@@ -47,16 +47,16 @@ pub(super) fn names_of(story: &Story) -> Vec<String> {
 }
 
 #[test]
-fn there_and_back() {
+fn create_and_restore() {
     let story = story_of("snapshots");
     wrong_names(&story);
     make(&story, "before");
     let boot = boot(&story);
-    of_a_running_machine(&story, &boot);
-    back_while_it_runs(&story, &boot);
-    of_a_paused_machine(&story, &boot);
-    of_a_suspended_machine(&story, &boot);
-    of_a_stopped_machine(&story, &boot);
+    of_a_running_vm(&story, &boot);
+    restore_while_running(&story, &boot);
+    of_a_paused_vm(&story, &boot);
+    of_a_suspended_vm(&story, &boot);
+    of_a_stopped_vm(&story, &boot);
     damaged_and_deleted(&story);
     without_room(&story);
     by_another_qemu(&story, &boot);
@@ -101,7 +101,7 @@ fn wrong_names(story: &Story) {
     assert!(names(&story.env.path("empty")).is_empty());
 }
 
-fn of_a_running_machine(story: &Story, boot: &str) {
+fn of_a_running_vm(story: &Story, boot: &str) {
     chapter("A snapshot of a VM that runs");
     let qemu = story.qemu();
     story
@@ -151,7 +151,7 @@ fn of_a_running_machine(story: &Story, boot: &str) {
     found("it continues, in the same QEMU");
 }
 
-fn back_while_it_runs(story: &Story, boot: &str) {
+fn restore_while_running(story: &Story, boot: &str) {
     chapter("Back to it");
     has(story, "configmap/after\nconfigmap/before");
     story
@@ -183,7 +183,7 @@ fn back_while_it_runs(story: &Story, boot: &str) {
     );
 }
 
-fn of_a_paused_machine(story: &Story, boot: &str) {
+fn of_a_paused_vm(story: &Story, boot: &str) {
     chapter("A paused VM");
     story.run("k3s-vm pause").succeeds();
     story
@@ -195,7 +195,7 @@ fn of_a_paused_machine(story: &Story, boot: &str) {
     story.run(BOOT).succeeds().prints(boot);
 }
 
-fn of_a_suspended_machine(story: &Story, boot: &str) {
+fn of_a_suspended_vm(story: &Story, boot: &str) {
     chapter("A suspended VM");
     story.run("k3s-vm stop --suspend").succeeds();
     story
@@ -224,7 +224,7 @@ fn of_a_suspended_machine(story: &Story, boot: &str) {
     found("the snapshots of a paused and of a suspended VM bring it back as well");
 }
 
-fn of_a_stopped_machine(story: &Story, boot: &str) {
+fn of_a_stopped_vm(story: &Story, boot: &str) {
     chapter("A stopped VM");
     story.run("k3s-vm stop --force").succeeds();
     story

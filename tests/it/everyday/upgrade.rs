@@ -51,7 +51,7 @@ fn runs(story: &Story, version: &str) {
 }
 
 #[test]
-fn a_newer_one_or_the_machine_as_it_was() {
+fn upgrade_or_rollback() {
     let story = story_with_releases("upgrade");
     make(&story, "before");
     let boot = boot(&story);
@@ -123,7 +123,7 @@ fn by_channels(story: &Story) {
     story
         .run("https_proxy=http://127.0.0.1:1 k3s-vm upgrade --channel v1.34")
         .exits(1)
-        .says("it is not known which release the channel v1.34 of k3s names")
+        .says("cannot find the release of the k3s channel v1.34")
         .says("hint: name the release: k3s-vm upgrade --k3s-version ...");
     let named = [
         ("stable", "v1.36.5+k3s1"),
@@ -181,13 +181,13 @@ fn to_the_next(story: &Story, boot: &str) {
 }
 
 fn to_a_broken_one(story: &Story, first_boot: &str) {
-    chapter("An upgrade to a release that does not come up");
+    chapter("An upgrade to a release that does not become ready");
     let boot = boot(story);
     assert_ne!(boot, first_boot);
     upgrade(story, AFTER_NEXT)
         .exits(1)
         .says(&format!(
-            "k3s {AFTER_NEXT} did not come up: k3s ended 8 times"
+            "k3s {AFTER_NEXT} did not become ready: k3s ended 8 times"
         ))
         .says(&format!("the VM was rolled back to k3s {NEXT}"))
         .says("Failed to initialize CSINode after retrying (as told)")

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::story_of;
 use crate::{
+    bundle::unpacked,
     transcript::{Story, chapter},
-    workflow::{documents, unpacked},
+    workflow::documents,
 };
 
 #[test]
@@ -17,10 +18,10 @@ fn a_vm_and_the_tools_around_it() {
         .to_owned();
 
     shells_know_the_cluster(&story, &name);
-    it_is_one_of_all_machines(&story, &name);
-    a_kubeconfig_of_ones_own_takes_it_in(&story, &name);
-    a_report_of_a_fault_has_no_secrets(&story);
-    programs_read_what_happens(&story, &name);
+    list_shows_the_vm(&story, &name);
+    merge_into_the_users_kubeconfig(&story, &name);
+    bundle_has_no_secrets(&story);
+    json_events_of_all_commands(&story, &name);
 
     story.run("k3s-vm reset --yes").succeeds();
     story.run("k3s-vm list").succeeds().never_says("/desk");
@@ -43,7 +44,7 @@ fn shells_know_the_cluster(story: &Story, name: &str) {
         .prints(&format!("node/{name}"));
 }
 
-fn it_is_one_of_all_machines(story: &Story, name: &str) {
+fn list_shows_the_vm(story: &Story, name: &str) {
     chapter("One among all VMs");
     let port = story.status()["process"]["ssh_port"].to_string();
     story
@@ -57,7 +58,7 @@ fn it_is_one_of_all_machines(story: &Story, name: &str) {
         .says("/desk (QEMU does not answer)");
 }
 
-fn a_kubeconfig_of_ones_own_takes_it_in(story: &Story, name: &str) {
+fn merge_into_the_users_kubeconfig(story: &Story, name: &str) {
     chapter("In a kubeconfig that kubectl has written");
     story
         .run("kubectl config set-cluster office --server https://10.0.0.1 && kubectl config set-context office --cluster office && kubectl config use-context office")
@@ -89,7 +90,7 @@ fn a_kubeconfig_of_ones_own_takes_it_in(story: &Story, name: &str) {
         .succeeds();
 }
 
-fn programs_read_what_happens(story: &Story, name: &str) {
+fn json_events_of_all_commands(story: &Story, name: &str) {
     chapter("A program that runs it and reads what happens");
     let setup = story.run("k3s-vm setup --json -q").succeeds();
     let events = documents(&setup.ended.stdout);
@@ -131,7 +132,7 @@ fn programs_read_what_happens(story: &Story, name: &str) {
         .prints(&format!("node/{name}"));
 }
 
-fn a_report_of_a_fault_has_no_secrets(story: &Story) {
+fn bundle_has_no_secrets(story: &Story) {
     chapter("What goes with a report of a fault");
     let kubeconfig = story
         .run("k3s-vm kubeconfig --print")

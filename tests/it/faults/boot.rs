@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use super::{
     sandbox::{Background, Sandbox, eventually, send, within},
-    table::{tell, tell_running},
+    table::{record_running_fault, record_stopped_fault},
 };
 use crate::support::{NOTHING, finish};
 
@@ -27,7 +27,7 @@ fn an_image_that_does_not_boot() {
     sandbox.fails("a guest that does nothing", setup(), 1, &words);
     // Nothing is lost: the machine is as it was made, and is begun again.
     let uuid = sandbox.status()["machine"]["uuid"].clone();
-    sandbox.goes_on(setup());
+    sandbox.continues(setup());
     assert_eq!(sandbox.status()["machine"]["uuid"], uuid);
 }
 
@@ -108,7 +108,7 @@ fn k3s_that_ends_with_the_same_error_three_times() {
         ));
     }
     let ended = setup.end();
-    tell(&sandbox, "k3s without a default route", &ended);
+    record_stopped_fault(&sandbox, "k3s without a default route", &ended);
     assert_eq!(ended.code, 1);
     for words in [
         "k3s cannot start: no default routes found after 30s (exit-code 1, 3 times in a row) (last stage: k3s ended (exit-code 1))",
@@ -138,7 +138,7 @@ fn a_kernel_that_panics() {
 
 /// The breakpoint is the emulator's fault, and may not come another time.
 #[test]
-fn a_kernel_that_stumbles_over_its_own_breakpoint() {
+fn a_kernel_with_a_spurious_breakpoint() {
     let sandbox = Sandbox::new();
     let last_words = "Oops: int3: 0000 [#1] SMP\r\nKernel panic - not syncing: Fatal exception\r\n";
     let image = speaking_image(&sandbox.env.path("stumbles.img"), last_words);
@@ -154,7 +154,7 @@ fn a_kernel_that_stumbles_over_its_own_breakpoint() {
 
 /// The time limit is one for all tries.
 #[test]
-fn a_timeout_does_not_begin_anew() {
+fn a_timeout_is_not_reset() {
     let sandbox = Sandbox::new();
     let last_words = "Oops: int3: 0000 [#1] SMP\r\nKernel panic - not syncing: Fatal exception\r\n";
     let image = speaking_image(&sandbox.env.path("stumbles.img"), last_words);
@@ -207,7 +207,7 @@ fn a_console_that_floods() {
     setup.end();
     let setup = sandbox.setup(&["--image", &image, "--timeout", "1s"]);
     let ended = finish(setup);
-    tell_running(&sandbox, "a console that floods", &ended);
+    record_running_fault(&sandbox, "a console that floods", &ended);
     assert_eq!(ended.code, 1);
     for words in ["not ready within 1s (last stage: none)", "  | all is well"] {
         assert!(ended.stderr.contains(words), "{}", ended.stderr);
@@ -236,7 +236,7 @@ fn qemu_dies_while_it_boots() {
     send(Signal::KILL, qemu);
     // Its own limit is later than this one's.
     let ended = setup.end();
-    tell(&sandbox, "QEMU is killed", &ended);
+    record_stopped_fault(&sandbox, "QEMU is killed", &ended);
     assert_eq!(ended.code, 1);
     for word in [
         "QEMU ended (last stage: none)",
@@ -246,7 +246,7 @@ fn qemu_dies_while_it_boots() {
         assert!(ended.stderr.contains(word), "{}", ended.stderr);
     }
     sandbox.nothing_runs();
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn ctrl_c_and_sigterm_and_a_closed_terminal() {
         let setup = sandbox.booting();
         setup.signal(signal);
         let ended = setup.end();
-        tell(&sandbox, &format!("{name} during the boot"), &ended);
+        record_stopped_fault(&sandbox, &format!("{name} during the boot"), &ended);
         assert_eq!(ended.code, code);
         assert!(
             ended.stderr.contains("error: interrupted"),
@@ -274,7 +274,7 @@ fn ctrl_c_and_sigterm_and_a_closed_terminal() {
         );
         sandbox.nothing_runs();
     }
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 /// Each of them comes to a running QEMU, with all the files that it is given.
@@ -291,7 +291,7 @@ fn project_paths_of_all_kinds() {
         long.as_str(),
     ] {
         let sandbox = Sandbox::named(name);
-        sandbox.goes_on(sandbox.setup(&[]));
+        sandbox.continues(sandbox.setup(&[]));
         assert!(sandbox.file("disk.qcow2").exists());
     }
     let sandbox = Sandbox::named("two\nlines");
@@ -307,7 +307,7 @@ fn a_k3s_disk_that_is_gone() {
         let (path, away) = (sandbox.file(file), sandbox.env.path("away"));
         fs::rename(&path, &away).expect("moved");
         eventually(what, || !path.exists());
-        sandbox.goes_on(sandbox.setup(&[]));
+        sandbox.continues(sandbox.setup(&[]));
         assert!(path.exists(), "an unfinished VM gets its {what} again");
     }
 }

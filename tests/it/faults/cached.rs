@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use super::{
     sandbox::Sandbox,
-    table::{first_line, row, tell},
+    table::{first_line, record_stopped_fault, row},
 };
 use crate::support::{Ended, names};
 
@@ -15,7 +15,7 @@ fn prune(sandbox: &Sandbox) -> Ended {
 }
 
 #[test]
-fn what_a_machine_needs_is_not_pruned() {
+fn prune_keeps_files_in_use() {
     let mut sandbox = Sandbox::new();
     assert_eq!(
         sandbox.env.ok(&["cache", "list"]).stdout,
@@ -26,7 +26,7 @@ fn what_a_machine_needs_is_not_pruned() {
     let list = sandbox.env.ok(&["cache", "list"]).stdout;
     let needed = format!("needed by {}", sandbox.env.project.display());
     assert_eq!(list.matches(&needed).count(), 3, "{list}");
-    for kind in ["base image ", "k3s release ", "prepared disk "] {
+    for kind in ["base image ", "k3s release ", "template "] {
         assert_eq!(list.matches(kind).count(), 1, "{list}");
     }
     let origins = [
@@ -43,7 +43,7 @@ fn what_a_machine_needs_is_not_pruned() {
     let asked = sandbox.env.command(&["cache", "prune"]);
     sandbox.fails("prune without a terminal", asked, 2, &words);
     let pruned = prune(&sandbox);
-    tell(&sandbox, "prune of what a VM needs", &pruned);
+    record_stopped_fault(&sandbox, "prune of what a VM needs", &pruned);
     assert!(pruned.stderr.contains("nothing to do"), "{pruned:?}");
 
     // The second machine stands on the same image and release, and takes its own disk with it.
@@ -60,10 +60,10 @@ fn what_a_machine_needs_is_not_pruned() {
     assert_eq!(sandbox.env.ok(&["reset", "--yes"]).code, 0);
     assert_eq!(prepared(), 1);
     let pruned = prune(&sandbox);
-    tell(&sandbox, "prune while a project is elsewhere", &pruned);
+    record_stopped_fault(&sandbox, "prune while a project is elsewhere", &pruned);
     assert!(pruned.stderr.contains("nothing to do"), "{pruned:?}");
     sandbox.env.project.clone_from(&away);
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 
     // To another file system it is copied, and then removed here.
     let other = sandbox.env.path("other");
@@ -72,7 +72,7 @@ fn what_a_machine_needs_is_not_pruned() {
     fs::remove_dir_all(&away).expect("removed");
     fs::create_dir(&away).expect("created");
     let pruned = prune(&sandbox);
-    tell(
+    record_stopped_fault(
         &sandbox,
         "prune after a project was moved to another file system",
         &pruned,
@@ -80,14 +80,14 @@ fn what_a_machine_needs_is_not_pruned() {
     let kept = format!("for VMs that are not found in {}", away.display());
     assert!(pruned.stderr.contains(&kept), "{pruned:?}");
     sandbox.env.project.clone_from(&other);
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
     let listed = sandbox.env.ok(&["list"]).stdout;
     assert_eq!(listed.matches("k3s-project-").count(), 1, "{listed}");
 
     fs::remove_dir_all(&other).expect("removed");
     fs::create_dir(&other).expect("created");
     let pruned = sandbox.env.run(&["cache", "prune", "--yes", "--missing"]);
-    tell(
+    record_stopped_fault(
         &sandbox,
         "prune --missing after a project was removed by hand",
         &pruned,
@@ -95,7 +95,7 @@ fn what_a_machine_needs_is_not_pruned() {
     assert!(pruned.stderr.contains("removed 3 files"), "{pruned:?}");
     assert_eq!(sandbox.env.ok(&["cache", "list"]).stdout, "");
     assert_eq!(names(&sandbox.env.cache.join("origins")), [""; 0]);
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_cache_that_is_about_to_be_needed() {
         .into_iter()
         .find(|name| name.ends_with(".json"));
     fs::write(users.join(note.expect("a note")), "{").expect("written");
-    let words = ["the VM's note in the cache", "hint: remove it"];
+    let words = ["the VM's registration in the cache", "hint: remove it"];
     let command = sandbox.env.command(&["cache", "prune", "--yes"]);
     sandbox.fails(
         "a VM's note in the cache is torn, prune",
@@ -125,6 +125,6 @@ fn a_cache_that_is_about_to_be_needed() {
         1,
         &words,
     );
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
     assert_eq!(prune(&sandbox).code, 0);
 }

@@ -8,13 +8,13 @@ use super::sandbox::{Background, Sandbox};
 use crate::support::dead_image;
 
 #[test]
-fn other_choices_for_a_machine_that_never_booted() {
+fn other_choices_for_a_vm_that_never_booted() {
     let sandbox = Sandbox::new();
     sandbox.stopped();
     let first = sandbox.status()["machine"].clone();
     let other = dead_image(&sandbox.env.path("other.img"));
     let image = other.display().to_string();
-    sandbox.goes_on(sandbox.setup(&["--image", &image, "--disk", "30GiB"]));
+    sandbox.continues(sandbox.setup(&["--image", &image, "--disk", "30GiB"]));
     let second = sandbox.status()["machine"].clone();
     assert_eq!(second["image"], image);
     assert_ne!(second["uuid"], first["uuid"]);
@@ -37,7 +37,7 @@ fn other_choices_for_a_machine_that_never_booted() {
 }
 
 #[test]
-fn choices_that_a_running_machine_cannot_take() {
+fn choices_that_a_running_vm_cannot_use() {
     let sandbox = Sandbox::new();
     sandbox.left_running();
     let setup = Background::start(

@@ -61,7 +61,7 @@ fn moved_while_it_runs(story: &mut Story) {
         .says(" Ready ");
     story.run("k3s-vm ssh true").succeeds();
     let told = story.run("k3s-vm stop").succeeds().never_says("by force");
-    tell(story, "moved while the cluster runs, stop", &told);
+    record_fault(story, "moved while the cluster runs, stop", &told);
     assert!(!story.file("qemu.pid").exists() && !old.exists());
     assert!(names(&story.env.path("run/k3s-vm")).is_empty());
     found("nothing of it is left at the old place");
@@ -73,7 +73,7 @@ fn two_copies_at_once(story: &Story, copy: &Elsewhere) {
     let told = story
         .run("k3s-vm start >first 2>&1 & (cd ../shop-copy && k3s-vm start) && wait $! || { cat first; exit 1; }")
         .succeeds();
-    tell(story, "two copies of a project start at once", &told);
+    record_fault(story, "two copies of a project start at once", &told);
     let (first, second) = (story.status(), copy.status());
     for own in ["pid", "api_port", "ssh_port", "monitor"] {
         assert_ne!(first["process"][own], second["process"][own], "{own}");
@@ -101,7 +101,7 @@ fn a_kubeconfig_of_the_other(story: &Story) {
         .exits(1)
         .says("shop-copy/kube.yaml is not usable: it points to https://127.0.0.1:")
         .says("hint: write a new kubeconfig: k3s-vm setup");
-    tell(
+    record_fault(
         story,
         "a kubeconfig that leads to the other copy, kubectl",
         &told,
@@ -118,7 +118,7 @@ fn the_copy_is_reset(story: &Story, copy: &Elsewhere) {
     let told = story
         .run("cd ../shop-copy && k3s-vm reset --yes")
         .succeeds();
-    tell(story, "reset of a copy while the original runs", &told);
+    record_fault(story, "reset of a copy while the original runs", &told);
     assert_eq!(copy.status()["state"], "absent");
     assert_eq!(story.status()["process"]["pid"], before);
     story
@@ -155,7 +155,7 @@ fn a_damaged_kubeconfig(story: &Story) {
             .exits(1)
             .says("kube.yaml is not usable: ")
             .says("hint: write a new kubeconfig: k3s-vm setup");
-        tell(story, &format!("{fault}, kubectl"), &told);
+        record_fault(story, &format!("{fault}, kubectl"), &told);
         if mend != "true" {
             story
                 .run("k3s-vm setup")
@@ -189,7 +189,7 @@ fn a_runtime_directory_that_is_gone(story: &Story) {
         .succeeds()
         .says("over SSH")
         .never_says("by force");
-    tell(
+    record_fault(
         story,
         "no runtime directory while the cluster runs, stop",
         &told,
@@ -200,7 +200,7 @@ fn a_runtime_directory_that_is_gone(story: &Story) {
 
 /// A row of the table. The VMs keep running here, so nothing is said about what is left.
 #[track_caller]
-fn tell(story: &Story, fault: &str, told: &Told) {
+fn record_fault(story: &Story, fault: &str, told: &Told) {
     let said = first_line(&story.env, &told.ended.stderr);
     row(fault, told.ended.code, &said, &[]);
 }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use super::{
     sandbox::{Background, Sandbox},
-    table::tell,
+    table::record_stopped_fault,
 };
 use crate::support::{names, private_dir};
 
@@ -35,7 +35,7 @@ fn the_next_setup_continues_with_the_qemu_of_a_killed_one() {
     ));
     setup.signal(Signal::INT);
     let ended = setup.end();
-    tell(&sandbox, "a setup after a killed one, interrupted", &ended);
+    record_stopped_fault(&sandbox, "a setup after a killed one, interrupted", &ended);
     assert_eq!(ended.code, 130);
     sandbox.nothing_runs();
     let setup = sandbox.booting();
@@ -65,7 +65,7 @@ fn a_pidfile_with_the_number_of_another_process() {
         fs::write(&pidfile, format!("{}\n", victim.pid())).expect("written");
         assert_eq!(sandbox.env.run(&["status"]).code, 3);
         let ended = sandbox.env.ok(verb);
-        tell(
+        record_stopped_fault(
             &sandbox,
             &format!("a forged pidfile, {}", verb.join(" ")),
             &ended,
@@ -114,7 +114,7 @@ fn a_reboot_of_the_host() {
             "as a host that lost its power leaves it"
         );
         assert_eq!(sandbox.env.run(&["status"]).code, 3);
-        sandbox.goes_on(sandbox.env.command(&["start"]));
+        sandbox.continues(sandbox.env.command(&["start"]));
     }
 }
 

@@ -170,7 +170,7 @@ fn the_first_server_answers_or_not() {
 }
 
 #[test]
-fn a_server_that_the_guest_reaches_in_another_way() {
+fn a_server_with_another_address_in_the_guest() {
     let sandbox = Sandbox::new();
     let Some(_ipv6) = Dns::at("::1") else {
         return skipped("[::1]:53 cannot be had on this host");
@@ -205,7 +205,7 @@ fn no_server_at_all() {
 
 /// A server that is silent, as behind a firewall, costs less than a second.
 #[test]
-fn silence_is_not_waited_for() {
+fn silent_servers_are_not_waited_for() {
     let sandbox = Sandbox::new();
     let Ok(silent) = UdpSocket::bind("127.53.2.9:53") else {
         return skipped("port 53 is root's on this host");
@@ -222,7 +222,7 @@ fn silence_is_not_waited_for() {
 }
 
 #[test]
-fn servers_of_the_user_win_and_an_isolated_guest_needs_none() {
+fn chosen_servers_take_precedence() {
     let sandbox = Sandbox::new();
     let Some(stub) = Dns::at("127.53.3.53") else {
         return skipped("port 53 is root's on this host");
@@ -241,7 +241,7 @@ fn servers_of_the_user_win_and_an_isolated_guest_needs_none() {
 
 /// The settings of the guest hold what `doctor` said, before it boots.
 #[test]
-fn a_new_machine_is_given_what_works() {
+fn a_new_vm_gets_working_servers() {
     let sandbox = Sandbox::new();
     let Some(_ipv6) = Dns::at("::1") else {
         return skipped("[::1]:53 cannot be had on this host");

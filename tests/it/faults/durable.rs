@@ -3,12 +3,12 @@
 
 use std::{fs, path::Path, process::Command};
 
-use k3s_vm::image::prepared::publish;
+use k3s_vm::image::template::publish;
 use rustix::process::Signal;
 
 use super::{
     sandbox::{Background, Sandbox, eventually},
-    table::tell,
+    table::record_stopped_fault,
 };
 use crate::support::{names, skipped};
 
@@ -22,7 +22,7 @@ pub(super) fn survives(sandbox: &Sandbox, fault: &str, command: Command) {
     });
     command.signal(Signal::INT);
     let ended = command.end();
-    tell(sandbox, &format!("{fault}, interrupted"), &ended);
+    record_stopped_fault(sandbox, &format!("{fault}, interrupted"), &ended);
     assert_eq!(ended.code, 130);
 }
 
@@ -67,7 +67,7 @@ fn damaged_keys() {
         fs::write(&path, sound).expect("put back");
         set_private(&path);
     }
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 fn set_private(path: &Path) {
@@ -113,7 +113,7 @@ fn a_damaged_disk() {
     }
     assert!(!path.exists(), "an empty disk would pass for the VM's");
     fs::write(&path, sound).expect("put back");
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 #[test]
@@ -140,9 +140,9 @@ fn a_base_image_that_is_gone() {
     sandbox.finished(".kube/config".as_ref());
     let images = sandbox.env.cache.join("images");
     let image = images.join(&names(&images)[0]);
-    let prepared = sandbox.status()["machine"]["image_path"].clone();
-    let prepared = Path::new(prepared.as_str().expect("told"));
-    for (what, path) in [("base image", image.as_path()), ("prepared disk", prepared)] {
+    let template = sandbox.status()["machine"]["image_path"].clone();
+    let template = Path::new(template.as_str().expect("told"));
+    for (what, path) in [("base image", image.as_path()), ("template", template)] {
         let away = sandbox.env.path("away");
         fs::rename(path, &away).expect("moved");
         let gone = format!("the VM's {what}");
@@ -154,17 +154,17 @@ fn a_base_image_that_is_gone() {
         );
         fs::rename(&away, path).expect("put back");
     }
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 /// Another machine has made the disk that this one stands on.
 #[test]
-fn a_prepared_disk_that_is_altered() {
+fn a_template_that_is_altered() {
     let maker = Sandbox::new();
     maker.stopped();
-    let prepared = maker.status()["machine"]["image_path"].clone();
-    let prepared = Path::new(prepared.as_str().expect("told"));
-    publish(prepared, None, None).expect("published");
+    let template = maker.status()["machine"]["image_path"].clone();
+    let template = Path::new(template.as_str().expect("told"));
+    publish(template, None, None).expect("published");
     let mut sandbox = Sandbox::new();
     for used in [&mut sandbox.image, &mut sandbox.mirror] {
         *used = maker
@@ -172,14 +172,14 @@ fn a_prepared_disk_that_is_altered() {
             .path(used.file_name().expect("a name").to_str().expect("text"));
     }
     sandbox.env.cache.clone_from(&maker.env.cache);
-    let told = sandbox.survives("a prepared disk", sandbox.setup(&[]), &["using a template"]);
+    let told = sandbox.survives("a template", sandbox.setup(&[]), &["using a template"]);
     assert!(!told.stderr.contains("fetching"), "{}", told.stderr);
     let words = [
-        "the VM's prepared disk",
+        "the VM's template",
         "is damaged: it has changed since",
         "hint: restore it, or recreate the VM",
     ];
-    let sound = fs::read(prepared).expect("there");
+    let sound = fs::read(template).expect("there");
     let mut altered = sound.clone();
     *altered.last_mut().expect("not empty") ^= 1;
     for (how, bytes) in [
@@ -187,14 +187,14 @@ fn a_prepared_disk_that_is_altered() {
         ("truncated", sound[..sound.len() / 2].to_vec()),
         ("empty", Vec::new()),
     ] {
-        fs::remove_file(prepared).expect("removed");
-        fs::write(prepared, bytes).expect("written");
+        fs::remove_file(template).expect("removed");
+        fs::write(template, bytes).expect("written");
         for (verb, command) in [
             ("start", sandbox.env.command(&["start"])),
             ("setup", sandbox.setup(&[])),
         ] {
             sandbox.fails(
-                &format!("the prepared disk is {how}, {verb}"),
+                &format!("the template is {how}, {verb}"),
                 command,
                 1,
                 &words,
@@ -207,12 +207,12 @@ fn a_prepared_disk_that_is_altered() {
         };
         let mut setup = other.setup(&[]);
         setup.env("K3S_VM_CACHE_DIR", &sandbox.env.cache);
-        let fault = format!("the prepared disk is {how}, setup of another VM");
+        let fault = format!("the template is {how}, setup of another VM");
         other.survives(&fault, setup, &["has changed; creating another template"]);
     }
-    fs::remove_file(prepared).expect("removed");
-    fs::write(prepared, sound).expect("put back");
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    fs::remove_file(template).expect("removed");
+    fs::write(template, sound).expect("put back");
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 #[test]

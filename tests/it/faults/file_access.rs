@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     sandbox::{Background, Sandbox, eventually, program},
-    table::tell,
+    table::record_stopped_fault,
 };
 use crate::support::finish;
 
@@ -37,7 +37,7 @@ fn asked(sandbox: &Sandbox, command: &str, arguments: &Value) -> Value {
 }
 
 #[test]
-fn a_qemu_that_the_guest_has_taken_over() {
+fn a_compromised_qemu() {
     let sandbox = Sandbox::new();
     let (home, cache) = (sandbox.env.path("home"), sandbox.env.cache.clone());
     let secret = home.join("secret");
@@ -119,7 +119,7 @@ fn a_qemu_that_the_guest_has_taken_over() {
     assert!(own.get("return").is_some(), "{own}");
     setup.signal(Signal::INT);
     let ended = setup.end();
-    tell(&sandbox, "a QEMU that is the guest's", &ended);
+    record_stopped_fault(&sandbox, "a QEMU that is the guest's", &ended);
     assert_eq!(ended.code, 130);
     let kept = fs::read(&notes).expect("there");
     assert_eq!(kept, b"notes of the user's");
@@ -142,7 +142,7 @@ fn a_qemu_that_needs_a_file_in_an_odd_place() {
     setup.env("PATH", programs);
     let words = ["QEMU can open all files of yours: under Landlock, QEMU ended at once"];
     sandbox.survives("a QEMU that reads a file in an odd place", setup, &words);
-    sandbox.goes_on(sandbox.env.command(&["setup"]));
+    sandbox.continues(sandbox.env.command(&["setup"]));
 }
 
 /// With its modules and firmware beside it, where it finds them.

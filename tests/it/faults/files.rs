@@ -6,7 +6,7 @@ use super::sandbox::Sandbox;
 use crate::support::{dead_image, finish, names};
 
 #[test]
-fn flags_that_contradict_the_machine() {
+fn flags_that_contradict_the_vm() {
     let sandbox = Sandbox::new();
     sandbox.finished(".kube/config".as_ref());
     let record = fs::read(sandbox.file("record.json")).expect("there");
@@ -73,7 +73,7 @@ fn flags_that_contradict_the_machine() {
         config,
         "nothing was changed"
     );
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_truncated_record() {
             [".gitignore", "approved", "config", "id", "lock"]
         );
     }
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 /// Whatever is wrong with the record, the QEMU that runs is ended with the machine.
@@ -154,7 +154,7 @@ fn nonsense_in_the_config() {
         );
     }
     fs::write(&config, sound).expect("repaired");
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_kubeconfig_of_another_tool() {
         &words,
     );
     fs::remove_file(&path).expect("moved away");
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 /// In the home directory the kubeconfig would be the user's own. What the refused setup has made there is no project of
@@ -231,7 +231,7 @@ fn a_setup_in_the_home_directory() {
 
 /// `reset` removes a kubeconfig that is the VM's, and nothing else in its place.
 #[test]
-fn what_is_in_the_place_of_the_kubeconfig_stays() {
+fn the_kubeconfig_overwrites_no_other_file() {
     let sandbox = Sandbox::new();
     let kubeconfig = sandbox.finished(".kube/config".as_ref());
     fs::write(&kubeconfig, "").expect("emptied");

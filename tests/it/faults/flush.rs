@@ -9,7 +9,7 @@ use super::{
 };
 
 #[test]
-fn everything_that_gets_a_name_is_flushed_before_and_its_directory_after() {
+fn renamed_files_and_their_directories_are_flushed() {
     let sandbox = Sandbox::new();
     let setup = sandbox.setup(&["--timeout", "1s"]);
     let (_, _, steps) = Traced::start(&sandbox, &setup, None).finish();
@@ -47,7 +47,7 @@ fn everything_that_gets_a_name_is_flushed_before_and_its_directory_after() {
 /// A VM is suspended when its memory is on the disk, and QEMU ends only then; it continues only when no power cut can
 /// bring the memory back, for its disk changes with it.
 #[test]
-fn saved_memory_is_there_for_good_or_gone_for_good() {
+fn saved_memory_is_durable() {
     let sandbox = Sandbox::new();
     sandbox.runs();
     let [directory, memory, note] = ["", "memory", "suspended.json"].map(|name| sandbox.file(name));

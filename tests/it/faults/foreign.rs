@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     sandbox::{Background, Sandbox, eventually},
-    table::tell,
+    table::record_stopped_fault,
 };
 use crate::support::{Ended, names, on_a_terminal};
 
@@ -42,7 +42,7 @@ fn a_config_that_reaches_the_host() {
     }
     let (code, screen) = on_a_terminal(sandbox.setup(&[]), "n\n");
     assert!(
-        code == 1 && screen.contains("Trust it? [y/N]"),
+        code == 1 && screen.contains("Trust this project? [y/N]"),
         "{code} {screen}"
     );
     assert_eq!(names(&sandbox.env.cache), [""; 0], "nothing is fetched");
@@ -50,7 +50,7 @@ fn a_config_that_reaches_the_host() {
         assert!(!sandbox.file(gone).exists(), "{gone}");
     }
     fs::write(sandbox.file("config"), "cpus = 1\n").expect("written");
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -78,10 +78,10 @@ fn a_config_that_was_edited_by_hand() {
     assert_eq!(untold.code, 2, "{untold:?}");
     let told = sandbox.env.ok(&["trust", "--yes"]);
     assert!(told.stderr.contains("mounts ./src at /src"), "{told:?}");
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
     // The former config was approved as well.
     fs::write(sandbox.file("config"), config).expect("written");
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
     let again = sandbox.env.ok(&["trust"]);
     assert!(again.stderr.contains("nothing to do"), "{again:?}");
 }
@@ -118,7 +118,7 @@ fn a_vm_of_another_user_or_host() {
     status.env("K3S_VM_TRUSTED_PATHS", &sandbox.env.project);
     assert_eq!(crate::support::finish(status).code, 3);
     fs::write(&key, own).expect("put back");
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 
     let deleted = {
         let own = fs::read(&key).expect("there");
@@ -127,9 +127,9 @@ fn a_vm_of_another_user_or_host() {
         fs::write(&key, own).expect("put back");
         deleted
     };
-    tell(&sandbox, "a VM of another host, reset", &deleted);
+    record_stopped_fault(&sandbox, "a VM of another host, reset", &deleted);
     assert_eq!(deleted.code, 0, "{deleted:?}");
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_file_that_is_not_a_key() {
     sandbox.fails("a key that is a link", sandbox.setup(&[]), 1, &words);
     assert_eq!(names(&sandbox.env.cache), [""; 0], "nothing is fetched");
     fs::remove_file(&key).expect("removed");
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 /// What the host believes and runs is not the guest's to write.
@@ -183,7 +183,7 @@ fn a_mount_of_the_vms_own_files() {
         "nothing is fetched"
     );
     let flags = ["--mount", ".:/src:ro", "--mount", "./web/src:/web"];
-    sandbox.goes_on(sandbox.setup(&flags));
+    sandbox.continues(sandbox.setup(&flags));
 }
 
 /// Whatever QEMU would follow from there to files of the user.
@@ -224,7 +224,7 @@ fn a_disk_that_leads_to_other_files() {
     let start = sandbox.env.command(&["start"]);
     sandbox.fails("a disk whose data are a file of the user", start, 1, &words);
     fs::write(&disk, own).expect("put back");
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 /// A process that holds the lock that QEMU would.
@@ -250,7 +250,7 @@ fn a_pidfile_that_is_another_programs() {
     symlink(&other, &pidfile).expect("linked");
     for verb in [&["stop", "--force"][..], &["reset", "--yes"], &["status"]] {
         let ended: Ended = sandbox.env.run(verb);
-        tell(
+        record_stopped_fault(
             &sandbox,
             &format!("qemu.pid is a link, {}", verb.join(" ")),
             &ended,
@@ -262,7 +262,7 @@ fn a_pidfile_that_is_another_programs() {
         assert!(process.is_running(), "{}", verb.join(" "));
     }
     fs::remove_file(&pidfile).expect("removed");
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 #[test]

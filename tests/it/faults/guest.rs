@@ -16,7 +16,7 @@ use super::{
         service_of_the_host, ssh, unhealthy,
     },
     sandbox::{Sandbox, eventually, say, send},
-    table::{tell, tell_running},
+    table::{record_running_fault, record_stopped_fault},
 };
 use crate::{
     shared::Qemu,
@@ -73,7 +73,7 @@ fn a_stop_of_a_guest_that_cannot_hear() {
             monitor(&sandbox, "stop");
         }
         let stop = run(&sandbox, arguments);
-        tell(&sandbox, fault, &stop);
+        record_stopped_fault(&sandbox, fault, &stop);
         assert_eq!(stop.code, 0, "{stop:?}");
         assert!(stop.stderr.contains("stopped by force"), "{stop:?}");
     }
@@ -159,7 +159,7 @@ fn an_unwatched_flood(sandbox: &Sandbox) {
     }
     assert_eq!(sizes(), before, "nothing reaches the disk");
     let shown = run(sandbox, &["logs"]);
-    tell_running(
+    record_running_fault(
         sandbox,
         "a guest that floods its logs while nobody looks",
         &shown,
@@ -193,7 +193,7 @@ fn a_machine_that_is_suspended(sandbox: &Sandbox) {
         let began = Instant::now();
         let stop = run(sandbox, &["stop", "--suspend"]);
         say(&format!("  suspended in {:.1?}", began.elapsed()));
-        tell(sandbox, "a cluster is suspended", &stop);
+        record_stopped_fault(sandbox, "a cluster is suspended", &stop);
         assert_eq!((stop.code, sandbox.is_suspended()), (0, true), "{stop:?}");
         thread::sleep(pause);
         let began = Instant::now();
@@ -201,7 +201,7 @@ fn a_machine_that_is_suspended(sandbox: &Sandbox) {
         say(&format!("  goes on after {:.1?}", began.elapsed()));
         assert!(healthy(sandbox));
         knows_the_time(sandbox);
-        tell_running(sandbox, "a cluster goes on", &start);
+        record_running_fault(sandbox, "a cluster goes on", &start);
         assert_eq!(start.code, 0, "{start:?}");
         assert!(start.stderr.contains("resuming ") && !start.stderr.contains("boots"));
         sandbox.is_in_memory();
@@ -225,7 +225,7 @@ fn a_machine_that_is_paused(sandbox: &Sandbox) {
     assert_eq!(status["process"]["run_state"], "paused");
     thread::sleep(LONG_PAUSE.saturating_sub(began.elapsed()));
     let start = run(sandbox, &["start"]);
-    tell_running(sandbox, "the VM is paused, start", &start);
+    record_running_fault(sandbox, "the VM is paused, start", &start);
     assert!(start.stderr.contains("resumed the paused VM"), "{start:?}");
     // Healthy is only who knows the time.
     knows_the_time(sandbox);
@@ -282,7 +282,7 @@ fn k3s_that_is_stopped(sandbox: &Sandbox) {
     ssh(sandbox, "systemctl stop k3s");
     unhealthy(sandbox, "k3s is stopped", "not ready");
     let start = run(sandbox, &["start"]);
-    tell_running(sandbox, "k3s is stopped, start", &start);
+    record_running_fault(sandbox, "k3s is stopped, start", &start);
     assert_eq!(start.code, 0, "{start:?}");
     assert!(healthy(sandbox));
 }
@@ -357,7 +357,7 @@ fn a_hang_that_outlasts_the_stop(sandbox: &Sandbox) {
     ssh(sandbox, ": >/etc/k3s-vm/machine && sync");
     send(Signal::STOP, qemu(sandbox));
     let stop = run(sandbox, &["stop"]);
-    tell(sandbox, "QEMU hangs, stop", &stop);
+    record_stopped_fault(sandbox, "QEMU hangs, stop", &stop);
     assert_eq!(stop.code, 0, "{stop:?}");
     assert!(stop.stderr.contains("stopped by force"), "{stop:?}");
 }
@@ -367,7 +367,7 @@ fn the_copy_comes_back_isolated(sandbox: &Sandbox) {
     let config = fs::read_to_string(sandbox.file("config")).expect("a config");
     fs::write(sandbox.file("config"), format!("{config}isolated = true\n")).expect("written");
     let start = run(sandbox, &["start", "--restore-datastore"]);
-    tell_running(
+    record_running_fault(
         sandbox,
         "a damaged datastore and a hard power-off, start --restore-datastore",
         &start,
@@ -380,7 +380,7 @@ fn the_copy_comes_back_isolated(sandbox: &Sandbox) {
     );
     let mut asked = guest_asks(sandbox, port);
     asked.stderr = "no answer".to_owned();
-    tell_running(
+    record_running_fault(
         sandbox,
         "a guest that asks the host's loopback, isolated",
         &asked,

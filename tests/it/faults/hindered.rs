@@ -7,12 +7,12 @@ use serde_json::json;
 use super::{
     outdated::rewrite,
     sandbox::{Sandbox, in_other_mounts, program},
-    table::tell_running,
+    table::record_running_fault,
 };
 use crate::support::free_port;
 
 #[test]
-fn causes_that_keep_it_from_being_resumed() {
+fn causes_that_prevent_a_resume() {
     let sandbox = Sandbox::new();
     sandbox.suspended();
     let config = fs::read_to_string(sandbox.file("config")).expect("there");
@@ -71,12 +71,12 @@ fn causes_that_keep_it_from_being_resumed() {
     fs::rename(sandbox.env.path("away"), &image).expect("moved back");
 
     assert!(sandbox.is_suspended());
-    let ended = sandbox.goes_on_in_memory(sandbox.resume());
-    tell_running(&sandbox, "nobody answers in a guest that goes on", &ended);
+    let ended = sandbox.resumes_from_memory(sandbox.resume());
+    record_running_fault(&sandbox, "nobody answers in a guest that goes on", &ended);
 }
 
 #[test]
-fn a_kvm_that_is_gone_for_the_moment() {
+fn kvm_that_is_temporarily_missing() {
     let sandbox = Sandbox::new();
     sandbox.suspended();
     rewrite(&sandbox, |json| {
@@ -97,14 +97,14 @@ fn a_kvm_that_is_gone_for_the_moment() {
 }
 
 #[test]
-fn a_port_that_was_taken_meanwhile() {
+fn a_port_that_is_in_use_meanwhile() {
     let sandbox = Sandbox::new();
     sandbox.suspended();
     let own = free_port();
     sandbox.had_port(own.number);
     let other = TcpListener::bind(("127.0.0.1", own.number)).expect("it is free");
-    let ended = sandbox.goes_on_in_memory(sandbox.resume());
-    tell_running(
+    let ended = sandbox.resumes_from_memory(sandbox.resume());
+    record_running_fault(
         &sandbox,
         "the last port is taken, start of a suspended VM",
         &ended,

@@ -22,7 +22,7 @@ fn no_qemu() {
         "setup --install-missing",
     ];
     sandbox.fails("no QEMU", setup, 1, &words);
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_qemu_that_is_too_old_or_no_qemu_at_all() {
             )
         );
     }
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -69,12 +69,12 @@ fn a_qemu_that_ends_at_once() {
         "k3s-vm logs qemu",
     ];
     sandbox.fails("QEMU ends at once", setup, 1, &words);
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 /// Where KVM works the guest is run, and boots nothing.
 #[test]
-fn kvm_is_insisted_on() {
+fn kvm_is_required() {
     let sandbox = Sandbox::new();
     let setup = sandbox.setup(&["--accel", "kvm", "--timeout", "6s"]);
     let ended = sandbox.fails("--accel kvm", setup, 1, &["hint: "]);
@@ -92,7 +92,7 @@ fn kvm_is_insisted_on() {
             ended.stderr
         );
     }
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -121,16 +121,16 @@ fn kvm_that_is_missing_or_forbidden() {
         ),
     );
     let words = [
-        "cannot use KVM: /dev/kvm may not be opened by you",
+        "cannot use KVM: /dev/kvm cannot be opened: permission denied",
         "udev",
         "--accel tcg",
     ];
     sandbox.fails("no permission on /dev/kvm", setup, 1, &words);
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
-fn a_taken_port() {
+fn a_port_in_use() {
     let sandbox = Sandbox::new();
     let own = free_port();
     let other = TcpListener::bind((Ipv4Addr::LOCALHOST, own.number)).expect("it is free");
@@ -150,11 +150,11 @@ fn a_taken_port() {
         "before anything was fetched"
     );
     drop(other);
-    sandbox.goes_on(sandbox.setup(&["--api-port", &port]));
+    sandbox.continues(sandbox.setup(&["--api-port", &port]));
 }
 
 #[test]
-fn the_usual_port_is_taken_and_another_one_does() {
+fn another_port_replaces_the_default() {
     let sandbox = Sandbox::new();
     let take = || TcpListener::bind((Ipv4Addr::LOCALHOST, 6443));
     for _ in 0..5 {
@@ -220,7 +220,7 @@ fn too_little_memory() {
         Vec::<String>::new(),
         "before anything was fetched"
     );
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -252,11 +252,11 @@ fn too_little_space() {
         1,
         &words,
     );
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
-fn machines_that_start_at_once_get_ports_of_their_own() {
+fn concurrent_starts_get_distinct_ports() {
     let scenes = [
         Sandbox::new(),
         Sandbox::new(),

@@ -39,7 +39,7 @@ fn no_disk_image() {
         ];
         sandbox.fails(name, sandbox.setup(&["--image", &path]), 1, &words);
     }
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -60,11 +60,11 @@ fn no_image_at_all() {
         2,
         &words,
     );
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
-fn another_image_than_its_checksum_says() {
+fn an_image_with_another_checksum() {
     let sandbox = Sandbox::new();
     let image = sandbox.image.display().to_string();
     let wrong = "0".repeat(64);
@@ -74,7 +74,7 @@ fn another_image_than_its_checksum_says() {
     ];
     let setup = sandbox.setup(&["--image", &image, "--image-sha256", &wrong]);
     sandbox.fails("wrong --image-sha256", setup, 1, &words);
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_download_that_is_not_an_image() {
         let words = [image.as_str(), word, "hint: "];
         sandbox.fails(fault, sandbox.setup(&flags), 1, &words);
     }
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_disk_that_is_too_small() {
         1,
         &words,
     );
-    sandbox.goes_on(sandbox.setup(&["--image", &image, "--disk", "30GiB"]));
+    sandbox.continues(sandbox.setup(&["--image", &image, "--disk", "30GiB"]));
 }
 
 /// A qcow2 of clusters of 64 KiB in which nothing is allocated but its own metadata (QEMU's docs/interop/qcow2.txt).
@@ -175,5 +175,5 @@ fn a_release_without_air_gap_images_is_usable() {
             .join("k3s-airgap-images-amd64.tar.zst")
             .exists()
     );
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }

@@ -42,7 +42,7 @@ fn setup_at_every_step() {
             }
         },
         command: |sandbox| sandbox.setup(&["--timeout", "1s", "--api-port", &port(sandbox)]),
-        again: |sandbox| sandbox.goes_on(sandbox.setup(&[])),
+        again: |sandbox| sandbox.continues(sandbox.setup(&[])),
     });
 }
 
@@ -50,9 +50,9 @@ fn setup_at_every_step() {
 fn setup_from_a_prepared_memory_at_every_step() {
     at_every_step(&Verb {
         name: "setup from a prepared memory",
-        prepare: Sandbox::has_prepared_memory,
+        prepare: Sandbox::has_template_memory,
         command: |sandbox| sandbox.setup(&["--timeout", "1s", "--api-port", &port(sandbox)]),
-        again: |sandbox| sandbox.goes_on(sandbox.setup(&[])),
+        again: |sandbox| sandbox.continues(sandbox.setup(&[])),
     });
 }
 
@@ -63,7 +63,7 @@ fn setup_from_a_template_at_every_step() {
         prepare: |sandbox| {
             let config = format!("api_port = {}\nshare_identity = true\n", port(sandbox));
             fs::write(sandbox.file("config"), config).expect("written");
-            sandbox.has_prepared_memory();
+            sandbox.has_template_memory();
         },
         command: |sandbox| sandbox.setup(&["--timeout", "1s"]),
         again: |sandbox| {
@@ -81,7 +81,7 @@ fn start_at_every_step() {
         name: "start",
         prepare: Sandbox::stopped,
         command: |sandbox| sandbox.env.command(&["start", "--timeout", "1s"]),
-        again: |sandbox| sandbox.goes_on(sandbox.env.command(&["start"])),
+        again: |sandbox| sandbox.continues(sandbox.env.command(&["start"])),
     });
 }
 
@@ -193,7 +193,7 @@ fn at_every_step(verb: &Verb) {
         counts.collect()
     });
     let sum = |nth| counts.iter().map(|counts| counts[nth]).sum();
-    tell_counts(verb.name, std::array::from_fn(sum));
+    print_counts(verb.name, std::array::from_fn(sum));
 }
 
 /// The steps to which only a guest with a cluster comes: its kubeconfig is fetched and written. A command that is killed there leaves
@@ -222,7 +222,7 @@ pub(super) fn arriving_at_every_step(sandbox: &Sandbox) {
         sandbox.env.ok(&["start"]);
         sandbox.env.ok(&["status"]);
     }
-    tell_counts("a start that finds its guest running", counts(&points));
+    print_counts("a start that finds its guest running", counts(&points));
 }
 
 /// Which step is disturbed in which way.
@@ -255,7 +255,7 @@ fn counts(points: &[(&Step, usize)]) -> [usize; 4] {
     counts
 }
 
-fn tell_counts(command: &str, counts: [usize; 4]) {
+fn print_counts(command: &str, counts: [usize; 4]) {
     for ((name, _, code), count) in DISTURBANCES.iter().zip(counts) {
         let said = format!("{count} points, all survived");
         row(
@@ -376,7 +376,7 @@ fn ends_at(
         "    {what}: {ended}: {}",
         error.unwrap_or_default()
     ));
-    tells_the_truth(sandbox, what);
+    status_is_true(sandbox, what);
     (verb.again)(sandbox);
     sandbox.env.ok(&["reset", "--yes"]);
     sandbox.nothing_runs();
@@ -390,7 +390,7 @@ fn ends_at(
 }
 
 /// Running is what has a process, and nothing else is.
-fn tells_the_truth(sandbox: &Sandbox, what: &str) {
+fn status_is_true(sandbox: &Sandbox, what: &str) {
     eventually(&format!("{what}: status tells the truth"), || {
         let runs = !sandbox.processes().is_empty();
         let status = sandbox.env.run(&["status"]);

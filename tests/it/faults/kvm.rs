@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::{
     sandbox::{Background, Sandbox, eventually, in_other_mounts, program},
-    table::tell,
+    table::record_stopped_fault,
 };
 
 const EMULATED: &str = "running without KVM, many times slower (see ";
@@ -65,7 +65,7 @@ fn cases() -> [Case; 5] {
             "a /dev/kvm of others",
             "touch ../dev/kvm; chmod 0 ../dev/kvm",
             None,
-            "/dev/kvm may not be opened by you",
+            "/dev/kvm cannot be opened: permission denied",
         ),
         case(
             "a /dev/kvm that is no KVM",
@@ -89,7 +89,7 @@ fn cases() -> [Case; 5] {
 }
 
 #[test]
-fn insisted_on() {
+fn required() {
     for case in cases() {
         let sandbox = Sandbox::new();
         let setup = on_that_host(&sandbox, &["--accel", "kvm"], &case);
@@ -99,12 +99,12 @@ fn insisted_on() {
             "or run without KVM: --accel tcg",
         ];
         sandbox.fails(&format!("{}, --accel kvm", case.fault), setup, 1, &words);
-        sandbox.goes_on(sandbox.setup(&[]));
+        sandbox.continues(sandbox.setup(&[]));
     }
 }
 
 #[test]
-fn hoped_for() {
+fn preferred() {
     for case in cases() {
         let sandbox = Sandbox::new();
         let setup = on_that_host(&sandbox, &["--accel", "auto"], &case);
@@ -118,7 +118,7 @@ fn hoped_for() {
         });
         setup.signal(Signal::INT);
         let ended = setup.end();
-        tell(
+        record_stopped_fault(
             &sandbox,
             &format!("{}, --accel auto, interrupted", case.fault),
             &ended,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     sandbox::{Sandbox, say},
-    table::tell_running,
+    table::record_running_fault,
 };
 use crate::{
     support::Ended,
@@ -63,7 +63,7 @@ pub(super) fn fails_running(
     words: &[&str],
 ) {
     let ended = run(sandbox, arguments);
-    tell_running(sandbox, fault, &ended);
+    record_running_fault(sandbox, fault, &ended);
     assert_eq!(ended.code, code, "{ended:?}");
     for word in words {
         assert!(ended.stderr.contains(word), "{word:?}: {}", ended.stderr);
@@ -81,7 +81,7 @@ pub(super) fn unhealthy(sandbox: &Sandbox, fault: &str, why: &str) -> Value {
     let json = run(sandbox, &["status", "--json"]);
     let line = screen.stdout.lines().find(|line| line.contains(why));
     screen.stderr = line.unwrap_or_default().to_owned();
-    tell_running(sandbox, fault, &screen);
+    record_running_fault(sandbox, fault, &screen);
     assert!(line.is_some(), "{why:?}: {}", screen.stdout);
     assert_eq!((screen.code, json.code), (5, 5));
     let status: Value = serde_json::from_str(&json.stdout).expect("one JSON document");

@@ -72,7 +72,7 @@ fn fifty_commands_at_once() {
         &sandbox.left(),
     );
     sandbox.nothing_runs();
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 /// The expected ends of a command that ran among others: the guest boots nothing, so that no setup
@@ -121,7 +121,7 @@ fn read_until(sandbox: &Sandbox, over: &Receiver<()>) -> (usize, Duration, BTree
 }
 
 #[test]
-fn twenty_machines_on_one_host() {
+fn twenty_vms_on_one_host() {
     let sandbox = Sandbox::new();
     let image = halting_image(&sandbox.env.path("halt.img"));
     let image = image.display().to_string();

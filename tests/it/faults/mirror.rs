@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use super::{
     sandbox::{Background, Sandbox, eventually},
     server::{Server, ServerFault},
-    table::tell,
+    table::record_stopped_fault,
 };
 use crate::support::{VERSION, free_port};
 
@@ -24,7 +24,7 @@ fn a_mirror_that_is_not_there() {
         "--k3s-mirror URL",
     ];
     sandbox.fails("nobody listens", sandbox.setup_from(&url, &[]), 1, &words);
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -53,11 +53,11 @@ fn a_mirror_without_the_version() {
     );
     let words = ["invalid mirror \"ftp://h/\": it takes http, https or file"];
     sandbox.fails("no mirror", sandbox.setup_from("ftp://h/", &[]), 2, &words);
-    sandbox.goes_on(sandbox.setup_from(&server.url, &[]));
+    sandbox.continues(sandbox.setup_from(&server.url, &[]));
 }
 
 #[test]
-fn a_transfer_that_always_breaks_off() {
+fn a_transfer_that_is_always_interrupted() {
     let sandbox = Sandbox::new();
     let server = Server::of(&sandbox.mirror, ServerFault::Cut);
     let words = [
@@ -72,7 +72,7 @@ fn a_transfer_that_always_breaks_off() {
         &words,
     );
     server.mends();
-    sandbox.goes_on(sandbox.setup_from(&server.url, &[]));
+    sandbox.continues(sandbox.setup_from(&server.url, &[]));
     assert!(
         server
             .requests()
@@ -82,7 +82,7 @@ fn a_transfer_that_always_breaks_off() {
 }
 
 #[test]
-fn a_release_that_is_not_what_its_checksums_say() {
+fn a_release_with_other_checksums() {
     let sandbox = Sandbox::new();
     let binary = sandbox.mirror.join(VERSION).join("k3s");
     let sound = fs::read(&binary).expect("readable");
@@ -137,7 +137,7 @@ fn an_interrupted_download_continues_where_it_stopped() {
     eventually("half of the file is here", partial);
     setup.signal(Signal::INT);
     let ended = setup.end();
-    tell(&sandbox, "Ctrl-C during a download", &ended);
+    record_stopped_fault(&sandbox, "Ctrl-C during a download", &ended);
     assert_eq!(ended.code, 130);
     assert!(
         ended.stderr.contains("it continues where it stopped"),
@@ -147,7 +147,7 @@ fn an_interrupted_download_continues_where_it_stopped() {
     sandbox.nothing_runs();
     assert!(partial(), "what came is kept");
     server.mends();
-    sandbox.goes_on(sandbox.setup_from(&server.url, &[]));
+    sandbox.continues(sandbox.setup_from(&server.url, &[]));
     let range = format!("\r\nrange: bytes={half}-");
     assert!(
         server

@@ -46,7 +46,7 @@ async fn few_devices_and_few_rights() {
 
 #[tokio::test]
 #[ignore = "needs QEMU 10 under target/qemu10, where tests/run.sh unpacks it"]
-async fn the_same_on_qemu_10() {
+async fn with_qemu_10() {
     let target = program().ancestors().nth(2).expect("target/").to_owned();
     caged(Some(&target.join("qemu10/bin"))).await;
 }

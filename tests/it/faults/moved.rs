@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use super::{
     sandbox::{Background, Sandbox, eventually, program},
-    table::tell,
+    table::record_stopped_fault,
 };
 use crate::support::{dead_image, finish};
 
@@ -66,16 +66,16 @@ fn a_project_that_was_moved() {
         sandbox.status()["process"]["api_port"]
     )));
     start.signal(Signal::INT);
-    tell(
+    record_stopped_fault(
         &sandbox,
         "a start after the project was moved, interrupted",
         &start.end(),
     );
 
     let ended = sandbox.env.ok(&["reset", "--yes"]);
-    tell(&sandbox, "reset after the project was moved", &ended);
+    record_stopped_fault(&sandbox, "reset after the project was moved", &ended);
     assert!(!kubeconfig.exists() && !old.exists());
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 /// What of the project its config and record name is found at the new place as well.
@@ -83,20 +83,20 @@ fn a_project_that_was_moved() {
 fn a_moved_project_with_an_image_and_a_kubeconfig_in_it() {
     let mut sandbox = Sandbox::named(BEFORE);
     dead_image(&sandbox.env.project.join("own.img"));
-    sandbox.goes_on(sandbox.setup(&["--image", "./own.img", "--kubeconfig", "kube.yaml"]));
+    sandbox.continues(sandbox.setup(&["--image", "./own.img", "--kubeconfig", "kube.yaml"]));
     moved(&mut sandbox);
     let machine = sandbox.status()["machine"].clone();
     assert_eq!(machine["image"], "./own.img");
     let kubeconfig = sandbox.env.project.join("kube.yaml");
     assert_eq!(machine["kubeconfig"], kubeconfig.to_str().expect("text"));
     for again in [&["--image", "own.img"][..], &["--image", "./own.img"]] {
-        sandbox.goes_on(sandbox.setup(again));
+        sandbox.continues(sandbox.setup(again));
     }
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 #[test]
-fn a_project_that_is_moved_while_its_machine_runs() {
+fn a_project_that_is_moved_while_its_vm_runs() {
     for verb in [&["stop", "--force"][..], &["reset", "--yes"]] {
         let mut sandbox = Sandbox::named(BEFORE);
         sandbox.left_running();
@@ -112,10 +112,10 @@ fn a_project_that_is_moved_while_its_machine_runs() {
         assert_eq!(at_the_old_place.run(&["stop"]).code, 4);
         let fault = format!("moved while the VM runs, {}", verb.join(" "));
         let ended = sandbox.env.run(verb);
-        tell(&sandbox, &fault, &ended);
+        record_stopped_fault(&sandbox, &fault, &ended);
         assert_eq!(ended.code, 0, "{}", ended.stderr);
         assert!(!ended.stderr.contains("killing"), "{}", ended.stderr);
-        sandbox.goes_on(sandbox.setup(&[]));
+        sandbox.continues(sandbox.setup(&[]));
     }
 }
 
@@ -160,7 +160,7 @@ fn two_copies_run_side_by_side() {
         assert_eq!(after["process"][same], first["process"][same], "{same}");
     }
     original.signal(Signal::INT);
-    tell(
+    record_stopped_fault(
         &sandbox,
         "a copied project, reset while the original runs",
         &original.end(),
@@ -207,7 +207,7 @@ fn copies_that_share_one_place_for_the_kubeconfig() {
     let away = sandbox.env.path("shop-away");
     fs::rename(&sandbox.env.project, &away).expect("moved");
     sandbox.env.project = away;
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
     sandbox.env.ok(&["reset", "--yes"]);
     assert!(!place.exists());
 }

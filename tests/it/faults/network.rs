@@ -13,7 +13,7 @@ fn once(trouble: ServerFault) -> ServerFault {
 }
 
 #[test]
-fn a_server_that_has_a_bad_moment() {
+fn a_server_with_a_transient_error() {
     for (fault, trouble, word) in [
         (
             "500, then success",
@@ -44,7 +44,7 @@ fn a_server_that_has_a_bad_moment() {
 }
 
 #[test]
-fn a_server_that_stays_bad() {
+fn a_server_with_a_permanent_error() {
     let sandbox = Sandbox::new();
     for (fault, target, trouble, word, requests) in [
         (
@@ -88,12 +88,12 @@ fn a_server_that_stays_bad() {
         sandbox.fails(fault, sandbox.setup_from(&server.url, &[]), 1, &words);
         assert_eq!(server.troubled().len(), requests, "{fault}");
     }
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 /// The halves of a file are put together only if the server confirms that they belong together.
 #[test]
-fn a_file_that_comes_in_halves() {
+fn a_file_in_two_parts() {
     for (fault, trouble, resumes) in [
         ("a server without ranges", ServerFault::NoRanges, "1"),
         (
@@ -119,7 +119,7 @@ fn a_file_that_comes_in_halves() {
 }
 
 #[test]
-fn an_answer_that_says_it_is_packed() {
+fn a_compressed_response() {
     let header = ServerFault::Header("Content-Encoding: gzip\r\n");
     let sandbox = Sandbox::new();
     let server = Server::of(&sandbox.mirror, header.clone());
@@ -165,7 +165,7 @@ fn a_server_that_says_nothing_at_all() {
     let setup = sandbox.setup_from(&server.url, &[]);
     sandbox.fails("a server that says nothing", setup, 1, &words);
     server.mends();
-    sandbox.goes_on(sandbox.setup_from(&server.url, &[]));
+    sandbox.continues(sandbox.setup_from(&server.url, &[]));
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn a_proxy_that_refuses() {
     setup
         .env("http_proxy", &absent)
         .env("no_proxy", "127.0.0.1");
-    sandbox.goes_on(setup);
+    sandbox.continues(setup);
 }
 
 #[test]
@@ -230,11 +230,11 @@ fn an_untrusted_certificate() {
 
     let mut setup = sandbox.setup_from(&server.url, &[]);
     setup.env("SSL_CERT_FILE", &pem);
-    sandbox.goes_on(setup);
+    sandbox.continues(setup);
 }
 
 #[test]
-fn a_way_from_https_to_http() {
+fn a_redirect_from_https_to_http() {
     let sandbox = Sandbox::new();
     let plain = Server::of(&sandbox.mirror, ServerFault::None);
     let there = format!("302 Found\r\nLocation: {}/v1.33.5+k3s1/k3s", plain.url);

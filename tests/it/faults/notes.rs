@@ -49,7 +49,7 @@ fn nonsense_in_the_lock_and_in_the_pidfile() {
         );
         fs::remove_dir(&path).expect("removed");
     }
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 /// On NFS, flock(2) with LOCK_EX fails with EBADF where the file is not open for writing.
@@ -127,7 +127,7 @@ fn an_empty_config() {
 }
 
 #[test]
-fn a_damaged_kubeconfig_of_a_stopped_machine() {
+fn a_damaged_kubeconfig_of_a_stopped_vm() {
     let sandbox = Sandbox::new();
     let path = sandbox.finished(".kube/config".as_ref());
     let sound = fs::read(&path).expect("there");
@@ -188,7 +188,7 @@ fn a_file_where_the_directory_should_be() {
         );
     }
     fs::remove_file(sandbox.env.project.join(".k3s-vm")).expect("removed");
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 /// A command that is killed while it writes leaves a file that the next one clears away.

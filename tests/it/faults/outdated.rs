@@ -155,7 +155,7 @@ const CHANGES: [Change; 13] = [
 ];
 
 #[test]
-fn what_has_changed_since_it_was_suspended() {
+fn changes_since_the_suspend() {
     let sandbox = Sandbox::new();
     sandbox.suspended();
     let kept = sandbox.env.path("kept");

@@ -25,7 +25,7 @@ fn awkward_names_everywhere() {
     let [image, kubeconfig] = [&image, &kubeconfig].map(|path| path.to_str().expect("UTF-8"));
     let url = url::Url::from_file_path(&mirror).expect("absolute");
     let flags = ["--image", image, "--kubeconfig", kubeconfig];
-    sandbox.goes_on(sandbox.setup_from(url.as_str(), &flags));
+    sandbox.continues(sandbox.setup_from(url.as_str(), &flags));
     let status = sandbox.status();
     assert_eq!(
         status["project"],
@@ -34,7 +34,7 @@ fn awkward_names_everywhere() {
     assert_eq!(status["machine"]["image"], image);
     assert_eq!(status["machine"]["kubeconfig"], kubeconfig);
     // What the config says now is the same, and so nothing contradicts the machine.
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
     // A hint is a line of shell: what is copied from it does what it says.
     fs::write(sandbox.file("config"), "cpus = ").expect("broken");
     let ended = sandbox.env.run(&["start"]);
@@ -50,7 +50,7 @@ fn awkward_names_everywhere() {
 }
 
 #[test]
-fn names_that_are_none() {
+fn invalid_names() {
     let sandbox = Sandbox::new();
     let long = "a".repeat(64);
     let bad = [
@@ -70,7 +70,7 @@ fn names_that_are_none() {
 }
 
 #[test]
-fn values_that_are_none() {
+fn invalid_values() {
     let sandbox = Sandbox::new();
     let evil = "v1.33.5+k3s1;$(id)";
     for (flag, value, code, word) in [
@@ -132,9 +132,9 @@ fn values_that_are_none() {
 
 /// A path may steer a terminal; what is said of it does not.
 #[test]
-fn a_path_that_would_steer_a_terminal() {
+fn a_path_with_control_characters() {
     let sandbox = Sandbox::named("\u{1b}]0;owned\u{7}\u{9b}31m");
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
     let status = sandbox
         .env
         .command(&["status", "--verbose", "--color", "always"]);
@@ -189,7 +189,7 @@ fn a_project_that_may_not_be_written() {
     let setup = in_other_mounts(&sandbox, &sandbox.setup(&[]), read_only);
     let words = ["cannot create ", "/project/.k3s-vm: Read-only file system"];
     sandbox.fails("a read-only project", setup, 1, &words);
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 /// The files of a VM that come with a cloned repository are text, until it is read as what it should be.

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use super::{
     sandbox::{Background, Sandbox, eventually, program},
-    table::tell,
+    table::record_stopped_fault,
 };
 use crate::support::free_port;
 
@@ -37,7 +37,7 @@ fn agreed(sandbox: &Sandbox) -> u64 {
 }
 
 #[test]
-fn the_last_port_is_taken_at_the_next_start() {
+fn the_last_port_is_in_use_at_the_next_start() {
     let sandbox = Sandbox::new();
     let kubeconfig = sandbox.finished(".kube/config".as_ref());
     let before = fs::read_to_string(&kubeconfig).expect("there");
@@ -51,7 +51,7 @@ fn the_last_port_is_taken_at_the_next_start() {
     assert_ne!(fs::read_to_string(&kubeconfig).expect("there"), before);
     start.signal(Signal::INT);
     let ended = start.end();
-    tell(
+    record_stopped_fault(
         &sandbox,
         "the last port is taken, start, interrupted",
         &ended,
@@ -96,7 +96,7 @@ impl Waiting {
 }
 
 #[test]
-fn a_port_that_is_taken_between_the_look_and_the_start() {
+fn a_port_taken_after_preflight() {
     let sandbox = Sandbox::new();
     sandbox.finished(".kube/config".as_ref());
     let own = free_port();
@@ -110,13 +110,13 @@ fn a_port_that_is_taken_between_the_look_and_the_start() {
     start.signal(Signal::INT);
     let ended = start.end();
     let fault = "a free port is taken right before QEMU's start, interrupted";
-    tell(&sandbox, fault, &ended);
+    record_stopped_fault(&sandbox, fault, &ended);
     assert_eq!(ended.code, 130);
     drop(other);
 }
 
 #[test]
-fn a_chosen_port_that_is_taken_between_the_look_and_the_start() {
+fn a_chosen_port_taken_after_preflight() {
     let sandbox = Sandbox::new();
     let own = free_port();
     let mut setup = sandbox.setup(&["--api-port", &own.to_string()]);
@@ -125,7 +125,7 @@ fn a_chosen_port_that_is_taken_between_the_look_and_the_start() {
     let (other, port) = waiting.grab(&sandbox);
     assert_eq!(port, own.number);
     let ended = setup.end();
-    tell(
+    record_stopped_fault(
         &sandbox,
         "the chosen port is taken right before QEMU's start",
         &ended,
@@ -139,7 +139,7 @@ fn a_chosen_port_that_is_taken_between_the_look_and_the_start() {
         assert!(ended.stderr.contains(word), "{}", ended.stderr);
     }
     drop(other);
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn two_projects_that_chose_the_same_port() {
     assert!(first.is_running() && second.status()["state"] == "absent");
     first.signal(Signal::INT);
     assert_eq!(first.end().code, 130);
-    tell(&sandbox, "two projects with the same port", &refused);
+    record_stopped_fault(&sandbox, "two projects with the same port", &refused);
     let setup = Background::start(&sandbox, second.here(sandbox.setup(&["--api-port", &port])));
     eventually("the second has the port", || {
         second.status()["process"]["api_port"].as_u64() == port.parse().ok()
@@ -170,11 +170,11 @@ fn two_projects_that_chose_the_same_port() {
     assert!(late.stderr.contains(&message), "{late:?}");
     setup.signal(Signal::INT);
     assert_eq!(setup.end().code, 130);
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 #[test]
-fn ports_that_cannot_be() {
+fn invalid_ports() {
     let sandbox = Sandbox::new();
     sandbox.stopped();
     let sound = fs::read_to_string(sandbox.file("config")).expect("there");
@@ -200,5 +200,5 @@ fn ports_that_cannot_be() {
         );
     }
     fs::write(sandbox.file("config"), sound).expect("written");
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }

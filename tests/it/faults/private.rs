@@ -16,11 +16,11 @@ use rustix::process::Signal;
 
 use super::{
     sandbox::{Background, Sandbox, eventually, in_other_mounts},
-    table::tell,
+    table::record_stopped_fault,
 };
 use crate::{
+    stopped_vm::write_record,
     support::{finish, mode, names, skipped},
-    workflow::give_a_record,
 };
 
 /// The strictest one takes every right from the owner, too, so that root may not do without rights here.
@@ -51,7 +51,7 @@ fn everything_is_private_under_any_umask() {
         assert!(socket && seen.len() > 20, "{seen:?}");
         setup.signal(Signal::INT);
         let ended = setup.end();
-        tell(&sandbox, &format!("umask {umask}"), &ended);
+        record_stopped_fault(&sandbox, &format!("umask {umask}"), &ended);
         assert_eq!(ended.code, 130);
     }
 }
@@ -137,7 +137,7 @@ fn a_socket_directory_of_another_user() {
         sandbox.fails(fault, setup, 1, words);
         assert_eq!(names(&theirs), Vec::<String>::new(), "{fault}");
     }
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 /// A directory of another user above the project's, with what a command would read and run.
@@ -152,7 +152,7 @@ fn a_project_that_another_user_prepared() {
     fs::create_dir_all(&bin).expect("created");
     fs::write(bin.join("kubectl"), "#!/bin/sh\ntouch \"$PWD/ran\"\n").expect("written");
     fs::set_permissions(bin.join("kubectl"), fs::Permissions::from_mode(0o755)).expect("set");
-    give_a_record(
+    write_record(
         &sandbox.env.project,
         &sandbox.file(""),
         "k3s-planted",
@@ -236,7 +236,7 @@ fn links_in_the_place_of_files() {
     for name in ["disk.qcow2", "seed.img", "id_ed25519"] {
         let _ = fs::remove_file(sandbox.file(name));
         symlink(&elsewhere, sandbox.file(name)).expect("linked");
-        sandbox.goes_on(sandbox.setup(&[]));
+        sandbox.continues(sandbox.setup(&[]));
         assert!(!sandbox.file(name).is_symlink(), "{name}");
     }
     assert!(!elsewhere.exists());
@@ -267,7 +267,7 @@ fn links_in_the_place_of_directories() {
 
     // One's own, and only open to others, is closed.
     fs::set_permissions(&machine, fs::Permissions::from_mode(0o777)).expect("opened");
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
     assert_eq!(mode(&machine), 0o700);
 }
 
@@ -301,7 +301,7 @@ fn a_cache_that_others_may_write() {
         assert_eq!(names(&sandbox.env.cache), Vec::<String>::new());
     }
     fs::set_permissions(&sandbox.env.cache, fs::Permissions::from_mode(0o700)).expect("closed");
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 /// What is in the cache is run and booted, and `prune` removes what is in it.

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::{
     durable::survives,
     sandbox::{Background, Sandbox, eventually, program, send},
-    table::{first_line, row, tell},
+    table::{first_line, record_stopped_fault, row},
 };
 use crate::support::finish;
 
@@ -31,11 +31,11 @@ fn a_qemu_that_is_killed_between_commands() {
         });
         assert!(sandbox.file("qemu.pid").exists(), "the pidfile is stale");
         let ended = sandbox.env.run(verb);
-        tell(&sandbox, &format!("QEMU was killed, {}", verb[0]), &ended);
+        record_stopped_fault(&sandbox, &format!("QEMU was killed, {}", verb[0]), &ended);
         assert_eq!(ended.code, i32::from(verb[0] == "start"), "{ended:?}");
         assert!(!sandbox.file("qemu.pid").exists());
     }
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 /// A guest can have QEMU print what it likes; here the one that does is beside QEMU.
@@ -93,7 +93,7 @@ fn a_qemu_that_is_frozen() {
         assert_eq!(status["process"]["run_state"], "unresponsive");
         assert_eq!(status["healthy"], false);
         let ended = sandbox.env.run(verb);
-        tell(
+        record_stopped_fault(
             &sandbox,
             &format!("QEMU is frozen, {}", verb.join(" ")),
             &ended,
@@ -121,13 +121,13 @@ fn a_runtime_directory_that_is_gone_while_qemu_runs() {
             "{status:?}"
         );
         let ended = sandbox.env.run(verb);
-        tell(
+        record_stopped_fault(
             &sandbox,
             &format!("no runtime directory, {}", verb.join(" ")),
             &ended,
         );
         assert_eq!(ended.code, 0, "{ended:?}");
-        sandbox.goes_on(sandbox.setup(&[]));
+        sandbox.continues(sandbox.setup(&[]));
     }
 }
 
@@ -156,7 +156,7 @@ fn another_program_on_the_socket() {
     let _silent = UnixListener::bind(&socket).expect("bound");
     assert_eq!(sandbox.status()["process"]["run_state"], "unresponsive");
     let ended = sandbox.env.run(&["stop", "--force"]);
-    tell(
+    record_stopped_fault(
         &sandbox,
         "a stranger on the monitor's socket, stop --force",
         &ended,
@@ -198,6 +198,6 @@ fn a_record_that_is_gone_while_qemu_runs() {
         );
     }
     let ended = sandbox.env.ok(&["reset", "--yes"]);
-    tell(&sandbox, "no record while QEMU runs, reset --yes", &ended);
-    sandbox.goes_on(sandbox.setup(&[]));
+    record_stopped_fault(&sandbox, "no record while QEMU runs, reset --yes", &ended);
+    sandbox.continues(sandbox.setup(&[]));
 }

@@ -67,7 +67,7 @@ fn a_refused_flag_is_not_saved() {
         let now = fs::read_to_string(sandbox.file("config")).expect("there");
         assert_eq!(now, config, "configure {flags:?}");
     }
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn an_archive_and_certificates_that_are_fifos() {
 }
 
 #[test]
-fn a_folder_of_manifests_that_leads_to_itself() {
+fn a_manifest_directory_with_a_link_loop() {
     let sandbox = Sandbox::new();
     let folder = sandbox.env.path("manifests");
     fs::create_dir_all(folder.join("deep")).expect("created");
@@ -156,7 +156,7 @@ fn a_folder_of_manifests_that_leads_to_itself() {
     for link in ["x", "y", "deep/z"] {
         symlink(&folder, folder.join(link)).expect("linked");
     }
-    sandbox.goes_on(sandbox.setup(&["--manifest", &folder.display().to_string()]));
+    sandbox.continues(sandbox.setup(&["--manifest", &folder.display().to_string()]));
     let listed = Command::new("tar")
         .arg("-tf")
         .arg(sandbox.file("config.tar"))
@@ -216,7 +216,7 @@ fn a_tilde_that_the_shell_has_left() {
     sandbox.trusted();
     let mut setup = sandbox.setup(&[]);
     setup.env("K3S_VM_CACHE_DIR", "~/cache");
-    sandbox.goes_on(setup);
+    sandbox.continues(setup);
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn the_users_kubeconfig_keeps_its_owner_and_its_bytes() {
 }
 
 #[test]
-fn what_other_programs_mean_by_their_variables() {
+fn variables_of_other_programs() {
     let sandbox = Sandbox::new();
     let run = |verb: &[&str], variables: &[(&str, &str)]| {
         let mut command = sandbox.env.command(verb);
@@ -342,7 +342,7 @@ fn what_cannot_be_copied() {
 }
 
 #[test]
-fn memory_that_cannot_be_had_and_memory_that_is_tight() {
+fn too_much_memory_and_tight_memory() {
     let sandbox = Sandbox::new();
     let limited = "mount -t tmpfs none /sys/fs/cgroup; mkdir /sys/fs/cgroup/memory; \
         echo 500000000 | tee /sys/fs/cgroup/memory.max >/sys/fs/cgroup/memory/memory.limit_in_bytes; exec \"$@\"";
@@ -388,7 +388,7 @@ fn too_few_open_files_are_not_a_taken_port() {
     let ended = finish(setup);
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     assert!(!ended.stderr.contains("is taken"), "{}", ended.stderr);
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -491,7 +491,7 @@ fn a_qemu_of_another_kind() {
     sandbox.fails("a QEMU that is a script without exec", setup, 1, &words);
     let mut setup = sandbox.setup(&[]);
     setup.env("PATH", here("exec qemu-system-x86_64 \"$@\""));
-    sandbox.goes_on(setup);
+    sandbox.continues(setup);
     for (refusal, lacks) in [
         (
             "*sandbox*) echo '-sandbox support is not enabled in this QEMU binary' >&2; exit 1",

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     small,
-    table::{tell, temporary_files},
+    table::{record_stopped_fault, temporary_files},
 };
 use crate::support::{Ended, TestEnv, VERSION, code, dead_image, finish, names};
 
@@ -115,7 +115,7 @@ impl Sandbox {
 
     /// Without the fault the same command comes to where QEMU runs, and is ended there.
     #[track_caller]
-    pub(super) fn goes_on(&self, command: Command) {
+    pub(super) fn continues(&self, command: Command) {
         let ended = self.comes_to_boot(command);
         assert_eq!(self.left(), Vec::<String>::new(), "{ended:?}");
     }
@@ -127,7 +127,7 @@ impl Sandbox {
         // The rest is the test's own doing.
         let own = ended.stderr.find("error: interrupted");
         ended.stderr.truncate(own.expect("interrupted"));
-        tell(self, fault, &ended);
+        record_stopped_fault(self, fault, &ended);
         for word in words {
             let stderr = &ended.stderr;
             assert!(
@@ -196,7 +196,7 @@ impl Sandbox {
     #[track_caller]
     pub(super) fn fails(&self, fault: &str, command: Command, code: i32, words: &[&str]) -> Ended {
         let ended = finish(command);
-        tell(self, fault, &ended);
+        record_stopped_fault(self, fault, &ended);
         assert_eq!(ended.code, code, "{fault}: {}", ended.stderr);
         for word in words {
             assert!(

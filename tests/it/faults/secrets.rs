@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use super::{
     sandbox::{Background, Sandbox, eventually},
     server::{Server, ServerFault},
-    table::tell,
+    table::record_stopped_fault,
 };
 /// The private keys and the seed that holds one, while everything is logged.
 #[test]
@@ -30,7 +30,7 @@ fn keys_are_in_no_output() {
     ];
     setup.signal(Signal::INT);
     let ended = setup.end();
-    tell(&sandbox, "everything is logged", &ended);
+    record_stopped_fault(&sandbox, "everything is logged", &ended);
     assert!(ended.stderr.contains("qemu-system"), "the level is on");
     told.push(("stderr".to_owned(), ended.stderr));
     told.push(("LOG_FILE".to_owned(), read(&log)));

@@ -65,7 +65,7 @@ fn two_projects_that_need_the_same_download() {
 }
 
 #[test]
-fn the_one_that_downloads_is_killed() {
+fn the_downloading_command_is_killed() {
     let (one, other, server) = two_projects("/k3s");
     let first = Background::start(&one, setup(&one, &server));
     let half = 1 << 19;
@@ -89,7 +89,7 @@ fn the_one_that_downloads_is_killed() {
     let requests = server.troubled();
     assert_eq!(requests.len(), 2, "{requests:?}");
     assert!(requests[1].contains(&format!("\r\nrange: bytes={half}-\r\n")));
-    one.goes_on(setup(&one, &server));
+    one.continues(setup(&one, &server));
     assert_eq!(server.troubled().len(), 2, "it is there");
 }
 
@@ -108,7 +108,7 @@ fn a_cache_that_may_only_be_read() {
     ];
     let empty = in_other_mounts(&sandbox, &sandbox.setup(&[]), &script);
     sandbox.fails("an empty cache that is read-only", empty, 1, &words);
-    sandbox.goes_on(sandbox.setup(&[]));
+    sandbox.continues(sandbox.setup(&[]));
 
     // For another project, all that it needs is there.
     let mut other = Sandbox::new();

@@ -14,7 +14,7 @@ use rustix::{
 
 use super::{
     sandbox::{Background, Sandbox, eventually},
-    table::tell,
+    table::record_stopped_fault,
 };
 use crate::support::Ended;
 
@@ -40,14 +40,14 @@ fn during_start() {
         runs(&sandbox);
         start.signal(signal);
         let ended = start.end();
-        tell(&sandbox, &format!("{name} during start"), &ended);
+        record_stopped_fault(&sandbox, &format!("{name} during start"), &ended);
         assert_eq!(ended.code, code);
         for word in ["error: interrupted", "hint: run the same command again"] {
             assert!(ended.stderr.contains(word), "{}", ended.stderr);
         }
         assert_eq!(sandbox.status()["state"], "stopped");
     }
-    sandbox.goes_on(sandbox.env.command(&["start"]));
+    sandbox.continues(sandbox.env.command(&["start"]));
 }
 
 /// The guest has been asked to power off and may still do so; QEMU is not killed.
@@ -65,7 +65,7 @@ fn during_stop() {
     assert_eq!(sandbox.env.pid(), qemu);
     assert_eq!(sandbox.status()["process"]["run_state"], "running");
     let again = sandbox.env.ok(&["stop", "--timeout", "1s"]);
-    tell(&sandbox, "Ctrl-C during stop, stop again", &again);
+    record_stopped_fault(&sandbox, "Ctrl-C during stop, stop again", &again);
     assert!(again.stderr.contains("stopped by force"), "{again:?}");
 }
 
@@ -83,7 +83,7 @@ fn keys_of_a_terminal() {
         let terminal = Terminal::with(&sandbox, &command);
         runs(&sandbox);
         let ended = terminal.press(b"\x03");
-        tell(&sandbox, fault, &ended);
+        record_stopped_fault(&sandbox, fault, &ended);
         assert_eq!(ended.code, code, "{ended:?}");
         assert!(ended.stderr.contains("error: interrupted"), "{ended:?}");
     }
@@ -91,7 +91,7 @@ fn keys_of_a_terminal() {
 
 /// Any other answer than yes changes nothing.
 #[test]
-fn at_the_question_of_reset() {
+fn at_the_prompt_of_reset() {
     let sandbox = Sandbox::new();
     sandbox.left_running();
     let qemu = sandbox.env.pid();
@@ -105,7 +105,7 @@ fn at_the_question_of_reset() {
         assert_eq!(sandbox.env.pid(), qemu);
     }
     let ended = sandbox.env.ok(&["reset", "--yes"]);
-    tell(
+    record_stopped_fault(
         &sandbox,
         "Ctrl-C at the question of reset, reset --yes",
         &ended,

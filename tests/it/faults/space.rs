@@ -28,7 +28,7 @@ const FILES: [(&str, &str); 8] = [
 
 /// All is well until the release comes; then the space goes.
 #[test]
-fn a_project_that_is_full_from_some_file_on() {
+fn a_project_that_fills_up() {
     let whole = Sandbox::new();
     whole.stopped();
     let size = |(file, _): &(&str, &str)| {
@@ -59,7 +59,7 @@ fn a_project_that_is_full_from_some_file_on() {
             sandbox.fails(&fault, setup(), 1, &words);
         });
         small.remount(&sandbox, &format!("size={ENOUGH}"));
-        sandbox.goes_on(setup());
+        sandbox.continues(setup());
         assert_eq!(server.troubled().len(), 1, "what was fetched is kept");
     }
 }
@@ -165,7 +165,7 @@ fn a_cache_that_fills_up_during_a_download() {
         let kept = !names(&within("partial")).is_empty();
         assert_eq!(kept, trouble == ServerFault::Hold);
         small.has_room_for(&sandbox, 64 << 20);
-        sandbox.goes_on(setup());
+        sandbox.continues(setup());
         let requests = server.troubled();
         assert_eq!(requests.len(), 2, "{requests:?}");
         let resumed = requests[1].contains("\r\nrange: bytes=");
@@ -175,7 +175,7 @@ fn a_cache_that_fills_up_during_a_download() {
 }
 
 #[test]
-fn a_machine_whose_project_is_full() {
+fn a_vm_whose_project_is_full() {
     let mut sandbox = Sandbox::new();
     let project = sandbox.env.project.clone();
     let small = Small::over(&mut sandbox, &project, ENOUGH);
@@ -189,5 +189,5 @@ fn a_machine_whose_project_is_full() {
     ];
     sandbox.fails("no space for a start", start(), 1, &words);
     small.has_room_for(&sandbox, ENOUGH);
-    sandbox.goes_on(start());
+    sandbox.continues(start());
 }

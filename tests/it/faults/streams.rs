@@ -48,7 +48,7 @@ fn fails_only_on_full(sandbox: &Sandbox, arguments: &[&str], usual: i32) {
 }
 
 #[test]
-fn without_a_machine() {
+fn without_a_vm() {
     let sandbox = Sandbox::new();
     for (arguments, usual) in [
         (&["--help"][..], 0),
@@ -70,7 +70,7 @@ fn without_a_machine() {
 }
 
 #[test]
-fn of_a_machine() {
+fn of_a_vm() {
     let sandbox = Sandbox::new();
     sandbox.finished(".kube/config".as_ref());
     for (arguments, usual) in [

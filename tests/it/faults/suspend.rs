@@ -13,7 +13,7 @@ use super::{
     sandbox::{Background, Sandbox, eventually, send},
     small::{PAGE, Small},
     steps::{Disturbance, Step, Traced},
-    table::{tell, tell_running},
+    table::{record_running_fault, record_stopped_fault},
 };
 use crate::support::Ended;
 
@@ -24,7 +24,7 @@ const TOUCHED: u64 = 512 << 20;
 
 /// The machine runs as if nothing had happened, in its old QEMU, and nothing is left of the attempt.
 #[track_caller]
-fn goes_on(sandbox: &Sandbox, qemu_before: u32) {
+fn continues(sandbox: &Sandbox, qemu_before: u32) {
     let status = sandbox.status();
     assert_eq!(status["process"]["run_state"], "running", "{status}");
     assert_eq!(qemu(sandbox), qemu_before);
@@ -91,7 +91,7 @@ fn a_disk_that_is_full() {
     let expected = TOUCHED - (1 << 20)..TOUCHED + (64 << 20);
     assert!(expected.contains(&used), "{used}");
     fs::rename(&away, &key).expect("moved back");
-    sandbox.goes_on_in_memory(sandbox.resume());
+    sandbox.resumes_from_memory(sandbox.resume());
 }
 
 /// Of the scene's QEMU, wherever its files are.
@@ -102,7 +102,7 @@ fn pid(sandbox: &Sandbox) -> u32 {
 
 #[track_caller]
 fn fails(sandbox: &Sandbox, fault: &str, ended: &Ended, words: &[&str]) {
-    tell_running(sandbox, fault, ended);
+    record_running_fault(sandbox, fault, ended);
     assert_eq!(ended.code, 1, "{ended:?}");
     for word in words {
         assert!(ended.stderr.contains(word), "{word:?}: {}", ended.stderr);
@@ -127,20 +127,20 @@ fn interrupted() {
         stop.says("suspending ");
         stop.signal(signal);
         let ended = stop.end();
-        tell_running(&sandbox, &format!("{name} during a suspend"), &ended);
+        record_running_fault(&sandbox, &format!("{name} during a suspend"), &ended);
         assert_eq!(ended.code, code);
-        goes_on(&sandbox, before);
+        continues(&sandbox, before);
     }
 }
 
 #[test]
-fn a_qemu_that_does_not_do_it() {
+fn a_qemu_that_cannot_save_memory() {
     let sandbox = Sandbox::new();
     sandbox.runs();
     let before = qemu(&sandbox);
     send(Signal::STOP, before);
     let ended = sandbox.suspend();
-    tell_running(&sandbox, "QEMU hangs, stop --suspend", &ended);
+    record_running_fault(&sandbox, "QEMU hangs, stop --suspend", &ended);
     assert_eq!(ended.code, 1);
     assert!(
         ended
@@ -148,18 +148,18 @@ fn a_qemu_that_does_not_do_it() {
             .contains("hint: end it by force: k3s-vm stop --force")
     );
     send(Signal::CONT, before);
-    goes_on(&sandbox, before);
+    continues(&sandbox, before);
 
     // Commands that a person gave to the monitor do not matter.
     monitor(&sandbox, "stop");
     assert_eq!(sandbox.suspend().code, 0);
-    sandbox.goes_on_in_memory(sandbox.resume());
+    sandbox.resumes_from_memory(sandbox.resume());
 
     let killed = Background::start(&sandbox, sandbox.env.command(&["stop", "--suspend"]));
     killed.says("suspending ");
     send(Signal::KILL, qemu(&sandbox));
     let ended = killed.end();
-    tell(&sandbox, "QEMU is killed during a suspend", &ended);
+    record_stopped_fault(&sandbox, "QEMU is killed during a suspend", &ended);
     assert_eq!(ended.code, 1);
     assert!(ended.stderr.contains("QEMU ended while"), "{ended:?}");
     sandbox.state_is_gone();

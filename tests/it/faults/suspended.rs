@@ -5,7 +5,7 @@
 use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command};
 
 use k3s_vm::{
-    image::prepared,
+    image::template::{self, Level},
     project::{Identity, Project, Record, Suspended},
 };
 use rustix::process::Signal;
@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use super::{
     outdated::boots,
     sandbox::{Background, Sandbox, eventually},
-    table::tell_running,
+    table::record_running_fault,
 };
 use crate::support::{Ended, finish, mode, names, program};
 
@@ -38,7 +38,7 @@ impl Sandbox {
 
     /// No machine, and in the cache a disk with the memory of a guest: an unprovisioned one, or where the config says so
     /// a template.
-    pub(super) fn has_prepared_memory(&self) {
+    pub(super) fn has_template_memory(&self) {
         let folder = self.env.cache.join("prepared");
         if folder.exists() && names(&folder).len() == 3 {
             return;
@@ -48,12 +48,12 @@ impl Sandbox {
         let disk = Path::new(disk.as_str().expect("told"));
         let text = fs::read_to_string(self.file("suspended.json")).expect("there");
         let note = Suspended::parse(&text).expect("sound");
-        fs::copy(self.file("memory"), prepared::memory_path(disk)).expect("copied");
+        fs::copy(self.file("memory"), template::memory_path(disk)).expect("copied");
         let project = Project::at(&self.env.project);
         let record = Record::read(&project).expect("sound").expect("there").0;
         let identity = Identity::of(&project, &record).expect("readable");
-        let identity = identity.filter(|_| prepared::is_template(disk));
-        prepared::publish(disk, Some(note.memory), identity).expect("published");
+        let identity = identity.filter(|_| template::level(disk) == Level::Ready);
+        template::publish(disk, Some(note.memory), identity).expect("published");
         self.env.ok(&["reset", "--yes"]);
         assert_eq!(names(&folder).len(), 3);
     }
@@ -73,7 +73,7 @@ impl Sandbox {
 
     /// The guest continues where it was, and does not boot.
     #[track_caller]
-    pub(super) fn goes_on_in_memory(&self, command: Command) -> Ended {
+    pub(super) fn resumes_from_memory(&self, command: Command) -> Ended {
         let ended = finish(command);
         assert_eq!(ended.code, 1, "{ended:?}");
         for words in ["resuming ", "not done within 2s: the guest's kubeconfig"] {
@@ -119,7 +119,7 @@ fn there_and_back(sandbox: &Sandbox) {
         assert!(used < 128 << 20, "{used} of 1 GiB");
         let status = sandbox.status();
         assert_eq!(status["suspended"]["memory_used"], used);
-        sandbox.goes_on_in_memory(sandbox.resume());
+        sandbox.resumes_from_memory(sandbox.resume());
     }
     sandbox.env.ok(&["stop", "--force"]);
     assert_eq!(sandbox.status()["state"], "stopped");
@@ -132,7 +132,7 @@ fn a_suspended_vm_is_resumed() {
 
 #[test]
 #[ignore = "needs QEMU 10 under target/qemu10, where tests/run.sh unpacks it"]
-fn the_same_on_qemu_10() {
+fn with_qemu_10() {
     let mut sandbox = Sandbox::new();
     let hosts = sandbox.env.programs.clone();
     let target = program().ancestors().nth(2).expect("target/").to_owned();
@@ -153,7 +153,7 @@ fn the_same_on_qemu_10() {
 }
 
 #[test]
-fn what_a_suspended_machine_says() {
+fn answers_of_a_suspended_vm() {
     let sandbox = Sandbox::new();
     sandbox.suspended();
     for arguments in [
@@ -223,7 +223,7 @@ fn a_suspended_project_is_moved_and_copied() {
     let there = sandbox.env.path("moved");
     fs::rename(&sandbox.env.project, &there).expect("moved");
     sandbox.env.project = there;
-    sandbox.goes_on_in_memory(sandbox.resume());
+    sandbox.resumes_from_memory(sandbox.resume());
     let other = sandbox.elsewhere(copy);
     let ended = other.run(&["start", "--timeout", "2s"]);
     assert!(
@@ -241,7 +241,7 @@ fn a_suspended_project_is_moved_and_copied() {
 }
 
 #[test]
-fn suspend_as_the_usual_way() {
+fn suspend_by_default() {
     let sandbox = Sandbox::new();
     let setup = sandbox.booting();
     setup.signal(Signal::KILL);
@@ -251,7 +251,7 @@ fn suspend_as_the_usual_way() {
         "hint: complete it: k3s-vm setup; or power off: k3s-vm stop --power-off",
     ];
     let ended = sandbox.suspend();
-    tell_running(&sandbox, "stop --suspend before the end of setup", &ended);
+    record_running_fault(&sandbox, "stop --suspend before the end of setup", &ended);
     assert_eq!(ended.code, 1);
     for word in words {
         assert!(ended.stderr.contains(word), "{ended:?}");
@@ -262,7 +262,7 @@ fn suspend_as_the_usual_way() {
     sandbox.provisioned(".kube/config".as_ref());
     sandbox.env.ok(&["stop"]);
     assert!(sandbox.is_suspended());
-    sandbox.goes_on_in_memory(sandbox.resume());
+    sandbox.resumes_from_memory(sandbox.resume());
     sandbox.env.ok(&["stop", "--timeout", "1s"]);
     assert_eq!(
         sandbox.status()["state"],

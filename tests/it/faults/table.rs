@@ -22,13 +22,13 @@ fn file() -> PathBuf {
 /// Writes the row of a command that met a fault, and expects that nothing of it is left: no process, no socket, no
 /// temporary file, no held lock.
 #[track_caller]
-pub(super) fn tell(sandbox: &Sandbox, fault: &str, ended: &Ended) {
+pub(super) fn record_stopped_fault(sandbox: &Sandbox, fault: &str, ended: &Ended) {
     told(sandbox, fault, ended, &sandbox.left());
 }
 
 /// The same for a VM that keeps running: its QEMU and socket do not count as left behind.
 #[track_caller]
-pub(super) fn tell_running(sandbox: &Sandbox, fault: &str, ended: &Ended) {
+pub(super) fn record_running_fault(sandbox: &Sandbox, fault: &str, ended: &Ended) {
     let mut left = sandbox.left();
     let sockets = names(&sandbox.env.path("run/k3s-vm"));
     left.retain(|it| !it.contains("qemu-system-x86_64 ") && !sockets.contains(it));

@@ -51,7 +51,7 @@ fn an_image_without_a_checksum() {
     let config = fs::read_to_string(sandbox.file("config")).expect("written");
     assert!(!config.contains("insecure"), "{config}");
     // The machine is begun, and needs nothing more.
-    sandbox.goes_on(sandbox.setup(&["--image", &url]));
+    sandbox.continues(sandbox.setup(&["--image", &url]));
 
     let mut other = Sandbox::new();
     other.env.cache.clone_from(&sandbox.env.cache);
@@ -59,7 +59,7 @@ fn an_image_without_a_checksum() {
         &other,
         "an image that another project took without a checksum",
     );
-    other.goes_on(other.setup(&["--image", &url, "--image-sha256", &digest]));
+    other.continues(other.setup(&["--image", &url, "--image-sha256", &digest]));
     assert_eq!(server.troubled().len(), 1, "right bytes are right");
 }
 
@@ -95,7 +95,7 @@ fn a_release_without_checksums() {
             setup(&[ANYWAY]),
             &["warning: ", "taken unverified"],
         );
-        sandbox.goes_on(setup(&[ANYWAY]));
+        sandbox.continues(setup(&[ANYWAY]));
         assert_eq!(server.troubled().len(), 1, "kept for those who take it");
         sandbox.fails(&format!("{fault}, later"), setup(&[]), 1, &words);
     }
@@ -153,7 +153,7 @@ fn a_password_in_a_url() {
 }
 
 #[test]
-fn a_password_in_a_url_that_cannot_be() {
+fn a_password_in_an_invalid_url() {
     let sandbox = Sandbox::new();
     for (flag, url, words) in [
         (

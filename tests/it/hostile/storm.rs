@@ -108,7 +108,7 @@ impl Storm {
                 .map(|count| count.unwrap_or_else(|panic| resume_unwind(panic)))
                 .sum()
         });
-        tell(self.name, accepted, began.elapsed().as_secs_f64());
+        print_result(self.name, accepted, began.elapsed().as_secs_f64());
         assert!(accepted > 0, "{}: the storm comes nowhere", self.name);
     }
 
@@ -148,7 +148,7 @@ fn inputs() -> usize {
     if all() { INPUTS * 10 } else { INPUTS }
 }
 
-fn tell(name: &str, accepted: usize, seconds: f64) {
+fn print_result(name: &str, accepted: usize, seconds: f64) {
     super::say(&format!(
         "  {name:<16} {} inputs of turn {}, {accepted} accepted, {seconds:.1} s",
         inputs(),

@@ -9,7 +9,7 @@ use k3s_vm::{
     base::{Digest, Forward, HostPort, Mount, Name, Size, SnapshotName},
     image::{Checksum, ImageSource},
     k3s::release::{self, Mirror, Version},
-    project::config::{AccelChoice, FirmwareChoice, Timeout},
+    project::config_values::{AccelChoice, FirmwareChoice, Timeout},
 };
 
 use super::{storm::Storm, text};
@@ -132,7 +132,7 @@ fn image() {
 }
 
 #[test]
-fn length_of_time() {
+fn duration() {
     Storm::of("duration").on(text(|word| word.parse::<Timeout>().is_ok()));
 }
 

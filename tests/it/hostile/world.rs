@@ -83,7 +83,7 @@ fn content_range() {
 
 /// The list of an archive of the cache: what it names can be shown, and nothing has two meanings.
 #[test]
-fn carried_list() {
+fn archive_manifest() {
     Storm::of("carried").on(|input| {
         let Ok(list) = ArchiveManifest::parse(input) else {
             return false;

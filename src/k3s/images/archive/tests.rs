@@ -82,7 +82,7 @@ fn passed(archive: &[u8], guest: &Guest) -> (Result<Passed, ArchiveError>, Vec<S
 }
 
 #[test]
-fn a_layout_goes_whole_and_then_only_what_is_new() {
+fn only_new_layers_are_sent_again() {
     let files = layout("amd64", Some("app:dev"));
     let mut guest = guest();
     let (first, sent) = passed(&tar(&files), &guest);
@@ -117,7 +117,7 @@ fn a_layout_goes_whole_and_then_only_what_is_new() {
 }
 
 #[test]
-fn packed_archives_are_unpacked() {
+fn compressed_archives_are_decompressed() {
     let files = tar(&layout("amd64", Some("app:dev")));
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packer.write_all(&files).expect("in memory");
@@ -144,7 +144,7 @@ fn packed_archives_are_unpacked() {
 
 /// As docker before 25 and podman save: names that say nothing, a layer that is a link to another one.
 #[test]
-fn the_older_layout_becomes_the_newer_one() {
+fn the_docker_layout_is_converted() {
     let config = br#"{"architecture":"amd64","os":"linux"}"#.to_vec();
     let manifest = json!([{ "Config": "c.json", "RepoTags": ["app:dev", "app:2"], "Layers": ["a/layer.tar", "b/layer.tar"] }]);
     let mut builder = tar::Builder::new(Vec::new());
@@ -179,7 +179,7 @@ fn the_older_layout_becomes_the_newer_one() {
 }
 
 #[test]
-fn wherever_an_archive_breaks_off_nothing_is_named() {
+fn a_truncated_archive_names_no_image() {
     let whole = tar(&layout("amd64", Some("app:dev")));
     let end = whole.len() - 1024;
     for length in (0..end).step_by(100) {
@@ -190,7 +190,7 @@ fn wherever_an_archive_breaks_off_nothing_is_named() {
 }
 
 #[test]
-fn each_archive_that_cannot_be_used_is_told_why() {
+fn unusable_archives_are_explained() {
     let said = |archive: &[u8], guest: &Guest| {
         let (passed, sent) = passed(archive, guest);
         assert!(!sent.contains(&INDEX.to_owned()));
@@ -283,7 +283,7 @@ fn saved(manifest: &Value, layer: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_containerd_takes_is_taken() {
+fn accepts_what_containerd_accepts() {
     let one = |layer: &str| json!({ "Config": "config.json", "RepoTags": ["app:dev"], "Layers": [layer] });
     let nameless = json!({ "Config": "config.json", "RepoTags": null, "Layers": ["layers/0"] });
     for (what, manifest, layer) in [
@@ -343,7 +343,7 @@ fn what_containerd_takes_is_taken() {
 
 /// Each of them is small when it is compressed, and none of them is a part of an image.
 #[test]
-fn descriptions_without_end_are_refused() {
+fn endless_descriptions_are_rejected() {
     const DOCUMENT: u64 = 8 << 20;
     let one = |number: u64| {
         let mut header = Header::new_gnu();

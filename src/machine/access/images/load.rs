@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     base::{FileError, Progress, files},
     guest::Ssh,
-    k3s::images::{ArchiveError, Guest, Listed, Passed, Reference, pass},
+    k3s::images::{ArchiveError, Guest, Passed, PendingImage, Reference, pass},
     machine::{
         MachineError, State,
         access::{
@@ -28,8 +28,8 @@ use crate::{
     project::Project,
 };
 
-/// Sends the images of `source` to the node, except for the layers that it has, and returns them when the node's containerd
-/// knows them. Nothing of an archive that fails has a name there.
+/// Sends the images of `source` to the node, except for the layers that it has. Returns the images once the node's
+/// containerd knows them. An archive that fails names no image there.
 ///
 /// # Errors
 ///
@@ -42,7 +42,7 @@ pub async fn load(
     progress: Arc<dyn Progress>,
 ) -> Result<Passed, MachineError> {
     State::observe(project)?.running(project)?;
-    let opened = source.open().await?;
+    let mut opened = source.open().await?;
     let ssh = shell::connect(project).await?;
     let path = project.loading();
     let loads = files::open_in_place(&path, false)?;
@@ -54,12 +54,18 @@ pub async fn load(
         .filter(|it| is_alone && it.starts_with(node::LOADING))
         .collect();
     if !left.is_empty() {
-        // Of an interrupted load. Their content is deleted with the names.
+        // Left by an interrupted load. Their content is deleted with the names.
         node::remove(&ssh, &left).await?;
         guest = node::contents(&ssh).await?;
     }
     loads.lock_shared().map_err(FileError::on("lock", &path))?;
-    let passed = sent(&ssh, guest, source, opened, name, progress).await?;
+    let what = source.label();
+    let archive = Archive {
+        saving: opened.tool(),
+        reader: ProgressReader::new(opened, &what, progress),
+        what,
+    };
+    let passed = send(&ssh, guest, archive, name).await?;
     ssh.close().await;
     if passed.nameless > 0 {
         tracing::warn!(
@@ -70,16 +76,18 @@ pub async fn load(
     Ok(passed)
 }
 
-async fn sent(
+/// Sends the images that the guest lacks. Returns what was passed on.
+async fn send(
     ssh: &Ssh,
     guest: Guest,
-    source: &Source,
-    mut opened: Opened,
+    archive: Archive,
     name: Option<&Reference>,
-    progress: Arc<dyn Progress>,
 ) -> Result<Passed, MachineError> {
-    let what = source.label();
-    let saving = opened.tool();
+    let Archive {
+        what,
+        reader: source,
+        saving,
+    } = archive;
     let loading = format!("{}{}-", node::LOADING, uuid::Uuid::new_v4().simple());
     let pipe = |source| ImagesError::Unreadable {
         what: what.clone(),
@@ -87,9 +95,8 @@ async fn sent(
     };
     let (reader, writer) = io::pipe().map_err(pipe)?;
     let reader = Receiver::from_owned_fd(reader.into()).map_err(pipe)?;
-    let source = ProgressReader::new(opened, &what, progress);
     let (name, called) = (name.cloned(), loading.clone());
-    // The terminal, a file or a tool may let it wait for long.
+    // A terminal, a file or a tool may be slow.
     let passing =
         tokio::task::spawn_blocking(move || pass(source, &guest, name.as_ref(), &called, writer));
     let mut archive = BufReader::new(reader);
@@ -101,22 +108,25 @@ async fn sent(
     let passed = passing.await.expect("reading an archive does not panic");
     let passed = first_failure(ssh, &what, passed, imported.as_ref(), saving).await?;
     if imported.is_some() {
-        let listed = node::name(ssh, &passed.images).await?;
-        for image in &passed.images {
-            let is_it = |it: &&Listed| it.name == image.name.as_str();
-            if listed
-                .iter()
-                .find(is_it)
-                .is_none_or(|it| it.digest != image.digest)
-            {
-                return Err(ImagesError::Unresolved(image.name.to_string()).into());
-            }
-        }
+        name_images(ssh, &passed.images).await?;
     }
     Ok(passed)
 }
 
-/// Of three that depend on one another, the one that went wrong first.
+/// Gives the imported images their names, and checks that the node resolves them.
+async fn name_images(ssh: &Ssh, images: &[PendingImage]) -> Result<(), MachineError> {
+    let listed = node::name(ssh, images).await?;
+    let is_named = |image: &&PendingImage| {
+        let named = listed.iter().find(|it| it.name == image.name.as_str());
+        named.is_some_and(|it| it.digest == image.digest)
+    };
+    match images.iter().find(|image| !is_named(image)) {
+        Some(image) => Err(ImagesError::Unresolved(image.name.to_string()).into()),
+        None => Ok(()),
+    }
+}
+
+/// The first failure of three steps that depend on one another.
 async fn first_failure(
     ssh: &Ssh,
     what: &str,
@@ -138,10 +148,10 @@ async fn first_failure(
             }
             .into())
         }
-        // Each of them may be a tool's that gave up.
+        // Each of these may come from a tool that failed.
         (
             Err(
-                source @ (ArchiveError::Torn
+                source @ (ArchiveError::Truncated
                 | ArchiveError::Empty
                 | ArchiveError::NoTar
                 | ArchiveError::NoImages
@@ -153,12 +163,20 @@ async fn first_failure(
             Err(archive(source).into())
         }
         (Err(source), _) => Err(archive(source).into()),
-        // Whole to its last digest, however the tool ends.
+        // The archive is complete and verified, whatever the tool's exit code.
         (Ok(passed), _) => Ok(passed),
     }
 }
 
-/// An archive that tells how far it is read.
+/// An archive on its way to the node.
+struct Archive {
+    /// Its name in messages.
+    what: String,
+    reader: ProgressReader,
+    saving: Saving,
+}
+
+/// A reader that reports how far it has read.
 struct ProgressReader {
     reader: Box<dyn Read + Send>,
     progress: Arc<dyn Progress>,

@@ -9,20 +9,19 @@ use crate::{
     machine::{MachineError, access::images::source::last_line, error::ImagesError},
 };
 
-/// `ctr` in the namespace that the kubelet looks into. k3s calls the program that it has unpacked (`/usr/local/bin/k3s ctr`
-/// looks at what it has unpacked and then starts this one, and both are large programs, which an emulated guest starts in
-/// seconds); where that is not found, k3s itself.
+/// `ctr` in the namespace of the kubelet. The program that k3s has unpacked is called directly: `/usr/local/bin/k3s
+/// ctr` starts it as a second large program, and an emulated guest needs seconds for each. Without it, k3s is called.
 const CTR: &str = "ctr --namespace k8s.io";
 
-/// What defines [`CTR`].
+/// The definition of [`CTR`].
 const DEFINITION: &str = "ctr() { \
     if [ -x /var/lib/rancher/k3s/data/current/bin/ctr ]; then /var/lib/rancher/k3s/data/current/bin/ctr \"$@\"; \
     else k3s ctr \"$@\"; fi; }; ";
 
-/// The name of an image until it is complete, before a part that is used once.
+/// The prefix of an image's name until it is complete; a part that is used once follows.
 pub(crate) const LOADING: &str = "k3s-vm.invalid/loading:";
 
-/// Between the answers to several questions.
+/// The separator between several answers.
 const NEXT: &str = "--next--";
 
 /// The images and the free space of the node.
@@ -56,9 +55,9 @@ pub(crate) async fn room(ssh: &Ssh) -> Result<Size, MachineError> {
     Ok(contents(ssh).await?.room)
 }
 
-/// Has containerd take an archive; its images are called `loading` and a number. One that fails, or that is broken off,
-/// leaves nothing behind: containerd 1.7 keeps the names of what it could not unpack, and collects the rest only when
-/// something else goes.
+/// Imports an archive into containerd, with its images named `loading` and a number. A failed or interrupted import
+/// leaves nothing: containerd 1.7 keeps the names of images that it could not unpack, and collects their content only
+/// when another image is deleted.
 pub(crate) async fn import(
     ssh: &Ssh,
     archive: impl AsyncRead + Unpin,
@@ -71,13 +70,7 @@ pub(crate) async fn import(
     );
     let mut errors = Answer::default();
     let status = ssh
-        .run(
-            Some(&command),
-            None,
-            archive,
-            tokio::io::sink(),
-            &mut errors,
-        )
+        .run(&command, archive, tokio::io::sink(), &mut errors)
         .await?;
     let errors = errors.0;
     Ok(match (status, errors.is_empty()) {
@@ -87,11 +80,11 @@ pub(crate) async fn import(
     })
 }
 
-/// Of a command line, the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN); a name is 255 bytes at most, and is there
+/// The kernel limits a command line to 128 KiB (execve(2), MAX_ARG_STRLEN); a name has at most 255 bytes and occurs
 /// twice.
 const AT_ONCE: usize = 100;
 
-/// Gives whole images their names, and takes the others from them.
+/// Gives complete images their names, and removes their temporary names.
 pub(crate) async fn name(
     ssh: &Ssh,
     arrivals: &[PendingImage],
@@ -103,7 +96,7 @@ pub(crate) async fn name(
         }
     }
     let loading: Vec<String> = arrivals.iter().map(|it| it.loading.clone()).collect();
-    // What is not removed now is removed by the next load.
+    // A name that is left is removed by the next load.
     let _ = remove(ssh, &loading).await;
     named?;
     images(ssh).await
@@ -117,7 +110,7 @@ fn naming(arrivals: &[PendingImage]) -> String {
     arrivals.iter().map(tag).collect::<String>() + "true"
 }
 
-/// Removes names, and what only they stood for.
+/// Removes names, and the content that only they refer to.
 pub(crate) async fn remove(ssh: &Ssh, names: &[String]) -> Result<(), MachineError> {
     let names: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
     for some in names.chunks(AT_ONCE) {
@@ -131,9 +124,7 @@ async fn output(ssh: &Ssh, command: &str) -> Result<String, MachineError> {
     let (mut output, mut errors) = (Answer::default(), Answer::default());
     let input = tokio::io::empty();
     let command = format!("{DEFINITION}{command}");
-    let status = ssh
-        .run(Some(&command), None, input, &mut output, &mut errors)
-        .await?;
+    let status = ssh.run(&command, input, &mut output, &mut errors).await?;
     if status == 0 {
         Ok(String::from_utf8_lossy(&output.0).into_owned())
     } else {

@@ -1,4 +1,4 @@
-//! Where the archive of an image comes from: a file, standard input, or a tool that has the image and saves it.
+//! The source of an image archive: a file, standard input, or a tool that has the image and saves it.
 
 use std::{
     fs::File,
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::machine::error::ImagesError;
 
-/// The tools that are asked for an image, one after the other; all of them have these words in common.
+/// The tools that are asked for an image, in this order. All of them accept these arguments.
 pub(crate) const TOOLS: [&str; 3] = ["docker", "podman", "nerdctl"];
 
 /// A source of images.
@@ -25,7 +25,7 @@ pub enum Source {
     Input,
     /// An archive.
     File(PathBuf),
-    /// An image of a tool's.
+    /// An image of a tool.
     Image(String),
 }
 
@@ -44,7 +44,7 @@ impl Source {
         }
     }
 
-    /// For messages.
+    /// The source in messages.
     pub(crate) fn label(&self) -> String {
         match self {
             Self::Input => "standard input".to_owned(),
@@ -53,7 +53,7 @@ impl Source {
         }
     }
 
-    /// Begins to read it.
+    /// Opens the source.
     pub(crate) async fn open(&self) -> Result<Opened, ImagesError> {
         match self {
             Self::Input => Ok(Opened::of(io::stdin(), None)),
@@ -66,7 +66,7 @@ impl Source {
 /// An archive that is being read.
 pub(crate) struct Opened {
     pub(crate) reader: Box<dyn Read + Send>,
-    /// In bytes, where it is known.
+    /// The size in bytes, if known.
     pub(crate) size: Option<u64>,
     saving: Saving,
 }
@@ -80,17 +80,17 @@ impl Opened {
         }
     }
 
-    /// The tool that saves the image, to be asked how it ended when all is read.
+    /// Takes the tool that saves the image, to check its exit code after reading.
     pub(crate) fn tool(&mut self) -> Saving {
         std::mem::replace(&mut self.saving, Saving(None))
     }
 }
 
-/// A tool at work, and what it says meanwhile; ended with this.
+/// A running tool and its messages. Dropping it ends the tool.
 pub(crate) struct Saving(Option<(&'static str, Child, JoinHandle<Vec<u8>>)>);
 
 impl Saving {
-    /// Waits for its end.
+    /// Waits for the tool to end.
     pub(crate) async fn ended(self) -> Result<(), ImagesError> {
         let Some((tool, mut child, said)) = self.0 else {
             return Ok(());
@@ -117,7 +117,7 @@ async fn file(path: &Path) -> Result<Opened, ImagesError> {
             source,
         },
     };
-    // A named pipe waits for who writes to it; signals are heard meanwhile.
+    // Opening a named pipe waits for its writer; signals are handled meanwhile.
     let named = path.to_owned();
     let opened = tokio::task::spawn_blocking(move || File::open(named)).await;
     let file = opened
@@ -132,7 +132,7 @@ async fn file(path: &Path) -> Result<Opened, ImagesError> {
     Ok(Opened::of(file, size))
 }
 
-/// The image out of the first tool that has it.
+/// The image from the first tool that has it.
 async fn saved(reference: &str) -> Result<Opened, ImagesError> {
     let mut said = Vec::new();
     for tool in TOOLS {
@@ -172,7 +172,7 @@ fn save(tool: &'static str, reference: &str) -> Result<Opened, ImagesError> {
     let output = child.stdout.take().expect("piped");
     let output = output.into_owned_fd().map_err(unreadable)?;
     let mut errors = child.stderr.take().expect("piped");
-    // Read all along, or a tool with much to say would wait for it.
+    // Read at once, or a tool that prints much would block.
     let said = tokio::spawn(async move {
         let mut said = Vec::new();
         let _ = errors.read_to_end(&mut said).await;

@@ -24,7 +24,7 @@ pub async fn list(project: &Project) -> Result<Vec<Listed>, MachineError> {
     Ok(images)
 }
 
-/// Removes the images called `names`, all of them or none; gives the whole names.
+/// Removes the images called `names`, all of them or none. Returns their complete names.
 ///
 /// # Errors
 ///
@@ -37,7 +37,7 @@ pub async fn remove(project: &Project, names: &[String]) -> Result<Vec<String>, 
         .map(|name| found(&images, name))
         .collect::<Result<Vec<_>, _>>()?;
     let mut going: Vec<String> = wanted.iter().map(|image| image.name.clone()).collect();
-    // The runtime's own names would keep images that cannot be referred to any more.
+    // The runtime's own names would keep images that no name refers to.
     for image in &wanted {
         let same = || images.iter().filter(|it| it.digest == image.digest);
         if same().all(|it| !it.is_named() || going.contains(&it.name)) {
@@ -71,7 +71,7 @@ fn found<'a>(images: &'a [Listed], name: &str) -> Result<&'a Listed, ImagesError
         })
 }
 
-/// Those with the same last part, whatever their registry and tag.
+/// The images with the same last part, whatever their registry and tag.
 fn similar(images: &[Listed], name: &str) -> Vec<String> {
     let last = |name: &str| {
         let name = name.rsplit('/').next().unwrap_or_default();
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_name_is_found_and_an_unknown_one_has_neighbours() {
+    fn short_names_are_found_and_typos_get_suggestions() {
         let images = [listed("docker.io/library/app:1"), listed("localhost/app:2")];
         let name = |name| found(&images, name).map(|it| it.name.clone());
         assert_eq!(

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
+    path::Path,
 };
 
 use tar::{Builder, EntryType, Header};
@@ -31,8 +32,8 @@ use crate::{
     },
 };
 
-/// What a new VM that is to be like `spec` needs, in the cache: what is missing is fetched, as setup does. An image that
-/// is a file of the user's own is left out.
+/// The files that a new VM like `spec` needs, in the cache: missing ones are downloaded, as setup does. An image that
+/// is a file of the user is left out.
 ///
 /// # Errors
 ///
@@ -50,7 +51,7 @@ pub async fn collect(
         Ok::<_, MachineError>((version, binary, airgap))
     };
     let image = async { Ok(image(cache, spec, progress).await?) };
-    let (image, (version, binary, airgap)) = try_join!(image, release)?;
+    let (image, (version, path, airgap)) = try_join!(image, release)?;
     let mut list = ArchiveManifest {
         schema: SCHEMA,
         files: Vec::new(),
@@ -63,15 +64,11 @@ pub async fn collect(
         list.files.push(entry);
         list.images.extend(known);
     }
-    let binary = (Kind::K3s, format!("k3s {version}"), binary);
-    let airgap = airgap.map(|it| (Kind::K3sImages, format!("images of k3s {version}"), it));
-    for (kind, name, path) in [Some(binary), airgap].into_iter().flatten() {
-        let folder = path.parent().and_then(|it| it.file_name()?.to_str());
-        let sha256 = folder
-            .and_then(|it| it.parse().ok())
-            .ok_or_else(|| CacheArchiveError::Changed(path.clone()))?;
-        let entry = ArchiveEntry::of(cache, (kind, name), &path, sha256)?;
-        list.files.push(entry);
+    let binary = (Kind::K3s, format!("k3s {version}"));
+    list.files.push(release_file(cache, binary, &path)?);
+    if let Some(path) = airgap {
+        let airgap = (Kind::K3sImages, format!("images of k3s {version}"));
+        list.files.push(release_file(cache, airgap, &path)?);
     }
     let checksums = release::plan(&spec.mirror, &version).checksums;
     if let Some(text) = cache.recall_text(&checksums)? {
@@ -84,6 +81,19 @@ pub async fn collect(
         list.texts.push(Text { key, text });
     }
     Ok(list)
+}
+
+/// The entry of a file of a release, whose directory has its digest as name.
+fn release_file(
+    cache: &Cache,
+    named: (Kind, String),
+    path: &Path,
+) -> Result<ArchiveEntry, MachineError> {
+    let folder = path.parent().and_then(|it| it.file_name()?.to_str());
+    let sha256 = folder
+        .and_then(|it| it.parse().ok())
+        .ok_or_else(|| CacheArchiveError::Changed(path.to_owned()))?;
+    Ok(ArchiveEntry::of(cache, named, path, sha256)?)
 }
 
 async fn image(
@@ -108,7 +118,7 @@ async fn image(
     Ok(Some((image, known)))
 }
 
-/// All images and releases of the cache. What is prepared of them is left out: it depends on the host.
+/// All images and releases of the cache. Templates are left out, for they depend on the host.
 ///
 /// # Errors
 ///
@@ -211,7 +221,7 @@ fn append(
         return Err(FileError::on("read", &path)(error).into());
     }
     appended.map_err(CacheArchiveError::Write)?;
-    // What reads the archive would find out as well, when it is too late to do something about it.
+    // Checked here: the importing host would find it too late.
     if content.read != file.size || content.hasher.finish() != file.sha256 {
         return Err(CacheArchiveError::Changed(path).into());
     }
@@ -226,7 +236,7 @@ fn header(size: u64) -> Header {
     header
 }
 
-/// A file that tells how far it is read, and what with.
+/// A reader that reports how far it has read, and its error.
 struct HashingReader<'a> {
     file: io::Take<File>,
     hasher: Hasher,

@@ -32,10 +32,10 @@ use crate::{
     },
 };
 
-/// Where an archive's files wait for the last one of them.
+/// The directory of files until the last one is verified.
 const WAITING: &str = "partial/import";
 
-/// Takes all that the archive has over, and gives its list, with whether each file was there before.
+/// Imports all files of the archive. Returns its list, and for each file `true` if it was there before.
 ///
 /// # Errors
 ///
@@ -47,7 +47,7 @@ pub async fn import(
 ) -> Result<Vec<(ArchiveEntry, bool)>, MachineError> {
     trust::require_own_tree(cache.root())?;
     let _lock = cache.lock("import", "changes what is in the cache").await?;
-    let waiting = ImportStaging::begin(cache)?;
+    let waiting = ImportStaging::create(cache)?;
     let (shared, folder) = (cache.clone(), waiting.0.clone());
     let list = spawn_blocking(move || receive(&shared, &folder, source, &*progress))
         .await
@@ -73,7 +73,7 @@ pub async fn import(
     Ok(taken)
 }
 
-/// Refuses an archive that says otherwise of what the cache has verified from its origin.
+/// Refuses an archive that contradicts a checksum that the cache has verified from its origin.
 fn require_agreement(cache: &Cache, list: &ArchiveManifest) -> Result<(), MachineError> {
     let ours = cache.known_images()?;
     for theirs in &list.images {
@@ -108,10 +108,10 @@ fn require_agreement(cache: &Cache, list: &ArchiveManifest) -> Result<(), Machin
     Ok(())
 }
 
-/// The first file of which two texts have different checksums. Of what is no list of checksums, as the stable version, the
-/// archive's is the newer one.
+/// The first file for which two texts have different checksums. Other texts than checksum lists, like the stable
+/// version, may be newer in the archive.
 fn contradiction(theirs: &str, ours: &str) -> Option<(&'static str, Digest, Digest)> {
-    // Of a file that came unverified, the text is its checksum.
+    // For an unverified file, the text is its checksum.
     if let (Ok(theirs), Ok(ours)) = (theirs.trim().parse(), ours.trim().parse()) {
         return (theirs != ours).then_some((BINARY, theirs, ours));
     }
@@ -140,12 +140,11 @@ async fn admit(cache: &Cache, file: &ArchiveEntry, waiting: PathBuf) -> Result<(
     }
 }
 
-/// The directory of files that wait; there is one at a time, and what an import that was killed has left in it is of no
-/// use.
+/// The directory of unfinished imports. Only one runs at a time, so the files of a killed one are unusable.
 struct ImportStaging(PathBuf);
 
 impl ImportStaging {
-    fn begin(cache: &Cache) -> Result<Self, MachineError> {
+    fn create(cache: &Cache) -> Result<Self, MachineError> {
         let waiting = Self(cache.root().join(WAITING));
         waiting.remove();
         cache.directory(WAITING)?;
@@ -169,7 +168,7 @@ impl Drop for ImportStaging {
     }
 }
 
-/// Reads the archive to its end, and writes to `folder` what the cache does not have.
+/// Reads the archive to its end, and writes missing files to `folder`.
 fn receive(
     cache: &Cache,
     folder: &Path,
@@ -177,7 +176,7 @@ fn receive(
     progress: &dyn Progress,
 ) -> Result<ArchiveManifest, MachineError> {
     let mut archive = Archive::new(source);
-    // As they are: what tar has for long names and sparse files has no place in this archive.
+    // Read without tar's extensions for long names and sparse files, which this archive does not use.
     let mut entries = archive
         .entries()
         .map_err(CacheArchiveError::Read)?
@@ -189,7 +188,7 @@ fn receive(
     for entry in entries {
         let entry = match entry {
             Ok(entry) => entry,
-            // tar's own words for what is cut or damaged between two files.
+            // tar's messages for a truncated or damaged header.
             Err(error) if error.kind() == ErrorKind::Other => break,
             Err(error) => return Err(CacheArchiveError::Read(error).into()),
         };
@@ -202,12 +201,12 @@ fn receive(
             Some((created, path))
         };
         let transfer = progress.begin(&file.name, 0, Some(file.size));
-        let taken = take(file, entry, to, progress, transfer);
+        let taken = receive_file(file, entry, to, progress, transfer);
         progress.end(transfer);
         taken?;
     }
     match missing.first() {
-        Some(file) => Err(CacheArchiveError::Torn(file.name.clone()).into()),
+        Some(file) => Err(CacheArchiveError::Truncated(file.name.clone()).into()),
         None => Ok(list),
     }
 }
@@ -227,12 +226,12 @@ fn list_of(mut entry: Entry<'_, impl Read>) -> Result<ArchiveManifest, CacheArch
         .read_to_end(&mut text)
         .map_err(CacheArchiveError::Read)?;
     if (text.len() as u64) < size {
-        return Err(CacheArchiveError::Torn("its list".to_owned()));
+        return Err(CacheArchiveError::Truncated("its list".to_owned()));
     }
     ArchiveManifest::parse(&text)
 }
 
-/// The file of the list that this is, once.
+/// The file of the list with that name, which may occur once.
 fn announced<'a>(
     entry: &Entry<'_, impl Read>,
     list: &'a ArchiveManifest,
@@ -259,8 +258,8 @@ fn announced<'a>(
     Ok(file)
 }
 
-/// Reads one file to its end, into `to` unless that is there already.
-fn take(
+/// Reads one file to its end, into `to` unless the cache has it.
+fn receive_file(
     file: &ArchiveEntry,
     mut entry: Entry<'_, impl Read>,
     mut to: Option<(File, PathBuf)>,
@@ -283,7 +282,7 @@ fn take(
         progress.advance(transfer, some.len() as u64);
     }
     if size < file.size {
-        return Err(CacheArchiveError::Torn(file.name.clone()).into());
+        return Err(CacheArchiveError::Truncated(file.name.clone()).into());
     }
     let actual = hasher.finish();
     if actual != file.sha256 {

@@ -11,32 +11,32 @@ use crate::{
     machine::{cache::assets::BUCKET, error::CacheArchiveError},
 };
 
-/// The layout of the list and of what follows it.
+/// The layout of the list and of the files after it.
 pub(crate) const SCHEMA: u32 = 1;
 
-/// What the list is called, the first one of all.
+/// The name of the list, which comes first.
 pub(crate) const LIST: &str = "k3s-vm-cache.json";
 
-/// No list is longer, in bytes.
+/// The longest list, in bytes.
 pub(crate) const LONGEST: u64 = 8 << 20;
 
-/// What an archive holds, and what is to be known of it.
+/// The contents of an archive.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchiveManifest {
     /// The layout's number.
     pub schema: u32,
     /// The files, in the archive's order.
     pub files: Vec<ArchiveEntry>,
-    /// Which of them a URL was found to be.
+    /// The images of URLs.
     pub(crate) images: Vec<Known>,
-    /// Checksums of releases and the stable version, by what their URLs are known as.
+    /// Checksums of releases and the stable version, by URL.
     pub(crate) texts: Vec<Text>,
 }
 
 /// A file of the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArchiveEntry {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Its name in messages.
     pub name: String,
@@ -44,18 +44,18 @@ pub struct ArchiveEntry {
     pub size: u64,
     /// Its digest, which is its name in the archive.
     pub sha256: Digest,
-    /// Where it came from, as far as the exporting host knows.
+    /// Its origin, as far as the exporting host knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
 }
 
-/// What a file of the cache can be.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// A disk that VMs stand on.
+    /// A base image.
     BaseImage,
-    /// The program.
+    /// The k3s binary.
     K3s,
     /// The container images that k3s starts.
     K3sImages,
@@ -68,7 +68,7 @@ pub(crate) struct Text {
 }
 
 impl ArchiveEntry {
-    /// The entry of a file that the cache has at `path`.
+    /// The entry of a cached file at `path`.
     pub(crate) fn of(
         cache: &Cache,
         (kind, name): (Kind, String),
@@ -85,7 +85,7 @@ impl ArchiveEntry {
         })
     }
 
-    /// Where the cache has it.
+    /// The path in the cache.
     pub(crate) fn path(&self, cache: &Cache) -> PathBuf {
         match self.kind {
             Kind::BaseImage => cache.image_path(self.sha256),
@@ -94,20 +94,20 @@ impl ArchiveEntry {
         }
     }
 
-    /// Whether the cache has it, whole.
+    /// Returns `true` when the cache has the complete file.
     pub(crate) fn is_in(&self, cache: &Cache) -> bool {
         let metadata = self.path(cache).metadata();
         metadata.is_ok_and(|it| it.is_file() && it.len() == self.size)
     }
 
-    /// What it is called in the archive.
+    /// Its name in the archive.
     pub(crate) fn entry(&self) -> String {
         format!("files/{}", self.sha256)
     }
 }
 
 impl ArchiveManifest {
-    /// Reads the list of an archive, and looks whether it can be right.
+    /// Reads and checks the list of an archive.
     ///
     /// # Errors
     ///
@@ -119,7 +119,7 @@ impl ArchiveManifest {
         }
         let damaged =
             |error: serde_json::Error| CacheArchiveError::ArchiveManifest(error.to_string());
-        // The number first: of another layout nothing else may be as it is here.
+        // The layout first: with another one, no other field may be known.
         let Numbered { schema } = serde_json::from_slice(text).map_err(damaged)?;
         if schema != SCHEMA {
             return Err(CacheArchiveError::Schema(schema));
@@ -157,7 +157,7 @@ impl ArchiveManifest {
     }
 }
 
-/// Whether a name can be shown as it is.
+/// Returns `true` for a name without control characters.
 fn is_shown(name: &str) -> bool {
     name.len() <= 2048 && !name.contains(char::is_control)
 }

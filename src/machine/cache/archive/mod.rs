@@ -1,5 +1,5 @@
-//! What a setup needs, carried to a host without internet: one archive with base images and releases, as files, and before
-//! them a list that says what they are and their checksums.
+//! Archives of the cache for hosts without internet: base images and releases as files, after a list of them with
+//! checksums.
 
 mod export;
 mod import;

@@ -98,7 +98,7 @@ fn files(host: &Host) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_one_host_has_the_other_one_has_then() {
+async fn an_import_restores_an_export() {
     let (here, there) = (stocked().await, host());
     let archive = exported(&here);
     let new = taken(&there, &archive).await.expect("sound");
@@ -153,7 +153,7 @@ async fn an_origin_from_an_archive_is_marked() {
 }
 
 #[tokio::test]
-async fn an_archive_that_is_cut_off_anywhere_changes_nothing() {
+async fn a_truncated_archive_changes_nothing() {
     let (here, there) = (stocked().await, host());
     let archive = exported(&here);
     let whole = archive.len() - 1024;
@@ -172,7 +172,7 @@ async fn an_archive_that_is_cut_off_anywhere_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_file_that_has_changed_is_not_carried() {
+async fn a_changed_file_is_not_exported() {
     let here = stocked().await;
     let list = collect_all(&here.cache).expect("there is something");
     let binary = here.cache.file_path("k3s", Digest::of(b"k3s"), "k3s");
@@ -228,7 +228,7 @@ fn list(files: Value) -> (Header, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn a_hostile_archive_writes_nothing_anywhere() {
+async fn a_hostile_archive_writes_nothing() {
     let plain = EntryType::Regular;
     let digest = Digest::of(b"k3s").to_string();
     let path = format!("files/{digest}");

@@ -1,13 +1,13 @@
-//! Prepared disks: what is the same for all VMs with one image and one k3s release, done once on this host. The guest
-//! of one VM writes such a disk; once it is published it does not change, and is the backing file of other VMs' disks.
+//! Templates: disks and memory from which new VMs start. The guest of one VM writes the disk. Once it is published it does
+//! not change, and is the backing file of other VMs' disks.
 //!
 //! ```text
-//! prepared/<key>-<maker>.qcow2    an overlay on the base image; its maker's alone until it is published
-//! prepared/<key>-<maker>.memory   what the guest had in its memory when it had written that
-//! prepared/<key>-<maker>.json     that both are published, and what they were then
+//! prepared/<key>-<maker>.qcow2    an overlay on the base image; only its maker uses it until it is published
+//! prepared/<key>-<maker>.memory   the guest's memory at that moment
+//! prepared/<key>-<maker>.json     the description of both, written when they are published
 //! ```
 //!
-//! A template has `.template` behind its maker.
+//! A template at the level `Ready` has `.template` after its maker.
 
 use std::{
     fs::{self, File, Permissions},
@@ -23,22 +23,31 @@ use crate::{
     project::{Identity, suspended::Memory},
 };
 
-/// The directory, by which a path tells that it leads to a prepared disk.
+/// The name of the directory of templates.
 const BUCKET: &str = "prepared";
 const SCHEMA: u32 = 1;
-/// The part of a template's file name before its extension.
-const TEMPLATE: &str = "template";
+/// The part of the file name before its extension, at the level `Ready`.
+const READY: &str = "template";
 /// The mode of a file that is read only.
 const READ_ONLY: u32 = 0o400;
 
-/// A disk in `prepared/` as it is found.
+/// How far the guest of a template has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prepared {
-    /// Its maker's own, not yet or never to be shared.
+pub enum Level {
+    /// k3s is installed, and the guest has no identity.
+    Installed,
+    /// The node is Ready, and all copies share the guest's identity. Used on request only.
+    Ready,
+}
+
+/// The state of a template's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TemplateState {
+    /// Not published: only its maker uses it.
     Private,
-    /// For all, and as it was when it was published.
+    /// Published and unchanged.
     Published,
-    /// It was published, and has changed since.
+    /// Published, and changed since.
     Altered,
 }
 
@@ -46,31 +55,29 @@ pub enum Prepared {
 struct Note {
     schema: u32,
     digest: Digest,
-    /// The file's stamp, by which it is known to be unchanged without reading it.
+    /// The file's stamp, which shows that it is unchanged without reading it.
     stamp: String,
-    /// The guest's memory, if it was kept.
+    /// The guest's memory, if it was saved.
     memory: Option<Memory>,
-    /// The guest's identity, for a template of which other VMs are copies.
+    /// The guest's identity, at the level `Ready`.
     identity: Option<Identity>,
 }
 
 impl Cache {
-    /// The path at which the VM `maker` may write a disk that will be published as `key`.
-    pub fn new_prepared(&self, key: &Digest, maker: &str) -> PathBuf {
+    /// The path at which the VM `maker` may write a template that will be published as `key`.
+    pub fn new_template(&self, key: &Digest, maker: &str, level: Level) -> PathBuf {
         let maker: String = maker.chars().take(8).collect();
+        let extension = match level {
+            Level::Installed => "qcow2".to_owned(),
+            Level::Ready => format!("{READY}.qcow2"),
+        };
         self.root()
             .join(BUCKET)
-            .join(format!("{key}-{maker}.qcow2"))
+            .join(format!("{key}-{maker}.{extension}"))
     }
 
-    /// The path at which `maker` may write a template that will be published as `key`.
-    pub fn new_template(&self, key: &Digest, maker: &str) -> PathBuf {
-        let path = self.new_prepared(key, maker);
-        path.with_extension(format!("{TEMPLATE}.qcow2"))
-    }
-
-    /// An intact disk that was published as `key`. One that has changed is not used any more.
-    pub fn find_prepared(&self, key: &Digest) -> Option<PathBuf> {
+    /// An unchanged disk that was published as `key`.
+    pub fn find_template(&self, key: &Digest) -> Option<PathBuf> {
         let entries = fs::read_dir(self.root().join(BUCKET)).ok()?;
         let mut disks: Vec<PathBuf> = entries
             .flatten()
@@ -84,7 +91,7 @@ impl Cache {
             .collect();
         disks.sort();
         disks.into_iter().find(|path| {
-            let sound = state(path) == Some(Prepared::Published);
+            let sound = state(path) == Some(TemplateState::Published);
             if !sound {
                 tracing::info!("{} has changed; creating another template", path.display());
             }
@@ -93,21 +100,21 @@ impl Cache {
     }
 }
 
-/// The state of the prepared disk at `path`, if prepared disks are kept there. A file that only looks changed is read.
-pub fn state(path: &Path) -> Option<Prepared> {
+/// The state of the disk at `path`, if it is a template's. A file whose stamp differs is read.
+pub fn state(path: &Path) -> Option<TemplateState> {
     if path.parent()?.file_name()? != BUCKET {
         return None;
     }
     let Ok(Some(text)) = files::read_if_exists(&note(path)) else {
-        return Some(Prepared::Private);
+        return Some(TemplateState::Private);
     };
     let sound = parse(&text).is_some_and(|note| {
         stamp_of(path).is_ok_and(|it| it == note.stamp) || is_still(path, note).is_ok_and(|it| it)
     });
     Some(if sound {
-        Prepared::Published
+        TemplateState::Published
     } else {
-        Prepared::Altered
+        TemplateState::Altered
     })
 }
 
@@ -116,7 +123,7 @@ fn parse(note: &str) -> Option<Note> {
     (note.schema == SCHEMA).then_some(note)
 }
 
-/// Where the memory is that belongs to the disk at `path`.
+/// The path of the memory that belongs to the disk at `path`.
 pub fn memory_path(path: &Path) -> PathBuf {
     path.with_extension("memory")
 }
@@ -127,23 +134,25 @@ pub fn memory(path: &Path) -> Option<Memory> {
     parse(&text)?.memory
 }
 
-/// Returns `true` for the path of a template: a disk with an identity, which is offered on request only.
-pub fn is_template(path: &Path) -> bool {
+/// The level of the template at `path`.
+pub fn level(path: &Path) -> Level {
     let stem = path.file_stem().map(Path::new);
-    stem.and_then(Path::extension)
-        .is_some_and(|it| it == TEMPLATE)
+    match stem.and_then(Path::extension) {
+        Some(extension) if extension == READY => Level::Ready,
+        _ => Level::Installed,
+    }
 }
 
-/// The identity of the guest on the disk at `path`, if it is a template.
+/// The identity of the guest on the disk at `path`, at the level `Ready`.
 pub fn identity(path: &Path) -> Option<Identity> {
-    if !is_template(path) {
+    if level(path) == Level::Installed {
         return None;
     }
     let text = files::read_if_exists(&note(path)).ok()??;
     parse(&text)?.identity
 }
 
-/// Removes a disk that is not published, or not any more, with its memory. What says that it is there goes first.
+/// Removes an unpublished or outdated disk with its memory. Its description is removed first.
 ///
 /// # Errors
 ///
@@ -155,7 +164,7 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
-/// The file that a prepared disk is an overlay on, for the cache may have lost it.
+/// The backing file of a template's disk, which the cache may have lost.
 pub fn image_below(path: &Path, digest: Digest) -> Option<PathBuf> {
     Some(
         path.parent()?
@@ -165,7 +174,7 @@ pub fn image_below(path: &Path, digest: Digest) -> Option<PathBuf> {
     )
 }
 
-/// Publishes the disk at `path` for all VMs, and the memory that belongs to it. They must not be written to any more.
+/// Publishes the disk at `path` for all VMs, with its memory. Neither may be written to afterwards.
 ///
 /// # Errors
 ///
@@ -189,8 +198,8 @@ pub fn publish(
     write_note(path, digest, memory, identity)
 }
 
-/// Returns `true` when the bytes are unchanged though the stamp is not: a cache that was copied has other times. The
-/// new stamp is saved then.
+/// Returns `true` when the bytes are unchanged although the stamp differs, as in a copied cache. Saves the new stamp
+/// then.
 fn is_still(path: &Path, note: Note) -> Result<bool, ImageError> {
     if !is_qcow2(path)? {
         return Ok(false);
@@ -238,49 +247,50 @@ mod tests {
         let directory = tempfile::tempdir().expect("temporary directory");
         let cache = Cache::new(directory.path().join("cache"));
         let key = Digest::of(b"image and release");
-        let path = cache.new_prepared(&key, "11111111-2222");
+        let path = cache.new_template(&key, "11111111-2222", Level::Installed);
         fs::create_dir_all(path.parent().expect("a folder")).expect("made");
         fs::write(&path, b"QFI\xfbdisk").expect("written");
         (directory, cache, key, path)
     }
 
     #[test]
-    fn it_is_its_makers_until_it_is_published() {
+    fn a_disk_is_private_until_published() {
         let (_directory, cache, key, path) = cache();
-        assert_eq!(state(&path), Some(Prepared::Private));
-        assert_eq!(cache.find_prepared(&key), None);
+        assert_eq!(state(&path), Some(TemplateState::Private));
+        assert_eq!(cache.find_template(&key), None);
         publish(&path, None, None).expect("published");
-        assert_eq!(state(&path), Some(Prepared::Published));
-        assert_eq!(cache.find_prepared(&key), Some(path));
-        assert_eq!(cache.find_prepared(&Digest::of(b"another")), None);
+        assert_eq!(state(&path), Some(TemplateState::Published));
+        assert_eq!(cache.find_template(&key), Some(path));
+        assert_eq!(cache.find_template(&Digest::of(b"another")), None);
         assert_eq!(state(Path::new("/cache/images/x.img")), None);
     }
 
     #[test]
-    fn a_template_is_recognised_by_its_name() {
+    fn the_level_is_in_the_name() {
         let (_directory, cache, key, disk) = cache();
-        let template = cache.new_template(&key, "11111111-2222");
-        assert!(is_template(&template) && !is_template(&disk));
+        let template = cache.new_template(&key, "11111111-2222", Level::Ready);
+        assert_eq!(level(&template), Level::Ready);
+        assert_eq!(level(&disk), Level::Installed);
         assert_ne!(note(&template), note(&disk));
         assert_ne!(memory_path(&template), memory_path(&disk));
-        assert_eq!(state(&template), Some(Prepared::Private));
+        assert_eq!(state(&template), Some(TemplateState::Private));
     }
 
     #[test]
-    fn a_copy_is_as_good_and_an_altered_one_is_not() {
+    fn a_copy_is_valid_and_an_altered_disk_is_not() {
         let (_directory, cache, key, path) = cache();
         publish(&path, None, None).expect("published");
         let copy = path.with_extension("copy");
         fs::copy(&path, &copy).expect("copied");
         fs::rename(&copy, &path).expect("in its place");
-        assert_eq!(cache.find_prepared(&key), Some(path.clone()));
+        assert_eq!(cache.find_template(&key), Some(path.clone()));
         for bytes in [&b"QFI\xfbdisc"[..], b"QFI\xfbdis", b"", b"other"] {
             fs::remove_file(&path).expect("removed");
             fs::write(&path, bytes).expect("written");
-            assert_eq!(state(&path), Some(Prepared::Altered), "{bytes:?}");
-            assert_eq!(cache.find_prepared(&key), None);
+            assert_eq!(state(&path), Some(TemplateState::Altered), "{bytes:?}");
+            assert_eq!(cache.find_template(&key), None);
         }
         fs::write(path.with_extension("json"), "{").expect("written");
-        assert_eq!(state(&path), Some(Prepared::Altered));
+        assert_eq!(state(&path), Some(TemplateState::Altered));
     }
 }
