@@ -31,7 +31,8 @@ has_module() {
     [ -e "$2" ] || modprobe "$1" 2>/dev/null
 }
 has_module overlay /sys/module/overlay || grep -qw overlay /proc/filesystems || refuse "its kernel has no overlay file system"
-has_module br_netfilter /proc/sys/net/bridge || refuse "its kernel has no br_netfilter"
+# Cloud images of Enterprise Linux 10 leave that package out (https://github.com/kubernetes/kops/pull/18724).
+has_module br_netfilter /proc/sys/net/bridge || refuse "its kernel has no br_netfilter (Enterprise Linux 10 has it in the package kernel-modules-extra)"
 for unit in k3s k3s-agent rke2-server rke2-agent kubelet; do
     file=/etc/systemd/system/$unit.service
     if [ -e "$file" ] && ! grep -q k3s-vm "$file"; then
