@@ -268,6 +268,9 @@ try_first_boot() {
     check "the boot waits for no /boot" grep -q "^UUID=2 /boot/efi vfat umask=0077,noauto,x-systemd.automount " "$root/etc/fstab"
     check "a slow one not now either" has calls "systemctl daemon-reload"
     check "and starts it" has calls "systemctl start --no-block k3s-vm-provision.service"
+    for each in firewalld nftables iptables nm-cloud-setup; do
+        check "without the image's $each" grep -q "^systemctl mask .* $each\.service" "$root/calls"
+    done
 }
 
 # refused REASON: the first boot ends with it.

@@ -73,14 +73,15 @@ systemctl start --no-block k3s-vm-provision.service
 systemctl enable --quiet --no-reload $units
 
 # What a node does not use, what would change it or its clock (see exec-agent.sh) behind the developer's back, firewalls,
-# which do not know of pods (the host forwards to loopback only), and root's own systemd, which every first login would
-# wait for.
+# which do not know of pods (the host forwards to loopback only), what adds routes for a cloud's network cards (k3s's
+# k3s.service does not start beside it), and root's own systemd, which every first login would wait for.
 unused="apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd-news.timer man-db.timer
     e2scrub_all.timer fwupd-refresh.timer
     snapd.service snapd.socket snapd.seeded.service multipathd.service multipathd.socket
     ua-timer.timer update-notifier-download.timer update-notifier-motd.timer
     systemd-timesyncd.service chrony.service chronyd.service dpkg-db-backup.timer dnf-makecache.timer
-    ufw.service firewalld.service nftables.service netfilter-persistent.service
+    ufw.service firewalld.service nftables.service netfilter-persistent.service iptables.service ip6tables.service
+    nm-cloud-setup.service nm-cloud-setup.timer
     sshd-keygen.service getty@tty1.service serial-getty@ttyS0.service user@0.service"
 # What an early boot spends time on, and waiting for more than k3s needs (see k3s-pre-start.sh): from the next boot on. The
 # nodes of /dev are made by systemd-tmpfiles-setup-dev alone, and random numbers are QEMU's. What runs once a boot is not
