@@ -254,6 +254,11 @@ try_first_boot() {
     mkdir -p "$root/run/systemd/system"
     refused "it boots with cgroup v1, and Kubernetes needs v2 (kernel option systemd.unified_cgroup_hierarchy=1)"
     touch "$root/sys/fs/cgroup/cgroup.controllers"
+    stub modprobe '[ "$1" != overlay ]'
+    refused "its kernel has no overlay file system"
+    stub modprobe '[ "$1" != br_netfilter ]'
+    refused "its kernel has no br_netfilter (Enterprise Linux 10 has it in the package kernel-modules-extra)"
+    stub modprobe ''
     echo "[Service]" >"$root/etc/systemd/system/k3s.service"
     refused "it brings a Kubernetes of its own (k3s.service)"
     rm "$root/etc/systemd/system/k3s.service"
@@ -263,6 +268,9 @@ try_first_boot() {
     check "the boot waits for no /boot" grep -q "^UUID=2 /boot/efi vfat umask=0077,noauto,x-systemd.automount " "$root/etc/fstab"
     check "a slow one not now either" has calls "systemctl daemon-reload"
     check "and starts it" has calls "systemctl start --no-block k3s-vm-provision.service"
+    for each in firewalld nftables iptables nm-cloud-setup; do
+        check "without the image's $each" grep -q "^systemctl mask .* $each\.service" "$root/calls"
+    done
 }
 
 # refused REASON: the first boot ends with it.

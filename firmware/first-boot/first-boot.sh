@@ -31,7 +31,8 @@ has_module() {
     [ -e "$2" ] || modprobe "$1" 2>/dev/null
 }
 has_module overlay /sys/module/overlay || grep -qw overlay /proc/filesystems || refuse "its kernel has no overlay file system"
-has_module br_netfilter /proc/sys/net/bridge || refuse "its kernel has no br_netfilter"
+# Cloud images of Enterprise Linux 10 leave that package out (https://github.com/kubernetes/kops/pull/18724).
+has_module br_netfilter /proc/sys/net/bridge || refuse "its kernel has no br_netfilter (Enterprise Linux 10 has it in the package kernel-modules-extra)"
 for unit in k3s k3s-agent rke2-server rke2-agent kubelet; do
     file=/etc/systemd/system/$unit.service
     if [ -e "$file" ] && ! grep -q k3s-vm "$file"; then
@@ -72,14 +73,15 @@ systemctl start --no-block k3s-vm-provision.service
 systemctl enable --quiet --no-reload $units
 
 # What a node does not use, what would change it or its clock (see exec-agent.sh) behind the developer's back, firewalls,
-# which do not know of pods (the host forwards to loopback only), and root's own systemd, which every first login would
-# wait for.
+# which do not know of pods (the host forwards to loopback only), what adds routes for a cloud's network cards (k3s's
+# k3s.service does not start beside it), and root's own systemd, which every first login would wait for.
 unused="apt-daily.timer apt-daily-upgrade.timer unattended-upgrades.service motd-news.timer man-db.timer
     e2scrub_all.timer fwupd-refresh.timer
     snapd.service snapd.socket snapd.seeded.service multipathd.service multipathd.socket
     ua-timer.timer update-notifier-download.timer update-notifier-motd.timer
     systemd-timesyncd.service chrony.service chronyd.service dpkg-db-backup.timer dnf-makecache.timer
-    ufw.service firewalld.service nftables.service netfilter-persistent.service
+    ufw.service firewalld.service nftables.service netfilter-persistent.service iptables.service ip6tables.service
+    nm-cloud-setup.service nm-cloud-setup.timer
     sshd-keygen.service getty@tty1.service serial-getty@ttyS0.service user@0.service"
 # What an early boot spends time on, and waiting for more than k3s needs (see k3s-pre-start.sh): from the next boot on. The
 # nodes of /dev are made by systemd-tmpfiles-setup-dev alone, and random numbers are QEMU's. What runs once a boot is not

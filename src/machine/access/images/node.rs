@@ -21,25 +21,15 @@ const DEFINITION: &str = "ctr() { \
 /// The prefix of an image's name until it is complete; a part that is used once follows.
 pub(crate) const LOADING: &str = "k3s-vm.invalid/loading:";
 
-/// The separator between several answers.
-const NEXT: &str = "--next--";
-
-/// The images and the free space of the node.
+/// The images and the free space of the node. In an emulated guest each `ctr` takes seconds to start, so the two that do
+/// not wait for one another run at the same time.
 pub(crate) async fn contents(ssh: &Ssh) -> Result<Guest, MachineError> {
-    let said = output(
-        ssh,
-        &format!(
-            "{CTR} content ls --quiet && echo {NEXT} && {CTR} images ls && echo {NEXT} && \
-             df --output=avail --block-size=1 /var/lib/rancher | tail -n 1"
-        ),
-    )
-    .await?;
-    let mut parts = said.split(NEXT);
-    let mut part = || parts.next().unwrap_or_default();
+    let digests = format!("{CTR} content ls --quiet");
+    let (digests, images, room) = tokio::try_join!(output(ssh, &digests), images(ssh), room(ssh))?;
     Ok(Guest {
-        digests: part().split_whitespace().map(str::to_owned).collect(),
-        images: listing::parse(part()),
-        room: Size::bytes(part().trim().parse().unwrap_or(u64::MAX)),
+        digests: digests.split_whitespace().map(str::to_owned).collect(),
+        images,
+        room,
     })
 }
 
@@ -52,7 +42,15 @@ pub(crate) async fn images(ssh: &Ssh) -> Result<Vec<Listed>, MachineError> {
 
 /// The free space of the guest's disk.
 pub(crate) async fn room(ssh: &Ssh) -> Result<Size, MachineError> {
-    Ok(contents(ssh).await?.room)
+    let said = output(ssh, "df -Pk /var/lib/rancher").await?;
+    Ok(free(&said).unwrap_or(Size::bytes(u64::MAX)))
+}
+
+/// The free space, the fourth column of the last line of `df -Pk` (POSIX), in KiB.
+fn free(said: &str) -> Option<Size> {
+    let column = said.lines().last()?.split_whitespace().nth(3)?;
+    let kib: u64 = column.parse().ok()?;
+    Some(Size::bytes(kib.saturating_mul(1024)))
 }
 
 /// Imports an archive into containerd, with its images named `loading` and a number. A failed or interrupted import
@@ -99,7 +97,7 @@ pub(crate) async fn name(
     // A name that is left is removed by the next load.
     let _ = remove(ssh, &loading).await;
     named?;
-    images(ssh).await
+    listed
 }
 
 fn naming(arrivals: &[PendingImage]) -> String {
@@ -145,6 +143,18 @@ fn reason(errors: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_free_space_of_a_disk() {
+        let said = "Filesystem     1024-blocks    Used Available Capacity Mounted on\n\
+                    /dev/vda1         20420432 3141592  16420432      17% /\n";
+        assert_eq!(free(said), Some(Size::bytes(16_420_432 << 10)));
+        assert_eq!(free(""), None);
+        assert_eq!(
+            free("df: /var/lib/rancher: No such file or directory"),
+            None
+        );
+    }
 
     #[test]
     fn a_batch_fits_on_a_command_line() {
