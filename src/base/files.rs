@@ -171,23 +171,25 @@ pub fn own(file: &File, like: &Metadata) -> io::Result<()> {
 }
 
 /// Puts `bytes` in the place of the file at `path`, which keeps its mode and its owner. Where it cannot be replaced, as a
-/// file that is a mount point, or its owner could not be kept, it is written in place.
+/// file that is a mount point, or its owner could not be kept, or it has other names, it is written in place.
 ///
 /// # Errors
 ///
 /// When it is not there or cannot be written.
 pub fn replace_contents(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let metadata = fs::metadata(path).map_err(FileError::on("look at", path))?;
-    let replaced = write_as(path, bytes, metadata.mode() & 0o7777, Some(&metadata));
-    let in_place = match &replaced {
-        Err(error) => matches!(
-            error.source.kind(),
-            io::ErrorKind::ResourceBusy | io::ErrorKind::PermissionDenied
-        ),
-        Ok(()) => false,
-    };
-    if !in_place {
-        return replaced;
+    if metadata.nlink() == 1 {
+        let replaced = write_as(path, bytes, metadata.mode() & 0o7777, Some(&metadata));
+        let in_place = match &replaced {
+            Err(error) => matches!(
+                error.source.kind(),
+                io::ErrorKind::ResourceBusy | io::ErrorKind::PermissionDenied
+            ),
+            Ok(()) => false,
+        };
+        if !in_place {
+            return replaced;
+        }
     }
     let mut options = OpenOptions::new();
     let write = |mut file: File| {
@@ -400,8 +402,11 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 ///
 /// When it cannot be read, is not a regular file or is longer.
 pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    whole(open_regular(path)?, path, limit)
+}
+
+fn whole(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
-    let file = open_regular(path)?;
     let read = file.take(limit + 1).read_to_end(&mut bytes);
     read.map_err(FileError::on("read", path))?;
     if bytes.len() as u64 > limit {
@@ -458,9 +463,7 @@ pub fn read_own(path: &Path) -> Result<Option<String>, FileError> {
     if metadata.uid() != nix::unistd::getuid().as_raw() {
         return Err(refused(path, "it belongs to another user"));
     }
-    let mut bytes = Vec::new();
-    let read = file.take(LONGEST_STATE).read_to_end(&mut bytes);
-    read.map_err(FileError::on("read", path))?;
+    let bytes = whole(file, path, LONGEST_STATE)?;
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 

@@ -14,7 +14,7 @@ use super::{
     idle::Idle,
     settings::{Entry, K3s, Network},
 };
-use crate::base::{Digest, FileError, Forward, HostAccess, Mount, Size, files, mount};
+use crate::base::{Digest, FileError, Forward, HostAccess, Mount, Size, files, forward, mount};
 
 /// What a project chose; everything that it left open is `None`, and the program decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -178,14 +178,12 @@ fn ports<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<Forward>>, D::Error> {
     let ports = Vec::<Forward>::deserialize(deserializer)?;
-    for (index, port) in ports.iter().enumerate() {
-        if ports[..index].iter().any(|it| it.host == port.host) {
-            return Err(serde::de::Error::custom(format!(
-                "{port}: another forward has that host port"
-            )));
-        }
+    match forward::twice(&ports) {
+        Some(port) => Err(serde::de::Error::custom(format!(
+            "{port}: another forward has that host port"
+        ))),
+        None => Ok(Some(ports)),
     }
-    Ok(Some(ports))
 }
 
 /// Each of the guest's directories once.
@@ -199,6 +197,28 @@ fn mounts<'de, D: serde::Deserializer<'de>>(
         ))),
         None => Ok(Some(mounts)),
     }
+}
+
+/// The longest config that is read, in bytes. The parser takes much time for what is no config.
+const LONGEST: usize = 256 << 10;
+
+/// The longest line of an excerpt, in characters.
+const LONGEST_LINE: usize = 200;
+
+/// The parser's message, with lines that fit a screen.
+fn reason(message: &str) -> String {
+    let cut = |line: &str| {
+        let mut characters = line.chars();
+        let begin: String = characters.by_ref().take(LONGEST_LINE).collect();
+        let mark = if characters.next().is_some() {
+            "..."
+        } else {
+            ""
+        };
+        begin + mark
+    };
+    let lines = message.trim_end().lines().map(cut);
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Why a config cannot be used.
@@ -288,7 +308,10 @@ impl Config {
         if let Some(line) = text.lines().position(|line| line.contains('\u{fffd}')) {
             return Err(format!("line {} is not UTF-8", line + 1));
         }
-        toml_edit::de::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+        if text.len() > LONGEST {
+            return Err(format!("it has more than {LONGEST} bytes"));
+        }
+        toml_edit::de::from_str(text).map_err(|error| reason(&error.to_string()))
     }
 
     /// Whatever `self` chose, and what `under` chose where `self` left it open.
@@ -353,7 +376,7 @@ impl Config {
     pub fn merged_into(&self, text: &str) -> Result<String, String> {
         let mut document: DocumentMut = text
             .parse()
-            .map_err(|error: toml_edit::TomlError| error.to_string())?;
+            .map_err(|error: toml_edit::TomlError| reason(&error.to_string()))?;
         // Of a file without a key, all comments would come behind the first one.
         let header = if document.is_empty() {
             document.trailing().as_str().map(str::to_owned)
@@ -422,7 +445,7 @@ impl Config {
         }
         let mut document: DocumentMut = text
             .parse()
-            .map_err(|error: toml_edit::TomlError| error.to_string())?;
+            .map_err(|error: toml_edit::TomlError| reason(&error.to_string()))?;
         match key.split_once('.') {
             Some((table, key)) => document
                 .get_mut(table)
@@ -556,6 +579,18 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_no_config_is_told_in_short() {
+        let error = Config::parse(&" ".repeat(LONGEST + 1)).expect_err("too long");
+        assert!(error.contains("more than"), "{error}");
+        for garbage in ["\0", "x", "é", "[", "a="] {
+            let error = Config::parse(&garbage.repeat(20_000)).expect_err("garbage");
+            assert!(error.len() < 2000, "{}", error.len());
+        }
+        let ports: Vec<String> = (1..20_000).map(|it| format!("'{it}:80'")).collect();
+        Config::parse(&format!("ports = [{}]", ports.join(","))).expect("each once");
     }
 
     #[test]

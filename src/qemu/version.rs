@@ -1,7 +1,8 @@
 //! Which QEMU this is, and whether it is new enough.
 
 use std::{
-    env, fmt, io,
+    env, fmt,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -102,6 +103,40 @@ pub fn knows_cpu(path: &Path, model: &str) -> Option<bool> {
     let mut words = said.split_whitespace();
     // Every QEMU for this processor has that one.
     said.contains("qemu64").then(|| words.any(|it| it == model))
+}
+
+/// QEMU's objection to the features of a CPU model, if it has one. Whether they can be had is asked at the start, for it
+/// depends on KVM.
+pub fn refuses_cpu(path: &Path, chosen: &str) -> Option<String> {
+    let (model, features) = chosen.split_once(',')?;
+    let is_asked = |it: &&str| !["enforce", "check"].contains(&it.split('=').next().unwrap_or(it));
+    // The host's own is KVM's alone; the largest has the same properties.
+    let model = if model == "host" { "max" } else { model };
+    let chosen: Vec<&str> = std::iter::once(model)
+        .chain(features.split(',').filter(is_asked))
+        .collect();
+    let arguments = [
+        "-machine",
+        "q35,accel=tcg",
+        "-nodefaults",
+        "-display",
+        "none",
+    ];
+    let mut asked = Command::new(path)
+        .args(arguments)
+        .args(["-S", "-monitor", "stdio", "-cpu", &chosen.join(",")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    // One that takes the model runs until it is told to quit.
+    let _ = asked.stdin.take()?.write_all(b"quit\n");
+    let ended = asked.wait_with_output().ok()?;
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let last = said.lines().next_back()?;
+    let reason = last.rsplit(": ").next()?;
+    (!ended.status.success()).then(|| reason.to_owned())
 }
 
 /// What a VM needs and this QEMU was built without, if anything.

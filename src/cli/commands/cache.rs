@@ -17,7 +17,7 @@ use crate::{
         context::Context,
         error::{CommandError, code},
         interrupt,
-        terminal::output::Output,
+        terminal::{output::Output, sanitize::sanitize},
     },
     machine::cache::references::{self, Item, Pruned},
 };
@@ -83,7 +83,9 @@ pub(crate) async fn run(
                 &references::list(&context.cache)?,
             ))?;
         }
-        Verb::List { json: false } => output.data(&table(&references::list(&context.cache)?)),
+        Verb::List { json: false } => {
+            output.data(&sanitize(&table(&references::list(&context.cache)?)))
+        }
         Verb::Prune { yes, missing } => return prune(yes, missing, context, output).await,
     }
     Ok(ExitCode::SUCCESS)
@@ -107,7 +109,7 @@ async fn prune(
             .into_iter()
             .filter(|item| item.users.is_empty() && (missing || item.missing.is_empty()))
             .collect();
-        output.data(&table(&unneeded));
+        output.data(&sanitize(&table(&unneeded)));
         if !crate::cli::terminal::confirm::confirm(&format!(
             "Remove {} of it?",
             size_of(&unneeded)

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::{
     base::address::without_logins,
+    cli::terminal::stdout::stdout,
     machine::{lifecycle::setup::Summary, model::timings::TimeSpentIn},
 };
 
@@ -102,9 +103,7 @@ pub(crate) fn write(event: &Event<'_>, began: Instant) -> io::Result<()> {
 
 /// A line of stdout, at once.
 pub(crate) fn put(line: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(line.as_bytes())?;
-    stdout.flush()
+    stdout()?.write_all(line.as_bytes())
 }
 
 fn line(event: &Event<'_>, seconds: f64) -> io::Result<String> {

@@ -13,7 +13,6 @@ use crate::base::address::without_logins;
 
 /// The part of a text that may be shown.
 pub(crate) fn sanitize(text: &str) -> Cow<'_, str> {
-    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     let text = without_logins(text);
     if !text.contains(steers) {
         return text;
@@ -23,6 +22,12 @@ pub(crate) fn sanitize(text: &str) -> Cow<'_, str> {
         c => c.to_string(),
     };
     text.chars().map(shown).collect()
+}
+
+/// Returns `true` for a character that steers a terminal or turns the text around it, so that another one is read (UAX 9).
+fn steers(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || c.is_control() && !matches!(c, '\n' | '\t')
 }
 
 /// A message without the numbers of the host's errors, like `(os error 2)`, whose words stand before them.
@@ -88,6 +93,8 @@ mod tests {
     fn a_terminal_is_not_steered() {
         let text = "a\u{1b}]0;owned\u{7}\u{9b}b\r\n\tc é";
         assert_eq!(sanitize(text), "a\\u{1b}]0;owned\\u{7}\\u{9b}b\\r\n\tc é");
+        let text = "a\u{202e}b\u{2066}\u{200f} \u{200d}é";
+        assert_eq!(plain(text), "a\\u{202e}b\\u{2066}\\u{200f} \u{200d}é");
         let text = "\u{1b}[32mOK\u{1b}[0m\r\n\u{1b}]52;c;b3duZWQ=\u{7}x\u{1b}Pq\u{9b}5n";
         let shown = plain(text);
         assert!(shown.starts_with("OK\n"), "{shown:?}");
