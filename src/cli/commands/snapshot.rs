@@ -20,6 +20,7 @@ use crate::{
     },
     project::{
         Config, Project, Snapshot,
+        config::Timeout,
         snapshot::{self, Found},
     },
 };
@@ -68,6 +69,9 @@ enum Verb {
         /// Start the VM even if it is not running now
         #[arg(long)]
         start: bool,
+        /// Limit until the node is Ready, e.g. 5m [default: 5m with KVM, 30m without]
+        #[arg(long, value_name = "DURATION")]
+        timeout: Option<Timeout>,
     },
     /// Delete snapshots
     Delete {
@@ -86,13 +90,22 @@ pub(crate) async fn run(
     match args.verb {
         Verb::Create { name } => create(name, context, output).await,
         Verb::List { json } => list(json, &context.project, output),
-        Verb::Restore { name, yes, start } => {
+        Verb::Restore {
+            name,
+            yes,
+            start,
+            timeout,
+        } => {
             restore::usable(&context.project, &name)?;
             if !yes && !confirm_restore(&context.project, &name)? {
                 output.line("nothing was changed");
                 return Ok(ExitCode::from(code::FAILURE));
             }
-            restore(&name, start, context, output).await
+            let flags = Config {
+                timeout,
+                ..Config::default()
+            };
+            restore(&name, start, flags, context, output).await
         }
         Verb::Delete { names } => delete(&names, context).await,
     }
@@ -136,6 +149,7 @@ fn confirm_restore(project: &Project, name: &SnapshotName) -> Result<bool, Comma
 async fn restore(
     name: &SnapshotName,
     start: bool,
+    flags: Config,
     context: Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
@@ -146,7 +160,7 @@ async fn restore(
         if !ran && !start {
             return Ok(None);
         }
-        let started = bring_up::start(&machine, Config::default(), false).await;
+        let started = bring_up::start(&machine, flags, false).await;
         Ok(Some(started?))
     };
     match interrupt::run_on_machine(&machine, signals, work).await? {
