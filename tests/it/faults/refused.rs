@@ -13,7 +13,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::sandbox::{Background, Sandbox, eventually, in_other_mounts, program};
-use crate::support::{Ended, finish, names};
+use crate::support::{Ended, VERSION, finish, names};
 
 fn fifo(path: &Path) -> String {
     let made = Command::new("mkfifo").arg(path).status();
@@ -81,7 +81,7 @@ fn what_is_not_a_regular_file() {
     let words = ["not a regular file"];
     for path in [pipe.as_str(), "/dev/zero"] {
         let image = sandbox.setup(&["--image", path]);
-        sandbox.fails(&format!("--image {path}"), image, 1, &["no plain file"]);
+        sandbox.fails(&format!("--image {path}"), image, 1, &words);
         for flag in ["--manifest", "--registries", "--ca-certificate"] {
             if flag == "--manifest" && path == "/dev/zero" {
                 // It is not called like a manifest.
@@ -91,6 +91,13 @@ fn what_is_not_a_regular_file() {
             sandbox.fails(&format!("{flag} {path}"), setup, 1, &words);
         }
     }
+    let other = sandbox.env.path("other-mirror");
+    fs::create_dir_all(other.join(VERSION)).expect("created");
+    let sums = format!("{VERSION}/sha256sum-amd64.txt");
+    fs::copy(sandbox.mirror.join(&sums), other.join(&sums)).expect("copied");
+    fifo(&other.join(VERSION).join("k3s"));
+    let setup = sandbox.setup_from(&format!("file://{}", other.display()), &[]);
+    sandbox.fails("a release that is a FIFO", setup, 1, &words);
     let folder = sandbox.env.path("manifests");
     fs::create_dir(&folder).expect("created");
     fifo(&folder.join("a.yaml"));
