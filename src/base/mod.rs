@@ -2,6 +2,7 @@
 //! flags, labels, proxies, durable files, trust in places, progress, secrets.
 
 pub mod address;
+pub mod causes;
 pub mod digest;
 mod dns_label;
 pub mod files;
