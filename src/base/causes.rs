@@ -3,14 +3,13 @@
 use std::error::Error;
 
 /// The words of the HTTP client between an address and the reason.
-const OF_HTTP_CLIENT: [&str; 10] = [
+const OF_HTTP_CLIENT: [&str; 9] = [
     "error sending request",
     "client error (Connect)",
     "client error (SendRequest)",
     "tcp connect error",
     "dns error",
     "error resolving DNS",
-    "failed to create underlying connection",
     "error decoding response body",
     "request or response body error",
     "error reading a body from connection",

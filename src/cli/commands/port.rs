@@ -113,8 +113,9 @@ async fn add(
 ) -> Result<(), CommandError> {
     let (machine, signals) = interrupt::open_machine(context, "port add").await?;
     let work = async {
+        let mut forwards = Vec::new();
         for wanted in ports {
-            let forward = match wanted {
+            forwards.push(match wanted {
                 Wanted::Port(forward) => forward,
                 Wanted::Service(name, port) => {
                     let namespace = namespace.clone();
@@ -125,7 +126,10 @@ async fn add(
                     };
                     ports::of_service(&machine.project, &service).await?
                 }
-            };
+            });
+        }
+        ports::require_all(&machine, &forwards).await?;
+        for forward in forwards {
             ports::add(&machine, forward).await?;
             let (host, guest) = (forward.host, forward.guest);
             tracing::info!("{} forwards to the guest's port {guest}", host.address());
@@ -139,6 +143,7 @@ async fn add(
 async fn remove(ports: Vec<HostPort>, context: Context) -> Result<(), CommandError> {
     let (machine, signals) = interrupt::open_machine(context, "port rm").await?;
     let work = async {
+        ports::require_forwarded(&machine, &ports)?;
         for host in ports {
             let removed = ports::remove(&machine, host).await?;
             tracing::info!("removed the forward of {removed}");

@@ -71,6 +71,20 @@ fn a_refused_flag_is_not_saved() {
         let now = fs::read_to_string(sandbox.file("config")).expect("there");
         assert_eq!(now, config, "configure {flags:?}");
     }
+    // Of several ports, one is refused.
+    let before = fs::read_to_string(sandbox.file("config")).expect("there");
+    for ports in [
+        &["add", "7002:80", "7002:81"][..],
+        &["add", "7003:80", "8080:81"],
+        &["rm", "8080", "9999"],
+        &["rm", "8080", "8080"],
+    ] {
+        let ended = sandbox.env.run(&[&["port"][..], ports].concat());
+        assert_eq!(ended.code, 1, "{ports:?}: {}", ended.stderr);
+        assert_eq!(ended.stdout, "", "{ports:?}");
+        let now = fs::read_to_string(sandbox.file("config")).expect("there");
+        assert_eq!(now, before, "{ports:?}");
+    }
     sandbox.goes_on(sandbox.setup(&[]));
 }
 
