@@ -20,7 +20,7 @@ use crate::{
         error::CommandError,
         global::{self, Global},
         license,
-        terminal::{log, machine_flag, output::Output},
+        terminal::{log, machine_flag, output::Output, sanitize},
     },
     k3s::tools::Tool,
     project::Project,
@@ -68,7 +68,11 @@ pub fn main() -> ExitCode {
         commands.collect(),
         called,
     );
-    match run(cli, &output) {
+    let result = run(cli, &output);
+    if let Some(reason) = sanitize::log_file_error() {
+        output.warning(&format!("the log file is incomplete: {reason}"));
+    }
+    match result {
         Ok(code) => output.end(code),
         Err(error) => output.fail(&error),
     }
@@ -130,7 +134,7 @@ fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
     ) {
         umask::make_private();
     }
-    // With a limit of the length of files, writes fail then, and the program says so. Its children have it so, too.
+    // With a limit of the length of files, writes fail then, and the program says so.
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     log::init(&cli.global, output)?;
     if cli.global.machine.is_none() && cli.command.is_of_a_machine() {

@@ -5,6 +5,7 @@ use std::{
     borrow::Cow,
     fs::File,
     io::{self, Write},
+    sync::OnceLock,
 };
 
 use anstream::adapter::strip_str;
@@ -55,6 +56,14 @@ pub(crate) fn plain(text: &str) -> String {
     sanitize(&strip_str(&text).to_string()).into_owned()
 }
 
+/// The first error of a write to the log file.
+static LOG_ERROR: OnceLock<String> = OnceLock::new();
+
+/// Why the log file is incomplete, if it is.
+pub(crate) fn log_file_error() -> Option<&'static str> {
+    LOG_ERROR.get().map(String::as_str)
+}
+
 /// A log file that the same holds for.
 #[derive(Debug)]
 pub(crate) struct PlainFile(pub(crate) File);
@@ -62,7 +71,10 @@ pub(crate) struct PlainFile(pub(crate) File);
 impl Write for &PlainFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        (&self.0).write_all(sanitize(&text).as_bytes())?;
+        let written = (&self.0).write_all(sanitize(&text).as_bytes());
+        written.inspect_err(|error| {
+            let _ = LOG_ERROR.set(error.to_string());
+        })?;
         Ok(line.len())
     }
 

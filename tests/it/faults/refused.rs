@@ -347,6 +347,9 @@ fn what_other_programs_mean_by_their_variables() {
         assert_eq!(ended.code, code, "{verb:?}: {}", ended.stderr);
         assert!(ended.stderr.contains(words), "{verb:?}: {}", ended.stderr);
     }
+    let ended = run(&["reset"], &[("K3S_VM_LOG_FILE", "/dev/full")]);
+    let words = "warning: the log file is incomplete: No space left on device";
+    assert!(ended.code == 0 && ended.stderr.contains(words), "{ended:?}");
     let said = run(&["list"], &[("LOG_FILE", "/nowhere/log")]).stderr;
     assert!(
         said.contains("warning:") && said.contains("/nowhere/log"),
