@@ -8,6 +8,12 @@ use std::process::ExitCode;
 #[link(name = "gcc_eh")]
 unsafe extern "C" {}
 
+// The standard library opens /dev/null in the place of a closed stdout before `main`.
+#[expect(unsafe_code, reason = "what is called needs nothing of the library's")]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = k3s_vm::cli::note_closed_stdout;
+
 fn main() -> ExitCode {
     k3s_vm::cli::main()
 }

@@ -1,6 +1,7 @@
 //! Forwarded ports: `8080:80`, and `5353:53/udp`.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroU16,
@@ -104,6 +105,12 @@ fn number(text: &str) -> Option<u16> {
     // Rust's parser accepts a plus before a number.
     let digits = text.bytes().all(|it| it.is_ascii_digit());
     digits.then(|| text.parse().ok().map(NonZeroU16::get))?
+}
+
+/// The first that has the host port of one before it.
+pub fn twice(forwards: &[Forward]) -> Option<&Forward> {
+    let mut known = BTreeSet::new();
+    forwards.iter().find(|it| !known.insert(it.host))
 }
 
 impl FromStr for Forward {

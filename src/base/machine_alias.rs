@@ -13,7 +13,7 @@ pub struct MachineAlias(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseMachineAliasError {
     /// It cannot be a part of a host name.
-    #[error("it takes 1 to 32 of a-z, 0-9 and -, and no - at either end")]
+    #[error("expected 1 to 32 of a-z, 0-9 and -, with no - at either end")]
     Characters,
     /// It has another meaning.
     #[error("{0}")]

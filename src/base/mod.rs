@@ -3,6 +3,7 @@
 
 pub mod address;
 pub(crate) mod as_text;
+pub mod causes;
 pub mod digest;
 mod dns_label;
 pub mod files;

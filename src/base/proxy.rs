@@ -20,7 +20,8 @@ pub struct Proxy(Url);
 /// The reason why a text is not a proxy. The text is not repeated: it may have a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "invalid proxy: expected a URL, e.g. http://proxy.example:3128, and in a password %23 for #, %2F for / and %3F for ?"
+    "invalid proxy: expected a URL of http, https, socks5 or socks5h, e.g. http://proxy.example:3128, and in a password \
+     %23 for #, %2F for / and %3F for ?"
 )]
 pub struct ParseProxyError;
 
@@ -144,12 +145,18 @@ impl FromStr for Proxy {
         } else {
             format!("http://{text}")
         };
-        let url = Url::parse(&with_scheme).map_err(|_| ParseProxyError)?;
+        let mut url = Url::parse(&with_scheme).map_err(|_| ParseProxyError)?;
         let known = ["http", "https", "socks5", "socks5h"].contains(&url.scheme());
-        // A # or / in a password would end the host name there.
-        let more = !["", "/"].contains(&url.path()) || url.query().or(url.fragment()).is_some();
+        // Behind a # or a / in a password there would be another host. Where it is not in a password, curl and Go take the
+        // host alone.
+        let begin = with_scheme.find("://").map_or(0, |at| at + 3);
+        let behind = with_scheme[begin..].split_once(['/', '?', '#']);
+        let is_of_password = behind.is_some_and(|(_, rest)| rest.contains('@'));
+        url.set_path("");
+        url.set_query(None);
+        url.set_fragment(None);
         if !known
-            || more
+            || is_of_password
             || url.host().is_none()
             || text.chars().any(|c| c.is_control() || c == ' ')
         {
@@ -252,6 +259,15 @@ mod tests {
                 "http://me:word@10.0.2.2:3128",
             ),
             ("localhost:3128", "http://10.0.2.2:3128"),
+            (
+                "http://proxy.example:3128/pac?x#y",
+                "http://proxy.example:3128",
+            ),
+            ("HTTP://proxy.example", "http://proxy.example"),
+            (
+                "http://u%40d:p%25w@proxy.example:1/x",
+                "http://u%40d:p%25w@proxy.example:1",
+            ),
             ("https://[::1]:8080", "https://10.0.2.2:8080"),
             ("http://proxy.example:3128", "http://proxy.example:3128"),
             ("socks5://192.0.2.1:1080", "socks5://192.0.2.1:1080"),
@@ -277,6 +293,9 @@ mod tests {
         for wrong in [
             "",
             "ftp://x",
+            "socks4://127.0.0.1:1",
+            "socks4a://127.0.0.1:1",
+            "http://me:1/x@y/z@localhost:3128",
             "http://",
             "http://a b",
             "a\nb",

@@ -1,6 +1,8 @@
 //! The DNS servers of a resolv.conf(5), read as libslirp and the C library read them.
 
-use std::{fs::File, io::Read, net::IpAddr};
+use std::{io::Read, net::IpAddr, path::Path};
+
+use crate::base::files;
 
 const PATH: &str = "/etc/resolv.conf";
 
@@ -19,13 +21,13 @@ pub struct DnsServer {
 /// The text of the host's file; empty if it cannot be read.
 pub fn of_host() -> String {
     let mut bytes = Vec::new();
-    match File::open(PATH) {
+    match files::open_regular(Path::new(PATH)) {
         Ok(file) => {
             if let Err(error) = file.take(LIMIT).read_to_end(&mut bytes) {
                 tracing::debug!("cannot read {PATH}: {error}");
             }
         }
-        Err(error) => tracing::debug!("cannot open {PATH}: {error}"),
+        Err(error) => tracing::debug!("{error}: {}", error.source),
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

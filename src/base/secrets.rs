@@ -20,7 +20,7 @@ const LONG: usize = 40;
 const RANDOM: usize = 24;
 
 /// Names that are followed by a secret.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 32] = [
     "password",
     "passwd",
     "passphrase",
@@ -43,17 +43,32 @@ const NAMES: [&str; 22] = [
     "auth-key",
     "auth_key",
     "authkey",
+    "accountkey",
+    "accesskey",
+    "privatekey",
+    "encryption-key",
+    "encryption_key",
+    "encryptionkey",
+    "signing-key",
+    "signing_key",
+    "signature",
+    "bearer",
 ];
 /// Names that count only as the end of a word: `DB_PASS`, and not `passed`.
-const LAST_NAMES: [&str; 4] = ["auth", "pass", "pwd", "psk"];
+const LAST_NAMES: [&str; 5] = ["auth", "pass", "pwd", "psk", "sig"];
 /// Options whose value is a user and a password.
 const LOGIN_OPTIONS: [&str; 4] = ["--user", "--proxy-user", "-u", "-U"];
+/// Programs and commands whose option `-p` is a password.
+const PASSWORD_COMMANDS: [&str; 2] = ["login", "sshpass"];
 /// The beginnings of tokens of known services.
-const TOKEN_PREFIXES: [&str; 17] = [
+const TOKEN_PREFIXES: [&str; 26] = [
     "AKIA",
     "ASIA",
     "AIza",
+    "SG.",
     "dckr_pat_",
+    "dop_v1_",
+    "eyJ",
     "github_pat_",
     "ghp_",
     "gho_",
@@ -62,9 +77,15 @@ const TOKEN_PREFIXES: [&str; 17] = [
     "glpat-",
     "gldt-",
     "glrt-",
+    "hf_",
     "hvs.",
     "npm_",
+    "pypi-",
+    "rk_live_",
+    "sk-",
+    "sk_live_",
     "tskey-",
+    "whsec_",
     "xoxb-",
     "xoxp-",
 ];
@@ -94,7 +115,13 @@ impl Secrets {
             }
         }
         let mut plain = String::with_capacity(text.len());
+        let mut following = Following::default();
         for line in without_logins(&text).split_inclusive('\n') {
+            if following.has_secret(line) {
+                let content = line.trim();
+                plain += &line.replace(content, REMOVED);
+                continue;
+            }
             let (line, end) = match line.strip_suffix('\n') {
                 Some(line) => (line, "\n"),
                 None => (line, ""),
@@ -104,6 +131,46 @@ impl Secrets {
         }
         plain
     }
+}
+
+/// The state of a line of YAML for the lines that follow.
+#[derive(Debug, Default)]
+struct Following {
+    /// The indentation of a key like `password: |`, whose value is what is indented more.
+    block: Option<usize>,
+    /// A variable's name was that of a secret: its `value:` is on the next line.
+    is_value: bool,
+}
+
+impl Following {
+    /// Returns `true` when the line is the secret that the lines before it have announced.
+    fn has_secret(&mut self, line: &str) -> bool {
+        let content = line.trim();
+        let indentation = line.len() - line.trim_start().len();
+        if content.is_empty() {
+            return false;
+        }
+        if self.block.is_some_and(|it| indentation > it) {
+            return true;
+        }
+        let is_value = self.is_value && content.starts_with("value:");
+        let entry = content.trim_start_matches("- ");
+        let (key, value) = entry.split_once(':').unwrap_or(("", ""));
+        let value = value.trim();
+        let is_block = value.starts_with(['|', '>'])
+            && value[1..]
+                .chars()
+                .all(|c| c == '-' || c == '+' || c.is_ascii_digit());
+        self.block = (is_block && is_name(key)).then_some(indentation);
+        self.is_value = key == "name" && is_name(value);
+        is_value
+    }
+}
+
+/// Returns `true` for a word that names a secret.
+fn is_name(word: &str) -> bool {
+    let word = word.trim_matches(['"', '\'']).to_ascii_lowercase();
+    NAMES.iter().any(|name| word.contains(name)) || LAST_NAMES.iter().any(|it| word.ends_with(it))
 }
 
 /// Removes the contents of PEM and OpenSSH blocks, also without an end, or with `\n` for line ends.
@@ -156,8 +223,20 @@ fn without_named(line: &str) -> String {
 /// Removes the passwords of `-u user:password` and similar options. The group of `-u 1000:1000` is removed as well.
 fn without_logins_of_options(line: &str) -> String {
     let mut plain = String::new();
-    let mut is_login = false;
+    let (mut is_login, mut has_password, mut is_password) = (false, false, false);
     for word in line.split_inclusive(char::is_whitespace) {
+        let bare = word.trim_end();
+        let blanks = &word[bare.len()..];
+        let attached = bare.strip_prefix("-p").filter(|_| has_password);
+        if is_password || attached.is_some_and(|it| !it.is_empty()) {
+            plain += if is_password { "" } else { "-p" };
+            plain += REMOVED;
+            plain += blanks;
+            is_password = false;
+            continue;
+        }
+        is_password = attached.is_some();
+        has_password |= PASSWORD_COMMANDS.contains(&bare);
         let option = LOGIN_OPTIONS.iter().find_map(|it| word.strip_prefix(it));
         let value = option.unwrap_or(word);
         match value.split_once(':') {
@@ -219,19 +298,46 @@ fn behind_separator(text: &str, is_option: bool) -> Option<usize> {
     let rest = &text[text.bytes().take(NEAR).take_while(name).count()..];
     let quoted = rest.trim_start_matches(['"', '\'', '\\']);
     let bare = quoted.trim_start_matches([' ', '\t']);
-    let value = match bare.strip_prefix([':', '=']) {
+    let value = match behind_sign(bare).or_else(|| behind_value_key(bare)) {
         Some(value) => value.trim_start_matches([' ', '\t']),
-        None if is_option && bare.len() < quoted.len() => bare,
+        None if bare.len() < quoted.len() && (is_option || looks_like_secret(bare)) => bare,
         None => return None,
     };
     let value = value.trim_start_matches(['"', '\'', '\\']);
     Some(text.len() - value.len())
 }
 
+/// The text behind the sign between a name and its value, also of Ruby, XML and URLs.
+fn behind_sign(text: &str) -> Option<&str> {
+    let signs = ["=>", "=", ":", "%3D", "%3d"];
+    let element = text.strip_prefix('>').filter(|it| it.contains("</"));
+    signs
+        .iter()
+        .find_map(|sign| text.strip_prefix(sign))
+        .or(element)
+}
+
+/// The text behind the sign of the value of a container's variable, `"name": "TOKEN", "value": "x"` or Go's `{Name:TOKEN Value:x`.
+fn behind_value_key(text: &str) -> Option<&str> {
+    let json = text.strip_prefix(',').map(str::trim_start);
+    let json = json.and_then(|it| it.strip_prefix("\"value\""));
+    let rest = json.or_else(|| text.strip_prefix("Value"))?;
+    behind_sign(rest.trim_start())
+}
+
+/// Returns `true` when the first word could be a secret without a sign before it, as in `password s3same`, and not
+/// a word of a sentence.
+fn looks_like_secret(text: &str) -> bool {
+    let word = text.split_whitespace().next().unwrap_or_default();
+    word.len() >= LEAST
+        && word.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && word.contains(|c: char| c.is_ascii_digit())
+}
+
 /// The length of a value: to its closing quote, if it has one, else to the next blank or sign.
 fn length_of(value: &str) -> usize {
     // The opening quote was skipped with the separator; the closing one ends the value.
-    let ends = |c: char| c.is_whitespace() || "\"',;&\\".contains(c);
+    let ends = |c: char| c.is_whitespace() || "\"',;&<\\".contains(c);
     let quote = value.find(['"', '\'']);
     let blank = value.find(ends).unwrap_or(value.len());
     match quote {
@@ -319,6 +425,23 @@ mod tests {
             "DB_PASS=sesame MYSQL_PASS: 'open sesame'".to_owned(),
             "wpa_psk = sesame".to_owned(),
             "curl -u ada:sesame https://host/".to_owned(),
+            "password: |\n  sesame\n\n  sesame sesame\nnext: 1".to_owned(),
+            "- db_pass: >-\n    sesame".to_owned(),
+            "env:\n- name: DB_PASSWORD\n  value: sesame".to_owned(),
+            "[{\"name\":\"DB_PASSWORD\", \"value\": \"open sesame\"}]".to_owned(),
+            "{Name:API_TOKEN Value:sesame ValueFrom:nil}".to_owned(),
+            "docker login -u ada -p sesame ghcr.io".to_owned(),
+            "sshpass -psesame ssh host".to_owned(),
+            "curl --oauth2-bearer sesame x".to_owned(),
+            "with bearer sesame-1".to_owned(),
+            "machine host login ada password sesame-1".to_owned(),
+            "GET /x?sig=sesame&X-Amz-Signature=sesame&y=1".to_owned(),
+            "AccountKey=sesame;SharedAccessSignature=sesame".to_owned(),
+            "encryption_key: sesame".to_owned(),
+            "\"token\" => \"sesame\"".to_owned(),
+            "<password>sesame</password>".to_owned(),
+            "password%3Dsesame".to_owned(),
+            "sk-sesame12345 SG.sesame12345 eyJsesame12345.x".to_owned(),
             "curl --user ada:sesame https://host/".to_owned(),
             "curl -uada:sesame --proxy-user=ada:sesame https://host/".to_owned(),
             "eyJhbGciOiJSUzI1NiIsImtpZCI6IlsesameSE12.eyJhbGciOiJSUzI1NiIsIsesame".to_owned(),
@@ -341,6 +464,10 @@ mod tests {
             "uuid 4bcc0bb8-8d54-455f-90ad-1de650375771, token of a VM",
             "I1123 17:04:57.000000 controller.go:615] quota admission added evaluator for: endpoints",
             "no password",
+            "secret \"default-token-x5k2p\" not found, password authentication failed",
+            "docker run -p 8080:80 x",
+            "ports:\n- name: web\n  value: 1",
+            "script: |\n  echo one",
             "12 tests passed: all; the author: ada; bypass=1; compass: north",
             "systemctl --user start x: failed, useradd -u 1000 ada",
             "",

@@ -78,6 +78,11 @@ pub fn require_own_content(path: &Path) -> Result<(), FileError> {
         other => other.map_err(FileError::on("look at", path))?,
     };
     let ours = is_mine(&metadata) || metadata.uid() == 0;
+    if !metadata.is_dir() && !metadata.is_file() {
+        return Err(FileError::on("use", path)(io::Error::other(
+            "neither a directory nor a regular file",
+        )));
+    }
     if ours && metadata.permissions().mode() & 0o022 == 0 {
         return Ok(());
     }

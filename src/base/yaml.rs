@@ -8,7 +8,10 @@ pub fn reason(error: &Error) -> String {
         .without_snippet()
         .render_with_formatter(&UserMessageFormatter);
     let line = told.lines().next().unwrap_or_default();
-    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+    let line = line.strip_prefix("error: ").unwrap_or(line);
+    // Behind this are the parser's own counters.
+    let (line, _) = line.split_once(": limits breached").unwrap_or((line, ""));
+    line.to_owned()
 }
 
 #[cfg(test)]
@@ -27,5 +30,17 @@ mod tests {
             assert!(is_plain && !reason.is_empty(), "{reason}");
         }
         assert!(reason_of("a: 1\na: 2\n").contains("line 2"));
+        let bomb: String = (0..9)
+            .map(|it| {
+                format!(
+                    "a{}: &a{} [{}]\n",
+                    it + 1,
+                    it + 1,
+                    format!("*a{it},").repeat(9)
+                )
+            })
+            .collect();
+        let reason = reason_of(&format!("a0: &a0 1\n{bomb}"));
+        assert_eq!(reason, "YAML document too large or too complex");
     }
 }

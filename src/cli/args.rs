@@ -266,6 +266,19 @@ impl Command {
         )
     }
 
+    /// Returns `true` when the command is about one VM.
+    pub(crate) const fn is_of_a_machine(&self) -> bool {
+        !matches!(
+            self,
+            Self::Cache(_)
+                | Self::Doctor(_)
+                | Self::List(_)
+                | Self::Completions(_)
+                | Self::Man(_)
+                | Self::Help(_)
+        )
+    }
+
     /// Returns `true` when the command uses files of the project, and so asks about a project that is not trusted.
     pub(crate) const fn needs_trust(&self) -> bool {
         self.is_use() && !matches!(self, Self::Reset(_) | Self::Trust(_) | Self::Stop(_))

@@ -102,7 +102,7 @@ struct Surroundings {
     #[arg(long, value_name = "FILE", help_heading = heading::NETWORK, hide_short_help = true)]
     ca_certificate: Vec<PathBuf>,
     /// DNS server of the guest and its pods (repeatable) [default: the host's]
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', help_heading = heading::NETWORK, hide_short_help = true)]
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', value_parser = address, help_heading = heading::NETWORK, hide_short_help = true)]
     dns: Vec<IpAddr>,
     /// Cut the guest off from the internet and from this host; forwarded ports still work
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -174,6 +174,11 @@ fn mounts(project: &Project, mounts: Vec<Mount>) -> Result<Option<Vec<Mount>>, C
     });
     let all = all.collect::<Result<Vec<_>, _>>();
     all.map(some_of)
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    let parsed = text.trim().parse();
+    parsed.map_err(|_| format!("invalid address {text:?}: expected e.g. 192.0.2.53"))
 }
 
 /// Parsed here and not by clap, which repeats an invalid value with the password of a URL.

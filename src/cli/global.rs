@@ -1,10 +1,13 @@
 //! The global flags and the selector of the VM, which every command takes.
 
-use std::{env, path::PathBuf, str::FromStr};
+use std::{env, fmt::Display, path::PathBuf, str::FromStr};
 
 use clap::{ColorChoice, builder::TypedValueParser};
 
-use crate::base::{MachineAlias, machine_alias::ParseMachineAliasError};
+use crate::{
+    base::{MachineAlias, machine_alias::ParseMachineAliasError},
+    cli::error::{CommandError, code},
+};
 
 /// The flags of every command.
 #[derive(Debug, Default, clap::Args)]
@@ -70,6 +73,27 @@ impl Global {
         };
         let named = env::var_os("K3S_VM_DEBUG").is_some();
         self.debug || !named && env::var("DEBUG").is_ok_and(says_yes)
+    }
+}
+
+/// The variable that selects the VM.
+const MACHINE: &str = "K3S_VM_MACHINE";
+
+/// The VM that the environment selects.
+///
+/// # Errors
+///
+/// When it is not a name.
+pub(crate) fn machine_of_environment() -> Result<MachineSelector, CommandError> {
+    let value = env::var_os(MACHINE).unwrap_or_default();
+    let wrong = |reason: &dyn Display| {
+        CommandError::new(format!("invalid {MACHINE} {value:?}: {reason}"))
+            .hint(format!("unset {MACHINE}, or give it another value"))
+            .with_code(code::USAGE)
+    };
+    match value.to_str() {
+        Some(text) => text.parse().map_err(|error| wrong(&error)),
+        None => Err(wrong(&"it is not UTF-8")),
     }
 }
 

@@ -16,3 +16,4 @@ mod terminal;
 mod topics;
 
 pub use run::main;
+pub use terminal::stdout::note_closed_stdout;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::{FromArgMatches, error::ErrorKind};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::{
     base::{MachineAlias, umask},
@@ -17,9 +18,9 @@ use crate::{
         commands::tool::ON_PATH,
         complete, dispatch,
         error::CommandError,
-        global::Global,
+        global::{self, Global},
         license,
-        terminal::{log, machine_flag, output::Output},
+        terminal::{log, machine_flag, output::Output, sanitize},
     },
     k3s::tools::Tool,
     project::Project,
@@ -59,7 +60,11 @@ pub fn main() -> ExitCode {
         commands.collect(),
         called,
     );
-    match run(cli, &output) {
+    let result = run(cli, &output);
+    if let Some(reason) = sanitize::log_file_error() {
+        output.warning(&format!("the log file is incomplete: {reason}"));
+    }
+    match result {
         Ok(code) => output.end(code),
         Err(error) => output.fail(&error),
     }
@@ -74,6 +79,13 @@ fn print(text: &str) -> ExitCode {
 
 fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let mut command = args::command();
+    // The parser would blame a flag that was not given, and refuse each command.
+    if global::machine_of_environment().is_err() {
+        command = command.mut_arg("machine", |it| it.env(None::<&str>));
+    }
+    if env::var_os("K3S_VM_DEBUG").is_some_and(|it| it.to_str().is_none()) {
+        command = command.mut_arg("debug", |it| it.env(None::<&str>));
+    }
     let matches = command.try_get_matches_from_mut(arguments)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     if cli.license {
@@ -121,7 +133,12 @@ fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
     ) {
         umask::make_private();
     }
+    // With a limit of the length of files, writes fail then, and the program says so.
+    let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     log::init(&cli.global, output)?;
+    if cli.global.machine.is_none() && cli.command.is_of_a_machine() {
+        global::machine_of_environment()?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -17,7 +17,7 @@ const IT: &str = "it";
 /// The last one of an archive that is whole; tar also takes an archive that was cut between two files as complete.
 const LAST: &str = "whole";
 
-/// The most of a file that does not tell its size.
+/// The most of a file that does not tell its size, in bytes.
 const MADE_UP: u64 = 64 << 20;
 
 /// The result of packing.
@@ -105,11 +105,15 @@ impl<W: Write> Packer<'_, W> {
             return Ok(());
         }
         let mut file = files::open_regular(path)?;
-        if metadata.len() == 0 {
-            // Those of /proc are made up while they are read, and have no size before.
+        if metadata.blocks() == 0 && metadata.len() <= MADE_UP {
+            // Those of /proc are made up while they are read and have no size before, and those of /sys have a page's.
             let mut content = Vec::new();
-            let read = (&mut file).take(MADE_UP).read_to_end(&mut content);
+            let read = (&mut file).take(MADE_UP + 1).read_to_end(&mut content);
             read.map_err(FileError::on("read", path))?;
+            if content.len() as u64 > MADE_UP {
+                let error = io::Error::other("it has no size, and more than 64 MiB");
+                return Err(FileError::on("read", path)(error).into());
+            }
             header.set_size(content.len() as u64);
             return self
                 .builder
@@ -217,15 +221,25 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_proc_is_not_empty() {
-        let mut bytes = Vec::new();
-        pack(Path::new("/proc/version"), &mut bytes, "it", &Silent).expect("packed");
-        let mut archive = tar::Archive::new(&bytes[..]);
-        let mut entry = archive.entries().expect("an archive").next();
-        let mut text = String::new();
-        let entry = entry.as_mut().expect("one").as_mut().expect("whole");
-        entry.read_to_string(&mut text).expect("text");
-        assert!(text.starts_with("Linux"), "{text:?}");
+    fn a_file_that_is_made_up_has_what_is_read_of_it() {
+        let packed = |path: &Path| {
+            let mut bytes = Vec::new();
+            pack(path, &mut bytes, "it", &Silent).expect("packed");
+            let mut archive = tar::Archive::new(&bytes[..]);
+            let mut entry = archive.entries().expect("an archive").next();
+            let mut content = Vec::new();
+            let entry = entry.as_mut().expect("one").as_mut().expect("whole");
+            entry.read_to_end(&mut content).expect("read");
+            content
+        };
+        assert!(packed(Path::new("/proc/version")).starts_with(b"Linux"));
+        let of_sys = Path::new("/sys/kernel/mm/transparent_hugepage/enabled");
+        if of_sys.exists() {
+            assert_eq!(packed(of_sys), fs::read(of_sys).expect("read"));
+        }
+        let hole = tempfile::NamedTempFile::new().expect("temporary file");
+        hole.as_file().set_len(100_000).expect("sparse");
+        assert_eq!(packed(hole.path()), vec![0; 100_000]);
     }
 
     #[test]

@@ -79,14 +79,12 @@ async fn open(source: &Path) -> Result<(File, Metadata), ImageError> {
         .await
         .map_err(FileError::on("look at", source))?;
     if !metadata.is_file() {
-        return Err(ImageError::NotADisk {
-            origin: source.display().to_string(),
-            looks_like: if metadata.is_dir() {
-                "a directory"
-            } else {
-                "no plain file"
-            },
-        });
+        let reason = if metadata.is_dir() {
+            io::ErrorKind::IsADirectory.into()
+        } else {
+            io::Error::other("not a regular file")
+        };
+        return Err(FileError::on("read", source)(reason).into());
     }
     Ok((file, metadata))
 }

@@ -6,11 +6,8 @@ use reqwest::{Certificate, Client, Proxy, RequestBuilder, Response, header, redi
 use tracing::warn;
 use url::Url;
 
-use super::{
-    ImageError, RetryPolicy,
-    retry::{Retries, reasons},
-};
-use crate::base::{address::shown, files, proxy, tls};
+use super::{ImageError, RetryPolicy, retry::Retries};
+use crate::base::{address::shown, causes::with_causes, files, proxy, tls};
 
 /// The client, built at its first use, for it reads the host's CA certificates.
 ///
@@ -42,7 +39,7 @@ pub fn http_client() -> Result<&'static Client, ImageError> {
             // A host without CA certificates can still use a mirror over http.
             warn!(
                 "no https, for there are no certificate authorities: {}",
-                reasons(&error)
+                with_causes(&error)
             );
             builder()
                 .tls_certs_only([])

@@ -1,7 +1,6 @@
 //! The VM's own disk: a qcow2 file with the blocks that differ from the base image.
 
 use std::{
-    fs::File,
     io::{self, Read},
     os::unix::fs::MetadataExt,
     path::Path,
@@ -10,7 +9,7 @@ use std::{
 use qcow2_rs::meta::Qcow2Header;
 
 use super::{BaseImage, ImageError, format::QCOW2_MAGIC};
-use crate::base::{FileError, Size};
+use crate::base::{FileError, Size, files};
 
 const CLUSTER_BITS: usize = 16;
 const CLUSTER: usize = 1 << CLUSTER_BITS;
@@ -125,8 +124,9 @@ pub fn is_fresh(path: &Path, size: Size) -> bool {
 /// When it cannot be read.
 pub fn is_qcow2(path: &Path) -> Result<bool, FileError> {
     let mut start = Vec::with_capacity(QCOW2_MAGIC.len());
-    File::open(path)
-        .and_then(|file| file.take(QCOW2_MAGIC.len() as u64).read_to_end(&mut start))
+    files::open_regular(path)?
+        .take(QCOW2_MAGIC.len() as u64)
+        .read_to_end(&mut start)
         .map_err(FileError::on("read", path))?;
     Ok(start == QCOW2_MAGIC)
 }
@@ -138,8 +138,9 @@ pub fn is_qcow2(path: &Path) -> Result<bool, FileError> {
 /// When the file cannot be read.
 pub fn header_fault(path: &Path, base: &Path) -> Result<Option<&'static str>, FileError> {
     let mut header = Vec::with_capacity(CLUSTER);
-    File::open(path)
-        .and_then(|file| file.take(CLUSTER as u64).read_to_end(&mut header))
+    files::open_regular(path)?
+        .take(CLUSTER as u64)
+        .read_to_end(&mut header)
         .map_err(FileError::on("read", path))?;
     Ok(judge(&header, base.as_os_str().as_encoded_bytes()).err())
 }

@@ -1,14 +1,11 @@
 //! Timeouts and retries of downloads.
 
-use std::{
-    error::Error,
-    fmt::Write as _,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
 use super::ImageError;
+use crate::base::causes::with_causes;
 
 /// The timeouts and tries of a download.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +85,7 @@ impl<'a> Retries<'a> {
             return Err(error);
         }
         let pause = self.retry.pause * 2u32.pow((self.failed - 1).min(6));
-        let reason = reasons(&error);
+        let reason = with_causes(&error);
         if reason == self.told {
             debug!("{reason}; trying again");
         } else {
@@ -99,16 +96,4 @@ impl<'a> Retries<'a> {
         tokio::time::sleep(pause).await;
         Ok(())
     }
-}
-
-/// An error with all its causes, on one line.
-pub(super) fn reasons(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // Writing into a String cannot fail.
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -10,7 +10,7 @@
 //! A template at the level `Ready` has `.template` after its maker.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -192,7 +192,7 @@ pub fn publish(
         fs::set_permissions(&file, Permissions::from_mode(READ_ONLY))
             .map_err(FileError::on("set the mode of", &file))?;
     }
-    let file = File::open(path).map_err(FileError::on("open", path))?;
+    let file = files::open_regular(path)?;
     file.sync_all().map_err(FileError::on("flush", path))?;
     let digest = Digest::of_reader(file).map_err(FileError::on("read", path))?;
     write_note(path, digest, memory, identity)
@@ -204,7 +204,7 @@ fn is_still(path: &Path, note: Note) -> Result<bool, ImageError> {
     if !is_qcow2(path)? {
         return Ok(false);
     }
-    let file = File::open(path).map_err(FileError::on("open", path))?;
+    let file = files::open_regular(path)?;
     let same = Digest::of_reader(file).map_err(FileError::on("read", path))? == note.digest;
     if same {
         write_note(path, note.digest, note.memory, note.identity)?;

@@ -12,7 +12,7 @@ use super::{
     idle::Idle,
     settings::{K3s, Network},
 };
-use crate::base::{Digest, FileError, Forward, HostAccess, Mount, Size, files, mount};
+use crate::base::{Digest, FileError, Forward, HostAccess, Mount, Size, files, forward, mount};
 
 /// The choices of a project. `None` leaves a choice to the program.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -93,14 +93,12 @@ fn ports<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<Forward>>, D::Error> {
     let ports = Vec::<Forward>::deserialize(deserializer)?;
-    for (index, port) in ports.iter().enumerate() {
-        if ports[..index].iter().any(|it| it.host == port.host) {
-            return Err(serde::de::Error::custom(format!(
-                "{port}: another forward has that host port"
-            )));
-        }
+    match forward::twice(&ports) {
+        Some(port) => Err(serde::de::Error::custom(format!(
+            "{port}: another forward has that host port"
+        ))),
+        None => Ok(Some(ports)),
     }
-    Ok(Some(ports))
 }
 
 /// Rejects a directory of the guest that occurs twice.
@@ -114,6 +112,28 @@ fn mounts<'de, D: serde::Deserializer<'de>>(
         ))),
         None => Ok(Some(mounts)),
     }
+}
+
+/// The longest config that is read, in bytes. The parser needs much time for text that is not a config.
+const LONGEST: usize = 256 << 10;
+
+/// The longest line of an excerpt, in characters.
+const LONGEST_LINE: usize = 200;
+
+/// The parser's message, with lines that fit a screen.
+pub(super) fn reason(message: &str) -> String {
+    let cut = |line: &str| {
+        let mut characters = line.chars();
+        let begin: String = characters.by_ref().take(LONGEST_LINE).collect();
+        let mark = if characters.next().is_some() {
+            "..."
+        } else {
+            ""
+        };
+        begin + mark
+    };
+    let lines = message.trim_end().lines().map(cut);
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The reason why a config cannot be used.
@@ -164,7 +184,10 @@ impl Config {
         if let Some(line) = text.lines().position(|line| line.contains('\u{fffd}')) {
             return Err(format!("line {} is not UTF-8", line + 1));
         }
-        toml_edit::de::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+        if text.len() > LONGEST {
+            return Err(format!("it has more than {LONGEST} bytes"));
+        }
+        toml_edit::de::from_str(text).map_err(|error| reason(&error.to_string()))
     }
 
     /// The choices of `self`, completed by those of `under`.
@@ -239,6 +262,18 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn errors_are_short() {
+        let error = Config::parse(&" ".repeat(LONGEST + 1)).expect_err("too long");
+        assert!(error.contains("more than"), "{error}");
+        for garbage in ["\0", "x", "é", "[", "a="] {
+            let error = Config::parse(&garbage.repeat(20_000)).expect_err("garbage");
+            assert!(error.len() < 2000, "{}", error.len());
+        }
+        let ports: Vec<String> = (1..20_000).map(|it| format!("'{it}:80'")).collect();
+        Config::parse(&format!("ports = [{}]", ports.join(","))).expect("each once");
     }
 
     #[test]

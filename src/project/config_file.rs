@@ -6,6 +6,7 @@ use toml_edit::{DocumentMut, Item, TableLike, Value};
 
 use super::{
     Config, ConfigError,
+    config::reason,
     config_values::{AccelChoice, FirmwareChoice},
     settings::{Entry, list},
 };
@@ -77,7 +78,7 @@ impl Config {
     pub fn merged_into(&self, text: &str) -> Result<String, String> {
         let mut document: DocumentMut = text
             .parse()
-            .map_err(|error: toml_edit::TomlError| error.to_string())?;
+            .map_err(|error: toml_edit::TomlError| reason(&error.to_string()))?;
         // Without a key in the file, toml_edit would put all comments after the first new one.
         let header = if document.is_empty() {
             document.trailing().as_str().map(str::to_owned)
@@ -133,7 +134,7 @@ impl Config {
         }
         let mut document: DocumentMut = text
             .parse()
-            .map_err(|error: toml_edit::TomlError| error.to_string())?;
+            .map_err(|error: toml_edit::TomlError| reason(&error.to_string()))?;
         match key.split_once('.') {
             Some((table, key)) => document
                 .get_mut(table)

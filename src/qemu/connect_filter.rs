@@ -41,8 +41,15 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest address that is read: struct sockaddr_in6.
 const LONGEST_ADDRESS: usize = 28;
 
-/// Amazon's metadata service for IPv6; all others are at 169.254.169.254.
-const METADATA_IPV6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// The addresses of clouds' metadata services beside 169.254.169.254: Alibaba; Amazon, Google, Oracle and Scaleway for IPv6
+/// (their documentation).
+const METADATA: [IpAddr; 5] = [
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42)),
+];
 
 const DNS: u16 = 53;
 
@@ -311,9 +318,9 @@ fn is_allowed(address: SocketAddr, open: &HostAccess) -> bool {
     let of_this_host = ip.is_loopback() || ip.is_unspecified();
     let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local() || ip == METADATA_IPV6,
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
-    let closed = of_this_host || link_local;
+    let closed = of_this_host || link_local || METADATA.contains(&ip);
     !closed || (of_this_host && open.includes(port)) || (port == DNS && is_dns_server(ip))
 }
 
@@ -341,7 +348,9 @@ mod tests {
     #[test]
     fn loopback_and_link_local_are_closed() {
         let of = |address: &str, open: &str| {
-            is_allowed(address.parse().expect(address), &open.parse().expect(open))
+            let address: SocketAddr = address.parse().expect(address);
+            let address = (address.ip().to_canonical(), address.port()).into();
+            is_allowed(address, &open.parse().expect(open))
         };
         for closed in [
             "127.0.0.1:22",
@@ -352,6 +361,14 @@ mod tests {
             "169.254.169.254:80",
             "[fe80::1]:80",
             "[fd00:ec2::254]:80",
+            "[fd20:ce::254]:80",
+            "[fd00:c1::a9fe:a9fe]:80",
+            "[fd00:42::42]:80",
+            "100.100.100.200:80",
+            // A guest's fec0::2, as the kernel gets it, and what is IPv4 in disguise.
+            "[::ffff:127.0.0.1]:22",
+            "[::ffff:169.254.169.254]:80",
+            "[::ffff:0.0.0.0]:22",
         ] {
             assert!(!of(closed, "none"), "{closed}");
             assert!(!of(closed, "5433"), "{closed}");

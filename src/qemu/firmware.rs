@@ -11,6 +11,8 @@ use std::{
 
 use serde::Deserialize;
 
+use crate::base::files;
+
 /// The two files of a UEFI firmware.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uefi {
@@ -102,7 +104,7 @@ fn descriptors(directories: &[PathBuf]) -> Vec<String> {
     }
     by_name
         .values()
-        .filter_map(|path| fs::read_to_string(path).ok())
+        .filter_map(|path| String::from_utf8(files::read(path).ok()?).ok())
         .collect()
 }
 

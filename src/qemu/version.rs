@@ -1,7 +1,8 @@
 //! The version of QEMU, and the oldest one that is supported.
 
 use std::{
-    env, fmt, io,
+    env, fmt,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -102,6 +103,39 @@ pub fn knows_cpu(path: &Path, model: &str) -> Option<bool> {
     let mut words = said.split_whitespace();
     // Every QEMU for x86-64 has that one.
     said.contains("qemu64").then(|| words.any(|it| it == model))
+}
+
+/// The reason why QEMU refuses the features of a CPU model. Whether the host has them depends on KVM and shows at the start.
+pub fn refuses_cpu(path: &Path, chosen: &str) -> Option<String> {
+    let (model, features) = chosen.split_once(',')?;
+    let is_asked = |it: &&str| !["enforce", "check"].contains(&it.split('=').next().unwrap_or(it));
+    // The host's own is KVM's alone; the largest has the same properties.
+    let model = if model == "host" { "max" } else { model };
+    let chosen: Vec<&str> = std::iter::once(model)
+        .chain(features.split(',').filter(is_asked))
+        .collect();
+    let arguments = [
+        "-machine",
+        "q35,accel=tcg",
+        "-nodefaults",
+        "-display",
+        "none",
+    ];
+    let mut asked = Command::new(path)
+        .args(arguments)
+        .args(["-S", "-monitor", "stdio", "-cpu", &chosen.join(",")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    // One that takes the model runs until it is told to quit.
+    let _ = asked.stdin.take()?.write_all(b"quit\n");
+    let ended = asked.wait_with_output().ok()?;
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let last = said.lines().next_back()?;
+    let reason = last.rsplit(": ").next()?;
+    (!ended.status.success()).then(|| reason.to_owned())
 }
 
 /// A feature that a VM needs and this QEMU was built without.

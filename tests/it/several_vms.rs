@@ -35,7 +35,7 @@ fn names_are_checked_and_a_missing_vm_is_reported() {
         story
             .run(&format!("k3s-vm status --name={name}"))
             .exits(2)
-            .says("it takes 1 to 32 of a-z, 0-9 and -");
+            .says("expected 1 to 32 of a-z, 0-9 and -");
     }
     story
         .run("k3s-vm --name config setup")

@@ -84,8 +84,11 @@ pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 ///
 /// When it cannot be read, is not a regular file or is longer.
 pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+    read_whole(open_regular(path)?, path, limit)
+}
+
+fn read_whole(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
-    let file = open_regular(path)?;
     let read = file.take(limit + 1).read_to_end(&mut bytes);
     read.map_err(FileError::on("read", path))?;
     if bytes.len() as u64 > limit {
@@ -132,9 +135,7 @@ pub fn read_own(path: &Path) -> Result<Option<String>, FileError> {
     if metadata.uid() != nix::unistd::getuid().as_raw() {
         return Err(refused(path, "it belongs to another user"));
     }
-    let mut bytes = Vec::new();
-    let read = file.take(LONGEST_STATE).read_to_end(&mut bytes);
-    read.map_err(FileError::on("read", path))?;
+    let bytes = read_whole(file, path, LONGEST_STATE)?;
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 

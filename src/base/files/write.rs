@@ -102,23 +102,25 @@ pub fn copy_owner(file: &File, like: &Metadata) -> io::Result<()> {
 }
 
 /// Replaces the contents of the file at `path`, which keeps its mode and its owner. If the file cannot be replaced, e.g. a
-/// mount point, or its owner could not be kept, it is written in place.
+/// mount point, or its owner could not be kept, or it has other names (hard links), it is written in place.
 ///
 /// # Errors
 ///
 /// When it is not there or cannot be written.
 pub fn replace_contents(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let metadata = fs::metadata(path).map_err(FileError::on("look at", path))?;
-    let replaced = write_as(path, bytes, metadata.mode() & 0o7777, Some(&metadata));
-    let in_place = match &replaced {
-        Err(error) => matches!(
-            error.source.kind(),
-            io::ErrorKind::ResourceBusy | io::ErrorKind::PermissionDenied
-        ),
-        Ok(()) => false,
-    };
-    if !in_place {
-        return replaced;
+    if metadata.nlink() == 1 {
+        let replaced = write_as(path, bytes, metadata.mode() & 0o7777, Some(&metadata));
+        let in_place = match &replaced {
+            Err(error) => matches!(
+                error.source.kind(),
+                io::ErrorKind::ResourceBusy | io::ErrorKind::PermissionDenied
+            ),
+            Ok(()) => false,
+        };
+        if !in_place {
+            return replaced;
+        }
     }
     let mut options = OpenOptions::new();
     let write = |mut file: File| {

@@ -14,7 +14,11 @@ use tar::{Builder, Header};
 
 use crate::{
     base::{Size, files::PRIVATE},
-    cli::{context::Context, error::CommandError, terminal::output::Output},
+    cli::{
+        context::Context,
+        error::{CommandError, code},
+        terminal::output::Output,
+    },
     machine::report::bundle::{self, Part},
 };
 
@@ -25,6 +29,11 @@ pub(crate) async fn write(
     context: &Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
+    if file == Some(Path::new("-")) {
+        return Err(CommandError::new("cannot write the archive to stdout")
+            .hint("name a file: k3s-vm doctor --bundle FILE")
+            .with_code(code::USAGE));
+    }
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let name: String = now.chars().filter(|c| !"-:".contains(*c)).collect();
     let name = format!("k3s-vm-bundle-{name}");

@@ -19,6 +19,7 @@ use crate::{
         terminal::{
             confirm::{confirm_change, require_terminal},
             output::Output,
+            sanitize::sanitize,
         },
     },
     machine::cache::contents::{self, Item, Pruned},
@@ -82,7 +83,9 @@ pub(crate) async fn run(
         Verb::List { json: true } => {
             output.document(&document(&context.cache, &contents::list(&context.cache)?))?;
         }
-        Verb::List { json: false } => output.data(&table(&contents::list(&context.cache)?)),
+        Verb::List { json: false } => {
+            output.data(&sanitize(&table(&contents::list(&context.cache)?)));
+        }
         Verb::Prune { yes, missing } => return prune(yes, missing, context, output).await,
     }
     Ok(ExitCode::SUCCESS)
@@ -108,7 +111,7 @@ fn confirm_prune(missing: bool, context: &Context, output: &Output) -> Result<bo
         .into_iter()
         .filter(|item| item.users.is_empty() && (missing || item.missing.is_empty()))
         .collect();
-    output.data(&table(&unneeded));
+    output.data(&sanitize(&table(&unneeded)));
     let question = format!("Remove these files ({})?", size_of(&unneeded));
     confirm_change(&question, output)
 }

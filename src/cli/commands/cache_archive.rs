@@ -17,7 +17,10 @@ use crate::{
         context::Context,
         error::{CommandError, code},
         interrupt,
-        terminal::output::Output,
+        terminal::{
+            output::Output,
+            stdout::{stdout, unwritable},
+        },
     },
     image::{Cache, ImageSource},
     machine::{
@@ -187,10 +190,7 @@ fn persisted(temporary: NamedTempFile, path: &Path) -> io::Result<()> {
 
 /// A reader that closed the pipe is not an error.
 async fn piped(cache: Cache, list: ArchiveManifest, output: &Output) -> Result<(), CommandError> {
-    let stdout = File::from(
-        rustix::io::dup(io::stdout())
-            .map_err(|error| CommandError::new("cannot write to stdout").because(&error))?,
-    );
+    let stdout = stdout().map_err(|error| unwritable(&error))?;
     match written(cache, list, stdout, output).await {
         Err(MachineError::CacheArchive(CacheArchiveError::Write(error)))
             if error.kind() == ErrorKind::BrokenPipe =>

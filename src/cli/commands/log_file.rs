@@ -35,6 +35,9 @@ pub(crate) fn runs(project: &Project) -> Result<bool, CommandError> {
     Ok(holder.is_some())
 }
 
+/// The most of a log that is held at once, in bytes: a file with holes has no end.
+const MOST_AT_ONCE: u64 = 8 << 20;
+
 /// A log that is a file of the host, read as it grows.
 pub(crate) struct Log {
     source: Source,
@@ -56,7 +59,7 @@ impl Log {
         }
     }
 
-    /// The text that was added since the last call.
+    /// The text that was added since the last call, as far as it is read at once; empty at the end.
     pub(crate) async fn more(&mut self, project: &Project) -> Result<String, CommandError> {
         if self.source == Source::Console {
             control::guest_logs::collect(project).await;
@@ -72,11 +75,32 @@ impl Log {
         if self.file.metadata()?.len() < self.file.stream_position()? {
             self.file.rewind()?;
         }
-        self.file.read_to_end(bytes)?;
+        (&self.file).take(MOST_AT_ONCE).read_to_end(bytes)?;
         Ok(())
     }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> CommandError {
     CommandError::new(format!("cannot read {}", path.display())).because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_with_a_hole_is_read_in_parts() {
+        let path = tempfile::NamedTempFile::new().expect("temporary file");
+        path.as_file().set_len(1 << 40).expect("sparse");
+        let mut log = Log {
+            source: Source::Console,
+            path: path.path().to_owned(),
+            file: path.reopen().expect("opened"),
+        };
+        for _ in 0..2 {
+            let mut bytes = Vec::new();
+            log.read(&mut bytes).expect("read");
+            assert_eq!(bytes.len() as u64, MOST_AT_ONCE);
+        }
+    }
 }

@@ -17,7 +17,7 @@ use crate::{
         context::{Context, require_machine},
         error::{CommandError, code},
         interrupt::Signals,
-        terminal::{lines::Lines, output::Output, sanitize::plain},
+        terminal::{lines::Lines, output::Output, sanitize::plain, stdout},
     },
     guest::{Event, Order, SshError, Streams},
     machine::{
@@ -75,9 +75,11 @@ pub(crate) async fn run(
         command: Some(journal.command(since, args.follow)),
         ..Order::default()
     };
+    let stdout = stdout::stdout().map_err(|error| stdout::unwritable(&error))?;
+    let stdout = tokio::fs::File::from_std(stdout);
     let streams = Streams {
         input: tokio::io::empty(),
-        output: shown(io::stdout().is_terminal(), tokio::io::stdout(), |line| {
+        output: shown(io::stdout().is_terminal(), stdout, |line| {
             output.foreign(&format!("{line}\n"));
         }),
         errors: shown(io::stderr().is_terminal(), tokio::io::stderr(), |line| {

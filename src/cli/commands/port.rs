@@ -115,8 +115,9 @@ async fn add(
     output: &Output,
 ) -> Result<(), CommandError> {
     let work = async |machine: &Machine| {
+        let mut forwards = Vec::new();
         for wanted in ports {
-            let forward = match wanted {
+            forwards.push(match wanted {
                 Wanted::Port(forward) => forward,
                 Wanted::Service(name, port) => {
                     let namespace = namespace.clone();
@@ -127,7 +128,10 @@ async fn add(
                     };
                     ports::of_service(&machine.project, &service).await?
                 }
-            };
+            });
+        }
+        ports::require_all(machine, &forwards).await?;
+        for forward in forwards {
             ports::add(machine, forward).await?;
             let (host, guest) = (forward.host, forward.guest);
             tracing::info!("{} forwards to the guest's port {guest}", host.address());
@@ -140,6 +144,7 @@ async fn add(
 
 async fn remove(ports: Vec<HostPort>, context: Context) -> Result<(), CommandError> {
     let work = async |machine: &Machine| {
+        ports::require_forwarded(machine, &ports)?;
         for host in ports {
             let removed = ports::remove(machine, host).await?;
             tracing::info!("removed the forward of {removed}");

@@ -24,6 +24,7 @@ use crate::{
     },
     project::{
         Config, Project, Snapshot,
+        config_values::Timeout,
         snapshot::{self, Found},
     },
 };
@@ -72,6 +73,9 @@ enum Verb {
         /// Start the VM even if it is not running now
         #[arg(long)]
         start: bool,
+        /// Limit until the node is Ready, e.g. 5m [default: 5m with KVM, 30m without]
+        #[arg(long, value_name = "DURATION")]
+        timeout: Option<Timeout>,
     },
     /// Delete snapshots
     Delete {
@@ -90,12 +94,21 @@ pub(crate) async fn run(
     match args.verb {
         Verb::Create { name } => create(name, context, output).await,
         Verb::List { json } => list(json, &context.project, output),
-        Verb::Restore { name, yes, start } => {
+        Verb::Restore {
+            name,
+            yes,
+            start,
+            timeout,
+        } => {
             restore::usable(&context.project, &name)?;
             if !yes && !confirm_restore(&context.project, &name, output)? {
                 return Ok(ExitCode::from(code::FAILURE));
             }
-            restore(&name, start, context, output).await
+            let flags = Config {
+                timeout,
+                ..Config::default()
+            };
+            restore(&name, start, flags, context, output).await
         }
         Verb::Delete { names } => delete(&names, context).await,
     }
@@ -136,6 +149,7 @@ fn confirm_restore(
 async fn restore(
     name: &SnapshotName,
     start: bool,
+    flags: Config,
     context: Context,
     output: &Output,
 ) -> Result<ExitCode, CommandError> {
@@ -145,7 +159,7 @@ async fn restore(
         if !ran && !start {
             return Ok(None);
         }
-        let started = bring_up::start(machine, Config::default(), false).await;
+        let started = bring_up::start(machine, flags, false).await;
         started.map(Some)
     };
     match interrupt::run_on_machine(context, "snapshot restore", work).await? {

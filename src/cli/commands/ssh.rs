@@ -12,7 +12,12 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    cli::{context::Context, error::CommandError, interrupt::Signals, terminal::output::Output},
+    cli::{
+        context::Context,
+        error::CommandError,
+        interrupt::Signals,
+        terminal::{output::Output, stdout},
+    },
     guest::{Event, Order, SshError, Streams, Terminal, TerminalSize},
     machine::{MachineError, access::shell},
 };
@@ -79,7 +84,7 @@ pub(crate) async fn run(
     };
     let streams = Streams {
         input: tokio::io::stdin(),
-        output: tokio::io::stdout(),
+        output: stdout::stream().map_err(|error| stdout::unwritable(&error))?,
         errors: tokio::io::stderr(),
     };
     let raw = interactive.then(RawMode::enter).transpose()?;

@@ -132,8 +132,12 @@ pub(crate) async fn run(
             } else {
                 &hints::INSTALL_KUBECTL
             };
-            let error = CommandError::new(format!("{} is not on the PATH", tool.name()))
-                .with_code(code::NOT_FOUND);
+            let mut what = format!("{} is not on the PATH", tool.name());
+            if tool == Tool::Kubectl && record.release.binary.is_file() {
+                let k3s = record.release.binary.display();
+                what += &format!(", and its stand-in {k3s} may not be run there (noexec?)");
+            }
+            let error = CommandError::new(what).with_code(code::NOT_FOUND);
             Err(hints::for_this_host(fix)
                 .into_iter()
                 .fold(error, CommandError::hint))

@@ -35,10 +35,10 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
                 "rename it, or remove it: kubectl config delete-{what} {name}"
             )]
         }
-        MachineError::Merge { .. } | MachineError::DanglingLink(_) => vec![
-            "use both files instead: export KUBECONFIG=~/.kube/config:\"$(k3s-vm kubeconfig)\""
-                .to_owned(),
-        ],
+        MachineError::Merge { path, .. } | MachineError::DanglingLink(path) => vec![format!(
+            "use both files instead: export KUBECONFIG={}:\"$(k3s-vm kubeconfig)\"",
+            text::word(&path.display())
+        )],
         MachineError::MergedByAnother { project, .. } => {
             vec![format!(
                 "remove them first: k3s-vm {} kubeconfig --unmerge",

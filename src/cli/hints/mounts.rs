@@ -9,10 +9,16 @@ pub(crate) fn of(error: &MachineError) -> Vec<String> {
     let without = || "or remove the mounts: k3s-vm configure --unset mounts --restart".to_owned();
     match error {
         MachineError::File(error) if error.action == SHARE => {
-            vec![
-                format!("create it: mkdir -p {}", text::word(&error.path.display())),
-                "or remove it from --mount or from .k3s-vm/config".to_owned(),
-            ]
+            let without = "remove it from --mount or from .k3s-vm/config";
+            if error.is_missing() {
+                let path = text::word(&error.path.display());
+                vec![
+                    format!("create it: mkdir -p {path}"),
+                    format!("or {without}"),
+                ]
+            } else {
+                vec![without.to_owned()]
+            }
         }
         MachineError::ExposedMount { mount, .. } => vec![
             format!(

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    cli::terminal::sanitize::readable,
+    cli::terminal::{sanitize::readable, stdout::stdout},
     machine::{lifecycle::setup::Summary, model::timings::TimeSpentIn},
 };
 
@@ -102,9 +102,7 @@ pub(crate) fn write(event: &Event<'_>, began: Instant) -> io::Result<()> {
 
 /// Writes a line to stdout and flushes.
 pub(crate) fn put(line: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(line.as_bytes())?;
-    stdout.flush()
+    stdout()?.write_all(line.as_bytes())
 }
 
 fn line(event: &Event<'_>, seconds: f64) -> io::Result<String> {

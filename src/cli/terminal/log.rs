@@ -3,9 +3,12 @@
 use std::{
     env,
     fmt::{self, Write},
-    fs::{File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -128,14 +131,24 @@ fn log_file(global: &Global) -> Option<(PathBuf, bool)> {
     Some((expand_home(Path::new(&path)), false))
 }
 
-/// A FIFO without a reader is an error.
+/// A FIFO without a reader is an error, and so is stdout, as `/dev/stdout` or by another name: it is for data, which a shell
+/// may run.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(PRIVATE)
         .custom_flags(nix::libc::O_NONBLOCK)
-        .open(path)
+        .open(path)?;
+    let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?).metadata()?;
+    let log = file.metadata()?;
+    let null = fs::metadata("/dev/null")?;
+    let is_same =
+        |one: &Metadata, other: &Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
+    if is_same(&log, &stdout) && !is_same(&log, &null) {
+        return Err(io::Error::other("it is stdout, which is for data"));
+    }
+    Ok(file)
 }
 
 struct StderrLayer {

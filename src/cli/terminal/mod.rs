@@ -9,3 +9,4 @@ pub(super) mod markup;
 pub(super) mod output;
 pub(super) mod sanitize;
 pub(super) mod screen;
+pub(super) mod stdout;

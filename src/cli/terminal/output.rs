@@ -21,6 +21,7 @@ use crate::{
             events::{self, Event},
             machine_flag::CommandHints,
             sanitize::{plain, readable, sanitize},
+            stdout::{stdout, unwritable},
         },
     },
 };
@@ -86,8 +87,10 @@ impl Output {
 
     /// Prints data on stdout; see [`Output::end`] for errors.
     pub(crate) fn data(&self, text: &str) {
-        let mut stdout = AutoStream::new(io::stdout(), self.choice);
-        self.written(write!(stdout, "{text}").and_then(|()| stdout.flush()));
+        self.written(
+            stdout()
+                .and_then(|stdout| AutoStream::new(stdout, self.choice).write_all(text.as_bytes())),
+        );
     }
 
     /// Prints the guest's or QEMU's own text: unchanged to a pipe, and without control sequences to a terminal.
@@ -114,9 +117,7 @@ impl Output {
     /// no failure.
     pub(crate) fn end(&self, code: ExitCode) -> ExitCode {
         match self.closed.get() {
-            Some(error) if error.kind() != ErrorKind::BrokenPipe => {
-                self.fail(&CommandError::new("cannot write to stdout").because(error))
-            }
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => self.fail(&unwritable(error)),
             _ => code,
         }
     }

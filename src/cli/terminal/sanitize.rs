@@ -5,6 +5,7 @@ use std::{
     borrow::Cow,
     fs::File,
     io::{self, Write},
+    sync::OnceLock,
 };
 
 use anstream::adapter::strip_str;
@@ -23,7 +24,6 @@ pub(crate) fn readable(text: &str) -> String {
 }
 
 fn escape_controls(text: &str) -> Cow<'_, str> {
-    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if !text.contains(steers) {
         return text.into();
     }
@@ -32,6 +32,13 @@ fn escape_controls(text: &str) -> Cow<'_, str> {
         c => c.to_string(),
     };
     text.chars().map(shown).collect()
+}
+
+/// Returns `true` for a character that controls a terminal or changes the direction of the text around it, so that it reads
+/// differently (UAX 9).
+fn steers(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || c.is_control() && !matches!(c, '\n' | '\t')
 }
 
 fn without_error_numbers(text: &str) -> String {
@@ -59,6 +66,14 @@ pub(crate) fn plain(text: &str) -> String {
     escape_controls(&without_logins(&text)).into_owned()
 }
 
+/// The first error of a write to the log file.
+static LOG_ERROR: OnceLock<String> = OnceLock::new();
+
+/// The reason why the log file is incomplete, if it is.
+pub(crate) fn log_file_error() -> Option<&'static str> {
+    LOG_ERROR.get().map(String::as_str)
+}
+
 /// A log file without logins and control characters.
 #[derive(Debug)]
 pub(crate) struct PlainFile(pub(crate) File);
@@ -66,7 +81,10 @@ pub(crate) struct PlainFile(pub(crate) File);
 impl Write for &PlainFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(line);
-        (&self.0).write_all(escape_controls(&without_logins(&text)).as_bytes())?;
+        let written = (&self.0).write_all(escape_controls(&without_logins(&text)).as_bytes());
+        written.inspect_err(|error| {
+            let _ = LOG_ERROR.set(error.to_string());
+        })?;
         Ok(line.len())
     }
 
@@ -97,6 +115,8 @@ mod tests {
     fn control_characters_are_escaped() {
         let text = "a\u{1b}]0;owned\u{7}\u{9b}b\r\n\tc é";
         assert_eq!(sanitize(text), "a\\u{1b}]0;owned\\u{7}\\u{9b}b\\r\n\tc é");
+        let text = "a\u{202e}b\u{2066}\u{200f} \u{200d}é";
+        assert_eq!(plain(text), "a\\u{202e}b\\u{2066}\\u{200f} \u{200d}é");
         let text = "\u{1b}[32mOK\u{1b}[0m\r\n\u{1b}]52;c;b3duZWQ=\u{7}x\u{1b}Pq\u{9b}5n";
         let shown = plain(text);
         assert!(shown.starts_with("OK\n"), "{shown:?}");

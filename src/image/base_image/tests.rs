@@ -179,7 +179,7 @@ async fn other_files_than_images_are_refused() {
     let (directory, cache) = cache();
     std::fs::write(directory.path().join("empty"), "").expect("written");
     for (name, message) in [
-        ("", "a directory"),
+        ("", "cannot read"),
         ("empty", "an empty file"),
         ("absent", "cannot open"),
     ] {

@@ -45,10 +45,14 @@ fn named(
     }
     let at_most = if given.is_some() { 1 } else { found.len() };
     let all = found.into_iter().take(at_most);
-    let (mut named, mut nameless) = (Vec::new(), 0);
+    let (mut named, mut nameless) = (Vec::<(Found, Reference)>::new(), 0);
     for found in all {
         match given.or(found.name.as_ref()).cloned() {
-            Some(name) => named.push((found, name)),
+            Some(name) => {
+                // As in containerd, the last one of a name has it.
+                named.retain(|(_, it)| *it != name);
+                named.push((found, name));
+            }
             None => nameless += 1,
         }
     }

@@ -84,7 +84,9 @@ impl<'a, W: Write> ArchiveFilter<'a, W> {
             self.contents.links.insert(path, target);
             return Ok(());
         }
-        if !entry.header().entry_type().is_file() {
+        // GNU tar may leave the holes of a file out.
+        let kind = entry.header().entry_type();
+        if !kind.is_file() && !kind.is_gnu_sparse() && !kind.is_contiguous() {
             return Ok(());
         }
         if let Some(outer) = [INDEX, MANIFEST, LAYOUT].into_iter().find(|it| *it == path) {

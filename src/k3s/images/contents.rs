@@ -257,16 +257,12 @@ impl Contents {
                 },
                 manifest: Some(manifest.clone()),
             };
-            let names: Vec<Reference> = image
-                .repo_tags
-                .iter()
-                .flatten()
-                .filter_map(|name| name.parse().ok())
-                .collect();
-            if names.is_empty() {
+            let tags = image.repo_tags.unwrap_or_default();
+            if tags.is_empty() {
                 all.push(found(None));
             }
-            all.extend(names.into_iter().map(|name| found(Some(name))));
+            // A tag that is no name, like `App:dev`, is told of as a missing one.
+            all.extend(tags.iter().map(|tag| found(tag.parse().ok())));
         }
         Ok(all)
     }

@@ -94,6 +94,41 @@ pub(crate) async fn require(project: &Project, asked: &[Forward]) -> Result<(), 
     missing.try_for_each(|it| host::check_port(it.host))
 }
 
+/// Requires that all of `forwards` can be added: where one cannot, none is.
+///
+/// # Errors
+///
+/// The error of the first one that cannot.
+pub async fn require_all(machine: &Machine, forwards: &[Forward]) -> Result<(), MachineError> {
+    let (_, saved) = config(machine)?;
+    let mut all = saved.clone();
+    for forward in forwards {
+        if let Some(other) = all
+            .iter()
+            .find(|it| it.host == forward.host && *it != forward)
+        {
+            return Err(MachineError::Forwarded(*other));
+        }
+        all.push(*forward);
+    }
+    all.retain(|it| !saved.contains(it));
+    require(&machine.project, &all).await
+}
+
+/// Requires that all of `hosts` are forwarded.
+///
+/// # Errors
+///
+/// [`MachineError::NotForwarded`] for the first one that is not, or that is named twice.
+pub fn require_forwarded(machine: &Machine, hosts: &[HostPort]) -> Result<(), MachineError> {
+    let (_, mut ports) = config(machine)?;
+    for host in hosts {
+        let at = ports.iter().position(|it| it.host == *host);
+        ports.remove(at.ok_or(MachineError::NotForwarded(*host))?);
+    }
+    Ok(())
+}
+
 /// Adds a forward, to a running VM at once.
 ///
 /// # Errors

@@ -1,11 +1,11 @@
 //! Errors of a VM.
 
 use std::{
-    error::Error,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+pub use crate::base::causes::with_causes;
 use crate::{
     base::{FileError, Forward, HostPort, Mount, Name, Size, SnapshotName},
     guest::{CopyError, Sign, SshError, keys::KeyError},
@@ -413,18 +413,4 @@ pub fn describe_kvm(kvm: &Kvm) -> String {
         Kvm::NoPermission => "/dev/kvm cannot be opened: permission denied".to_owned(),
         Kvm::Broken(reason) => format!("/dev/kvm is there and does not run guests: {reason}"),
     }
-}
-
-/// The error and its causes in one sentence. A cause that is part of its error's message is left out.
-pub fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let reason = error.to_string();
-        if !text.contains(&reason) {
-            text = format!("{text}: {reason}");
-        }
-        cause = error.source();
-    }
-    text
 }

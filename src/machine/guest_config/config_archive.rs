@@ -237,6 +237,12 @@ fn certificates(project: &Project, spec: &Spec) -> Result<Vec<File>, MachineErro
             // The parser's own words repeat all of the text.
             let certificate = certificate
                 .map_err(|_| unusable(&path, "it is not PEM: BEGIN, END and 64 letters a line"))?;
+            if !is_whole_der(&certificate) {
+                return Err(unusable(
+                    &path,
+                    "a certificate in it is truncated or damaged",
+                ));
+            }
             all.push(File {
                 path: format!(
                     "usr/local/share/ca-certificates/k3s-vm-{}.crt",
@@ -251,6 +257,23 @@ fn certificates(project: &Project, spec: &Spec) -> Result<Vec<File>, MachineErro
         }
     }
     Ok(all)
+}
+
+/// Whether it is one DER sequence of just that length (X.690, 8.1). Go's and OpenSSL's readers pass over others in silence.
+fn is_whole_der(bytes: &[u8]) -> bool {
+    let [0x30, length, rest @ ..] = bytes else {
+        return false;
+    };
+    match usize::from(*length) {
+        short if short < 0x80 => rest.len() == short,
+        long => match rest.split_at_checked(long - 0x80) {
+            Some((length, content)) if (1..=4).contains(&length.len()) => {
+                let length = length.iter().fold(0, |all, it| all << 8 | usize::from(*it));
+                content.len() == length
+            }
+            _ => false,
+        },
+    }
 }
 
 fn pem(certificate: &[u8]) -> Vec<u8> {
@@ -377,6 +400,26 @@ fn unusable(path: &Path, reason: &str) -> MachineError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_is_whole() {
+        let long = [&[0x30, 0x82, 1, 0][..], &[0; 256]].concat();
+        for whole in [&[0x30, 0][..], &[0x30, 3, 1, 2, 3], &long] {
+            assert!(is_whole_der(whole));
+            assert!(!is_whole_der(&whole[..whole.len() - 1]), "truncated");
+            assert!(!is_whole_der(&[whole, &[0]].concat()), "more");
+        }
+        let wrong: [&[u8]; 5] = [
+            b"",
+            b"\x30",
+            b"\x31\0",
+            b"\x30\x80",
+            b"\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        ];
+        for bytes in wrong {
+            assert!(!is_whole_der(bytes), "{bytes:x?}");
+        }
+    }
 
     #[test]
     fn ports_of_the_host_that_are_named() {

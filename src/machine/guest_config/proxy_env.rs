@@ -68,11 +68,10 @@ fn direct(network: &Network, k3s: &K3s, name: &Name) -> Vec<String> {
         let dot = if flag == "cluster-domain" { "." } else { "" };
         direct.extend(values.into_iter().map(|it| format!("{dot}{it}")));
     }
-    let own = network.no_proxy.iter().flat_map(|it| it.split(','));
-    let own = own
-        .map(str::trim)
-        .filter(|it| !it.is_empty())
-        .map(str::to_owned);
+    // curl takes blanks for commas, and Go, of which k3s is, does not.
+    let is_between = |c: char| c == ',' || c.is_whitespace();
+    let own = network.no_proxy.iter().flat_map(|it| it.split(is_between));
+    let own = own.filter(|it| !it.is_empty()).map(str::to_owned);
     for it in own {
         if !direct.contains(&it) {
             direct.push(it);
@@ -94,7 +93,7 @@ mod tests {
         );
         let network = Network {
             http_proxy: Some("http://me:a$b@localhost:3128".parse().expect("sound")),
-            no_proxy: Some("corp.example, localhost".into()),
+            no_proxy: Some("corp.example, localhost\tb.example\nc.example".into()),
             ..Network::default()
         };
         let k3s = K3s {
@@ -107,7 +106,7 @@ mod tests {
         };
         insta::assert_snapshot!(environment(&network, &k3s, &name).expect("a proxy"), @r#"
         HTTP_PROXY="http://me:a\$b@10.0.2.2:3128"
-        NO_PROXY="localhost,127.0.0.0/8,::1,10.0.2.0/24,10.0.2.2,k3s-shop-1a2b3c,.svc,10.52.0.0/16,2001:db8::/56,10.43.0.0/16,.cluster.local,corp.example"
+        NO_PROXY="localhost,127.0.0.0/8,::1,10.0.2.0/24,10.0.2.2,k3s-shop-1a2b3c,.svc,10.52.0.0/16,2001:db8::/56,10.43.0.0/16,.cluster.local,corp.example,b.example,c.example"
         "#);
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn require(startup: Startup<'_>, name: &Name) -> Result<(), MachineEr
     require_choices(startup.machine, spec, name)
 }
 
-/// Checks the files and devices that the choices name: the kubeconfig's path, a CPU model, mounts, files of the guest's
+/// Checks what the choices name: the amount of memory, the kubeconfig's path, a CPU model, mounts, files of the guest's
 /// configuration.
 ///
 /// # Errors
@@ -38,7 +38,8 @@ pub(crate) fn require_choices(
     name: &Name,
 ) -> Result<(), MachineError> {
     let project = &machine.project;
-    host::check_cpu_model(spec.cpu_model.as_deref())?;
+    host::require_memory(spec.memory)?;
+    host::check_cpu_model(spec.cpu_model.as_deref(), spec.accel)?;
     kubeconfig::check_place(project, &spec.kubeconfig, name)?;
     config_archive::archive(project, spec, name)?;
     mounts::host_shares(machine, spec)?;

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -130,6 +131,9 @@ fn meminfo(key: &str) -> Option<Size> {
     ))
 }
 
+/// What QEMU takes besides the guest's memory: its own, and the page tables.
+const QEMU_OVERHEAD: Size = Size::mib(256);
+
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// The lowest memory limit of this process's cgroup and its parents, and the file that sets it (cgroups(7)).
@@ -164,19 +168,17 @@ fn cgroup_limit() -> Option<(Size, PathBuf)> {
 ///
 /// [`MachineError::Memory`] when it cannot.
 pub fn check_memory(wanted: Size) -> Result<(), MachineError> {
-    let refused = |limit: String| Err(MachineError::Memory { wanted, limit });
-    if let Some(total) = meminfo("MemTotal:") {
-        let swap = meminfo("SwapTotal:").unwrap_or(Size::bytes(0));
-        let all = Size::bytes(total.as_bytes() + swap.as_bytes());
-        if all < wanted {
-            return refused(format!("the host has {} with its swap", all.approximate()));
-        }
-    }
+    require_memory(wanted)?;
     if let Some((limit, file)) = cgroup_limit()
-        && limit < wanted
+        && limit.as_bytes() < wanted.as_bytes() + QEMU_OVERHEAD.as_bytes()
     {
-        let (limit, file) = (limit.approximate(), file.display());
-        return refused(format!("this process may use {limit} ({file})"));
+        tracing::warn!(
+            "the kernel may end QEMU: with a VM of {wanted} it needs {} more than this process may use, {} ({})",
+            Size::bytes(wanted.as_bytes() + QEMU_OVERHEAD.as_bytes() - limit.as_bytes())
+                .approximate(),
+            limit.approximate(),
+            file.display()
+        );
     }
     if let Some(available) = available_memory()
         && available < wanted
@@ -189,23 +191,63 @@ pub fn check_memory(wanted: Size) -> Result<(), MachineError> {
     Ok(())
 }
 
+/// Requires that the guest's memory is within what the host and a cgroup have in all.
+///
+/// # Errors
+///
+/// [`MachineError::Memory`] when it is not.
+pub fn require_memory(wanted: Size) -> Result<(), MachineError> {
+    let refused = |limit: String| Err(MachineError::Memory { wanted, limit });
+    if let Some(total) = meminfo("MemTotal:") {
+        let swap = meminfo("SwapTotal:").unwrap_or(Size::bytes(0));
+        let all = Size::bytes(total.as_bytes() + swap.as_bytes());
+        if all < wanted {
+            return refused(format!("the host has {} with its swap", all.approximate()));
+        }
+    }
+    if let Some(limit) = getrlimit(Resource::As).current
+        && limit < wanted.as_bytes()
+    {
+        let limit = Size::bytes(limit).approximate();
+        return refused(format!("this process may use {limit} (ulimit -v)"));
+    }
+    if let Some((limit, file)) = cgroup_limit()
+        && limit < wanted
+    {
+        let (limit, file) = (limit.approximate(), file.display());
+        return refused(format!("this process may use {limit} ({file})"));
+    }
+    Ok(())
+}
+
 /// Requires that QEMU knows the chosen CPU model.
 ///
 /// # Errors
 ///
 /// [`MachineError::Choice`] when it does not.
-pub fn check_cpu_model(chosen: Option<&str>) -> Result<(), MachineError> {
+pub fn check_cpu_model(chosen: Option<&str>, accel: AccelChoice) -> Result<(), MachineError> {
     let Some((chosen, qemu)) = chosen.zip(version::find_program(version::PROGRAM)) else {
         return Ok(());
     };
     let model = chosen.split(',').next().unwrap_or_default();
     match version::knows_cpu(&qemu, model) {
         Some(false) => Err(MachineError::Choice(format!(
-            "QEMU knows no processor {model:?}: qemu-system-x86_64 -cpu help names those that it does"
+            "unknown CPU model {model:?}; to list them: qemu-system-x86_64 -cpu help"
         ))),
-        _ => Ok(()),
+        _ if model == HOST_CPU && accel == AccelChoice::Tcg => Err(MachineError::Choice(format!(
+            "the CPU model {model:?} needs KVM, and KVM is not used (accel = \"tcg\")"
+        ))),
+        _ => match version::refuses_cpu(&qemu, chosen) {
+            Some(reason) => Err(MachineError::Choice(format!(
+                "invalid CPU model {chosen:?}: QEMU says {reason:?}"
+            ))),
+            None => Ok(()),
+        },
     }
 }
+
+/// The model that only KVM has.
+const HOST_CPU: &str = "host";
 
 /// Requires that a port of 127.0.0.1 is free.
 ///

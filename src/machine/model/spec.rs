@@ -1,12 +1,13 @@
 //! The specification of a VM: the choices of flags and config, completed and checked. No file, no clock, no environment.
 
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use crate::{
-    base::{Digest, Forward, HostAccess, Mount, Protocol, Size},
+    base::{Digest, Forward, HostAccess, Mount, Protocol, Size, forward},
     image::ImageSource,
     k3s::release::{Mirror, Version},
     machine::MachineError,
@@ -112,6 +113,7 @@ impl Spec {
         };
         require_api_port_unforwarded(config)?;
         require_ports_forwarded_once(config)?;
+        require_dns_beyond_guest(config)?;
         Ok(Self {
             cpus: config.cpus.unwrap_or(DEFAULT_CPUS),
             memory: at_least(
@@ -258,15 +260,24 @@ fn require_api_port_unforwarded(config: &Config) -> Result<(), MachineError> {
 
 /// A config that forwards a port twice cannot be read, so flags must not write one.
 fn require_ports_forwarded_once(config: &Config) -> Result<(), MachineError> {
-    let forwards = config.ports.as_deref().unwrap_or_default();
-    let twice = (1..forwards.len())
-        .find(|&at| forwards[..at].iter().any(|it| it.host == forwards[at].host));
-    match twice {
+    match forward::twice(config.ports.as_deref().unwrap_or_default()) {
         None => Ok(()),
-        Some(at) => {
-            let port = forwards[at].host;
-            Err(choice(format_args!("port {port} is forwarded twice")))
-        }
+        Some(twice) => Err(choice(format_args!(
+            "port {} is forwarded twice",
+            twice.host
+        ))),
+    }
+}
+
+/// With the address of its own loopback, the guest would ask itself.
+fn require_dns_beyond_guest(config: &Config) -> Result<(), MachineError> {
+    let is_unusable = |it: &&IpAddr| it.is_loopback() || it.is_unspecified() || it.is_multicast();
+    match config.network.dns.iter().flatten().find(is_unusable) {
+        None => Ok(()),
+        Some(address) => Err(choice(format_args!(
+            "invalid DNS server {address}: expected an address that the guest reaches; \
+             10.0.2.2 is this host, and 10.0.2.3 asks its DNS server"
+        ))),
     }
 }
 
@@ -355,6 +366,32 @@ mod tests {
         let error = resolve(&with(&["81:80", "81:81"])).expect_err("twice");
         assert_eq!(error.to_string(), "port 81 is forwarded twice");
         resolve(&with(&["81:80", "81:80/udp", "82:80"])).expect("three ports");
+    }
+
+    #[test]
+    fn a_dns_server_is_not_the_guest_itself() {
+        let with = |address: &str| {
+            let mut config = Config::default();
+            config.network.dns = Some(vec![address.parse().expect("an address")]);
+            resolve(&config)
+        };
+        for wrong in [
+            "127.0.0.1",
+            "127.0.0.53",
+            "0.0.0.0",
+            "::1",
+            "::",
+            "224.0.0.251",
+        ] {
+            let error = with(wrong).expect_err(wrong).to_string();
+            assert!(
+                error.contains(wrong) && error.contains("10.0.2.3"),
+                "{error}"
+            );
+        }
+        for sound in ["10.0.2.2", "192.0.2.53", "2001:db8::53", "fec0::3"] {
+            with(sound).expect(sound);
+        }
     }
 
     #[test]

@@ -300,6 +300,33 @@ fn project_paths_of_all_kinds() {
 }
 
 #[test]
+fn a_rollback_has_a_limit() {
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    sandbox.env.ok(&["snapshot", "create", "one"]);
+    let restore = ["snapshot", "restore", "one", "--yes", "--start"];
+    let mut words = restore.to_vec();
+    words.extend(["--timeout", "1s"]);
+    let restored = sandbox.env.command(&words);
+    let words = ["the VM was not ready within 1s"];
+    sandbox.fails(
+        "a rollback that does not come up, --timeout 1s",
+        restored,
+        1,
+        &words,
+    );
+    sandbox.env.ok(&["configure", "--timeout", "2s"]);
+    let restored = sandbox.env.command(&restore);
+    let words = ["the VM was not ready within 2s"];
+    sandbox.fails(
+        "a rollback that does not come up, timeout of the config",
+        restored,
+        1,
+        &words,
+    );
+}
+
+#[test]
 fn a_k3s_disk_that_is_gone() {
     let sandbox = Sandbox::new();
     sandbox.stopped();

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::{
-        fs::{MetadataExt, symlink},
+        fs::{MetadataExt, PermissionsExt, symlink},
         process::CommandExt,
     },
     path::Path,
@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use super::sandbox::{Background, Sandbox, eventually, in_other_mounts, program};
-use crate::support::{Ended, finish, names};
+use crate::support::{Ended, VERSION, finish, names};
 
 fn fifo(path: &Path) -> String {
     let made = Command::new("mkfifo").arg(path).status();
@@ -30,7 +30,17 @@ fn a_refused_flag_is_not_saved() {
     let theirs = sandbox.env.path("theirs.yaml");
     fs::write(&theirs, "apiVersion: v1\nkind: Config\n").expect("written");
     let theirs = theirs.display().to_string();
-    let refused: [&[&str]; 9] = [
+    let truncated = sandbox.env.path("truncated.pem");
+    let text = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    fs::write(&truncated, text).expect("written");
+    let truncated = truncated.display().to_string();
+    let refused: [&[&str]; 15] = [
+        &["--ca-certificate", &truncated],
+        &["--dns", "127.0.0.1"],
+        &["--dns", "192.0.2.53,::1"],
+        &["--cpu-model", "host"],
+        &["--cpu-model", "Westmere,avx=maybe,enforce"],
+        &["--cpu-model", "Westmere,+nosuch"],
         &["--ca-certificate", "missing.pem"],
         &["--registries", "missing.yaml"],
         &["--manifest", "missing.yaml"],
@@ -55,17 +65,28 @@ fn a_refused_flag_is_not_saved() {
         let now = fs::read_to_string(sandbox.file("config")).expect("there");
         assert_eq!(now, config, "{flags:?}");
     }
-    for flags in &refused[..7] {
-        let mut words = vec!["configure"];
+    // All but the last: `configure` takes no --port.
+    for flags in &refused[..14] {
+        let mut words = vec!["configure", "--unset", "timeout"];
         words.extend(*flags);
-        if flags[1].contains("nope=on") {
-            // Only a QEMU that runs the guest can tell.
-            continue;
-        }
         let ended = sandbox.env.run(&words);
         assert!([1, 2].contains(&ended.code), "{flags:?}: {}", ended.stderr);
         let now = fs::read_to_string(sandbox.file("config")).expect("there");
         assert_eq!(now, config, "configure {flags:?}");
+    }
+    // Of several ports, one is refused.
+    let before = fs::read_to_string(sandbox.file("config")).expect("there");
+    for ports in [
+        &["add", "7002:80", "7002:81"][..],
+        &["add", "7003:80", "8080:81"],
+        &["rm", "8080", "9999"],
+        &["rm", "8080", "8080"],
+    ] {
+        let ended = sandbox.env.run(&[&["port"][..], ports].concat());
+        assert_eq!(ended.code, 1, "{ports:?}: {}", ended.stderr);
+        assert_eq!(ended.stdout, "", "{ports:?}");
+        let now = fs::read_to_string(sandbox.file("config")).expect("there");
+        assert_eq!(now, before, "{ports:?}");
     }
     sandbox.continues(sandbox.setup(&[]));
 }
@@ -77,7 +98,7 @@ fn what_is_not_a_regular_file() {
     let words = ["not a regular file"];
     for path in [pipe.as_str(), "/dev/zero"] {
         let image = sandbox.setup(&["--image", path]);
-        sandbox.fails(&format!("--image {path}"), image, 1, &["no plain file"]);
+        sandbox.fails(&format!("--image {path}"), image, 1, &words);
         for flag in ["--manifest", "--registries", "--ca-certificate"] {
             if flag == "--manifest" && path == "/dev/zero" {
                 // It is not called like a manifest.
@@ -87,6 +108,13 @@ fn what_is_not_a_regular_file() {
             sandbox.fails(&format!("{flag} {path}"), setup, 1, &words);
         }
     }
+    let other = sandbox.env.path("other-mirror");
+    fs::create_dir_all(other.join(VERSION)).expect("created");
+    let sums = format!("{VERSION}/sha256sum-amd64.txt");
+    fs::copy(sandbox.mirror.join(&sums), other.join(&sums)).expect("copied");
+    fifo(&other.join(VERSION).join("k3s"));
+    let setup = sandbox.setup_from(&format!("file://{}", other.display()), &[]);
+    sandbox.fails("a release that is a FIFO", setup, 1, &words);
     let folder = sandbox.env.path("manifests");
     fs::create_dir(&folder).expect("created");
     fifo(&folder.join("a.yaml"));
@@ -115,6 +143,11 @@ fn what_is_not_a_regular_file() {
         fs::remove_file(&path).expect("removed");
         fs::write(&path, kept).expect("written");
     }
+    let disk = sandbox.file("disk.qcow2");
+    fs::remove_file(&disk).expect("removed");
+    fifo(&disk);
+    let start = sandbox.env.command(&["start"]);
+    sandbox.fails("disk.qcow2 is a FIFO", start, 1, &words);
 }
 
 /// Nobody writes to it.
@@ -263,6 +296,16 @@ fn the_users_kubeconfig_keeps_its_owner_and_its_bytes() {
         let metadata = fs::metadata(folder.join(&name)).expect("there");
         assert_eq!(metadata.uid(), owner, "{name}");
     }
+    // A file of two names, as a synced home directory has it, stays one.
+    let other = sandbox.env.path("other-name");
+    fs::hard_link(&path, &other).expect("linked");
+    sandbox.env.ok(&["kubeconfig", "--unmerge"]);
+    sandbox.env.ok(&["kubeconfig", "--merge"]);
+    let texts = [&path, &other].map(|it| fs::read_to_string(it).expect("there"));
+    assert!(
+        texts[0] == texts[1] && texts[0].contains("k3s-project-"),
+        "{texts:?}"
+    );
     // A lock of ours that no process holds was left behind; another program's may be in use.
     fs::write(folder.join("config.lock"), "k3s-vm\n").expect("written");
     sandbox.env.ok(&["kubeconfig", "--unmerge"]);
@@ -301,6 +344,22 @@ fn variables_of_other_programs() {
         let ended = run(&["list", "--json"], variables);
         assert_eq!(ended.code, code, "{variables:?}: {}", ended.stderr);
     }
+    for (verb, code, words) in [
+        (&["list"][..], 0, ""),
+        (&["doctor", "--json"], 0, ""),
+        (&["cache", "list"], 0, ""),
+        (&["--help"], 0, ""),
+        (&["status", "--name", "other"], 4, ""),
+        (&["status"], 2, "invalid K3S_VM_MACHINE \"A B\": expected"),
+        (&["stop"], 2, "hint: unset K3S_VM_MACHINE"),
+    ] {
+        let ended = run(verb, &[("K3S_VM_MACHINE", "A B")]);
+        assert_eq!(ended.code, code, "{verb:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(words), "{verb:?}: {}", ended.stderr);
+    }
+    let ended = run(&["reset"], &[("K3S_VM_LOG_FILE", "/dev/full")]);
+    let words = "warning: the log file is incomplete: No space left on device";
+    assert!(ended.code == 0 && ended.stderr.contains(words), "{ended:?}");
     let said = run(&["list"], &[("LOG_FILE", "/nowhere/log")]).stderr;
     assert!(
         said.contains("warning:") && said.contains("/nowhere/log"),
@@ -352,6 +411,10 @@ fn too_much_memory_and_tight_memory() {
     ];
     let setup = in_other_mounts(&sandbox, &sandbox.setup(&[]), limited);
     sandbox.fails("a cgroup with a limit of memory", setup, 1, &words);
+    let near = limited.replace("500000000", "1100000000");
+    let setup = in_other_mounts(&sandbox, &sandbox.setup(&[]), &near);
+    let words = ["warning: the kernel may end QEMU: "];
+    sandbox.survives("a cgroup with a limit near the VM's memory", setup, &words);
     let tight = "printf 'MemTotal: 8000000 kB\\nMemAvailable: 500000 kB\\n' >../meminfo; \
         mount --bind ../meminfo /proc/meminfo; exec \"$@\"";
     let setup = in_other_mounts(&sandbox, &sandbox.setup(&[]), tight);
@@ -374,6 +437,29 @@ fn a_runtime_directory_that_is_too_long_for_sockets() {
     });
     setup.signal(Signal::INT);
     assert_eq!(setup.end().code, 130);
+}
+
+/// The kernel would end a program that does not ask for an error.
+#[test]
+fn a_limit_of_the_length_of_files_and_one_of_memory() {
+    let sandbox = Sandbox::new();
+    let limited = |limit: &str| {
+        let asked = sandbox.setup(&[]);
+        let mut setup = sandbox.env.tool("prlimit");
+        setup
+            .arg(limit)
+            .arg(asked.get_program())
+            .args(asked.get_args());
+        setup
+    };
+    let words = ["cannot write ", "ile too large"];
+    sandbox.fails("ulimit -f", limited("--fsize=100000"), 1, &words);
+    let words = [
+        "cannot give the VM 1GiB of memory: this process may use",
+        "ulimit -v",
+    ];
+    sandbox.fails("ulimit -v", limited("--as=900000000"), 1, &words);
+    sandbox.continues(sandbox.setup(&[]));
 }
 
 #[test]
@@ -460,6 +546,71 @@ fn a_kubectl_for_another_cluster() {
 fn finish_with(mut command: Command, arguments: &[&str]) -> Ended {
     command.args(arguments);
     finish(command)
+}
+
+/// What is not a config has lines without end.
+#[test]
+fn state_that_is_a_file_with_holes() {
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    let punched = |name: &str, length: u64| {
+        let file = fs::File::create(sandbox.file(name)).expect("created");
+        file.set_len(length).expect("sparse");
+    };
+    for (name, words) in [
+        ("config", "it is larger than 16 MiB"),
+        ("record.json", "it is larger than 16 MiB"),
+    ] {
+        let kept = fs::read(sandbox.file(name)).expect("there");
+        punched(name, 1 << 40);
+        let status = sandbox.env.command(&["status"]);
+        let fault = format!("{name} has a hole of 1 TiB");
+        sandbox.fails(&fault, status, 1, &[words]);
+        fs::write(sandbox.file(name), kept).expect("written");
+    }
+    let kept = fs::read(sandbox.file("config")).expect("there");
+    punched("config", 200_000);
+    let status = sandbox.env.command(&["status"]);
+    let ended = sandbox.fails("config has a hole of 200 kB", status, 1, &["TOML", "..."]);
+    assert!(ended.stderr.len() < 2000, "{}", ended.stderr.len());
+    fs::write(sandbox.file("config"), kept).expect("written");
+}
+
+/// The k3s of the cache stands in for kubectl, where it may be run.
+#[test]
+fn a_cache_that_is_mounted_noexec() {
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    let script = "mount --bind ../cache ../cache; mount -o remount,bind,noexec ../cache; \
+        PATH=/nowhere; export PATH; exec \"$@\"";
+    let version = sandbox.env.command(&["kubectl", "version", "--client"]);
+    let version = in_other_mounts(&sandbox, &version, script);
+    let words = [
+        "kubectl is not on the PATH, and its stand-in ",
+        "noexec",
+        "hint: ",
+    ];
+    sandbox.fails("a noexec cache, kubectl", version, 127, &words);
+    let script = script.replace("PATH=/nowhere; ", "");
+    let start = in_other_mounts(&sandbox, &sandbox.env.command(&["start"]), &script);
+    sandbox.survives("a noexec cache, start", start, &[]);
+}
+
+/// As NixOS has it: what is on the PATH is a wrapper, and its firmware is beside it.
+#[test]
+fn a_qemu_of_a_nix_store() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.env.path("nix/store/abc-qemu-10.0.2");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let script = format!("export PATH='{path}' EXTRA=1\nexec -a \"$0\" qemu-system-x86_64 \"$@\"");
+    fs::create_dir_all(store.join("bin")).expect("created");
+    let wrapper = store.join("bin/qemu-system-x86_64");
+    fs::write(&wrapper, format!("#!/bin/bash -e\n{script}\n")).expect("written");
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("made a program");
+    symlink("/usr/share/qemu", store.join("share")).expect("linked");
+    let mut setup = sandbox.setup(&[]);
+    setup.env("PATH", format!("{}:{path}", store.join("bin").display()));
+    sandbox.continues(setup);
 }
 
 #[test]

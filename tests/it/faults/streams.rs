@@ -1,7 +1,7 @@
 //! Output that cannot be written is a failure, except where its reader has gone.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     process::{Command, Stdio},
 };
 
@@ -86,6 +86,59 @@ fn of_a_vm() {
         (&["autostart"], 0),
     ] {
         fails_only_on_full(&sandbox, arguments, usual);
+    }
+}
+
+/// The standard library hides both: what is printed would be lost without a word.
+#[test]
+fn on_a_stdout_that_is_closed_or_only_read() {
+    let sandbox = Sandbox::new();
+    for arguments in [
+        &["--help"][..],
+        &["--version"],
+        &["--license"],
+        &["help", "setup"],
+        &["completions", "zsh"],
+        &["list", "--json"],
+        &["status"],
+        &["doctor", "--json"],
+    ] {
+        let mut read_only = sandbox.env.command(arguments);
+        read_only.stdout(File::open("/dev/null").expect("Linux"));
+        let mut closed = sandbox.env.tool("sh");
+        closed.args(["-c", "exec \"$@\" >&-", "sh"]);
+        closed.arg(program()).args(arguments);
+        for mut command in [read_only, closed] {
+            let ended = ended(command.stderr(Stdio::piped()).output().expect("it runs"));
+            assert_eq!(ended.code, 1, "{arguments:?}: {ended:?}");
+            let reason = "cannot write to stdout: Bad file descriptor";
+            assert!(ended.stderr.contains(reason), "{arguments:?}: {ended:?}");
+        }
+    }
+    let bundle = sandbox.env.command(&["doctor", "--bundle", "-"]);
+    sandbox.fails("--bundle -", bundle, 2, &["stdout"]);
+    assert!(!sandbox.env.project.join("-").exists());
+}
+
+/// Its lines of time would be run by a shell that reads `k3s-vm env`.
+#[test]
+fn stdout_as_the_log_file() {
+    let sandbox = Sandbox::new();
+    sandbox.finished(".kube/config".as_ref());
+    for path in ["/dev/stdout", "/proc/self/fd/1"] {
+        let merge = |variable: &str| {
+            let mut merge = sandbox.env.command(&["kubeconfig", "--merge"]);
+            merge.env(variable, path);
+            merge
+        };
+        let ended = finish(merge("LOG_FILE"));
+        assert_eq!(
+            (ended.code, ended.stdout.lines().count()),
+            (0, 1),
+            "{ended:?}"
+        );
+        let fault = format!("K3S_VM_LOG_FILE={path}");
+        sandbox.fails(&fault, merge("K3S_VM_LOG_FILE"), 1, &["it is stdout"]);
     }
 }
 

@@ -341,6 +341,56 @@ fn accepts_what_containerd_accepts() {
     assert_eq!(passed.expect("sound").images[0].name.as_str(), NAME);
 }
 
+#[test]
+fn a_name_is_of_the_last_image_that_has_it_and_a_wrong_one_is_told_of() {
+    let tags = ["app:dev", "App:dev", "app:2", "docker.io/library/app:dev"];
+    let manifest = json!([{ "Config": "config.json", "RepoTags": tags, "Layers": ["layers/0"] }]);
+    let (passed, _) = passed(&saved(&manifest, "layers/0"), &guest());
+    let passed = passed.expect("sound");
+    let names: Vec<_> = passed.images.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["docker.io/library/app:2", NAME]);
+    assert_eq!(passed.nameless, 1);
+}
+
+/// As `tar --sparse` writes it.
+#[test]
+fn a_layer_with_holes_is_read_whole() {
+    let mut layer = vec![0; 1 << 20];
+    layer[700 << 10] = 1;
+    let mut files = layout("amd64", Some("app:dev"));
+    let manifest = String::from_utf8(files[0].1.clone()).expect("UTF-8");
+    let manifest = manifest
+        .replace(&digest(&files[2].1), &digest(&layer))
+        .replace("\"size\":900", &format!("\"size\":{}", layer.len()));
+    let index = String::from_utf8(files[4].1.clone()).expect("UTF-8");
+    let index = index.replace(&digest(&files[0].1), &digest(manifest.as_bytes()));
+    files[0] = blob(manifest.as_bytes());
+    files[2] = blob(&layer);
+    files[4].1 = index.into_bytes();
+    let folder = tempfile::tempdir().expect("temporary directory");
+    for (path, content) in &files {
+        let path = folder.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("created");
+        std::fs::write(path, content).expect("written");
+    }
+    let holes = folder.path().join(&files[2].0);
+    let file = std::fs::File::create(holes).expect("created");
+    file.set_len(1 << 20).expect("sparse");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[1], 700 << 10).expect("written");
+    let packed = std::process::Command::new("tar")
+        .args(["--format=gnu", "--sparse", "-c", "."])
+        .current_dir(folder.path())
+        .output()
+        .expect("tar runs");
+    assert!(packed.stdout.len() < 512 << 10, "it has holes");
+    let guest = Guest {
+        room: Size::mib(8),
+        ..guest()
+    };
+    let (passed, _) = passed(&packed.stdout, &guest);
+    assert_eq!(passed.expect("sound").images[0].name.as_str(), NAME);
+}
+
 /// Each of them is small when it is compressed, and none of them is a part of an image.
 #[test]
 fn endless_descriptions_are_rejected() {

@@ -95,7 +95,7 @@ pub(crate) async fn name(
     }
     let loading: Vec<String> = arrivals.iter().map(|it| it.loading.clone()).collect();
     // A name that is left is removed by the next load.
-    let _ = remove(ssh, &loading).await;
+    let (_, listed) = tokio::join!(remove(ssh, &loading), images(ssh));
     named?;
     listed
 }
