@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-/// The words of the HTTP client between an address and the reason.
+/// The HTTP client's messages that say nothing beside the reason that follows them.
 const OF_HTTP_CLIENT: [&str; 9] = [
     "error sending request",
     "client error (Connect)",
@@ -15,8 +15,8 @@ const OF_HTTP_CLIENT: [&str; 9] = [
     "error reading a body from connection",
 ];
 
-/// The error and its causes in one sentence. A cause that its error repeats is left out, and so are words of the HTTP client
-/// that have a reason behind them.
+/// The error and its causes in one sentence, without causes that an error has in its message, and without the HTTP client's
+/// words if a reason follows them.
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_is_left() {
+    fn words_without_a_reason_are_left_out() {
         for (words, told) in [
             (
                 &[

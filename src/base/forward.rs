@@ -107,7 +107,7 @@ fn number(text: &str) -> Option<u16> {
     digits.then(|| text.parse().ok().map(NonZeroU16::get))?
 }
 
-/// The first that has the host port of one before it.
+/// The first forward whose host port another one before it has.
 pub fn twice(forwards: &[Forward]) -> Option<&Forward> {
     let mut known = BTreeSet::new();
     forwards.iter().find(|it| !known.insert(it.host))

@@ -133,17 +133,17 @@ impl Secrets {
     }
 }
 
-/// The state of a line of YAML for the lines that follow.
+/// The secrets that YAML has on lines after their names.
 #[derive(Debug, Default)]
 struct Following {
     /// The indentation of a key like `password: |`, whose value is what is indented more.
     block: Option<usize>,
-    /// A variable's name was that of a secret: its `value:` is on the next line.
+    /// The line was the name of a secret variable, whose `value:` is on the next line.
     is_value: bool,
 }
 
 impl Following {
-    /// Returns `true` when the line is the secret that the lines before it have announced.
+    /// Returns `true` when the line is the secret of a key on an earlier line.
     fn has_secret(&mut self, line: &str) -> bool {
         let content = line.trim();
         let indentation = line.len() - line.trim_start().len();

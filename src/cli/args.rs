@@ -267,7 +267,7 @@ impl Command {
     }
 
     /// Returns `true` when the command is about one VM.
-    pub(crate) const fn is_of_a_machine(&self) -> bool {
+    pub(crate) const fn is_about_one_vm(&self) -> bool {
         !matches!(
             self,
             Self::Cache(_)

@@ -40,7 +40,14 @@ pub struct Global {
     )]
     pub quiet: bool,
     /// Print everything, with QEMU's command line
-    #[arg(long, global = true, hide_short_help = true, env = "K3S_VM_DEBUG", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(
+        long,
+        global = true,
+        hide_short_help = true,
+        env = "K3S_VM_DEBUG",
+        hide_env_values = true,
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
     pub debug: bool,
     /// When to use colors
     #[arg(

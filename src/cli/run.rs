@@ -79,7 +79,7 @@ fn print(text: &str) -> ExitCode {
 
 fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let mut command = args::command();
-    // The parser would blame a flag that was not given, and refuse each command.
+    // clap would name a flag that was not given, and would reject every command.
     if global::machine_of_environment().is_err() {
         command = command.mut_arg("machine", |it| it.env(None::<&str>));
     }
@@ -133,10 +133,10 @@ fn run(cli: Cli, output: &Output) -> Result<ExitCode, CommandError> {
     ) {
         umask::make_private();
     }
-    // With a limit of the length of files, writes fail then, and the program says so.
+    // Beyond the limit of file sizes (ulimit -f), a write then returns an error instead of killing the program.
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     log::init(&cli.global, output)?;
-    if cli.global.machine.is_none() && cli.command.is_of_a_machine() {
+    if cli.global.machine.is_none() && cli.command.is_about_one_vm() {
         global::machine_of_environment()?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -17,8 +17,8 @@ const IT: &str = "it";
 /// The last one of an archive that is whole; tar also takes an archive that was cut between two files as complete.
 const LAST: &str = "whole";
 
-/// The most of a file that does not tell its size, in bytes.
-const MADE_UP: u64 = 64 << 20;
+/// The largest file without a size that is copied, in bytes.
+const LONGEST_WITHOUT_SIZE: u64 = 64 << 20;
 
 /// The result of packing.
 #[derive(Debug)]
@@ -105,12 +105,14 @@ impl<W: Write> Packer<'_, W> {
             return Ok(());
         }
         let mut file = files::open_regular(path)?;
-        if metadata.blocks() == 0 && metadata.len() <= MADE_UP {
-            // Those of /proc are made up while they are read and have no size before, and those of /sys have a page's.
+        if metadata.blocks() == 0 && metadata.len() <= LONGEST_WITHOUT_SIZE {
+            // Files of /proc and /sys have their content only while they are read, and sizes of zero or of a page.
             let mut content = Vec::new();
-            let read = (&mut file).take(MADE_UP + 1).read_to_end(&mut content);
+            let read = (&mut file)
+                .take(LONGEST_WITHOUT_SIZE + 1)
+                .read_to_end(&mut content);
             read.map_err(FileError::on("read", path))?;
-            if content.len() as u64 > MADE_UP {
+            if content.len() as u64 > LONGEST_WITHOUT_SIZE {
                 let error = io::Error::other("it has no size, and more than 64 MiB");
                 return Err(FileError::on("read", path)(error).into());
             }
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_made_up_has_what_is_read_of_it() {
+    fn files_of_proc_and_sys_are_copied_whole() {
         let packed = |path: &Path| {
             let mut bytes = Vec::new();
             pack(path, &mut bytes, "it", &Silent).expect("packed");

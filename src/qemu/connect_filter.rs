@@ -365,7 +365,7 @@ mod tests {
             "[fd00:c1::a9fe:a9fe]:80",
             "[fd00:42::42]:80",
             "100.100.100.200:80",
-            // A guest's fec0::2, as the kernel gets it, and what is IPv4 in disguise.
+            // Addresses of IPv4 in the form of IPv6.
             "[::ffff:127.0.0.1]:22",
             "[::ffff:169.254.169.254]:80",
             "[::ffff:0.0.0.0]:22",

@@ -109,7 +109,7 @@ pub fn knows_cpu(path: &Path, model: &str) -> Option<bool> {
 pub fn refuses_cpu(path: &Path, chosen: &str) -> Option<String> {
     let (model, features) = chosen.split_once(',')?;
     let is_asked = |it: &&str| !["enforce", "check"].contains(&it.split('=').next().unwrap_or(it));
-    // The host's own is KVM's alone; the largest has the same properties.
+    // `host` needs KVM; `max` has the same properties.
     let model = if model == "host" { "max" } else { model };
     let chosen: Vec<&str> = std::iter::once(model)
         .chain(features.split(',').filter(is_asked))
@@ -129,7 +129,7 @@ pub fn refuses_cpu(path: &Path, chosen: &str) -> Option<String> {
         .stderr(Stdio::piped())
         .spawn()
         .ok()?;
-    // One that takes the model runs until it is told to quit.
+    // A QEMU that accepts the model runs until it gets this.
     let _ = asked.stdin.take()?.write_all(b"quit\n");
     let ended = asked.wait_with_output().ok()?;
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();

@@ -35,7 +35,7 @@ pub(crate) fn runs(project: &Project) -> Result<bool, CommandError> {
     Ok(holder.is_some())
 }
 
-/// The most of a log that is held at once, in bytes: a file with holes has no end.
+/// The most of a log that is read at once, in bytes: a file with holes can be longer than the memory.
 const MOST_AT_ONCE: u64 = 8 << 20;
 
 /// A log that is a file of the host, read as it grows.
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_with_a_hole_is_read_in_parts() {
+    fn a_log_with_holes_is_read_in_parts() {
         let path = tempfile::NamedTempFile::new().expect("temporary file");
         path.as_file().set_len(1 << 40).expect("sparse");
         let mut log = Log {

@@ -1,5 +1,5 @@
-//! Stdout, with all errors of it. The standard library takes one that was closed, or is open only for reading, for one that
-//! swallows everything.
+//! Stdout, with all its errors. The standard library reports success when stdout was closed at the start or is open only
+//! for reading.
 
 use std::{
     fs::File,
@@ -13,7 +13,7 @@ use crate::cli::error::CommandError;
 /// Stdout was closed when the program started. The standard library has opened `/dev/null` in its place since.
 static IS_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Keeps whether stdout is closed, before the standard library hides it.
+/// Records whether stdout is closed, before the standard library opens `/dev/null` in its place.
 pub extern "C" fn note_closed_stdout() {
     if rustix::io::fcntl_getfd(rustix::stdio::stdout()).is_err() {
         IS_CLOSED.store(true, Ordering::Relaxed);
@@ -32,7 +32,7 @@ pub(crate) fn stdout() -> io::Result<File> {
     duplicate()
 }
 
-/// The same for what others print, as OpenSSH has it: into a closed one, they may.
+/// Stdout for the output of a command in the guest. A closed one is not an error, as in OpenSSH.
 pub(crate) fn stream() -> io::Result<tokio::fs::File> {
     duplicate().map(tokio::fs::File::from_std)
 }

@@ -49,7 +49,7 @@ fn named(
     for found in all {
         match given.or(found.name.as_ref()).cloned() {
             Some(name) => {
-                // As in containerd, the last one of a name has it.
+                // As in containerd, the last image with a name has it.
                 named.retain(|(_, it)| *it != name);
                 named.push((found, name));
             }

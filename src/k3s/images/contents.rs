@@ -261,7 +261,7 @@ impl Contents {
             if tags.is_empty() {
                 all.push(found(None));
             }
-            // A tag that is no name, like `App:dev`, is told of as a missing one.
+            // An invalid tag, like `App:dev`, counts as a missing one.
             all.extend(tags.iter().map(|tag| found(tag.parse().ok())));
         }
         Ok(all)

@@ -94,11 +94,11 @@ pub(crate) async fn require(project: &Project, asked: &[Forward]) -> Result<(), 
     missing.try_for_each(|it| host::check_port(it.host))
 }
 
-/// Requires that all of `forwards` can be added: where one cannot, none is.
+/// Requires that all `forwards` can be added, so that either all are or none is.
 ///
 /// # Errors
 ///
-/// The error of the first one that cannot.
+/// The error of the first one that cannot be added.
 pub async fn require_all(machine: &Machine, forwards: &[Forward]) -> Result<(), MachineError> {
     let (_, saved) = config(machine)?;
     let mut all = saved.clone();

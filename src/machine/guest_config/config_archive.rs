@@ -259,7 +259,7 @@ fn certificates(project: &Project, spec: &Spec) -> Result<Vec<File>, MachineErro
     Ok(all)
 }
 
-/// Whether it is one DER sequence of just that length (X.690, 8.1). Go's and OpenSSL's readers pass over others in silence.
+/// Returns `true` for one DER sequence of exactly that length (X.690, 8.1). Go and OpenSSL skip others without an error.
 fn is_whole_der(bytes: &[u8]) -> bool {
     let [0x30, length, rest @ ..] = bytes else {
         return false;

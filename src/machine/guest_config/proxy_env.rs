@@ -68,7 +68,7 @@ fn direct(network: &Network, k3s: &K3s, name: &Name) -> Vec<String> {
         let dot = if flag == "cluster-domain" { "." } else { "" };
         direct.extend(values.into_iter().map(|it| format!("{dot}{it}")));
     }
-    // curl takes blanks for commas, and Go, of which k3s is, does not.
+    // curl accepts blanks between the entries; Go, in which k3s is written, accepts only commas.
     let is_between = |c: char| c == ',' || c.is_whitespace();
     let own = network.no_proxy.iter().flat_map(|it| it.split(is_between));
     let own = own.filter(|it| !it.is_empty()).map(str::to_owned);

@@ -131,7 +131,7 @@ fn meminfo(key: &str) -> Option<Size> {
     ))
 }
 
-/// What QEMU takes besides the guest's memory: its own, and the page tables.
+/// The memory that QEMU needs besides the guest's: its own, and the page tables.
 const QEMU_OVERHEAD: Size = Size::mib(256);
 
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -191,7 +191,7 @@ pub fn check_memory(wanted: Size) -> Result<(), MachineError> {
     Ok(())
 }
 
-/// Requires that the guest's memory is within what the host and a cgroup have in all.
+/// Requires that the guest's memory fits the host's total memory and the limit of the cgroup.
 ///
 /// # Errors
 ///
@@ -246,7 +246,7 @@ pub fn check_cpu_model(chosen: Option<&str>, accel: AccelChoice) -> Result<(), M
     }
 }
 
-/// The model that only KVM has.
+/// The CPU model that needs KVM.
 const HOST_CPU: &str = "host";
 
 /// Requires that a port of 127.0.0.1 is free.

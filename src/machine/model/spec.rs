@@ -269,7 +269,7 @@ fn require_ports_forwarded_once(config: &Config) -> Result<(), MachineError> {
     }
 }
 
-/// With the address of its own loopback, the guest would ask itself.
+/// Requires DNS servers outside the guest: on its loopback, the guest would query itself.
 fn require_dns_beyond_guest(config: &Config) -> Result<(), MachineError> {
     let is_unusable = |it: &&IpAddr| it.is_loopback() || it.is_unspecified() || it.is_multicast();
     match config.network.dns.iter().flatten().find(is_unusable) {

@@ -300,7 +300,7 @@ fn project_paths_of_all_kinds() {
 }
 
 #[test]
-fn a_rollback_has_a_limit() {
+fn a_rollback_with_a_timeout() {
     let sandbox = Sandbox::new();
     sandbox.finished(".kube/config".as_ref());
     sandbox.env.ok(&["snapshot", "create", "one"]);

@@ -74,7 +74,7 @@ fn a_refused_flag_is_not_saved() {
         let now = fs::read_to_string(sandbox.file("config")).expect("there");
         assert_eq!(now, config, "configure {flags:?}");
     }
-    // Of several ports, one is refused.
+    // One of several ports is refused.
     let before = fs::read_to_string(sandbox.file("config")).expect("there");
     for ports in [
         &["add", "7002:80", "7002:81"][..],
@@ -296,7 +296,7 @@ fn the_users_kubeconfig_keeps_its_owner_and_its_bytes() {
         let metadata = fs::metadata(folder.join(&name)).expect("there");
         assert_eq!(metadata.uid(), owner, "{name}");
     }
-    // A file of two names, as a synced home directory has it, stays one.
+    // A file with two hard links, as in a synchronized home directory, keeps both.
     let other = sandbox.env.path("other-name");
     fs::hard_link(&path, &other).expect("linked");
     sandbox.env.ok(&["kubeconfig", "--unmerge"]);
@@ -439,9 +439,9 @@ fn a_runtime_directory_that_is_too_long_for_sockets() {
     assert_eq!(setup.end().code, 130);
 }
 
-/// The kernel would end a program that does not ask for an error.
+/// Without care, the kernel kills a program that exceeds them.
 #[test]
-fn a_limit_of_the_length_of_files_and_one_of_memory() {
+fn limits_of_file_size_and_memory() {
     let sandbox = Sandbox::new();
     let limited = |limit: &str| {
         let asked = sandbox.setup(&[]);
@@ -548,9 +548,9 @@ fn finish_with(mut command: Command, arguments: &[&str]) -> Ended {
     finish(command)
 }
 
-/// What is not a config has lines without end.
+/// A file with holes is one endless line.
 #[test]
-fn state_that_is_a_file_with_holes() {
+fn state_files_with_holes() {
     let sandbox = Sandbox::new();
     sandbox.finished(".kube/config".as_ref());
     let punched = |name: &str, length: u64| {
@@ -576,9 +576,9 @@ fn state_that_is_a_file_with_holes() {
     fs::write(sandbox.file("config"), kept).expect("written");
 }
 
-/// The k3s of the cache stands in for kubectl, where it may be run.
+/// The cached k3s replaces kubectl only if it can be executed.
 #[test]
-fn a_cache_that_is_mounted_noexec() {
+fn a_noexec_cache() {
     let sandbox = Sandbox::new();
     sandbox.finished(".kube/config".as_ref());
     let script = "mount --bind ../cache ../cache; mount -o remount,bind,noexec ../cache; \
@@ -596,9 +596,9 @@ fn a_cache_that_is_mounted_noexec() {
     sandbox.survives("a noexec cache, start", start, &[]);
 }
 
-/// As NixOS has it: what is on the PATH is a wrapper, and its firmware is beside it.
+/// NixOS: the program on the PATH is a wrapper, and the firmware is beside it.
 #[test]
-fn a_qemu_of_a_nix_store() {
+fn qemu_of_a_nix_store() {
     let sandbox = Sandbox::new();
     let store = sandbox.env.path("nix/store/abc-qemu-10.0.2");
     let path = std::env::var("PATH").unwrap_or_default();

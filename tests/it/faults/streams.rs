@@ -89,9 +89,9 @@ fn of_a_vm() {
     }
 }
 
-/// The standard library hides both: what is printed would be lost without a word.
+/// The standard library hides both, and output would be lost without an error.
 #[test]
-fn on_a_stdout_that_is_closed_or_only_read() {
+fn closed_or_read_only_stdout() {
     let sandbox = Sandbox::new();
     for arguments in [
         &["--help"][..],
@@ -120,7 +120,7 @@ fn on_a_stdout_that_is_closed_or_only_read() {
     assert!(!sandbox.env.project.join("-").exists());
 }
 
-/// Its lines of time would be run by a shell that reads `k3s-vm env`.
+/// A shell that evaluates `k3s-vm env` would run the log's lines.
 #[test]
 fn stdout_as_the_log_file() {
     let sandbox = Sandbox::new();

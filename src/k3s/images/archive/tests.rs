@@ -342,7 +342,7 @@ fn accepts_what_containerd_accepts() {
 }
 
 #[test]
-fn a_name_is_of_the_last_image_that_has_it_and_a_wrong_one_is_told_of() {
+fn the_last_image_with_a_name_has_it_and_invalid_names_are_reported() {
     let tags = ["app:dev", "App:dev", "app:2", "docker.io/library/app:dev"];
     let manifest = json!([{ "Config": "config.json", "RepoTags": tags, "Layers": ["layers/0"] }]);
     let (passed, _) = passed(&saved(&manifest, "layers/0"), &guest());
@@ -352,7 +352,7 @@ fn a_name_is_of_the_last_image_that_has_it_and_a_wrong_one_is_told_of() {
     assert_eq!(passed.nameless, 1);
 }
 
-/// As `tar --sparse` writes it.
+/// A layer in the form of `tar --sparse`.
 #[test]
 fn a_layer_with_holes_is_read_whole() {
     let mut layer = vec![0; 1 << 20];
