@@ -1,8 +1,10 @@
 //! The QEMU process: its command line, acceleration and firmware, how it is started, watched and ended.
 
 pub mod accel;
+mod answer;
 pub mod command_line;
 mod connect_filter;
+pub mod features;
 pub mod file_access;
 pub mod firmware;
 pub mod guest_abi;

@@ -1,13 +1,13 @@
 //! The version of QEMU, and the oldest one that is supported.
 
 use std::{
-    env, fmt,
-    io::{self, Write},
+    env, fmt, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use qapi::qmp;
+
+use super::answer::answer;
 
 /// A QEMU release, `major.minor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,73 +87,12 @@ pub fn find() -> Result<(PathBuf, Version), VersionError> {
 
 /// The first line of `--version`.
 fn version_line(path: &Path) -> Result<String, VersionError> {
-    let output = Command::new(path).arg("--version").output();
-    let output = output.map_err(|source| VersionError::NotRunning {
+    let output = answer(path, &["--version"], "").map_err(|source| VersionError::NotRunning {
         path: path.to_owned(),
         source,
     })?;
     let said = String::from_utf8_lossy(&output.stdout);
     Ok(said.lines().next().unwrap_or_default().to_owned())
-}
-
-/// Returns `true` when the program knows a CPU model; `None` when it cannot list models.
-pub fn knows_cpu(path: &Path, model: &str) -> Option<bool> {
-    let output = Command::new(path).args(["-cpu", "help"]).output().ok()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let mut words = said.split_whitespace();
-    // Every QEMU for x86-64 has that one.
-    said.contains("qemu64").then(|| words.any(|it| it == model))
-}
-
-/// The reason why QEMU refuses the features of a CPU model. Whether the host has them depends on KVM and shows at the start.
-pub fn refuses_cpu(path: &Path, chosen: &str) -> Option<String> {
-    let (model, features) = chosen.split_once(',')?;
-    let is_asked = |it: &&str| !["enforce", "check"].contains(&it.split('=').next().unwrap_or(it));
-    // `host` needs KVM; `max` has the same properties.
-    let model = if model == "host" { "max" } else { model };
-    let chosen: Vec<&str> = std::iter::once(model)
-        .chain(features.split(',').filter(is_asked))
-        .collect();
-    let arguments = [
-        "-machine",
-        "q35,accel=tcg",
-        "-nodefaults",
-        "-display",
-        "none",
-    ];
-    let mut asked = Command::new(path)
-        .args(arguments)
-        .args(["-S", "-monitor", "stdio", "-cpu", &chosen.join(",")])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .ok()?;
-    // A QEMU that accepts the model runs until it gets this.
-    let _ = asked.stdin.take()?.write_all(b"quit\n");
-    let ended = asked.wait_with_output().ok()?;
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    let last = said.lines().next_back()?;
-    let reason = last.rsplit(": ").next()?;
-    (!ended.status.success()).then(|| reason.to_owned())
-}
-
-/// A feature that a VM needs and this QEMU was built without.
-pub fn lacks(path: &Path) -> Option<&'static str> {
-    let asked = Command::new(path)
-        .args(["-sandbox", "on", "-netdev", "help"])
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
-    let [said, refused] = [&asked.stdout, &asked.stderr].map(|it| String::from_utf8_lossy(it));
-    if !asked.status.success() {
-        return refused
-            .contains("sandbox")
-            .then_some("a sandbox (libseccomp)");
-    }
-    let has_user = said.lines().any(|it| it.trim() == "user");
-    // An older one does not list them.
-    (said.contains("tap") && !has_user).then_some("user networking (libslirp)")
 }
 
 /// The full version of a program, with the build of its distribution: `7.2.22 (Debian 1:7.2+dfsg-7)`.

@@ -20,7 +20,7 @@ use crate::{
         model::host::{self, Host},
     },
     project::user,
-    qemu::{file_access, firmware, kvm::Kvm, version},
+    qemu::{features, file_access, firmware, kvm::Kvm, version},
 };
 
 /// The arguments of `doctor`.
@@ -112,7 +112,7 @@ async fn checks(context: &Context) -> Vec<Check> {
     match Host::detect(&context.cache) {
         Ok(host) => {
             let found = format!("{} at {}", host.version, host.qemu.display());
-            let qemu = match version::lacks(&host.qemu) {
+            let qemu = match features::lacks(&host.qemu) {
                 None => ok("QEMU", found),
                 Some(what) => lacking(
                     "QEMU",

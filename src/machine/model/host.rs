@@ -14,7 +14,7 @@ use crate::{
     base::{Digest, Forward, HostPort, Protocol, Size},
     machine::{MachineError, error::machine::describe_kvm},
     project::config_values::AccelChoice,
-    qemu::{Accelerator, Version, kvm::Kvm, version},
+    qemu::{Accelerator, Version, features, kvm::Kvm, version},
 };
 
 /// The host, as far as it was examined.
@@ -230,14 +230,14 @@ pub fn check_cpu_model(chosen: Option<&str>, accel: AccelChoice) -> Result<(), M
         return Ok(());
     };
     let model = chosen.split(',').next().unwrap_or_default();
-    match version::knows_cpu(&qemu, model) {
+    match features::knows_cpu(&qemu, model) {
         Some(false) => Err(MachineError::Choice(format!(
             "unknown CPU model {model:?}; to list them: qemu-system-x86_64 -cpu help"
         ))),
         _ if model == HOST_CPU && accel == AccelChoice::Tcg => Err(MachineError::Choice(format!(
             "the CPU model {model:?} needs KVM, and KVM is not used (accel = \"tcg\")"
         ))),
-        _ => match version::refuses_cpu(&qemu, chosen) {
+        _ => match features::refuses_cpu(&qemu, chosen) {
             Some(reason) => Err(MachineError::Choice(format!(
                 "invalid CPU model {chosen:?}: QEMU says {reason:?}"
             ))),
