@@ -162,7 +162,7 @@ fn restore_while_running(story: &Story, boot: &str) {
     let restore = story.env.command(&["snapshot", "restore", "first"]);
     let (code, screen) = on_a_terminal(restore, "n\n");
     assert_eq!(code, 1, "{screen}");
-    let asks = "by its snapshot first? What the cluster was told since is lost. [y/N]";
+    let asks = "back to snapshot first? Later changes are lost. [y/N]";
     assert!(screen.contains(asks), "{screen}");
     assert!(screen.contains("nothing was changed"), "{screen}");
     has(story, "configmap/after\nconfigmap/before");
