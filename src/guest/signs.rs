@@ -25,6 +25,9 @@ const STALL: &str = " kthread starved for ";
 /// So many of these lines without a report are two minutes in which the guest has done nothing.
 const MOST_STALLS: usize = 6;
 
+/// systemd's last line when it cannot continue (src/core/main.c). The guest does nothing more.
+const FROZEN: &str = "systemd[1]: Freezing execution";
+
 /// The meaning of such a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
@@ -191,6 +194,7 @@ pub struct Signs {
     waited_for: Option<String>,
     news: Vec<String>,
     stalls: usize,
+    is_frozen: bool,
 }
 
 impl Signs {
@@ -218,6 +222,7 @@ impl Signs {
         if line.contains(STALL) {
             self.stalls += 1;
         }
+        self.is_frozen |= line.contains(FROZEN);
         if is_spinner(line) {
             return self.wait_for(waited_for(line));
         }
@@ -276,6 +281,11 @@ impl Signs {
     /// Returns `true` when the kernel has reported for two minutes that it does not run.
     pub fn is_stalled(&self) -> bool {
         self.stalls >= MOST_STALLS
+    }
+
+    /// Returns `true` when systemd has stopped itself.
+    pub fn is_frozen(&self) -> bool {
+        self.is_frozen
     }
 
     /// The sign that no report has followed in time.

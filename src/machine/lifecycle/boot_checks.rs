@@ -179,6 +179,15 @@ impl<'a> BootChecks<'a> {
             let stalled = self.failed("the guest's kernel has stalled", log_path);
             return Some(Failure::EmulatorCrash(stalled));
         }
+        if self.console.signs.is_frozen() {
+            let frozen = self.failed("the guest's systemd has stopped", log_path);
+            // Seen once in an emulated guest that got too little time of a busy host. A second boot is worth it there.
+            return Some(if emulated {
+                Failure::EmulatorCrash(frozen)
+            } else {
+                frozen.into()
+            });
+        }
         let sign = self.console.signs.verdict(Instant::now())?;
         let failed = self.failed(&self.with_cause(sign.to_string()), log_path);
         Some(failed.with_fault(BootFault::Console(sign)).into())

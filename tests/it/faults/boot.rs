@@ -183,6 +183,26 @@ fn a_kernel_whose_timer_has_stopped() {
     assert_eq!(tries, 2, "{}", ended.stderr);
 }
 
+/// Its systemd gives up, and waits for nothing.
+#[test]
+fn a_systemd_that_has_stopped() {
+    let sandbox = Sandbox::new();
+    let lines =
+        "[!!!!!!] Failed to start up manager.\r\n[  232.8] systemd[1]: Freezing execution.\r\n";
+    let image = speaking_image(&sandbox.env.path("freezes.img"), lines);
+    let ended = sandbox.fails(
+        "a guest whose systemd has stopped",
+        sandbox.setup(&["--image", &image]),
+        1,
+        &[
+            "error: the guest's systemd has stopped (last stage: none)",
+            "Failed to start up manager",
+        ],
+    );
+    let tries = ended.stderr.matches("starting the guest again").count();
+    assert_eq!(tries, 2, "{}", ended.stderr);
+}
+
 /// An emulated serial port writes 4 MiB in half a minute on an idle machine.
 const FLOOD_TIMEOUT: Duration = Duration::from_secs(300);
 
