@@ -3,12 +3,10 @@
 use std::fmt::Display;
 
 use crate::{
+    base::causes::with_causes,
     cli::hints,
     image::ImageError,
-    machine::{
-        MachineError,
-        error::{UpgradeError, machine::with_causes},
-    },
+    machine::{MachineError, error::UpgradeError},
 };
 
 /// The error that ends a command.

@@ -142,8 +142,8 @@ pub fn read_own(path: &Path) -> Result<Option<String>, FileError> {
 /// The longest end of a log that is read.
 const LONGEST_TAIL: u64 = 8 << 20;
 
-/// The last `lines` lines of a log, of its last 8 MiB at most, lossily as text; empty when there is no such file, or a
-/// link in its place.
+/// The last `lines` lines of a log, from its last 8 MiB. Invalid UTF-8 becomes U+FFFD. The text is empty when there is no
+/// such file, or a link in its place.
 pub fn tail(path: &Path, lines: usize) -> String {
     let mut text = Vec::new();
     let read = |mut file: File| {

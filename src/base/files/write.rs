@@ -228,7 +228,7 @@ pub fn make_fifo(path: &Path) -> Result<(), FileError> {
     nix::unistd::mkfifo(path, mode).map_err(|error| FileError::on("create", path)(error.into()))
 }
 
-/// Removes a file; a missing one is no error.
+/// Removes a file, if it exists.
 ///
 /// # Errors
 ///

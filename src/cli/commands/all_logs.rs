@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::SystemTime};
 use anstyle::{AnsiColor, Style};
 
 use crate::{
+    base::causes::with_causes,
     cli::{
         commands::log_file::{Log, Source, runs},
         error::CommandError,
@@ -18,7 +19,6 @@ use crate::{
             journal::{Journal, Since},
             shell,
         },
-        error::machine::with_causes,
     },
     project::Project,
 };

@@ -103,16 +103,20 @@ pub async fn require_all(machine: &Machine, forwards: &[Forward]) -> Result<(), 
     let (_, saved) = config(machine)?;
     let mut all = saved.clone();
     for forward in forwards {
-        if let Some(other) = all
-            .iter()
-            .find(|it| it.host == forward.host && *it != forward)
-        {
-            return Err(MachineError::Forwarded(*other));
-        }
+        require_host_port(&all, *forward)?;
         all.push(*forward);
     }
     all.retain(|it| !saved.contains(it));
     require(&machine.project, &all).await
+}
+
+/// Requires that none of `ports` forwards the host's port elsewhere.
+fn require_host_port(ports: &[Forward], forward: Forward) -> Result<(), MachineError> {
+    let is_other = |it: &&Forward| it.host == forward.host && **it != forward;
+    match ports.iter().find(is_other) {
+        Some(other) => Err(MachineError::Forwarded(*other)),
+        None => Ok(()),
+    }
 }
 
 /// Requires that all of `hosts` are forwarded.
@@ -139,12 +143,7 @@ pub async fn add(machine: &Machine, forward: Forward) -> Result<(), MachineError
     if ports.contains(&forward) && !runs(machine)? {
         return Ok(());
     }
-    if let Some(other) = ports
-        .iter()
-        .find(|it| it.host == forward.host && **it != forward)
-    {
-        return Err(MachineError::Forwarded(*other));
-    }
+    require_host_port(&ports, forward)?;
     if runs(machine)? {
         let mut monitor = monitor_of(&machine.project).await?;
         ensure(&mut monitor, forward).await?;

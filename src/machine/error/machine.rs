@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-pub use crate::base::causes::with_causes;
 use crate::{
     base::{FileError, Forward, HostPort, Mount, Name, Size, SnapshotName},
     guest::{CopyError, Sign, SshError, keys::KeyError},

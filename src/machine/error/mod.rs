@@ -7,5 +7,5 @@ pub mod upgrade;
 
 pub use cache_archive::CacheArchiveError;
 pub use images::ImagesError;
-pub use machine::{BootFault, MachineError, with_causes};
+pub use machine::{BootFault, MachineError};
 pub use upgrade::{UpgradeError, UpgradeFailure};

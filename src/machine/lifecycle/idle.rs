@@ -14,11 +14,10 @@ use std::{
 use qapi::qmp::{self, RunState};
 
 use crate::{
-    base::{Protocol, files},
+    base::{Protocol, causes::with_causes, files},
     machine::{
         Machine, MachineError, Spec, State,
         control::guest,
-        error::machine::with_causes,
         lifecycle::stop::{self, StopMode, StopOutcome},
     },
     project::{Project, idle, user},

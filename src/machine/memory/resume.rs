@@ -8,11 +8,10 @@ use std::{fs, path::Path};
 use tokio::task::spawn_blocking;
 
 use crate::{
-    base::{FileError, files, sparse},
+    base::{FileError, causes::with_causes, files, sparse},
     machine::{
         MachineError, Spec, Timings,
         control::{terminate::END_TIMEOUT, vcpu},
-        error::with_causes,
         guest_config::identity_channel,
         launch::{Launched, Startup, disk_files, spawn},
         memory::compatibility,

@@ -4,15 +4,13 @@ use std::{fmt::Display, fs, os::unix::fs::PermissionsExt, path::Path, time::Dura
 
 use crate::{
     base::{
+        causes::with_causes,
         files::{self, allocated},
         secrets::Secrets,
     },
     guest::Answer,
     k3s::Kubeconfig,
-    machine::{
-        MachineError, State, access::shell, control::guest_logs, error::machine::with_causes,
-        report::status,
-    },
+    machine::{MachineError, State, access::shell, control::guest_logs, report::status},
     project::Project,
 };
 

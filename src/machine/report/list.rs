@@ -10,12 +10,11 @@ use futures_util::future::join_all;
 use serde::Serialize;
 
 use crate::{
-    base::{MachineAlias, Name, Size, files},
+    base::{MachineAlias, Name, Size, causes::with_causes, files},
     image,
     machine::{
         Spec, State,
         cache::references::{self, RegisteredProject},
-        error::machine::with_causes,
         report::status,
     },
     project::{Project, Record, Suspended, user},

@@ -6,7 +6,7 @@ use qapi::qmp;
 use serde::Serialize;
 
 use crate::{
-    base::{Forward, MachineAlias, Name, files::allocated},
+    base::{Forward, MachineAlias, Name, causes::with_causes, files::allocated},
     guest::{BootState, StageLog},
     image,
     k3s::{Api, Node},
@@ -17,7 +17,6 @@ use crate::{
             ports::{self, Port},
         },
         control::guest_logs,
-        error::machine::with_causes,
     },
     project::{Project, Record, Suspended, idle, user},
     qemu::{

@@ -1,11 +1,12 @@
 //! The wait for the new release, and the rollback if it does not become ready.
 
 use crate::{
+    base::causes::with_causes,
     k3s::release::Version,
     machine::{
         Limits, MachineError,
         control::guest_logs,
-        error::{UpgradeError, UpgradeFailure, machine::with_causes},
+        error::{UpgradeError, UpgradeFailure},
         lifecycle::{boot_checks, boot_progress, readiness, setup},
         model::timings::TimeSpentIn,
         snapshots::restore,

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use crate::{
-    base::{Digest, Progress, SnapshotName},
+    base::{Digest, Progress, SnapshotName, causes::with_causes},
     guest::{Ssh, SshError, k3s_upgrade},
     k3s::{
         Node,
@@ -15,7 +15,7 @@ use crate::{
         access::api,
         cache::{assets, references},
         control::{guest, wake},
-        error::{UpgradeError, machine::with_causes},
+        error::UpgradeError,
         lifecycle::setup::Summary,
         model::timings::TimeSpentIn,
         recover::{interrupted, replacement, running::RunningSettings},
